@@ -1,0 +1,1 @@
+"""Jobs as data, and the drivers that run them."""

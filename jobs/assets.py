@@ -1,0 +1,74 @@
+"""What a method needs besides photographs: read once by the driver, checked, shared by all workers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jobs.storage import is_url, read_url
+from nst.errors import DecodeError, ImageError, OptionError
+
+if TYPE_CHECKING:
+    from nst.stylizer import AssetRef, Method
+
+__all__ = ["Asset", "by_url", "read_assets"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """An asset's bytes, verified."""
+
+    option: str
+    url: str
+    data: bytes
+    sha256: str
+
+
+def read_assets(method: Method) -> list[Asset]:
+    """Read and check every asset of `method`.
+
+    Raises:
+        OptionError: one is not there, is no picture, or has another digest than the option says.
+        WeightsError: published weights are not to be had.
+    """
+    return [_read(ref) for ref in method.assets()]
+
+
+def by_url(assets: Iterable[Asset]) -> Mapping[str, bytes]:
+    return {asset.url: asset.data for asset in assets}
+
+
+def _read(ref: AssetRef) -> Asset:
+    option = f"method.{ref.option}"
+    try:
+        data = _bytes(ref)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            reason = "there is no such file"
+        else:
+            reason = f"cannot be read: {error.strerror or error}"
+        raise OptionError(option, ref.url, reason=reason) from error
+    digest = hashlib.sha256(data).hexdigest()
+    if ref.sha256 is not None and digest != ref.sha256.lower():
+        raise OptionError(option, ref.url, reason=f"its SHA-256 is {digest}, expected {ref.sha256}")
+    if ref.kind == "image":
+        from nst.images import decode_image
+
+        try:
+            decode_image(data)
+        except ImageError as error:
+            reason = "is no picture" if isinstance(error, DecodeError) else "cannot be used"
+            raise OptionError(option, ref.url, reason=f"{reason}: {error}") from error
+    return Asset(option=ref.option, url=ref.url, data=data, sha256=digest)
+
+
+def _bytes(ref: AssetRef) -> bytes:
+    if ref.url.startswith("torchvision:"):
+        from nst.features.weights import published_bytes
+
+        return published_bytes(ref.url)
+    if is_url(ref.url) and "://" not in ref.url:
+        raise OptionError(f"method.{ref.option}", ref.url, reason="unknown kind of URL")
+    return read_url(ref.url)

@@ -1,0 +1,57 @@
+"""What ends a job, and with which exit code.
+
+NstError
+├── OptionError          exit 2: an option has a value that it cannot take (from `nst`)
+└── JobError
+    ├── UsageError       exit 2: the job was asked for wrongly; nothing was written
+    │   └── JobMismatch      the output folder belongs to another job
+    ├── StoreError       exit 4: a store failed for good; what is done is kept
+    └── WorkersBroken    exit 4: workers cannot be started or keep dying; what is done is kept
+"""
+
+from __future__ import annotations
+
+from nst.errors import NstError
+
+__all__ = [
+    "EXIT_FAILED_ROWS",
+    "EXIT_OK",
+    "EXIT_STOPPED",
+    "EXIT_UNFINISHED",
+    "EXIT_USAGE",
+    "JobError",
+    "JobMismatch",
+    "StoreError",
+    "UsageError",
+    "WorkersBroken",
+]
+
+EXIT_OK = 0
+EXIT_USAGE = 2
+EXIT_FAILED_ROWS = 3
+EXIT_UNFINISHED = 4
+EXIT_STOPPED = 75
+
+
+class JobError(NstError):
+    """Base of what ends a job."""
+
+    exit_code = EXIT_UNFINISHED
+
+
+class UsageError(JobError):
+    """The job was asked for wrongly."""
+
+    exit_code = EXIT_USAGE
+
+
+class JobMismatch(UsageError):
+    """The output folder belongs to a job that differs; the message shows in what."""
+
+
+class StoreError(JobError):
+    """Reading or writing failed for good."""
+
+
+class WorkersBroken(JobError):
+    """Workers cannot be started, or die without getting anything done."""

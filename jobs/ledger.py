@@ -1,0 +1,158 @@
+"""What is done. Not a record that is kept, but a view of what exists: receipts, and journals before them.
+
+    results/shard-00017.parquet          the receipt: one row per manifest row of the shard; published last
+    journal/shard-00017/g0-....jsonl     results of single photographs, so that a killed shard redoes only
+                                         what was in flight; and deaths of workers that ran one row alone
+
+A generation counts retries: receipt 0 is create-only; `nst retry` replaces it by one of generation 1, which
+differs only in rows that had failed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from jobs.errors import StoreError
+from jobs.manifest import Row
+from jobs.results import Result, Status, read_receipt, receipt_counts, write_receipt
+from jobs.storage import Store
+
+__all__ = ["JournalWriter", "Ledger", "ShardJournal", "read_journal", "receipt_path", "seal"]
+
+RESULTS, JOURNAL = "results", "journal"
+_RECEIPT = re.compile(r"^shard-(\d{5,})\.parquet$")
+_SHARD = re.compile(r"^shard-(\d{5,})$")
+
+
+def receipt_path(shard: int) -> str:
+    return f"{RESULTS}/shard-{shard:05d}.parquet"
+
+
+def journal_folder(shard: int) -> str:
+    return f"{JOURNAL}/shard-{shard:05d}"
+
+
+class Ledger:
+    """The receipts of a job."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def done(self) -> set[int]:
+        """Shards that have a receipt."""
+        return {int(m[1]) for name in self.store.names(RESULTS) if (m := _RECEIPT.match(name))}
+
+    def begun(self) -> set[int]:
+        """Shards that have a journal."""
+        return {int(m[1]) for name in self.store.names(JOURNAL) if (m := _SHARD.match(name))}
+
+    def counts(self, shards: Iterable[int]) -> list[dict[Status, int]]:
+        """Rows by status of each receipt, in order."""
+        with ThreadPoolExecutor(16) as pool:
+            return list(pool.map(lambda shard: receipt_counts(self.store.read(receipt_path(shard))), shards))
+
+    def receipt(self, shard: int) -> tuple[list[Result], dict[str, Any]]:
+        """A receipt's rows and metadata.
+
+        Raises:
+            StoreError: it is damaged.
+        """
+        try:
+            return read_receipt(self.store.read(receipt_path(shard)))
+        except ValueError as error:
+            raise StoreError(f"{self.store.url}/{receipt_path(shard)}: {error}") from error
+
+
+@dataclass(slots=True)
+class ShardJournal:
+    """All that a shard's journal says about one generation."""
+
+    results: dict[int, Result] = field(default_factory=dict)
+    """By row."""
+    deaths: Counter[int] = field(default_factory=Counter)
+    """Workers that died while they ran this row alone."""
+
+
+def read_journal(store: Store, shard: int, generation: int) -> ShardJournal:
+    """Read a shard's journal. Where a row has several results, a good one counts, else the last."""
+    journal = ShardJournal()
+    folder = journal_folder(shard)
+    for name in store.names(folder):
+        if not name.startswith(f"g{generation}-"):
+            continue
+        for line in store.read(f"{folder}/{name}").splitlines():
+            record = json.loads(line)
+            if record["event"] == "death":
+                journal.deaths[record["row"]] += 1
+                continue
+            result = Result.from_json(record["result"])
+            known = journal.results.get(result.row)
+            if known is None or (known.status != "ok" and result.finished_at >= known.finished_at):
+                journal.results[result.row] = result
+    return journal
+
+
+class JournalWriter:
+    """Appends to one shard's journal: every call is one small object of its own."""
+
+    def __init__(self, store: Store, shard: int, generation: int) -> None:
+        self._store, self._folder = store, journal_folder(shard)
+        self._prefix, self._parts = f"g{generation}-{uuid.uuid4().hex[:12]}", 0
+
+    def results(self, results: Sequence[Result]) -> None:
+        """Record that these photographs are done."""
+        self._append([{"event": "result", "result": result.to_json()} for result in results])
+
+    def death(self, row: int, cause: str) -> None:
+        """Record that a worker died while it ran `row` alone."""
+        self._append([{"event": "death", "row": row, "cause": cause, "at": time.time()}])
+
+    def _append(self, records: Sequence[dict[str, Any]]) -> None:
+        data = "".join(json.dumps(record) + "\n" for record in records).encode()
+        self._store.publish(f"{self._folder}/{self._prefix}-{self._parts:05d}.jsonl", data)
+        self._parts += 1
+
+
+def seal(
+    store: Store,
+    shard: int,
+    rows: Sequence[Row],
+    results: Iterable[Result],
+    *,
+    generation: int,
+    fingerprint: str,
+) -> None:
+    """Publish a shard's receipt: exactly one result for each of its manifest rows.
+
+    Generation 0 is create-only; that another worker was quicker is fine, since work is deterministic. Later
+    generations take the rows they did not do from the receipt that they replace.
+
+    Raises:
+        ValueError: a row has no result.
+    """
+    by_row = {result.row: result for result in results}
+    if generation > 0:
+        earlier, meta = Ledger(store).receipt(shard)
+        if meta["generation"] >= generation:
+            return
+        for before in earlier:
+            again = by_row.get(before.row)
+            by_row[before.row] = (
+                before if again is None else replace(again, attempts=before.attempts + again.attempts)
+            )
+    missing = [row.key for row in rows if row.index not in by_row]
+    if missing or len(by_row) != len(rows):
+        raise ValueError(f"shard {shard} cannot be sealed: {len(missing)} rows have no result ({missing[:3]})")
+    data = write_receipt(list(by_row.values()), shard=shard, generation=generation, fingerprint=fingerprint)
+    try:
+        store.publish(receipt_path(shard), data, create_only=generation == 0)
+    except FileExistsError:
+        return

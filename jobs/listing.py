@@ -1,0 +1,232 @@
+"""What photographs there are: a folder, a glob, a bucket prefix, or a table with a `url` column.
+
+Listings come in a fixed order, a folder at a time, so that they stream.
+"""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import hashlib
+import json
+import os
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.errors import UsageError
+from jobs.storage import absolute_url, is_url
+from nst.errors import OptionError
+
+__all__ = ["PHOTO_EXTENSIONS", "Photo", "list_photos"]
+
+# fmt: off
+PHOTO_EXTENSIONS = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif",
+    ".heic", ".heif",
+))
+# fmt: on
+_TABLES = (".parquet", ".csv", ".jsonl", ".ndjson")
+_MAGIC = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One photograph as listed."""
+
+    key: str
+    url: str
+    size_bytes: int | None = None
+
+
+def list_photos(source: str, *, exclude: str | None = None) -> Iterator[Photo]:
+    """The photographs that `source` (absolute) names, but for those below the folder `exclude`.
+
+    Raises:
+        OptionError: nothing is there, or it is no folder, glob, or table.
+        UsageError: a table without `url`, or with a key that is no relative path.
+    """
+    if _MAGIC.search(source) and not _exists(source):
+        return _list_glob(source, exclude)
+    if source.lower().endswith(_TABLES) and not _is_folder(source):
+        if not _exists(source):
+            raise OptionError("photos", source, reason="there is no such file")
+        return _list_table(source)
+    if not _is_folder(source):
+        reason = "there is no such folder"
+        if _exists(source):
+            reason = f"is a single file; expected a folder, a glob, or a manifest ({', '.join(_TABLES)})"
+        raise OptionError("photos", source, reason=reason)
+    return _list_folder(source, None, exclude)
+
+
+# Folders and prefixes
+
+
+def _list_folder(root: str, pattern: str | None, exclude: str | None) -> Iterator[Photo]:
+    """Photographs below `root`, sorted by folder; with `pattern`, those whose relative path matches it."""
+    for folder, files in _walk(root):
+        if exclude is not None and f"{root.rstrip('/')}/{folder}/".startswith(f"{exclude.rstrip('/')}/"):
+            continue
+        wanted = []
+        for name, size in sorted(files):
+            relative = f"{folder}/{name}" if folder else name
+            if posixpath.splitext(name)[1].lower() not in PHOTO_EXTENSIONS or name.startswith("."):
+                continue
+            if pattern is None or _matches(relative, pattern):
+                wanted.append((relative, size))
+        keys = _keys_within_folder([relative for relative, _ in wanted])
+        for (relative, size), key in zip(wanted, keys, strict=True):
+            yield Photo(key=key, url=f"{root.rstrip('/')}/{relative}", size_bytes=size)
+
+
+def _walk(root: str) -> Iterator[tuple[str, list[tuple[str, int | None]]]]:
+    """(relative folder, its files with sizes), parents before children, each sorted by name."""
+    if not is_url(root):
+        for folder, folders, files in os.walk(root):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            relative = Path(folder).relative_to(root).as_posix()
+            yield ("" if relative == "." else relative), [(name, _size(folder, name)) for name in files]
+        return
+    filesystem, base = fsspec.core.url_to_fs(root)
+    base = base.rstrip("/")
+    for folder, folders, files in filesystem.walk(base, detail=True, topdown=True):
+        relative = folder.rstrip("/").removeprefix(base).strip("/")
+        if not isinstance(folders, dict):
+            raise TypeError("walk(detail=True) gives dictionaries")
+        yield relative, [(name, info.get("size")) for name, info in files.items() if name]
+
+
+def _size(folder: str, name: str) -> int | None:
+    try:
+        return os.stat(os.path.join(folder, name)).st_size
+    except OSError:  # a dangling link is a photograph that will fail with its reason, not one to leave out
+        return None
+
+
+def _keys_within_folder(paths: list[str]) -> list[str]:
+    """Keys for the files of one folder: the path without its extension, or with it where two would be equal."""
+    stems = [posixpath.splitext(path)[0] for path in paths]
+    repeated = Counter(stem.casefold() for stem in stems)
+    keys = [stem if repeated[stem.casefold()] == 1 else path for stem, path in zip(stems, paths, strict=True)]
+    again = Counter(key.casefold() for key in keys)
+    return [
+        _safe(key if again[key.casefold()] == 1 else f"{path}~{_short_digest(path)}")
+        for key, path in zip(keys, paths, strict=True)
+    ]
+
+
+def _safe(key: str) -> str:
+    """A file name may hold what a key must not: those characters are percent-encoded."""
+    return "".join(quote(c.encode("utf-8", "surrogateescape")) if _bad(c) else c for c in key)
+
+
+def _bad(character: str) -> bool:
+    return character in "\\:" or not character.isprintable() or "\ud800" <= character <= "\udfff"
+
+
+def _short_digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+
+
+def _list_glob(source: str, exclude: str | None) -> Iterator[Photo]:
+    head = source[: _MAGIC.search(source).start()]  # type: ignore[union-attr]
+    root = head[: head.rindex("/")] if "/" in head else "."
+    pattern = source[len(root) :].lstrip("/")
+    if not _is_folder(root):
+        raise OptionError("photos", source, reason=f"there is no folder {root}")
+    return _list_folder(root, pattern, exclude)
+
+
+def _matches(relative: str, pattern: str) -> bool:
+    """`*` and `?` stay within a folder; `**` crosses folders."""
+    parts, wanted = relative.split("/"), pattern.split("/")
+
+    def match(i: int, j: int) -> bool:
+        if j == len(wanted):
+            return i == len(parts)
+        if wanted[j] == "**":
+            return match(i, j + 1) or (i < len(parts) and match(i + 1, j))
+        return i < len(parts) and fnmatch.fnmatchcase(parts[i], wanted[j]) and match(i + 1, j + 1)
+
+    return match(0, 0)
+
+
+# Tables
+
+
+def _list_table(source: str) -> Iterator[Photo]:
+    base = Path(source).parent
+    remote_base = source.rsplit("/", 1)[0] if is_url(source) else None
+    for number, record in enumerate(_records(source), start=1):
+        url = record.get("url")
+        if not isinstance(url, str) or not url:
+            raise UsageError(f"{source}: row {number} has no `url`; columns: {', '.join(map(str, record))}")
+        place = url
+        if remote_base is None:
+            place = absolute_url(url, base)
+        elif not is_url(url) and not url.startswith("/"):
+            place = f"{remote_base}/{url}"
+        key = record.get("key")
+        if key is None or key == "":
+            key = _safe(posixpath.splitext(posixpath.basename(unquote(urlsplit(url).path)))[0])
+        _check_key(str(key), f"{source}: row {number}")
+        size = record.get("size_bytes")
+        yield Photo(key=str(key), url=place, size_bytes=int(size) if size not in (None, "") else None)
+
+
+def _records(source: str) -> Iterator[dict[str, Any]]:
+    try:
+        with fsspec.open(source, "rb") as raw:
+            if source.lower().endswith(".parquet"):
+                for batch in pq.ParquetFile(raw).iter_batches():
+                    yield from batch.to_pylist()
+            else:
+                lines = (line.decode("utf-8-sig" if n == 0 else "utf-8") for n, line in enumerate(raw))
+                yield from csv.DictReader(lines) if source.lower().endswith(".csv") else _json_lines(lines)
+    except (pa.ArrowInvalid, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+        raise UsageError(f"photos = {source!r}: not a readable table: {error}") from error
+
+
+def _json_lines(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        if line.strip():
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise UsageError(f"expected one JSON object per line, got {line.strip()[:80]!r}")
+            yield record
+
+
+def _check_key(key: str, where: str) -> None:
+    parts = key.split("/")
+    if (
+        not key
+        or any(part in ("", ".", "..") for part in parts)
+        or any(_bad(character) for character in key)
+        or any(len(part.encode()) > 200 for part in parts)
+        or len(key.encode()) > 900
+    ):
+        raise UsageError(f"{where}: key {key!r} is no plain relative path")
+
+
+def _exists(place: str) -> bool:
+    if not is_url(place):
+        return os.path.exists(place)
+    filesystem, path = fsspec.core.url_to_fs(place)
+    return bool(filesystem.exists(path))
+
+
+def _is_folder(place: str) -> bool:
+    if not is_url(place):
+        return os.path.isdir(place)
+    filesystem, path = fsspec.core.url_to_fs(place)
+    return bool(filesystem.isdir(path))

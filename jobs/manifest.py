@@ -1,0 +1,168 @@
+"""The frozen listing of a job's photographs: Parquet, one row group per shard.
+
+A shard is a row range that a worker reads itself, so the driver's memory grows with shards, not photographs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.errors import JobMismatch, UsageError
+from jobs.listing import Photo
+from jobs.storage import Store
+
+__all__ = ["MANIFEST", "Manifest", "ManifestInfo", "Row", "write_manifest"]
+
+MANIFEST = "manifest.parquet"
+DEFAULT_SHARD_SIZE = 64
+# A small job is cut finer than the default, so that there are shards for several workers.
+_WANTED_SHARDS = 32
+
+SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One photograph to be done."""
+
+    index: int
+    """Its place in the whole manifest."""
+    key: str
+    """Its name within the job: unique, a relative path without extension."""
+    url: str
+    size_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestInfo:
+    """What identifies a manifest."""
+
+    rows: int
+    shards: int
+    shard_size: int
+    sha256: str
+    """Over keys and URLs in order; does not depend on how they are cut into shards."""
+
+
+def write_manifest(photos: Iterable[Photo], path: Path, shard_size: int | None) -> ManifestInfo:
+    """Write the listing to a local file, in one pass, with memory for one shard.
+
+    Raises:
+        UsageError: no photographs, or two with the same key.
+    """
+    iterator = iter(photos)
+    head = list(itertools.islice(iterator, _WANTED_SHARDS * DEFAULT_SHARD_SIZE))
+    if not head:
+        raise UsageError("no photographs found")
+    if shard_size is None:
+        shard_size = max(1, min(DEFAULT_SHARD_SIZE, math.ceil(len(head) / _WANTED_SHARDS)))
+    digest = hashlib.sha256()
+    key_hashes = array("Q")
+    rows = 0
+    rest = itertools.chain(head, iterator)
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+        while chunk := list(itertools.islice(rest, shard_size)):
+            for photo in chunk:
+                digest.update(f"{photo.key}\0{photo.url}\n".encode("utf-8", "surrogateescape"))
+                key_hashes.append(_hash64(photo.key))
+            columns = {name: [getattr(photo, name) for photo in chunk] for name in SCHEMA.names}
+            writer.write_table(pa.table(columns, schema=SCHEMA), row_group_size=shard_size)
+            rows += len(chunk)
+        info = ManifestInfo(
+            rows=rows, shards=math.ceil(rows / shard_size), shard_size=shard_size, sha256=digest.hexdigest()
+        )
+        writer.add_key_value_metadata({"nst": json.dumps({"sha256": info.sha256, "shard_size": shard_size})})
+    _refuse_repeated_keys(key_hashes, path)
+    return info
+
+
+def _hash64(key: str) -> int:
+    digest = hashlib.blake2b(key.casefold().encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _refuse_repeated_keys(hashes: array[int], path: Path) -> None:
+    """Names that differ only in case count as equal: on some disks they are one file."""
+    ordered = np.sort(np.frombuffer(hashes, dtype=np.uint64))
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not repeated.size:
+        return
+    wanted = int(repeated[0])
+    found: list[str] = []
+    for batch in pq.ParquetFile(path).iter_batches(columns=["key", "url"]):
+        for key, url in zip(batch["key"].to_pylist(), batch["url"].to_pylist(), strict=True):
+            if _hash64(key) == wanted:
+                found.append(f"{key!r} ({url})")
+    raise UsageError(
+        f"keys must be unique, also without regard to case: {found[0]} and {found[1]}; "
+        f"a `key` column in the manifest can tell them apart"
+    )
+
+
+class Manifest:
+    """A job's published manifest, read shard by shard."""
+
+    def __init__(self, store: Store) -> None:
+        try:
+            self._handle: IO[bytes] = store.open(MANIFEST)
+        except FileNotFoundError as error:
+            raise JobMismatch(f"{store.url} has no {MANIFEST}") from error
+        try:
+            self._file = pq.ParquetFile(self._handle)
+            self._meta: dict[str, Any] = json.loads(self._file.metadata.metadata[b"nst"])
+        except (pa.ArrowInvalid, KeyError, TypeError) as error:
+            raise JobMismatch(f"{store.url}/{MANIFEST} is damaged: {error}") from error
+
+    @property
+    def rows(self) -> int:
+        return int(self._file.metadata.num_rows)
+
+    @property
+    def shards(self) -> int:
+        return int(self._file.num_row_groups)
+
+    @property
+    def shard_size(self) -> int:
+        return int(self._meta["shard_size"])
+
+    @property
+    def sha256(self) -> str:
+        """As recorded by its writer."""
+        return str(self._meta["sha256"])
+
+    def rows_in(self, shard: int) -> int:
+        """How many rows a shard has, without reading it."""
+        return min(self.shard_size, self.rows - shard * self.shard_size)
+
+    def shard(self, shard: int) -> list[Row]:
+        """The rows of one shard, in order."""
+        table = self._file.read_row_group(shard)
+        start = shard * self.shard_size
+        columns = (table[name].to_pylist() for name in SCHEMA.names)
+        return [Row(start + place, *values) for place, values in enumerate(zip(*columns, strict=True))]
+
+    def __iter__(self) -> Iterator[Row]:
+        for shard in range(self.shards):
+            yield from self.shard(shard)
+
+    def close(self) -> None:
+        self._file.close()
+        self._handle.close()

@@ -1,0 +1,206 @@
+"""Loading, computing and saving, overlapped by threads, with a bound on what is in work at once."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from torch import Tensor
+
+from jobs.manifest import Row
+from jobs.results import Result, Status
+from nst.stylizer import Outcome, Stylized
+
+__all__ = ["Loaded", "Pipeline", "Stages"]
+
+_JOURNAL_INTERVAL_S = 0.5
+"""Between journal parts, so that fast methods do not write one object per photograph."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A photograph ready for the method."""
+
+    row: Row
+    image: Tensor
+    """float32 (3, H, W) in [0, 1]."""
+    sha256: str
+    """Of the file."""
+    load_s: float
+
+
+class Stages(Protocol):
+    """What is done to a photograph. A photograph that cannot be done is a `Result`; an exception from `save`
+    means that the job's store failed, and ends the task."""
+
+    def load(self, row: Row) -> Loaded | Result: ...
+
+    def compute(self, batch: Sequence[Loaded]) -> list[Outcome | Exception]: ...
+
+    def save(self, loaded: Loaded, stylized: Stylized, compute_s: float) -> Result: ...
+
+    def failed(self, row: Row, error: Exception) -> Result: ...
+
+
+class Pipeline:
+    """One task's rows on their way through the stages, in order.
+
+    Args:
+        journal: makes results durable; a photograph counts as in work until then.
+        window: photographs in work at most.
+        compute_lock: shared by all tasks of the worker, which overlap in everything else.
+        draining: once set, no more photographs are taken.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        stages: Stages,
+        journal: Callable[[Sequence[Result]], None],
+        *,
+        window: int,
+        batch_size: int,
+        prefetch: int,
+        load_pool: Executor,
+        save_pool: Executor,
+        compute_lock: threading.Lock,
+        draining: threading.Event,
+    ) -> None:
+        self._rows, self._stages, self._journal = deque(rows), stages, journal
+        self._window, self._batch_size, self._prefetch = window, batch_size, prefetch
+        self._load_pool, self._save_pool = load_pool, save_pool
+        self._compute_lock, self._draining = compute_lock, draining
+        self._slots = threading.Semaphore(window)
+        self._finished: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
+        self._active: dict[int, tuple[float, int]] = {}  # row: since when, shared by how many
+        self._error: BaseException | None = None
+        self._in_work = 0
+        self.results: list[Result] = []
+        """Those that are in the journal."""
+        self.counts: Counter[Status] = Counter()
+
+    def run(self) -> None:
+        """Returns when all rows are journaled or, draining, those that were in work."""
+        scribe = threading.Thread(target=self._write_journal, name="journal", daemon=True)
+        scribe.start()
+        saves: list[Future[Result]] = []
+        try:
+            for batch in self._batches():
+                saves += self._compute(batch)
+                saves = [save for save in saves if not save.done()]
+            for save in saves:
+                save.exception()  # waits; the error, if any, is in _error already
+        finally:
+            self._finished.put(None)
+            scribe.join()
+        if self._error is not None:
+            raise self._error
+
+    def in_flight(self) -> int:
+        """Photographs taken and not yet in the journal."""
+        return self._in_work
+
+    def slowest_s(self) -> float:
+        """Seconds for which the slowest photograph is at work in its stage, per photograph that shares it."""
+        now = time.monotonic()
+        return max(((now - since) / share for since, share in list(self._active.values())), default=0.0)
+
+    def _batches(self) -> Iterator[list[Loaded]]:
+        """Loaded photographs in order, `batch_size` at a time."""
+        loading: deque[Future[Loaded | Result]] = deque()
+        batch: list[Loaded] = []
+        while self._error is None:
+            self._take(loading, must=not loading)
+            if not loading:
+                break
+            loaded = loading.popleft().result()
+            if isinstance(loaded, Result):
+                self._finished.put(loaded)
+                continue
+            batch.append(loaded)
+            if len(batch) == self._batch_size:
+                yield batch
+                batch = []
+        if batch and self._error is None:
+            yield batch
+
+    def _take(self, loading: deque[Future[Loaded | Result]], *, must: bool) -> None:
+        """Start loading as many as may be; if it `must`, wait until there is one or none is left."""
+        while self._rows and len(loading) < self._prefetch and not self._draining.is_set():
+            if not self._slots.acquire(timeout=0.1 if must and not loading else 0):
+                if must and not loading and self._error is None:
+                    continue
+                return
+            self._in_work += 1
+            loading.append(self._load_pool.submit(self._load, self._rows.popleft()))
+
+    def _load(self, row: Row) -> Loaded | Result:
+        with self._at_work([row]):
+            return self._stages.load(row)
+
+    def _compute(self, batch: list[Loaded]) -> list[Future[Result]]:
+        with self._compute_lock, self._at_work([loaded.row for loaded in batch]):
+            began = time.perf_counter()
+            outcomes = self._stages.compute(batch)
+            compute_s = (time.perf_counter() - began) / len(batch)
+        saves = []
+        for loaded, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Stylized):
+                saves.append(self._save_pool.submit(self._save, loaded, outcome, compute_s))
+            else:
+                failure = self._stages.failed(loaded.row, outcome)
+                self._finished.put(
+                    replace(failure, source_sha256=loaded.sha256, load_s=loaded.load_s, compute_s=compute_s)
+                )
+        return saves
+
+    def _save(self, loaded: Loaded, stylized: Stylized, compute_s: float) -> Result:
+        try:
+            with self._at_work([loaded.row]):
+                result = self._stages.save(loaded, stylized, compute_s)
+        except BaseException as error:
+            self._error = self._error or error
+            raise
+        self._finished.put(result)
+        return result
+
+    @contextmanager
+    def _at_work(self, rows: Sequence[Row]) -> Iterator[None]:
+        since = time.monotonic()
+        for row in rows:
+            self._active[row.index] = (since, len(rows))
+        try:
+            yield
+        finally:
+            for row in rows:
+                self._active.pop(row.index, None)
+
+    def _write_journal(self) -> None:
+        """Write results as they come: at once when they are rare, many in one part when they are not."""
+        last = False
+        try:
+            while not last:
+                part = [self._finished.get()]
+                deadline = time.monotonic() + _JOURNAL_INTERVAL_S if self.results else 0.0
+                while part[-1] is not None and len(part) < self._window // 2:
+                    try:
+                        part.append(self._finished.get(timeout=max(0.0, deadline - time.monotonic())))
+                    except queue.Empty:
+                        break
+                last = part[-1] is None
+                results = [result for result in part if result is not None]
+                if results:
+                    self._journal(results)
+                    self.results += results
+                    self.counts.update(result.status for result in results)
+                    self._in_work -= len(results)
+                    self._slots.release(len(results))
+        except BaseException as error:  # noqa: BLE001  raised again by run()
+            self._error = self._error or error

@@ -1,0 +1,162 @@
+"""What becomes of a photograph: one result row each, and the Parquet receipts that hold them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, cast, get_args
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+__all__ = [
+    "SCHEMA",
+    "Result",
+    "Status",
+    "image_seed",
+    "read_receipt",
+    "receipt_counts",
+    "total",
+    "write_receipt",
+]
+
+Status = Literal["ok", "failed", "quarantined"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One photograph's result row. Times are seconds of the attempt that counted."""
+
+    row: int
+    """The photograph's place in the manifest."""
+    key: str
+    url: str
+    status: Status
+    error_type: str | None = None
+    error: str | None = None
+    output: str | None = None
+    """Path of the picture below the job's folder."""
+    width: int | None = None
+    height: int | None = None
+    source_sha256: str | None = None
+    output_sha256: str | None = None
+    seed: int = 0
+    attempts: int = 1
+    """Calls in which the photograph may have been in work, this one included."""
+    load_s: float | None = None
+    compute_s: float | None = None
+    save_s: float | None = None
+    stats: Mapping[str, float] = field(default_factory=dict)
+    """What the method measured, e.g. its final losses."""
+    worker_host: str = ""
+    worker_pid: int = 0
+    finished_at: float = 0.0
+    """Seconds since the epoch, UTC."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(table: Mapping[str, Any]) -> Result:
+        return Result(**table)
+
+
+def image_seed(job_seed: int, key: str) -> int:
+    """A photograph's own seed: depends on the job's and on its key, on nothing else."""
+    digest = hashlib.sha256(f"{job_seed}\0{key}".encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error_type", pa.string()),
+        pa.field("error", pa.string()),
+        pa.field("output", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("source_sha256", pa.string()),
+        pa.field("output_sha256", pa.string()),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("attempts", pa.int32(), nullable=False),
+        pa.field("load_s", pa.float64()),
+        pa.field("compute_s", pa.float64()),
+        pa.field("save_s", pa.float64()),
+        pa.field("stats", pa.map_(pa.string(), pa.float64())),
+        pa.field("worker_host", pa.string()),
+        pa.field("worker_pid", pa.int32()),
+        pa.field("finished_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+
+
+def write_receipt(results: Sequence[Result], *, shard: int, generation: int, fingerprint: str) -> bytes:
+    """A shard's receipt: Parquet bytes, rows in manifest order, the counts in its metadata.
+
+    Raises:
+        ValueError: a row occurs twice.
+    """
+    ordered = sorted(results, key=lambda result: result.row)
+    if len({result.row for result in ordered}) != len(ordered):
+        raise ValueError(f"shard {shard}: a row has two results")
+    columns: dict[str, list[Any]] = {
+        name: [getattr(result, name) for result in ordered] for name in SCHEMA.names
+    }
+    columns["stats"] = [list(result.stats.items()) for result in ordered]
+    columns["finished_at"] = [round(result.finished_at * 1e6) for result in ordered]
+    counts = Counter(result.status for result in ordered)
+    meta = {
+        "shard": shard,
+        "generation": generation,
+        "fingerprint": fingerprint,
+        "counts": {status: counts[status] for status in STATUSES},
+    }
+    table = pa.table(columns, schema=SCHEMA).replace_schema_metadata({"nst": json.dumps(meta)})
+    out = io.BytesIO()
+    pq.write_table(table, out, compression="zstd")
+    return out.getvalue()
+
+
+def read_receipt(data: bytes) -> tuple[list[Result], dict[str, Any]]:
+    """A receipt's rows and its metadata.
+
+    Raises:
+        ValueError: not a receipt, or a damaged one.
+    """
+    try:
+        table = pq.read_table(io.BytesIO(data), schema=SCHEMA)
+        meta = json.loads(table.schema.metadata[b"nst"]) if table.schema.metadata else _meta(data)
+    except (pa.ArrowInvalid, OSError, KeyError) as error:
+        raise ValueError(f"not a receipt: {error}") from error
+    return [_result(record) for record in table.to_pylist()], meta
+
+
+def receipt_counts(data: bytes) -> dict[Status, int]:
+    """Rows by status, from the receipt's footer."""
+    return cast(dict[Status, int], _meta(data)["counts"])
+
+
+def _meta(data: bytes) -> dict[str, Any]:
+    return cast(dict[str, Any], json.loads(pq.read_metadata(io.BytesIO(data)).metadata[b"nst"]))
+
+
+def _result(record: dict[str, Any]) -> Result:
+    finished = record.pop("finished_at")
+    stats = dict(record.pop("stats") or [])
+    return Result(**record, stats=stats, finished_at=finished.timestamp() if finished else 0.0)
+
+
+def total(counts: Iterable[Mapping[Status, int]]) -> dict[Status, int]:
+    """Sum of counts by status, every status present."""
+    sums = Counter[Status]()
+    for each in counts:
+        sums.update(each)
+    return {status: sums[status] for status in STATUSES}

@@ -1,0 +1,400 @@
+"""Who does what next: a pure function of what happened. Events in, actions out; no clock, store or cluster.
+
+A worker's death strikes nobody. The rows that may have been in work when it died, the first `window`
+unfinished ones of each of its tasks, go to the probe lane: one row per call, alone on its worker. Only a
+death there is a strike against that row; two strikes quarantine it. A row that exceeds its time limit there
+fails. The rest of the task goes back to the queue.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from jobs.errors import WorkersBroken
+from jobs.tasks import Cause, Died, Event, Failed, Finished, Progress, Ready, Task, WorkerId
+from nst.errors import NstError
+
+__all__ = ["Action", "Limits", "Scheduler", "Work"]
+
+_STRIKES = 2
+_TASK_TRIES = 3
+_START_TRIES = 3
+_DEATHS_IN_A_ROW = 10
+_TASKS_PER_WORKER = 2
+"""So that the next shard is being loaded while the last one is still in work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    min_workers: int
+    max_workers: int
+    window: int
+    timeout_s: float
+    start_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A shard that is to be done, or some rows of one that are to be done again."""
+
+    shard: int
+    generation: int = 0
+    rows: tuple[int, ...] | None = None
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Ask for one more worker, to be known by this id."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Do without a worker: at once, whatever it does."""
+
+    worker: WorkerId
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    worker: WorkerId
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class Inspect:
+    """Find out which rows of a task have no result yet, and answer with `inspected`."""
+
+    task: Task
+    cause: Cause | None
+    """None: the task failed, the worker lives."""
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """Put a death on record."""
+
+    task: Task
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conclude:
+    """Give a row its result without a picture."""
+
+    task: Task
+    status: Literal["failed", "quarantined"]
+    error_type: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """Publish a shard's receipt from its journal."""
+
+    shard: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Leave a shard unfinished for this time."""
+
+    shard: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """End the job; what is done is kept."""
+
+    error: NstError
+
+
+Action: TypeAlias = Start | Stop | Submit | Inspect | Strike | Conclude | Seal | GiveUp | Abort
+
+
+@dataclass(slots=True)
+class _Worker:
+    ready: bool = False
+    tasks: dict[int, Task] = field(default_factory=dict)
+    slowest_s: float = 0.0
+    seen_at: float = 0.0
+
+    @property
+    def probing(self) -> bool:
+        return any(task.probe for task in self.tasks.values())
+
+
+class Scheduler:
+    """Feed it every event; carry out every action it returns, in order.
+
+    Args:
+        rows_of: the rows of a shard, as places within the manifest.
+    """
+
+    def __init__(self, work: Iterable[Work], rows_of: Callable[[int], range], limits: Limits) -> None:
+        self._rows_of, self._limits = rows_of, limits
+        self._bulk = deque(work)
+        self._probes: deque[Task] = deque()
+        self._open: dict[int, set[int]] = {}  # rows without a result, of shards that are done piecewise
+        self._generation: dict[int, int] = {}
+        self._inspecting: dict[int, Task] = {}
+        self._strikes: Counter[int] = Counter()
+        self._failures: Counter[int] = Counter()
+        self._task_ids, self._worker_ids = itertools.count(), itertools.count()
+        self._workers: dict[WorkerId, _Worker] = {}
+        self._done_rows: dict[int, int] = {}  # by running task: results as last reported
+        self._deaths_in_a_row = 0
+        self._failed_starts = 0
+        self._no_worker_since = 0.0
+        self._stopping = False
+        for item in self._bulk:
+            if item.rows is not None:
+                self._open[item.shard] = set(item.rows)
+                self._generation[item.shard] = item.generation
+
+    @property
+    def finished(self) -> bool:
+        """Nothing is waiting, running, or to be looked into."""
+        waiting = bool(self._bulk or self._probes) and not self._stopping
+        return not (waiting or self._inspecting or any(worker.tasks for worker in self._workers.values()))
+
+    @property
+    def ready_workers(self) -> int:
+        return sum(worker.ready for worker in self._workers.values())
+
+    def begin(self, now: float) -> list[Action]:
+        self._no_worker_since = now
+        return self._assign(now)
+
+    def stop(self) -> None:
+        """Submit nothing more."""
+        self._stopping = True
+
+    def on(self, event: Event, now: float) -> list[Action]:
+        """What to do about an event. Events of workers that are gone are ignored."""
+        if event.worker not in self._workers:
+            return []
+        worker = self._workers[event.worker]
+        actions: list[Action] = []
+        if isinstance(event, Ready):
+            worker.ready, worker.seen_at = True, now
+            self._failed_starts = 0
+        elif isinstance(event, Progress):
+            worker.seen_at = now
+            worker.slowest_s = max((task.slowest_s for task in event.tasks), default=0.0)
+            for progress in event.tasks:
+                self._note_progress(progress.task, sum(progress.counts.values()))
+        elif isinstance(event, Finished):
+            task = worker.tasks.pop(event.task)
+            worker.seen_at, worker.slowest_s = now, 0.0
+            self._note_progress(event.task, sum(event.report.counts.values()))
+            self._done_rows.pop(event.task, None)
+            if event.report.complete and not event.report.sealed:
+                actions += self._resolve(task, self._rows(task))
+        elif isinstance(event, Failed):
+            task = worker.tasks.pop(event.task)
+            self._done_rows.pop(event.task, None)
+            actions += self._look_into(task, None, f"{type(event.error).__name__}: {event.error}")
+        else:
+            actions += self._bury(event, worker)
+        return actions + self._assign(now)
+
+    def inspected(
+        self, asked: Inspect, done: Iterable[int], strikes: Mapping[int, int], now: float
+    ) -> list[Action]:
+        """What to do about a task that ended badly, given the rows of its shard that have a result, and the
+        deaths on record by row."""
+        task, cause, detail = asked.task, asked.cause, asked.detail
+        self._inspecting.pop(task.id)
+        unfinished = sorted(set(self._rows(task)) - set(done))
+        self._open.setdefault(task.shard, set(self._rows_of(task.shard)))
+        self._generation[task.shard] = task.generation
+        actions = self._resolve(task, done)
+        for row, count in strikes.items():
+            self._strikes[row] = max(self._strikes[row], count)
+        if not unfinished:
+            return actions + self._assign(now)
+        if cause is None:
+            actions += self._failed_again(task, unfinished, detail)
+        elif cause in ("node lost", "preempted", "stopped"):  # nobody's fault
+            self._requeue(task, unfinished, probe=task.probe)
+        elif not task.probe:
+            suspects, rest = unfinished[: self._limits.window], unfinished[self._limits.window :]
+            for row in suspects:
+                self._probe(task, row)
+            if rest:
+                self._requeue(task, rest, probe=False)
+        elif cause == "time limit":
+            text = f"not done after {self._limits.timeout_s:g} s, alone on its worker"
+            actions.append(Conclude(task, "failed", "TimeLimit", text))
+            actions += self._resolve(task, unfinished)
+        else:
+            (row,) = unfinished
+            self._strikes[row] += 1
+            actions.append(Strike(task, detail or cause))
+            if self._strikes[row] >= _STRIKES:
+                text = (
+                    f"{self._strikes[row]} workers died while they ran it alone (the last: {detail or cause})"
+                )
+                actions.append(Conclude(task, "quarantined", "WorkerDied", text))
+                actions += self._resolve(task, unfinished)
+            else:
+                self._probe(task, row)
+        return actions + self._assign(now)
+
+    def tick(self, now: float) -> list[Action]:
+        """What to do because time has passed."""
+        actions: list[Action] = []
+        for worker_id, worker in self._workers.items():
+            waited = worker.slowest_s + (now - worker.seen_at)
+            if worker.tasks and waited > self._limits.timeout_s:
+                actions.append(Stop(worker_id, "time limit"))
+                worker.seen_at, worker.slowest_s = now, 0.0  # until its death is reported
+        if self.ready_workers or self.finished:
+            self._no_worker_since = now
+        elif now - self._no_worker_since > self._limits.start_timeout_s:
+            actions.append(
+                Abort(WorkersBroken(f"no worker became ready within {self._limits.start_timeout_s:g} s"))
+            )
+        return actions
+
+    # Rows
+
+    def _rows(self, task: Task) -> Iterable[int]:
+        return self._rows_of(task.shard) if task.rows is None else task.rows
+
+    def _resolve(self, task: Task, rows: Iterable[int]) -> list[Action]:
+        """These rows have results; if they were the shard's last, it is to be sealed."""
+        waiting = self._open.get(task.shard)
+        if waiting is None:
+            return []
+        waiting.difference_update(rows)
+        if waiting:
+            return []
+        del self._open[task.shard]
+        return [Seal(task.shard, self._generation.pop(task.shard, task.generation))]
+
+    def _probe(self, task: Task, row: int) -> None:
+        self._probes.append(
+            Task(
+                id=next(self._task_ids),
+                shard=task.shard,
+                generation=task.generation,
+                rows=(row,),
+                probe=True,
+                attempts=task.attempts + 1,
+            )
+        )
+
+    def _requeue(self, task: Task, rows: Iterable[int], *, probe: bool) -> None:
+        if probe:
+            for row in rows:
+                self._probe(task, row)
+            return
+        self._bulk.appendleft(Work(task.shard, task.generation, tuple(rows), task.attempts))
+
+    def _failed_again(self, task: Task, rows: list[int], detail: str) -> list[Action]:
+        self._failures[task.shard] += 1
+        if self._failures[task.shard] >= _TASK_TRIES:
+            return [GiveUp(task.shard, detail)]
+        self._requeue(task, rows, probe=task.probe)
+        return []
+
+    # Workers
+
+    def _bury(self, event: Died, worker: _Worker) -> list[Action]:
+        del self._workers[event.worker]
+        actions: list[Action] = []
+        if not worker.ready:
+            if isinstance(event.error, NstError):
+                return [Abort(event.error)]
+            if event.cause == "crash":
+                self._failed_starts += 1
+        elif event.cause == "crash" and worker.tasks:
+            self._deaths_in_a_row += 1
+            if self._deaths_in_a_row >= _DEATHS_IN_A_ROW:
+                return [
+                    Abort(
+                        WorkersBroken(
+                            f"{self._deaths_in_a_row} workers died one after the other and no photograph got "
+                            f"done in between (the last: {event.detail})"
+                        )
+                    )
+                ]
+        if self._failed_starts >= _START_TRIES and not self._workers:
+            return [Abort(WorkersBroken(f"workers cannot start: {event.detail}"))]
+        for task in worker.tasks.values():
+            self._done_rows.pop(task.id, None)
+            actions += self._look_into(task, event.cause, event.detail)
+        return actions
+
+    def _look_into(self, task: Task, cause: Cause | None, detail: str) -> list[Action]:
+        self._inspecting[task.id] = task
+        return [Inspect(task, cause, detail)]
+
+    def _note_progress(self, task: int, done: int) -> None:
+        if done > self._done_rows.get(task, 0):
+            self._deaths_in_a_row = 0
+        self._done_rows[task] = done
+
+    def _assign(self, now: float) -> list[Action]:
+        if self._stopping:
+            return []
+        actions: list[Action] = []
+        ready = {key: worker for key, worker in self._workers.items() if worker.ready}
+        for worker_id, worker in ready.items():
+            if self._probes and not worker.tasks:
+                actions.append(self._submit(worker_id, self._probes.popleft(), now))
+        # One task for everyone before anyone gets a second.
+        for depth in range(1, _TASKS_PER_WORKER + 1):
+            for worker_id, worker in ready.items():
+                if not self._bulk or (depth > 1 and len(self._bulk) < len(ready)):
+                    break
+                if not worker.probing and len(worker.tasks) < depth:
+                    actions.append(self._submit(worker_id, self._task(self._bulk.popleft()), now))
+        return actions + self._resize()
+
+    def _resize(self) -> list[Action]:
+        """As many workers as there is work for, between the pool's bounds; the idle ones go at the end."""
+        waiting = len(self._bulk) + len(self._probes)
+        busy = sum(bool(worker.tasks) for worker in self._workers.values())
+        wanted = min(self._limits.max_workers, busy + waiting)
+        actions: list[Action] = []
+        if waiting and self._failed_starts < _START_TRIES:
+            for _ in range(wanted - len(self._workers)):
+                worker_id = next(self._worker_ids)
+                self._workers[worker_id] = _Worker()
+                actions.append(Start(worker_id))
+        if not waiting and not self._inspecting:
+            idle = [key for key, worker in self._workers.items() if not worker.tasks]
+            spare = len(self._workers) - max(wanted, self._limits.min_workers)
+            for worker_id in idle[: max(0, spare)]:
+                del self._workers[worker_id]
+                actions.append(Stop(worker_id, "stopped"))
+        return actions
+
+    def _submit(self, worker_id: WorkerId, task: Task, now: float) -> Submit:
+        worker = self._workers[worker_id]
+        worker.tasks[task.id] = task
+        if len(worker.tasks) == 1:
+            worker.seen_at, worker.slowest_s = now, 0.0
+        return Submit(worker_id, task)
+
+    def _task(self, work: Work) -> Task:
+        return Task(
+            id=next(self._task_ids),
+            shard=work.shard,
+            generation=work.generation,
+            rows=work.rows,
+            attempts=work.attempts,
+        )

@@ -1,0 +1,282 @@
+"""What a job is: `StylizeSpec` says WHAT comes out, `Resources` says HOW it is computed. From TOML, to JSON.
+
+Importing this loads no torch; resolving a method does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from jobs.errors import UsageError
+from jobs.storage import absolute_url
+from nst.errors import OptionError
+from nst.methods import METHODS
+
+if TYPE_CHECKING:
+    from nst.stylizer import Method
+
+__all__ = [
+    "ImageSpec",
+    "JobFile",
+    "Resources",
+    "StylizeSpec",
+    "apply_overrides",
+    "fingerprint",
+    "job_from_table",
+    "job_to_table",
+    "read_job_file",
+]
+
+Registry = Mapping[str, "type[Method]"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageSpec:
+    """How photographs are read and pictures written."""
+
+    max_side_px: int | None = 512
+    """Photographs are shrunk to this long side; none are enlarged. 0 in a job file: keep their size."""
+    max_pixels: int = 200_000_000
+    """Photographs with more are refused from their header, before decoding."""
+    background: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """What shows through transparency: RGB in [0, 1]."""
+    format: Literal["jpeg", "png", "webp"] = "jpeg"
+    quality: int = 95
+    """Of JPEG and WebP, 1 to 100."""
+
+    def __post_init__(self) -> None:
+        if self.max_side_px == 0:
+            object.__setattr__(self, "max_side_px", None)
+        _at_least("max_side_px", self.max_side_px, 1)
+        _at_least("max_pixels", self.max_pixels, 1)
+        if not 1 <= self.quality <= 100:
+            raise OptionError("quality", self.quality, reason="must be from 1 to 100")
+        if any(not 0 <= value <= 1 for value in self.background):
+            raise OptionError("background", self.background, reason="each must be from 0 to 1")
+
+    @property
+    def extension(self) -> str:
+        return {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}[self.format]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resources:
+    """How the work is spread. Nothing here changes a picture."""
+
+    pool: Literal["ray", "local"] = "ray"
+    """`ray`: actors of a Ray cluster, or of one started here. `local`: child processes."""
+    address: str | None = None
+    """Of a running Ray cluster; None: RAY_ADDRESS if that is set, else Ray is started here."""
+    min_workers: int = 1
+    """The pool does not shrink below this while the job lasts."""
+    max_workers: int = 2
+    """The pool grows to this while there is work."""
+    num_cpus: float = 1.0
+    """CPUs of each worker; its threads of computation are this, rounded up."""
+    num_gpus: float = 0.0
+    """GPUs of each worker, fractions too: 0.5 puts two workers on one GPU."""
+    batch_size: int = 1
+    """Photographs that a method is given at once."""
+    load_threads: int = 2
+    """Threads per worker that read and decode."""
+    save_threads: int = 2
+    """Threads per worker that encode and publish."""
+    shard_size: int | None = None
+    """Photographs per shard, fixed when the job is first run; None: 64, or fewer for small jobs."""
+    timeout_s: float = 1800.0
+    """A photograph that takes longer ends as a failed row."""
+    start_timeout_s: float = 900.0
+    """The job gives up if it has no worker for this long."""
+    grace_s: float = 60.0
+    """When stopped, photographs in flight have this long to finish."""
+
+    def __post_init__(self) -> None:
+        for option in (
+            "min_workers",
+            "max_workers",
+            "batch_size",
+            "load_threads",
+            "save_threads",
+            "shard_size",
+        ):
+            _at_least(option, getattr(self, option), 1)
+        for option in ("num_cpus", "num_gpus", "grace_s"):
+            _at_least(option, getattr(self, option), 0)
+        for option in ("timeout_s", "start_timeout_s"):
+            if not getattr(self, option) > 0:
+                raise OptionError(option, getattr(self, option), reason="must be more than 0")
+        if self.min_workers > self.max_workers:
+            raise OptionError(
+                "min_workers", self.min_workers, reason=f"more than max_workers = {self.max_workers}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StylizeSpec:
+    """What comes out: everything that a picture depends on, and where it goes."""
+
+    photos: str
+    """A folder, a glob, a bucket prefix, or a manifest (.parquet, .csv, .jsonl) with a `url` column."""
+    output: str
+    """The job's folder or bucket prefix."""
+    kind: str
+    """Name of the method."""
+    method: Method
+    image: ImageSpec = field(default_factory=ImageSpec)
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JobFile:
+    """A job as its user wrote it, resolved: every option has its value, every path is absolute."""
+
+    spec: StylizeSpec
+    resources: Resources
+
+
+def read_job_file(path: Path, overrides: Sequence[str] = (), registry: Registry = METHODS) -> JobFile:
+    """Read a TOML job file. Relative paths are taken from the file's folder.
+
+    Raises:
+        UsageError: the file is missing or is no TOML.
+        OptionError: an option is unknown, missing, or has a value that it cannot take.
+    """
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"job file {str(path)!r}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"job file {str(path)!r} is not valid TOML: {error}") from error
+    return job_from_table(apply_overrides(table, overrides), path.resolve().parent, registry)
+
+
+def apply_overrides(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """`table` with each `method.steps=200` put in; values are TOML, or else plain text."""
+    result = json.loads(json.dumps(table, default=str))
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or not name.strip():
+            raise OptionError("--set", override, reason="expected NAME=VALUE, e.g. method.steps=200")
+        *parents, last = name.strip().split(".")
+        place = result
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise OptionError("--set", override, reason=f"{parent} is not a table")
+        place[last] = _toml_value(text.strip())
+    return cast(dict[str, Any], result)
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def job_from_table(table: Mapping[str, Any], base: Path, registry: Registry = METHODS) -> JobFile:
+    """Resolve a job file's table; see `read_job_file`."""
+    choices = ("photos", "output", "seed", "method", "image", "resources")
+    for name in table:
+        if name not in choices:
+            raise OptionError(name, table[name], choices=choices, reason="unknown option")
+    for name in ("method", "image", "resources"):
+        if not isinstance(table.get(name, {}), Mapping):
+            raise OptionError(name, table[name], reason=f"must be a table: [{name}]")
+    places = {}
+    for name in ("photos", "output"):
+        if not isinstance(table.get(name), str) or not table[name]:
+            raise OptionError(name, table.get(name), reason="a path or URL is required")
+        places[name] = absolute_url(table[name], base)
+    seed = table.get("seed", 0)
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise OptionError("seed", seed, reason="must be a whole number from 0 to 2^63 - 1")
+    kind, method = _method(table.get("method", {}), base, registry)
+    spec = StylizeSpec(
+        **places,
+        kind=kind,
+        method=method,
+        seed=seed,
+        image=_parse(ImageSpec, table.get("image", {}), "image"),
+    )
+    return JobFile(spec, _parse(Resources, table.get("resources", {}), "resources"))
+
+
+def job_to_table(job: JobFile) -> dict[str, Any]:
+    """The inverse of `job_from_table`, of JSON types only."""
+    spec = job.spec
+    table = {
+        "photos": spec.photos,
+        "output": spec.output,
+        "seed": spec.seed,
+        "method": {"kind": spec.kind, **dataclasses.asdict(cast(Any, spec.method))},
+        "image": {**dataclasses.asdict(spec.image), "max_side_px": spec.image.max_side_px or 0},
+        "resources": dataclasses.asdict(job.resources),
+    }
+    return cast(dict[str, Any], json.loads(json.dumps(table)))
+
+
+def fingerprint(table: Mapping[str, Any], assets: Mapping[str, str], manifest: str) -> str:
+    """Digest of all that the pictures depend on: the resolved job but for its place and resources, the
+    digests of its assets by option, and that of its manifest."""
+    what = {name: value for name, value in table.items() if name not in ("output", "resources")}
+    text = json.dumps({"spec": what, "assets": assets, "manifest": manifest}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _method(table: Mapping[str, Any], base: Path, registry: Registry) -> tuple[str, Method]:
+    options = dict(table)
+    kind = options.pop("kind", None)
+    if kind not in registry:
+        raise OptionError("method.kind", kind, choices=registry, reason=None if kind else "is required")
+    method = _parse(registry[kind], options, "method")
+    places = {
+        ref.option: absolute_url(ref.url, base)
+        for ref in method.assets()
+        if getattr(method, ref.option) == ref.url
+    }
+    return kind, dataclasses.replace(cast(Any, method), **places) if places else method
+
+
+def _parse(cls: type[T], table: Mapping[str, Any], name: str) -> T:
+    """A dataclass from a table, or an `OptionError` that says `name.option`."""
+    known = {item.name: item for item in fields(cast(Any, cls))}
+    for option, value in table.items():
+        if option not in known:
+            raise OptionError(f"{name}.{option}", value, choices=known, reason="unknown option")
+    for option, item in known.items():
+        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if required and option not in table:
+            raise OptionError(f"{name}.{option}", None, reason="is required")
+    try:
+        return TypeAdapter(cls).validate_python(dict(table))
+    except ValidationError as error:
+        raise _option_error(error.errors()[0], name) from error
+
+
+def _option_error(details: ErrorDetails, table: str) -> OptionError:
+    cause = details.get("ctx", {}).get("error")
+    if isinstance(cause, OptionError):
+        return cause.within(table)
+    option = ".".join([table, *(str(part) for part in details["loc"] if part in details["loc"][:1])])
+    expected = details.get("ctx", {}).get("expected")
+    if details["type"] == "literal_error" and isinstance(expected, str):
+        choices = [choice.strip(" '") for choice in expected.replace(" or ", ",").split(",")]
+        return OptionError(option, details["input"], choices=choices)
+    return OptionError(option, details["input"], reason=details["msg"])
+
+
+def _at_least(option: str, value: float | None, least: float) -> None:
+    if value is not None and not value >= least:
+        raise OptionError(option, value, reason=f"must be at least {least}")

@@ -1,0 +1,372 @@
+"""Running a job: the scheduler decides, the pool computes, the ledger remembers."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+
+from jobs.assets import by_url
+from jobs.errors import EXIT_FAILED_ROWS, EXIT_OK, EXIT_STOPPED, EXIT_UNFINISHED, JobError, StoreError
+from jobs.job import Job
+from jobs.ledger import JournalWriter, Ledger, read_journal, seal
+from jobs.manifest import Row
+from jobs.pools import Pool, open_pool
+from jobs.results import Result, Status, image_seed, total
+from jobs.scheduler import (
+    Abort,
+    Action,
+    Conclude,
+    GiveUp,
+    Inspect,
+    Limits,
+    Scheduler,
+    Seal,
+    Start,
+    Stop,
+    Strike,
+    Submit,
+    Work,
+)
+from jobs.tasks import Event, Failed, Finished, Progress, Ready, Task, WorkerSetup
+from nst.errors import NstError
+
+__all__ = ["Snapshot", "StopSignal", "Summary", "retry_work", "run", "shards_to_do", "worker_setup"]
+
+_POLL_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How far a running job is."""
+
+    total: int
+    """Rows of the job; when some rows are done again, those."""
+    counts: Mapping[Status, int]
+    already: int
+    """Rows of `counts` that were done before this run."""
+    workers: int
+    elapsed_s: float
+    """Since the first worker was ready."""
+    messages: tuple[str, ...] = ()
+    """What the user should read, each said once."""
+
+    @property
+    def done(self) -> int:
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a run ended."""
+
+    total: int
+    counts: Mapping[Status, int]
+    unfinished_shards: int
+    stopped: bool
+    error: NstError | None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Where the time went until the first result: pool, worker, and first_result, each from the run's start;
+    and the whole."""
+    driver_cpu_s: float = 0.0
+
+    @property
+    def exit_code(self) -> int:
+        if self.stopped:
+            return EXIT_STOPPED
+        if self.error is not None:
+            return self.error.exit_code if isinstance(self.error, JobError) else EXIT_UNFINISHED
+        if self.unfinished_shards:
+            return EXIT_UNFINISHED
+        return EXIT_OK if self.counts["ok"] == self.total else EXIT_FAILED_ROWS
+
+
+class StopSignal:
+    """Asked once, the job finishes what is in work; asked twice, it ends at once."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+        self._lock = threading.Lock()
+
+    def ask(self) -> None:
+        with self._lock:
+            self._asked += 1
+
+    @property
+    def gently(self) -> bool:
+        return self._asked > 0
+
+    @property
+    def at_once(self) -> bool:
+        return self._asked > 1
+
+    @contextmanager
+    def on_signals(self) -> Iterator[StopSignal]:
+        """Ask at SIGINT and SIGTERM. For the main thread."""
+
+        def ask(_number: int, _frame: FrameType | None) -> None:
+            self._asked += 1
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def shards_to_do(job: Job) -> list[Work]:
+    """Shards without a receipt."""
+    done = Ledger(job.store).done()
+    return [Work(shard) for shard in range(job.manifest.shards) if shard not in done]
+
+
+def retry_work(job: Job, keys: Iterable[str] | None = None) -> list[Work]:
+    """Rows to do again: the failed and quarantined, or those of the given `keys`.
+
+    Raises:
+        JobError: one of `keys` has no result, or has a picture already.
+    """
+    ledger = Ledger(job.store)
+    wanted = None if keys is None else set(keys)
+    work: list[Work] = []
+    found: set[str] = set()
+    for shard, counts in zip(done := sorted(ledger.done()), ledger.counts(done), strict=True):
+        if counts["failed"] + counts["quarantined"] == 0:
+            continue
+        results, meta = ledger.receipt(shard)
+        rows = [r for r in results if r.status != "ok" and (wanted is None or r.key in wanted)]
+        found.update(result.key for result in rows)
+        if rows:
+            work.append(Work(shard, meta["generation"] + 1, tuple(result.row for result in rows)))
+    if wanted is not None and wanted - found:
+        raise JobError(f"no failed photograph has the key {sorted(wanted - found)[0]!r}")
+    return work
+
+
+def run(
+    job: Job,
+    work: Iterable[Work] | None = None,
+    *,
+    observe: Callable[[Snapshot], None] | None = None,
+    stop: StopSignal | None = None,
+    pool: Pool | None = None,
+) -> Summary:
+    """Do what is left of a job. Whatever ends it, what is done is kept and the next run goes on from there.
+
+    Args:
+        work: None: all shards without a receipt.
+        observe: called about four times a second.
+        pool: None: what the job's resources ask for.
+    """
+    items = shards_to_do(job) if work is None else list(work)
+    return _Run(job, items, observe or (lambda _: None), stop or StopSignal()).go(pool)
+
+
+class _Run:
+    """One run's state. What is done is asked of the store at the end; counts in between are for show."""
+
+    def __init__(
+        self, job: Job, work: list[Work], observe: Callable[[Snapshot], None], stop: StopSignal
+    ) -> None:
+        self._job, self._observe, self._stop = job, observe, stop
+        self._began, self._cpu = time.monotonic(), time.process_time()
+        self._ledger = Ledger(job.store)
+        self._setup = worker_setup(job)
+        resources = job.resources
+        limits = Limits(
+            min_workers=resources.min_workers,
+            max_workers=resources.max_workers,
+            window=self._setup.window,
+            timeout_s=resources.timeout_s,
+            start_timeout_s=resources.start_timeout_s,
+        )
+        self._scheduler = Scheduler(work, self._rows_of, limits)
+        self._unsealed = {item.shard for item in work}
+        if any(item.rows is not None for item in work):
+            self._total = sum(len(item.rows or ()) for item in work)
+            self._before = total([])
+        else:
+            self._total = job.manifest.rows
+            self._before = total(self._ledger.counts(self._ledger.done()))
+        self._running: dict[int, Mapping[Status, int]] = {}  # counts by running task
+        self._ended: Counter[Status] = Counter()  # rows of tasks that are over
+        self._first_ready: float | None = None
+        self._messages: list[str] = []
+        self._seconds: dict[str, float] = {}
+        self._error: NstError | None = None
+
+    def go(self, pool: Pool | None) -> Summary:
+        stopped = False
+        try:
+            self._job.store.clean()
+            if self._unsealed:
+                with pool or open_pool(self._job.resources, self._setup, by_url(self._job.assets)) as entered:
+                    self._mark("pool")
+                    stopped = self._loop(entered)
+            self._job.store.clean()
+        except OSError as error:
+            self._error = StoreError(f"{type(error).__name__}: {error}")
+        self._mark("whole")
+        done = self._ledger.done()
+        return Summary(
+            total=self._job.manifest.rows,
+            counts=total(self._ledger.counts(done)),
+            unfinished_shards=len(self._unsealed | (set(range(self._job.manifest.shards)) - done)),
+            stopped=stopped and bool(self._unsealed),
+            error=self._error,
+            seconds=self._seconds,
+            driver_cpu_s=time.process_time() - self._cpu,
+        )
+
+    def _loop(self, pool: Pool) -> bool:
+        """Returns whether the run was stopped."""
+        deadline: float | None = None
+        self._perform(self._scheduler.begin(time.monotonic()), pool)
+        while self._error is None and not self._scheduler.finished:
+            if self._stop.gently and deadline is None:
+                deadline = time.monotonic() + self._job.resources.grace_s
+                self._messages.append(f"stopping: photographs in work have {self._job.resources.grace_s:g} s")
+                self._scheduler.stop()
+                pool.drain()
+            if self._stop.at_once or (deadline is not None and time.monotonic() > deadline):
+                break
+            for event in pool.poll(_POLL_S):
+                self._take(event, pool)
+            self._perform(self._scheduler.tick(time.monotonic()), pool)
+            self._observe(self._snapshot())
+        return deadline is not None
+
+    def _take(self, event: Event, pool: Pool) -> None:
+        if isinstance(event, Ready):
+            self._first_ready = self._first_ready or time.monotonic()
+            self._mark("worker")
+            self._messages.append(f"worker {event.worker}: {event.info.host}, {event.info.device}")
+        elif isinstance(event, Progress):
+            for progress in event.tasks:
+                self._count(progress.task, progress.counts)
+        elif isinstance(event, Finished):
+            self._count(event.task, event.report.counts)
+            self._ended.update(self._running.pop(event.task))
+        elif isinstance(event, Failed):
+            self._messages.append(f"worker {event.worker}: task failed: {event.error}")
+        elif event.cause != "stopped":
+            self._messages.append(f"worker {event.worker} is gone: {event.cause} ({event.detail})")
+        self._perform(self._scheduler.on(event, time.monotonic()), pool)
+        if isinstance(event, Finished) and event.report.sealed:
+            self._unsealed.discard(event.report.shard)
+
+    def _perform(self, actions: Iterable[Action], pool: Pool) -> None:
+        for action in actions:
+            if isinstance(action, Start):
+                pool.start(action.worker)
+            elif isinstance(action, Stop):
+                pool.stop(action.worker, action.cause)
+            elif isinstance(action, Submit):
+                pool.submit(action.worker, action.task)
+            elif isinstance(action, Inspect):
+                self._inspect(action, pool)
+            elif isinstance(action, Strike):
+                self._journal(action.task).death(self._row_of(action.task).index, action.cause)
+            elif isinstance(action, Conclude):
+                self._conclude(action)
+            elif isinstance(action, Seal):
+                self._seal(action)
+            elif isinstance(action, GiveUp):
+                self._messages.append(f"shard {action.shard} stays unfinished: {action.reason}")
+            elif isinstance(action, Abort):
+                self._error = action.error
+
+    def _inspect(self, action: Inspect, pool: Pool) -> None:
+        task = action.task
+        journal = read_journal(self._job.store, task.shard, task.generation)
+        rows = self._rows_of(task.shard) if task.rows is None else task.rows
+        self._running.pop(task.id, None)
+        self._ended.update(journal.results[row].status for row in rows if row in journal.results)
+        now = time.monotonic()
+        done, deaths = journal.results.keys(), journal.deaths
+        self._perform(self._scheduler.inspected(action, done, deaths, now), pool)
+
+    def _conclude(self, action: Conclude) -> None:
+        row = self._row_of(action.task)
+        result = Result(
+            row=row.index,
+            key=row.key,
+            url=row.url,
+            status=action.status,
+            error_type=action.error_type,
+            error=action.error,
+            seed=image_seed(self._job.spec.seed, row.key),
+            attempts=action.task.attempts,
+            finished_at=time.time(),
+        )
+        self._journal(action.task).results([result])
+        self._ended[action.status] += 1
+        self._messages.append(f"{row.key}: {action.status}: {action.error}")
+
+    def _seal(self, action: Seal) -> None:
+        journal = read_journal(self._job.store, action.shard, action.generation)
+        seal(
+            self._job.store,
+            action.shard,
+            self._job.manifest.shard(action.shard),
+            journal.results.values(),
+            generation=action.generation,
+            fingerprint=self._job.fingerprint,
+        )
+        self._unsealed.discard(action.shard)
+
+    def _journal(self, task: Task) -> JournalWriter:
+        return JournalWriter(self._job.store, task.shard, task.generation)
+
+    def _row_of(self, task: Task) -> Row:
+        """The one row of a probe."""
+        assert task.rows is not None
+        (index,) = task.rows
+        return self._job.manifest.shard(task.shard)[index - self._rows_of(task.shard).start]
+
+    def _rows_of(self, shard: int) -> range:
+        start = shard * self._job.manifest.shard_size
+        return range(start, start + self._job.manifest.rows_in(shard))
+
+    def _count(self, task: int, counts: Mapping[Status, int]) -> None:
+        self._running[task] = counts
+        if any(counts.values()):
+            self._mark("first_result")
+
+    def _mark(self, phase: str) -> None:
+        self._seconds.setdefault(phase, time.monotonic() - self._began)
+
+    def _snapshot(self) -> Snapshot:
+        messages, self._messages = tuple(self._messages), []
+        counts = total([self._before, self._ended, *self._running.values()])
+        return Snapshot(
+            total=self._total,
+            counts=counts,
+            already=sum(self._before.values()),
+            workers=self._scheduler.ready_workers,
+            elapsed_s=time.monotonic() - (self._first_ready or time.monotonic()),
+            messages=messages,
+        )
+
+
+def worker_setup(job: Job) -> WorkerSetup:
+    """What every worker of `job` is told."""
+    resources = job.resources
+    return WorkerSetup(
+        output=job.spec.output,
+        method=job.spec.method,
+        image=job.spec.image,
+        seed=job.spec.seed,
+        fingerprint=job.fingerprint,
+        batch_size=resources.batch_size,
+        load_threads=resources.load_threads,
+        save_threads=resources.save_threads,
+        num_cpus=resources.num_cpus,
+        use_gpu=resources.num_gpus > 0,
+    )

@@ -1,0 +1,149 @@
+"""What crosses between the driver and its workers: small plain records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from jobs.results import Status
+from jobs.spec import ImageSpec
+
+if TYPE_CHECKING:
+    from nst.stylizer import Method
+
+__all__ = [
+    "Cause",
+    "Died",
+    "Event",
+    "Failed",
+    "Finished",
+    "Progress",
+    "Ready",
+    "Task",
+    "TaskProgress",
+    "TaskReport",
+    "WorkerId",
+    "WorkerInfo",
+    "WorkerSetup",
+]
+
+WorkerId: TypeAlias = int
+
+Cause = Literal["crash", "time limit", "node lost", "preempted", "stopped"]
+"""Why a worker is gone. Only the first two may be the fault of a photograph."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSetup:
+    """All that a worker needs to know once; the bytes of the assets travel beside it."""
+
+    output: str
+    method: Method
+    image: ImageSpec
+    seed: int
+    fingerprint: str
+    batch_size: int
+    load_threads: int
+    save_threads: int
+    num_cpus: float
+    use_gpu: bool
+
+    @property
+    def window(self) -> int:
+        """How many of a task's photographs can be in work at once: the only ones that can have done harm.
+        A worker takes them in order and goes on when a result is in the journal."""
+        return 2 * self.batch_size + self.load_threads + self.save_threads + 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """Rows of one shard."""
+
+    id: int
+    shard: int
+    generation: int = 0
+    rows: tuple[int, ...] | None = None
+    """Places within the manifest; None: the whole shard, and the worker publishes its receipt."""
+    probe: bool = False
+    """One row, alone on its worker, after a worker died that may have been running it."""
+    attempts: int = 1
+    """Of its rows, with this one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskReport:
+    """How a task ended that did not fail."""
+
+    shard: int
+    counts: Mapping[Status, int]
+    """Of its rows that have a result, whoever made it."""
+    complete: bool
+    """False if the worker was told to stop taking photographs."""
+    sealed: bool
+    """The shard's receipt exists."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskProgress:
+    """A running task."""
+
+    task: int
+    counts: Mapping[Status, int]
+    in_flight: int
+    slowest_s: float
+    """Seconds for which the slowest photograph is at work, divided by the photographs that share the call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerInfo:
+    host: str
+    pid: int
+    node: str = ""
+    device: str = "cpu"
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """What the start cost, by phase."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A worker has loaded its network and waits for work."""
+
+    worker: WorkerId
+    info: WorkerInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    worker: WorkerId
+    tasks: tuple[TaskProgress, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    worker: WorkerId
+    task: int
+    report: TaskReport
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A task ended with an error that is no photograph's; the worker lives."""
+
+    worker: WorkerId
+    task: int
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """A worker is gone, before or after it was ready."""
+
+    worker: WorkerId
+    cause: Cause
+    detail: str = ""
+    error: Exception | None = None
+    """If it could not start: why."""
+
+
+Event: TypeAlias = Ready | Progress | Finished | Failed | Died

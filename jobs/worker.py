@@ -1,0 +1,216 @@
+"""A worker: holds a loaded stylizer and runs tasks, with loading, computing and saving overlapped by threads.
+
+Knows no cluster. Whoever hosts it calls `run` from a thread per task, and `progress` and `drain` from others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import PIL.Image
+import torch
+
+from jobs.ledger import JournalWriter, read_journal, seal
+from jobs.manifest import Manifest, Row
+from jobs.pipeline import Loaded, Pipeline
+from jobs.results import Result, Status, image_seed, total
+from jobs.storage import open_store, read_url
+from jobs.tasks import Task, TaskProgress, TaskReport, WorkerInfo, WorkerSetup
+from nst.errors import ImageError
+from nst.images import decode_image, encode_image
+from nst.stylizer import Outcome, Stylized
+
+__all__ = ["Worker"]
+
+
+class Worker:
+    """Loads the method once; then runs tasks.
+
+    Raises:
+        NstError: the method cannot be built, e.g. weights that do not fit.
+    """
+
+    def __init__(self, setup: WorkerSetup, assets: Mapping[str, bytes]) -> None:
+        began = time.perf_counter()
+        self.setup = setup
+        self.store = open_store(setup.output)
+        self._manifest = Manifest(self.store)
+        self._manifest_lock = threading.Lock()
+        PIL.Image.MAX_IMAGE_PIXELS = None  # decode_image has a limit of its own, from the header
+        torch.set_num_threads(max(1, math.ceil(setup.num_cpus)))
+        self.device = torch.device("cuda" if setup.use_gpu else "cpu")
+        self._stylizer = setup.method.build(assets, self.device)
+        self._compute_lock = threading.Lock()  # tasks overlap in all but this
+        self._draining = threading.Event()
+        self._running: dict[int, Pipeline] = {}
+        self._load_pool = ThreadPoolExecutor(setup.load_threads, "load")
+        self._save_pool = ThreadPoolExecutor(setup.save_threads, "save")
+        self.build_s = time.perf_counter() - began
+
+    def info(self, **seconds: float) -> WorkerInfo:
+        name = torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
+        return WorkerInfo(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            device=name,
+            seconds={**seconds, "build": self.build_s},
+        )
+
+    def run(self, task: Task) -> TaskReport:
+        """Do a task's rows that have no result yet; publish pictures, journal, and, for a whole shard, the
+        receipt.
+
+        Raises:
+            OSError, StoreError: the job's store failed; photographs that cannot be read are rows, not errors.
+        """
+        with self._manifest_lock:
+            rows = self._manifest.shard(task.shard)
+        wanted = None if task.rows is None else set(task.rows)
+        mine = [row for row in rows if wanted is None or row.index in wanted]
+        journaled = read_journal(self.store, task.shard, task.generation).results
+        if task.generation > 0:  # a retry that was cut off: what failed in it is tried again
+            journaled = {row: result for row, result in journaled.items() if result.status == "ok"}
+        earlier = [journaled[row.index] for row in mine if row.index in journaled]
+        pipeline = Pipeline(
+            [row for row in mine if row.index not in journaled],
+            _TaskStages(self, task),
+            JournalWriter(self.store, task.shard, task.generation).results,
+            window=self.setup.window,
+            batch_size=self.setup.batch_size,
+            prefetch=self.setup.batch_size + self.setup.load_threads,
+            load_pool=self._load_pool,
+            save_pool=self._save_pool,
+            compute_lock=self._compute_lock,
+            draining=self._draining,
+        )
+        pipeline.counts.update(result.status for result in earlier)
+        self._running[task.id] = pipeline
+        try:
+            pipeline.run()
+        finally:
+            del self._running[task.id]
+        complete = pipeline.counts.total() == len(mine)
+        sealed = complete and task.rows is None
+        if sealed:
+            seal(
+                self.store,
+                task.shard,
+                rows,
+                [*earlier, *pipeline.results],
+                generation=task.generation,
+                fingerprint=self.setup.fingerprint,
+            )
+        return TaskReport(shard=task.shard, counts=total([pipeline.counts]), complete=complete, sealed=sealed)
+
+    def progress(self) -> tuple[TaskProgress, ...]:
+        """Where the running tasks are."""
+        return tuple(
+            TaskProgress(
+                task=task,
+                counts=total([pipeline.counts]),
+                in_flight=pipeline.in_flight(),
+                slowest_s=pipeline.slowest_s(),
+            )
+            for task, pipeline in list(self._running.items())
+        )
+
+    def drain(self) -> None:
+        """Take no more photographs; running tasks end when those in work are done."""
+        self._draining.set()
+
+    def stylize(self, batch: Sequence[Loaded]) -> list[Outcome | Exception]:
+        """Outcomes in order. If the method raises, each photograph is tried alone and keeps its error."""
+        generators = [
+            torch.Generator().manual_seed(image_seed(self.setup.seed, loaded.row.key)) for loaded in batch
+        ]
+        try:
+            outcomes = self._stylizer([loaded.image for loaded in batch], generators)
+        except Exception as error:  # noqa: BLE001  whatever a method raises is this photograph's typed row
+            if len(batch) == 1:
+                return [error]
+            return [outcome for loaded in batch for outcome in self.stylize([loaded])]
+        if len(outcomes) != len(batch):
+            raise RuntimeError(f"the method gave {len(outcomes)} outcomes for {len(batch)} images")
+        return [_checked(outcome) for outcome in outcomes]
+
+
+class _TaskStages:
+    """The pipeline's stages, for the photographs of one task."""
+
+    def __init__(self, worker: Worker, task: Task) -> None:
+        self._worker, self._task = worker, task
+        self._image = worker.setup.image
+
+    def load(self, row: Row) -> Loaded | Result:
+        began = time.perf_counter()
+        digest = None
+        try:
+            data = read_url(row.url)
+            digest = hashlib.sha256(data).hexdigest()
+            image = decode_image(
+                data,
+                max_side_px=self._image.max_side_px,
+                max_pixels=self._image.max_pixels,
+                background=self._image.background,
+            )
+        except (ImageError, OSError) as error:
+            took = time.perf_counter() - began
+            return replace(self.failed(row, error), source_sha256=digest, load_s=took)
+        return Loaded(row, image, digest, time.perf_counter() - began)
+
+    def compute(self, batch: Sequence[Loaded]) -> list[Outcome | Exception]:
+        return self._worker.stylize(batch)
+
+    def save(self, loaded: Loaded, stylized: Stylized, compute_s: float) -> Result:
+        began = time.perf_counter()
+        data = encode_image(stylized.image, format=self._image.format, quality=self._image.quality)
+        output = f"images/{loaded.row.key}{self._image.extension}"
+        self._worker.store.publish(output, data)
+        return self._result(
+            loaded.row,
+            output=output,
+            width=stylized.image.shape[2],
+            height=stylized.image.shape[1],
+            source_sha256=loaded.sha256,
+            output_sha256=hashlib.sha256(data).hexdigest(),
+            load_s=loaded.load_s,
+            compute_s=compute_s,
+            save_s=time.perf_counter() - began,
+            stats={name: float(value) for name, value in stylized.stats.items()},
+        )
+
+    def failed(self, row: Row, error: Exception) -> Result:
+        text = " ".join(str(error).split()) or type(error).__name__
+        return self._result(row, status="failed", error_type=type(error).__name__, error=text[:2000])
+
+    def _result(self, row: Row, status: Status = "ok", **columns: Any) -> Result:
+        return Result(
+            row=row.index,
+            key=row.key,
+            url=row.url,
+            status=status,
+            seed=image_seed(self._worker.setup.seed, row.key),
+            attempts=self._task.attempts,
+            worker_host=socket.gethostname(),
+            worker_pid=os.getpid(),
+            finished_at=time.time(),
+            **columns,
+        )
+
+
+def _checked(outcome: Outcome) -> Outcome:
+    if isinstance(outcome, ImageError):
+        return outcome
+    image = outcome.image
+    if image.ndim != 3 or image.shape[0] != 3 or not bool(torch.isfinite(image).all()):
+        return ImageError(f"the method's picture is not finite or no (3, H, W): {tuple(image.shape)}")
+    return outcome

@@ -1,0 +1,15 @@
+"""Feature networks by the names of their layers."""
+
+from nst.features.layers import NETWORKS, check_layers, layer_names
+from nst.features.networks import FeatureNetwork, build_features
+from nst.features.weights import read_state_dict, weights_asset
+
+__all__ = [
+    "NETWORKS",
+    "FeatureNetwork",
+    "build_features",
+    "check_layers",
+    "layer_names",
+    "read_state_dict",
+    "weights_asset",
+]

@@ -1,0 +1,92 @@
+"""Where a network's parameters come from: torchvision's published file, a file of the user's, or a seed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+import torchvision
+from torch import Tensor
+
+from nst.errors import OptionError, WeightsError
+from nst.stylizer import AssetRef
+
+__all__ = ["PUBLISHED", "published_bytes", "read_state_dict", "weights_asset"]
+
+# The ImageNet classifiers as torchvision publishes them. A file's name ends with the head of its SHA-256.
+PUBLISHED = {
+    "vgg16": torchvision.models.VGG16_Weights.IMAGENET1K_V1,
+    "vgg19": torchvision.models.VGG19_Weights.IMAGENET1K_V1,
+    "resnet50": torchvision.models.ResNet50_Weights.IMAGENET1K_V2,
+    "googlenet": torchvision.models.GoogLeNet_Weights.IMAGENET1K_V1,
+}
+
+_SCHEME = "torchvision:"
+
+
+def weights_asset(network: str, weights: str, sha256: str | None) -> AssetRef | None:
+    """What has to be read for the option `weights`: nothing for `seeded`."""
+    if weights == "seeded":
+        if sha256 is not None:
+            raise OptionError("weights_sha256", sha256, reason="seeded weights are not read from a file")
+        return None
+    if weights == "imagenet":
+        return AssetRef(option="weights", url=_SCHEME + network, kind="weights", sha256=sha256)
+    return AssetRef(option="weights", url=weights, kind="weights", sha256=sha256)
+
+
+def published_bytes(url: str) -> bytes:
+    """The published file behind a `torchvision:NETWORK` asset, through torchvision's own download cache.
+
+    Raises:
+        WeightsError: the file is neither in the cache nor to be downloaded, or its digest is wrong. Names
+            the file, where it is looked for, and the alternatives.
+    """
+    network = url.removeprefix(_SCHEME)
+    if not url.startswith(_SCHEME) or network not in PUBLISHED:
+        raise ValueError(f"not a published network: {url!r}")
+    source: str = PUBLISHED[network].url
+    name = source.rsplit("/", 1)[1]
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    path = folder / name
+    if not path.exists():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            head = name.removesuffix(".pth").rsplit("-", 1)[1]
+            torch.hub.download_url_to_file(source, str(path), hash_prefix=head, progress=False)
+        except (OSError, RuntimeError) as error:
+            raise WeightsError(
+                f'weights = "imagenet": {name} is not in {folder} and could not be downloaded from {source} '
+                f"({error}). Put the file there (TORCH_HOME moves the folder), or give the path or URL of a "
+                f'state dict of {network} (weights = "/path/file.pth"), or weights = "seeded" for a random '
+                f"network that needs no file"
+            ) from error
+    data = path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    if not digest.startswith(name.removesuffix(".pth").rsplit("-", 1)[1]):
+        raise WeightsError(f"{path} is damaged: its SHA-256 is {digest}; delete the file to fetch it again")
+    return data
+
+
+def read_state_dict(data: bytes) -> dict[str, Tensor]:
+    """Read a state dict from the bytes of a .safetensors or a .pth file. Nothing is ever unpickled but tensors.
+
+    Raises:
+        WeightsError: neither format, damaged, or not a mapping from names to tensors.
+    """
+    try:
+        if data[:2] == b"PK" or data[:1] == b"\x80":  # a zip archive, or the pickle of torch before 1.6
+            state: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        else:
+            state = safetensors.torch.load(data)
+    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise WeightsError(f"not a readable state dict (.safetensors or .pth): {error}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError("expected a state dict: a mapping from names to tensors")
+    return {str(name): tensor for name, tensor in state.items()}

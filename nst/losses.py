@@ -1,0 +1,64 @@
+"""Losses as pure functions. Every one keeps the batch: (N, ...) in, one number per image (N,) out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "GramNormalization",
+    "LossScale",
+    "content_loss",
+    "gram_matrix",
+    "style_loss",
+    "total_variation_loss",
+]
+
+GramNormalization = Literal["hw", "chw"]
+LossScale = Literal["mean", "paper"]
+
+
+def gram_matrix(features: Tensor, *, normalization: GramNormalization = "hw") -> Tensor:
+    """Inner products of the channels of each image: (N, C, H, W) to (N, C, C), F F^T over flattened positions.
+
+    Gatys, Ecker, Bethge 2016, eq. 3. `hw` divides by the number of positions, which the paper does within its
+    style loss; `chw` divides by the number of elements, as the well-known tutorial does.
+    """
+    n, c, h, w = features.shape
+    flat = features.reshape(n, c, h * w)
+    elements = h * w if normalization == "hw" else c * h * w
+    return torch.bmm(flat, flat.mT) / elements
+
+
+def content_loss(features: Tensor, target: Tensor, *, scale: LossScale = "mean") -> Tensor:
+    """Squared distance of activations (N, C, H, W): (N,).
+
+    `mean` averages over elements; `paper` is half the sum (Gatys et al. 2016, eq. 1).
+    """
+    square = (features - target).square().flatten(1)
+    return square.mean(1) if scale == "mean" else square.sum(1) / 2
+
+
+def style_loss(gram: Tensor, target: Tensor, *, scale: LossScale = "mean") -> Tensor:
+    """Squared distance of Gram matrices (N, C, C): (N,).
+
+    `mean` averages over the C^2 entries; `paper` is a quarter of that, which on `hw` Grams is
+    Gatys et al. 2016, eq. 4: 1 / (4 C^2 (HW)^2) times the sum over unnormalized Grams.
+    """
+    mean = (gram - target).square().flatten(1).mean(1)
+    return mean if scale == "mean" else mean / 4
+
+
+def total_variation_loss(images: Tensor) -> Tensor:
+    """Mean squared difference of vertical neighbors plus that of horizontal ones: (N, C, H, W) to (N,).
+
+    The squared form of Mahendran and Vedaldi 2015. A checkerboard of zeros and ones has exactly 2; a side of
+    one pixel has no neighbors and contributes nothing.
+    """
+    total = images.new_zeros(images.shape[0])
+    for axis in (-2, -1):
+        if images.shape[axis] > 1:
+            total = total + images.diff(dim=axis).square().flatten(1).mean(1)
+    return total

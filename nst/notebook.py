@@ -1,0 +1,90 @@
+"""One photograph at a time, with progress as data: for notebooks and scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nst.deepdream import DeepDream
+from nst.errors import OptionError
+from nst.features import read_state_dict, weights_asset
+from nst.features.weights import published_bytes
+from nst.style_transfer import StyleTransfer
+
+__all__ = ["Step", "dream", "stylize"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where a picture stands."""
+
+    evaluations: int
+    losses: Mapping[str, float]
+    """By name; for a dream, `energy`, which rises."""
+    image: Tensor
+    """The best picture so far, float32 (3, H, W), RGB in [0, 1]."""
+
+
+def stylize(
+    photo: Tensor,
+    style: Tensor,
+    *,
+    state: Mapping[str, Tensor] | None = None,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+    **options: Any,
+) -> Iterator[Step]:
+    """Paint `photo` in the style of `style`, both (3, H, W), RGB in [0, 1]; yields one `Step` per evaluation.
+
+    Args:
+        state: the feature network's parameters; None takes those that the option `weights` names,
+            `imagenet` or `seeded`.
+        options: the options of `StyleTransfer` but `style`, e.g. `steps`, `preset`, `style_layers`.
+
+    Raises:
+        OptionError: an option has a value that it cannot take.
+        WeightsError: the weights are not to be had or do not fit.
+        ImageTooSmall, Diverged: the photograph cannot be stylized.
+    """
+    method = StyleTransfer(style="style", **options)
+    parameters = _parameters(method, state)
+    stylizer = method.build_from(style, parameters, torch.device(device))
+    for descent in stylizer.iterate(photo, torch.Generator().manual_seed(seed)):
+        yield Step(descent.evaluations, descent.losses, descent.best.to("cpu", torch.float32))
+
+
+def dream(
+    photo: Tensor,
+    *,
+    state: Mapping[str, Tensor] | None = None,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+    **options: Any,
+) -> Iterator[Step]:
+    """Dream on `photo` (3, H, W), RGB in [0, 1]; yields one `Step` per step, at the size of its octave.
+
+    Args and errors are those of `stylize`; options are those of `DeepDream`.
+    """
+    method = DeepDream(**options)
+    stylizer = method.build_from(_parameters(method, state), torch.device(device))
+    for current in stylizer.iterate(photo, torch.Generator().manual_seed(seed)):
+        yield Step(current.steps, {"energy": current.energy}, current.image.to("cpu", torch.float32))
+
+
+def _parameters(
+    method: StyleTransfer | DeepDream, state: Mapping[str, Tensor] | None
+) -> Mapping[str, Tensor] | None:
+    if state is not None:
+        return state
+    asset = weights_asset(method.network, method.weights, method.weights_sha256)
+    if asset is None:
+        return None
+    if method.weights != "imagenet":
+        raise OptionError(
+            "weights", method.weights, choices=("imagenet", "seeded"), reason="a file is given as `state`"
+        )
+    return read_state_dict(published_bytes(asset.url))

@@ -1,0 +1,234 @@
+"""Neural style transfer by optimization of the pixels (Gatys, Ecker, Bethge 2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from nst import check
+from nst.errors import ImageError
+from nst.features import NETWORKS, build_features, check_layers, read_state_dict, weights_asset
+from nst.features.layers import VGG_BLOCKS
+from nst.features.networks import Pooling
+from nst.images import decode_image
+from nst.lbfgs import LBFGS, Adam, Optimizer
+from nst.losses import GramNormalization, LossScale
+from nst.optimize import Descent, Evaluation, minimize
+from nst.style_objective import StyleObjective, Targets
+from nst.stylizer import AssetRef, Assets, Outcome, Stylized
+
+__all__ = ["PRESETS", "StyleTransfer", "StyleTransferStylizer"]
+
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        # Gatys et al. 2016, section 2: alpha / beta = 1e-3, w_l = 1/5, average pooling.
+        "gatys": MappingProxyType(
+            {
+                "content_layers": {"relu4_2": 1.0},
+                "style_layers": {f"relu{block}_1": 0.2 for block in range(1, 6)},
+                "content_weight": 1.0,
+                "style_weight": 1e3,
+                "gram_normalization": "hw",
+                "loss_scale": "paper",
+                "pooling": "average",
+            }
+        ),
+        # The well-known PyTorch tutorial. It counts convolutions: its conv_1 ... conv_5 are these layers, and
+        # its content layer conv_4 is conv2_2. Its weights multiply the losses.
+        "tutorial": MappingProxyType(
+            {
+                "content_layers": {"conv2_2": 1.0},
+                "style_layers": dict.fromkeys(("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1"), 1.0),
+                "content_weight": 1.0,
+                "style_weight": 1e6,
+                "gram_normalization": "chw",
+                "loss_scale": "mean",
+                "pooling": "max",
+            }
+        ),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StyleTransfer:
+    """Match the photograph's content and the style picture's Gram matrices in a feature network.
+
+    Options left at None take the preset's value; once made, a description has none left but `learning_rate`
+    and the digests.
+    """
+
+    style: str
+    """Path or URL of the style picture."""
+    style_sha256: str | None = None
+    """Digest that the style picture must have."""
+    network: str = "vgg19"
+    """Feature network: vgg19, vgg16, resnet50 or googlenet."""
+    weights: str = "imagenet"
+    """`imagenet`, `seeded`, or the path or URL of a state dict (.safetensors, .pth)."""
+    weights_sha256: str | None = None
+    """Digest that the weights file must have."""
+    preset: str = "gatys"
+    """Where options left out come from: `gatys` (the paper) or `tutorial`."""
+    content_layers: dict[str, float] | None = None
+    """Layer to its weight within the content loss."""
+    style_layers: dict[str, float] | None = None
+    """Layer to its weight within the style loss."""
+    content_weight: float | None = None
+    """Weight of the content loss."""
+    style_weight: float | None = None
+    """Weight of the style loss."""
+    tv_weight: float = 0.0
+    """Weight of the picture's total variation; more is smoother."""
+    gram_normalization: GramNormalization | None = None
+    """Divide Gram matrices by `hw` or `chw`."""
+    loss_scale: LossScale | None = None
+    """`mean`: mean squares; `paper`: the sums and factors of the paper's equations 1 and 4."""
+    pooling: Pooling | None = None
+    """What the VGGs pool with: `max` or `average`."""
+    style_scale: float = 1.0
+    """Long side of the style picture relative to the photograph's; above 1 for larger strokes."""
+    init: Literal["photo", "noise"] = "photo"
+    """Where the optimization starts: from the `photo` or from uniform `noise`."""
+    optimizer: Literal["lbfgs", "adam"] = "lbfgs"
+    """`lbfgs`, with a history per photograph, or `adam`."""
+    learning_rate: float | None = None
+    """None: 1 for L-BFGS, 0.02 (of the range [0, 1]) for Adam."""
+    history_size: int = 100
+    """Curvature pairs that L-BFGS keeps; each costs two photographs of float32."""
+    steps: int = 300
+    """Evaluations of loss and gradient per photograph."""
+
+    def __post_init__(self) -> None:
+        check.one_of("network", self.network, NETWORKS)
+        check.one_of("preset", self.preset, PRESETS)
+        for name, value in PRESETS[self.preset].items():
+            if getattr(self, name) is None:
+                if name == "pooling" and self.network not in VGG_BLOCKS:
+                    value = "max"  # the other networks' own
+                object.__setattr__(self, name, dict(value) if isinstance(value, Mapping) else value)
+        for option in ("content_layers", "style_layers"):
+            check.layer_weights(option, getattr(self, option))
+            check_layers(option, self.network, getattr(self, option))
+        check.one_of("gram_normalization", self.gram_normalization, get_args(GramNormalization))
+        check.one_of("loss_scale", self.loss_scale, get_args(LossScale))
+        check.one_of("pooling", self.pooling, get_args(Pooling))
+        check.one_of("init", self.init, ("photo", "noise"))
+        check.one_of("optimizer", self.optimizer, ("lbfgs", "adam"))
+        for option in ("content_weight", "style_weight", "tv_weight"):
+            check.at_least(option, getattr(self, option), 0)
+        check.at_least("steps", self.steps, 1)
+        check.at_least("history_size", self.history_size, 1)
+        check.above_zero("style_scale", self.style_scale)
+        if self.learning_rate is not None:
+            check.above_zero("learning_rate", self.learning_rate)
+        weights_asset(self.network, self.weights, self.weights_sha256)
+
+    def assets(self) -> list[AssetRef]:
+        found = [AssetRef(option="style", url=self.style, kind="image", sha256=self.style_sha256)]
+        weights = weights_asset(self.network, self.weights, self.weights_sha256)
+        return found if weights is None else [*found, weights]
+
+    def notes(self) -> list[str]:
+        if self.weights != "seeded":
+            return []
+        return [f"{self.network} is seeded, not pretrained: its features are random"]
+
+    def build(self, assets: Assets, device: torch.device) -> StyleTransferStylizer:
+        weights = weights_asset(self.network, self.weights, self.weights_sha256)
+        state = None if weights is None else read_state_dict(assets[weights.url])
+        return self.build_from(decode_image(assets[self.style]), state, device)
+
+    def build_from(
+        self, style: Tensor, state: Mapping[str, Tensor] | None, device: torch.device
+    ) -> StyleTransferStylizer:
+        """As `build`, from a style picture (3, H, W) and a state dict (None: seeded)."""
+        assert self.content_layers is not None
+        assert self.style_layers is not None
+        assert self.content_weight is not None
+        assert self.style_weight is not None
+        assert self.gram_normalization is not None
+        assert self.loss_scale is not None
+        assert self.pooling is not None
+        layers = [*self.content_layers, *self.style_layers]
+        network = build_features(self.network, layers, state=state, pooling=self.pooling).to(device)
+        objective = StyleObjective(
+            network,
+            style,
+            content_layers=self.content_layers,
+            style_layers=self.style_layers,
+            content_weight=self.content_weight,
+            style_weight=self.style_weight,
+            tv_weight=self.tv_weight,
+            gram_normalization=self.gram_normalization,
+            loss_scale=self.loss_scale,
+            style_scale=self.style_scale,
+        )
+        return StyleTransferStylizer(self, objective)
+
+
+class StyleTransferStylizer:
+    """The loaded network and style, ready for photographs."""
+
+    def __init__(self, method: StyleTransfer, objective: StyleObjective) -> None:
+        self.method, self.objective = method, objective
+
+    def __call__(self, images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]:
+        outcomes: dict[int, Outcome] = {}
+        targets: dict[int, Targets] = {}
+        for index, image in enumerate(images):
+            try:
+                targets[index] = self.objective.targets(image)
+            except ImageError as error:
+                outcomes[index] = error
+        starts = [self._start(images[index], generators[index]) for index in targets]
+        descents: list[Descent] = []
+        for descents in self._minimize(starts, list(targets.values())):  # noqa: B007
+            pass
+        for index, descent in zip(targets, descents, strict=True):
+            outcomes[index] = descent.error or self._stylized(descent)
+        return [outcomes[index] for index in range(len(images))]
+
+    def iterate(self, image: Tensor, generator: torch.Generator) -> Iterator[Descent]:
+        """Stylize one photograph and look on: its state after every evaluation.
+
+        Raises:
+            ImageTooSmall: the image vanishes before the deepest layer.
+            Diverged: after the last step, if there is no usable picture.
+        """
+        targets = self.objective.targets(image)
+        for (descent,) in self._minimize([self._start(image, generator)], [targets]):
+            yield descent
+            if descent.error is not None:
+                raise descent.error
+
+    def _minimize(self, starts: list[Tensor], targets: list[Targets]) -> Iterator[list[Descent]]:
+        def objective(which: Sequence[int], points: Sequence[Tensor]) -> list[Evaluation]:
+            return self.objective.evaluate(points, [targets[index] for index in which])
+
+        optimizers = [self._optimizer() for _ in starts]
+        return minimize(objective, starts, optimizers, evaluations=self.method.steps)
+
+    def _start(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        if self.method.init == "noise":
+            image = torch.rand(image.shape, generator=generator)
+        return image.to(self.objective.network.mean, copy=True)
+
+    def _optimizer(self) -> Optimizer:
+        rate = self.method.learning_rate
+        if self.method.optimizer == "adam":
+            return Adam(learning_rate=0.02 if rate is None else rate)
+        return LBFGS(history_size=self.method.history_size, learning_rate=1.0 if rate is None else rate)
+
+    def _stylized(self, descent: Descent) -> Stylized:
+        stats = {
+            **descent.losses,
+            "evaluations": float(descent.evaluations),
+            "pretrained": float(self.objective.network.pretrained),
+        }
+        return Stylized(image=descent.best.to("cpu", torch.float32), stats=stats)

@@ -1,0 +1,88 @@
+"""The one seam of the project: a *method* is a small description that *builds* a *stylizer*.
+
+The runner, the notebook and the tests know only these types. Style transfer, DeepDream and a trained
+generator look the same through them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from nst.errors import ImageError
+
+__all__ = ["AssetRef", "Assets", "Method", "Outcome", "Stylized", "Stylizer"]
+
+
+@dataclass(frozen=True, slots=True)
+class AssetRef:
+    """A file that a method needs besides the photographs: a style picture, a guide, weights.
+
+    The library never opens it: whoever calls `Method.build` reads the bytes, and checks `sha256` if given.
+    """
+
+    option: str
+    """The method's option that names it, for error messages: `style`, `weights`."""
+    url: str
+    """A path or URL as the user wrote it, or `torchvision:NAME` for a published state dict."""
+    kind: Literal["image", "weights"]
+    sha256: str | None = None
+
+
+Assets: TypeAlias = Mapping[str, bytes]
+"""The bytes of every `AssetRef`, by its `url`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stylized:
+    """One image's outcome."""
+
+    image: Tensor
+    """float32 (3, H, W), RGB in [0, 1], finite, without gradient."""
+    stats: Mapping[str, float] = field(default_factory=dict)
+    """Final numbers worth keeping, e.g. `content_loss`, `style_loss`, `evaluations`."""
+
+
+Outcome: TypeAlias = Stylized | ImageError
+"""An image that cannot be done is a value, not an exception: its batch mates go on."""
+
+
+@runtime_checkable
+class Stylizer(Protocol):
+    """A heavy function from images to images, made once per process.
+
+    Images are float32 (3, H, W), RGB in [0, 1], of any sizes, and are not modified. One CPU generator per
+    image is the only source of randomness, so an image's result never depends on its neighbors in the batch.
+    Outcomes come back in the order of the images.
+    """
+
+    def __call__(self, images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]: ...
+
+
+class Method(Protocol):
+    """A frozen description: it comes out of a job file and crosses the network.
+
+    Every implementation is a `@dataclass(frozen=True, kw_only=True, slots=True)` of plain values that checks
+    them in `__post_init__` and raises `OptionError`.
+    """
+
+    def assets(self) -> Sequence[AssetRef]:
+        """The files that `build` will ask for."""
+        ...
+
+    def notes(self) -> Sequence[str]:
+        """What the user should know before and after, e.g. that the network is not pretrained."""
+        ...
+
+    def build(self, assets: Assets, device: torch.device) -> Stylizer:
+        """Load the networks.
+
+        Raises:
+            WeightsError: the weights do not fit the network.
+            DecodeError: a style or guide picture is not a picture.
+        """
+        ...
