@@ -24,6 +24,7 @@ __all__ = [
     "StoreError",
     "UsageError",
     "WorkersBroken",
+    "exit_code_of",
 ]
 
 EXIT_OK = 0
@@ -31,6 +32,11 @@ EXIT_USAGE = 2
 EXIT_FAILED_ROWS = 3
 EXIT_UNFINISHED = 4
 EXIT_STOPPED = 75
+
+
+def exit_code_of(error: NstError) -> int:
+    """The exit code for an error that ends a job: errors of `nst` itself are the user's to mend."""
+    return error.exit_code if isinstance(error, JobError) else EXIT_USAGE
 
 
 class JobError(NstError):

@@ -117,7 +117,6 @@ def create_or_open(job: JobFile, registry: Mapping[str, type[Method]] = METHODS)
             return reopen(store, job=job, registry=registry)
         manifest = Manifest(store)
         if (manifest.sha256, manifest.shard_size) != (planned.manifest.sha256, planned.manifest.shard_size):
-            manifest.close()
             store.publish(MANIFEST, data)
             manifest = Manifest(store)
     return Job(store, job.spec, job.resources, planned.assets, manifest, planned.fingerprint, planned.notes)

@@ -95,7 +95,10 @@ def read_journal(store: Store, shard: int, generation: int) -> ShardJournal:
                 continue
             result = Result.from_json(record["result"])
             known = journal.results.get(result.row)
-            if known is None or (known.status != "ok" and result.finished_at >= known.finished_at):
+            if known is None or (result.status == "ok", result.finished_at) >= (
+                known.status == "ok",
+                known.finished_at,
+            ):
                 journal.results[result.row] = result
     return journal
 

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.errors import UsageError
-from jobs.storage import absolute_url, is_url
+from jobs.storage import absolute_url, is_url, path_url
 from nst.errors import OptionError
 
 __all__ = ["PHOTO_EXTENSIONS", "Photo", "list_photos"]
@@ -86,7 +86,8 @@ def _list_folder(root: str, pattern: str | None, exclude: str | None) -> Iterato
                 wanted.append((relative, size))
         keys = _keys_within_folder([relative for relative, _ in wanted])
         for (relative, size), key in zip(wanted, keys, strict=True):
-            yield Photo(key=key, url=f"{root.rstrip('/')}/{relative}", size_bytes=size)
+            url = f"{root.rstrip('/')}/{relative}"
+            yield Photo(key=key, url=url if is_url(url) else path_url(url), size_bytes=size)
 
 
 def _walk(root: str) -> Iterator[tuple[str, list[tuple[str, int | None]]]]:

@@ -10,10 +10,10 @@ import itertools
 import json
 import math
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -118,26 +118,30 @@ def _refuse_repeated_keys(hashes: array[int], path: Path) -> None:
 
 
 class Manifest:
-    """A job's published manifest, read shard by shard."""
+    """A job's published manifest, read shard by shard. Holds the footer, and nothing open.
+
+    Raises:
+        JobMismatch: there is none, or it is damaged.
+    """
 
     def __init__(self, store: Store) -> None:
+        self._store = store
         try:
-            self._handle: IO[bytes] = store.open(MANIFEST)
+            with store.open(MANIFEST) as handle:
+                self._footer = pq.read_metadata(handle)
+            self._meta: dict[str, Any] = json.loads(self._footer.metadata[b"nst"])
         except FileNotFoundError as error:
             raise JobMismatch(f"{store.url} has no {MANIFEST}") from error
-        try:
-            self._file = pq.ParquetFile(self._handle)
-            self._meta: dict[str, Any] = json.loads(self._file.metadata.metadata[b"nst"])
-        except (pa.ArrowInvalid, KeyError, TypeError) as error:
+        except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
             raise JobMismatch(f"{store.url}/{MANIFEST} is damaged: {error}") from error
 
     @property
     def rows(self) -> int:
-        return int(self._file.metadata.num_rows)
+        return int(self._footer.num_rows)
 
     @property
     def shards(self) -> int:
-        return int(self._file.num_row_groups)
+        return int(self._footer.num_row_groups)
 
     @property
     def shard_size(self) -> int:
@@ -154,15 +158,8 @@ class Manifest:
 
     def shard(self, shard: int) -> list[Row]:
         """The rows of one shard, in order."""
-        table = self._file.read_row_group(shard)
+        with self._store.open(MANIFEST) as handle:
+            table = pq.ParquetFile(handle, metadata=self._footer).read_row_group(shard)
         start = shard * self.shard_size
         columns = (table[name].to_pylist() for name in SCHEMA.names)
         return [Row(start + place, *values) for place, values in enumerate(zip(*columns, strict=True))]
-
-    def __iter__(self) -> Iterator[Row]:
-        for shard in range(self.shards):
-            yield from self.shard(shard)
-
-    def close(self) -> None:
-        self._file.close()
-        self._handle.close()

@@ -263,9 +263,8 @@ class Scheduler:
         if self.ready_workers or self.finished:
             self._no_worker_since = now
         elif now - self._no_worker_since > self._limits.start_timeout_s:
-            actions.append(
-                Abort(WorkersBroken(f"no worker became ready within {self._limits.start_timeout_s:g} s"))
-            )
+            text = f"no worker became ready within {self._limits.start_timeout_s:g} s"
+            actions += self._abort(WorkersBroken(text))
         return actions
 
     # Rows
@@ -317,26 +316,28 @@ class Scheduler:
         actions: list[Action] = []
         if not worker.ready:
             if isinstance(event.error, NstError):
-                return [Abort(event.error)]
+                return self._abort(event.error)
             if event.cause == "crash":
                 self._failed_starts += 1
         elif event.cause == "crash" and worker.tasks:
             self._deaths_in_a_row += 1
             if self._deaths_in_a_row >= _DEATHS_IN_A_ROW:
-                return [
-                    Abort(
-                        WorkersBroken(
-                            f"{self._deaths_in_a_row} workers died one after the other and no photograph got "
-                            f"done in between (the last: {event.detail})"
-                        )
+                return self._abort(
+                    WorkersBroken(
+                        f"{self._deaths_in_a_row} workers died one after the other and no photograph got done "
+                        f"in between (the last: {event.detail})"
                     )
-                ]
+                )
         if self._failed_starts >= _START_TRIES and not self._workers:
-            return [Abort(WorkersBroken(f"workers cannot start: {event.detail}"))]
+            return self._abort(WorkersBroken(f"workers cannot start: {event.detail}"))
         for task in worker.tasks.values():
             self._done_rows.pop(task.id, None)
             actions += self._look_into(task, event.cause, event.detail)
         return actions
+
+    def _abort(self, error: NstError) -> list[Action]:
+        self._stopping = True
+        return [Abort(error)]
 
     def _look_into(self, task: Task, cause: Cause | None, detail: str) -> list[Action]:
         self._inspecting[task.id] = task
@@ -355,10 +356,10 @@ class Scheduler:
         for worker_id, worker in ready.items():
             if self._probes and not worker.tasks:
                 actions.append(self._submit(worker_id, self._probes.popleft(), now))
-        # One task for everyone before anyone gets a second.
+        # One task for everyone, also those still starting, before anyone gets a second.
         for depth in range(1, _TASKS_PER_WORKER + 1):
             for worker_id, worker in ready.items():
-                if not self._bulk or (depth > 1 and len(self._bulk) < len(ready)):
+                if not self._bulk or (depth > 1 and len(self._bulk) < len(self._workers)):
                     break
                 if not worker.probing and len(worker.tasks) < depth:
                     actions.append(self._submit(worker_id, self._task(self._bulk.popleft()), now))

@@ -15,12 +15,13 @@ import uuid
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import IO, Any, cast
+from urllib.parse import quote, unquote_to_bytes
 
 import fsspec
 
 from jobs.errors import StoreError
 
-__all__ = ["FsspecStore", "LocalStore", "Store", "absolute_url", "is_url", "open_store", "read_url"]
+__all__ = ["FsspecStore", "LocalStore", "Store", "absolute_url", "is_url", "open_store", "path_url", "read_url"]
 
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
 _TEMPORARY = ".tmp"
@@ -34,7 +35,7 @@ def is_url(place: str) -> bool:
 def absolute_url(place: str, base: Path) -> str:
     """`place` as it may be stored: a URL as it is (`file://` becomes a path), a path absolute from `base`."""
     if place.startswith("file://"):
-        place = place.removeprefix("file://")
+        place = _local_path(place)
     if is_url(place):
         return place
     return os.path.normpath(base / Path(place).expanduser())
@@ -46,10 +47,25 @@ def read_url(url: str) -> bytes:
     Raises:
         OSError: it is not there or cannot be read.
     """
-    if not is_url(url):
-        return Path(url).read_bytes()
+    if not is_url(url) or url.startswith("file://"):
+        return Path(_local_path(url)).read_bytes()
     filesystem, path = fsspec.core.url_to_fs(url)
     return cast(bytes, filesystem.cat_file(path))
+
+
+def path_url(path: str) -> str:
+    """A local path as it may be stored in a table: itself, or, if it is not valid UTF-8, a `file://` URL."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "file://" + quote(os.fsencode(path))
+    return path
+
+
+def _local_path(place: str) -> str:
+    if place.startswith("file://"):
+        return os.fsdecode(unquote_to_bytes(place.removeprefix("file://")))
+    return place
 
 
 class Store(ABC):

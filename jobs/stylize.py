@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from jobs.assets import by_url
-from jobs.errors import EXIT_FAILED_ROWS, EXIT_OK, EXIT_STOPPED, EXIT_UNFINISHED, JobError, StoreError
+from jobs.errors import (
+    EXIT_FAILED_ROWS,
+    EXIT_OK,
+    EXIT_STOPPED,
+    EXIT_UNFINISHED,
+    StoreError,
+    UsageError,
+    exit_code_of,
+)
 from jobs.job import Job
 from jobs.ledger import JournalWriter, Ledger, read_journal, seal
 from jobs.manifest import Row
@@ -80,7 +88,7 @@ class Summary:
         if self.stopped:
             return EXIT_STOPPED
         if self.error is not None:
-            return self.error.exit_code if isinstance(self.error, JobError) else EXIT_UNFINISHED
+            return exit_code_of(self.error)
         if self.unfinished_shards:
             return EXIT_UNFINISHED
         return EXIT_OK if self.counts["ok"] == self.total else EXIT_FAILED_ROWS
@@ -130,7 +138,7 @@ def retry_work(job: Job, keys: Iterable[str] | None = None) -> list[Work]:
     """Rows to do again: the failed and quarantined, or those of the given `keys`.
 
     Raises:
-        JobError: one of `keys` has no result, or has a picture already.
+        UsageError: one of `keys` has no result, or has a picture already.
     """
     ledger = Ledger(job.store)
     wanted = None if keys is None else set(keys)
@@ -145,7 +153,7 @@ def retry_work(job: Job, keys: Iterable[str] | None = None) -> list[Work]:
         if rows:
             work.append(Work(shard, meta["generation"] + 1, tuple(result.row for result in rows)))
     if wanted is not None and wanted - found:
-        raise JobError(f"no failed photograph has the key {sorted(wanted - found)[0]!r}")
+        raise UsageError(f"no failed photograph has the key {sorted(wanted - found)[0]!r}")
     return work
 
 

@@ -44,7 +44,6 @@ class Worker:
         self.setup = setup
         self.store = open_store(setup.output)
         self._manifest = Manifest(self.store)
-        self._manifest_lock = threading.Lock()
         PIL.Image.MAX_IMAGE_PIXELS = None  # decode_image has a limit of its own, from the header
         torch.set_num_threads(max(1, math.ceil(setup.num_cpus)))
         self.device = torch.device("cuda" if setup.use_gpu else "cpu")
@@ -72,8 +71,7 @@ class Worker:
         Raises:
             OSError, StoreError: the job's store failed; photographs that cannot be read are rows, not errors.
         """
-        with self._manifest_lock:
-            rows = self._manifest.shard(task.shard)
+        rows = self._manifest.shard(task.shard)
         wanted = None if task.rows is None else set(task.rows)
         mine = [row for row in rows if wanted is None or row.index in wanted]
         journaled = read_journal(self.store, task.shard, task.generation).results

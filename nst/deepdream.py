@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
 
 from nst import check
 from nst.batching import by_shape
@@ -50,6 +52,8 @@ class DeepDream:
     """Mean change of a pixel per step, of the range [0, 1]."""
     jitter_px: int = 32
     """The image is rolled by up to this many pixels before each step, and back after."""
+    gradient_blur_px: float = 0.0
+    """Standard deviation of a Gaussian that smooths the gradient; 0: none."""
 
     def __post_init__(self) -> None:
         check.one_of("network", self.network, NETWORKS)
@@ -61,6 +65,7 @@ class DeepDream:
         check.at_least("octaves", self.octaves, 1)
         check.at_least("steps", self.steps, 1)
         check.at_least("jitter_px", self.jitter_px, 0)
+        check.at_least("gradient_blur_px", self.gradient_blur_px, 0)
         check.above_zero("step_size", self.step_size)
         check.above_zero("octave_scale - 1", self.octave_scale - 1)
         weights_asset(self.network, self.weights, self.weights_sha256)
@@ -170,6 +175,7 @@ class DeepDreamStylizer:
             energies, grads = self._energy(torch.stack([rolled[index] for index in group]))
             for index, energy, grad in zip(group, energies.tolist(), grads, strict=True):
                 dream, (down, right) = dreams[index], shifts[index]
+                grad = self._smoothed(grad)
                 scale = grad.abs().mean()
                 if not bool(torch.isfinite(scale)):
                     dream.error = Diverged(f"the gradient is not finite at step {dream.steps + 1}")
@@ -190,6 +196,14 @@ class DeepDreamStylizer:
             energies = energies + weight / 2 * features[layer].square().flatten(1).sum(1)
         (grads,) = torch.autograd.grad(energies.sum(), pixels)
         return energies.detach(), grads
+
+    def _smoothed(self, grad: Tensor) -> Tensor:
+        sigma = self.method.gradient_blur_px
+        reach = math.ceil(3 * sigma)
+        if sigma == 0 or min(grad.shape[-2:]) <= reach:
+            return grad
+        blurred: Tensor = gaussian_blur(grad, [2 * reach + 1, 2 * reach + 1], [sigma, sigma])
+        return blurred
 
     def _jitter(self, generator: torch.Generator) -> tuple[int, int]:
         most = self.method.jitter_px

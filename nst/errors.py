@@ -54,7 +54,8 @@ class OptionError(NstError, ValueError):
         if self.reason:
             text += f": {self.reason}"
         if self.choices is not None:
-            close = difflib.get_close_matches(str(self.value), self.choices, n=1)
+            unknown = self.option.rpartition(".")[2] if self.reason == "unknown option" else str(self.value)
+            close = difflib.get_close_matches(unknown, self.choices, n=1)
             text += ": not one of the choices" if not self.reason else ""
             text += f" (did you mean {close[0]!r}?)" if close else ""
             text += f". Choices: {', '.join(self.choices)}"

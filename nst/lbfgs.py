@@ -28,33 +28,54 @@ class Optimizer(Protocol):
 class LBFGS:
     """Limited-memory BFGS (Nocedal 1980) without line search, one evaluation per step.
 
-    The first step has length min(1, 1 / |g|_1); later ones `learning_rate` times the quasi-Newton direction.
-    On the same problem the points equal `torch.optim.LBFGS`'s. One departure: the displacement of a curvature
-    pair is where the point really went, x - x_previous, not the step that was proposed, so that a projection
-    onto [0, 1] between steps does not corrupt the history.
+    Args:
+        history_size: curvature pairs that are kept; each costs two vectors of the photograph's size.
+        learning_rate: of the quasi-Newton steps.
+        first_step: mean absolute change of an element in the first step. Every later one may go twice as far
+            as the one before was allowed to, so that the first curvature pairs, which know little, cannot
+            throw the photograph out of the picture. After a reset it starts from half of that. None: torch's
+            rule, a gradient step of length min(1, 1 / |g|_1) and no limit afterwards.
+        bounds: of every element. At a bound, elements that the gradient pushes outward take no part in the
+            step (Bertsekas 1982). The caller projects.
 
-    Memory: 2 * `history_size` vectors of the photograph's size.
+    Without `first_step` and `bounds` the points equal `torch.optim.LBFGS`'s on the same problem. The
+    displacement of a curvature pair is where the point really went, x - x_previous, not the step that was
+    proposed, so that the projection does not corrupt the history.
     """
 
-    def __init__(self, *, history_size: int = 100, learning_rate: float = 1.0) -> None:
+    def __init__(
+        self,
+        *,
+        history_size: int = 100,
+        learning_rate: float = 1.0,
+        first_step: float | None = None,
+        bounds: tuple[float, float] | None = None,
+    ) -> None:
         if history_size < 1:
             raise OptionError("history_size", history_size, reason="at least 1")
         if not learning_rate > 0:
             raise OptionError("learning_rate", learning_rate, reason="more than 0")
         self.history_size, self.learning_rate = history_size, learning_rate
-        self.reset()
+        self.first_step, self.bounds = first_step, bounds
+        self._forget()
 
     def reset(self) -> None:
+        if self.first_step is not None:
+            self.first_step /= 2
+        self._forget()
+
+    def _forget(self) -> None:
         self._pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=self.history_size)  # s, y, 1 / s.y
         self._last: tuple[Tensor, Tensor] | None = None
         self._scale: Tensor | None = None  # of the initial inverse Hessian: s.y / y.y
+        self._reach = self.first_step  # how far, in mean absolute change, the next step may go
 
     def step(self, x: Tensor, grad: Tensor) -> Tensor:
-        flat = grad.flatten()
+        free = self._free(x, grad)
+        descent = -grad if free is None else -grad * free
         if self._last is None:
-            length = self.learning_rate * torch.clamp(1.0 / flat.abs().sum(), max=1.0)
             self._last = (x, grad)
-            return x - length * grad
+            return x + self._first(descent)
         s, y = (x - self._last[0]).flatten(), (grad - self._last[1]).flatten()
         self._last = (x, grad)
         sy, yy = s.dot(y), y.dot(y)
@@ -63,8 +84,28 @@ class LBFGS:
         if bool(sy > 1e-10 * s.norm() * yy.sqrt()):
             self._pairs.append((s, y, 1.0 / sy))
             self._scale = sy / yy
-        direction = self._two_loops(flat.neg())
-        return x + self.learning_rate * direction.view_as(x)
+        direction = self._two_loops(descent.flatten()).view_as(x)
+        if free is not None:
+            direction = direction * free
+        return x + self._limited(self.learning_rate * direction)
+
+    def _first(self, descent: Tensor) -> Tensor:
+        if self.first_step is None:
+            return self.learning_rate * torch.clamp(1.0 / descent.abs().sum(), max=1.0) * descent
+        return self.first_step / descent.abs().mean() * descent
+
+    def _limited(self, step: Tensor) -> Tensor:
+        if self._reach is None:
+            return step
+        self._reach *= 2
+        return step * torch.clamp(self._reach / step.abs().mean(), max=1.0)
+
+    def _free(self, x: Tensor, grad: Tensor) -> Tensor | None:
+        """1 where an element may move, 0 where it is held at a bound."""
+        if self.bounds is None:
+            return None
+        low, high = self.bounds
+        return ~(((x <= low) & (grad > 0)) | ((x >= high) & (grad < 0)))
 
     def _two_loops(self, q: Tensor) -> Tensor:
         """Nocedal and Wright 2006, algorithm 7.4."""

@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 GramNormalization = Literal["hw", "chw"]
-LossScale = Literal["mean", "paper"]
+LossScale = Literal["mean", "paper", "relative"]
 
 
 def gram_matrix(features: Tensor, *, normalization: GramNormalization = "hw") -> Tensor:
@@ -35,20 +35,30 @@ def gram_matrix(features: Tensor, *, normalization: GramNormalization = "hw") ->
 def content_loss(features: Tensor, target: Tensor, *, scale: LossScale = "mean") -> Tensor:
     """Squared distance of activations (N, C, H, W): (N,).
 
-    `mean` averages over elements; `paper` is half the sum (Gatys et al. 2016, eq. 1).
+    `mean` averages over elements; `paper` is half the sum (Gatys et al. 2016, eq. 1); `relative` is the mean
+    divided by the target's variance, 1 for a picture that shares nothing with it.
     """
     square = (features - target).square().flatten(1)
-    return square.mean(1) if scale == "mean" else square.sum(1) / 2
+    if scale == "paper":
+        return square.sum(1) / 2
+    if scale == "relative":
+        return square.mean(1) / _positive(target.flatten(1).var(1, correction=0))
+    return square.mean(1)
 
 
 def style_loss(gram: Tensor, target: Tensor, *, scale: LossScale = "mean") -> Tensor:
     """Squared distance of Gram matrices (N, C, C): (N,).
 
     `mean` averages over the C^2 entries; `paper` is a quarter of that, which on `hw` Grams is
-    Gatys et al. 2016, eq. 4: 1 / (4 C^2 (HW)^2) times the sum over unnormalized Grams.
+    Gatys et al. 2016, eq. 4: 1 / (4 C^2 (HW)^2) times the sum over unnormalized Grams; `relative` divides by
+    the target's own mean square, so that it is 1 where the Gram is zero.
     """
     mean = (gram - target).square().flatten(1).mean(1)
-    return mean if scale == "mean" else mean / 4
+    if scale == "paper":
+        return mean / 4
+    if scale == "relative":
+        return mean / _positive(target.square().flatten(1).mean(1))
+    return mean
 
 
 def total_variation_loss(images: Tensor) -> Tensor:
@@ -62,3 +72,8 @@ def total_variation_loss(images: Tensor) -> Tensor:
         if images.shape[axis] > 1:
             total = total + images.diff(dim=axis).square().flatten(1).mean(1)
     return total
+
+
+def _positive(scale: Tensor) -> Tensor:
+    """A divisor; for a target that is flat, so that nothing is relative to it, the smallest that is safe."""
+    return scale.clamp_min(1e-8)

@@ -26,7 +26,7 @@ class Step:
     losses: Mapping[str, float]
     """By name; for a dream, `energy`, which rises."""
     image: Tensor
-    """The best picture so far, float32 (3, H, W), RGB in [0, 1]."""
+    """The best picture so far, float32 (3, h, w), RGB in [0, 1], at the size of the current scale or octave."""
 
 
 def stylize(
@@ -53,8 +53,8 @@ def stylize(
     method = StyleTransfer(style="style", **options)
     parameters = _parameters(method, state)
     stylizer = method.build_from(style, parameters, torch.device(device))
-    for descent in stylizer.iterate(photo, torch.Generator().manual_seed(seed)):
-        yield Step(descent.evaluations, descent.losses, descent.best.to("cpu", torch.float32))
+    for canvas in stylizer.iterate(photo, torch.Generator().manual_seed(seed)):
+        yield Step(canvas.evaluations, canvas.losses, canvas.image.to("cpu", torch.float32))
 
 
 def dream(

@@ -104,5 +104,5 @@ def _advance(descent: Descent, result: Evaluation) -> None:
     if not bool(result.grad.any()):  # a stationary point, e.g. a photograph that is its own style
         descent.done = True
         return
-    # Projected outside the optimizer, which is told where the point really is at the next step.
+    # The optimizer learns at the next step where the point really is.
     descent.x = descent.optimizer.step(descent.x, result.grad).clamp(0, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from nst import check
-from nst.errors import ImageError
+from nst.errors import ImageError, ImageTooSmall, OptionError
 from nst.features import NETWORKS, build_features, check_layers, read_state_dict, weights_asset
 from nst.features.layers import VGG_BLOCKS
 from nst.features.networks import Pooling
-from nst.images import decode_image
+from nst.images import decode_image, resize_image
 from nst.lbfgs import LBFGS, Adam, Optimizer
 from nst.losses import GramNormalization, LossScale
 from nst.optimize import Descent, Evaluation, minimize
 from nst.style_objective import StyleObjective, Targets
 from nst.stylizer import AssetRef, Assets, Outcome, Stylized
 
-__all__ = ["PRESETS", "StyleTransfer", "StyleTransferStylizer"]
+__all__ = ["PRESETS", "Canvas", "StyleTransfer", "StyleTransferStylizer"]
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -36,6 +36,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
                 "gram_normalization": "hw",
                 "loss_scale": "paper",
                 "pooling": "average",
+                "coarse_scales": (),
+                "steps": 300,
             }
         ),
         # The well-known PyTorch tutorial. It counts convolutions: its conv_1 ... conv_5 are these layers, and
@@ -49,6 +51,22 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
                 "gram_normalization": "chw",
                 "loss_scale": "mean",
                 "pooling": "max",
+                "coarse_scales": (),
+                "steps": 300,
+            }
+        ),
+        # Random features: shallow layers, relative losses, and coarse to fine, found by looking.
+        "seeded": MappingProxyType(
+            {
+                "content_layers": {"relu2_2": 1.0},
+                "style_layers": {f"relu{block}_1": 1 / 3 for block in range(1, 4)},
+                "content_weight": 4.0,
+                "style_weight": 1e3,
+                "gram_normalization": "hw",
+                "loss_scale": "relative",
+                "pooling": "average",
+                "coarse_scales": (0.25, 0.5),
+                "steps": 40,
             }
         ),
     }
@@ -73,8 +91,9 @@ class StyleTransfer:
     """`imagenet`, `seeded`, or the path or URL of a state dict (.safetensors, .pth)."""
     weights_sha256: str | None = None
     """Digest that the weights file must have."""
-    preset: str = "gatys"
-    """Where options left out come from: `gatys` (the paper) or `tutorial`."""
+    preset: str | None = None
+    """Where options left out come from: `gatys` (the paper), `tutorial`, or `seeded`, for random weights.
+    None: `seeded` if the weights are, else `gatys`."""
     content_layers: dict[str, float] | None = None
     """Layer to its weight within the content loss."""
     style_layers: dict[str, float] | None = None
@@ -88,7 +107,8 @@ class StyleTransfer:
     gram_normalization: GramNormalization | None = None
     """Divide Gram matrices by `hw` or `chw`."""
     loss_scale: LossScale | None = None
-    """`mean`: mean squares; `paper`: the sums and factors of the paper's equations 1 and 4."""
+    """`mean`: mean squares; `paper`: the sums and factors of the paper's equations 1 and 4; `relative`: mean
+    squares over the target's own."""
     pooling: Pooling | None = None
     """What the VGGs pool with: `max` or `average`."""
     style_scale: float = 1.0
@@ -101,11 +121,18 @@ class StyleTransfer:
     """None: 1 for L-BFGS, 0.02 (of the range [0, 1]) for Adam."""
     history_size: int = 100
     """Curvature pairs that L-BFGS keeps; each costs two photographs of float32."""
-    steps: int = 300
-    """Evaluations of loss and gradient per photograph."""
+    coarse_scales: tuple[float, ...] | None = None
+    """Smaller sizes of the photograph to go through first, e.g. [0.25, 0.5]; each starts from the last."""
+    coarse_steps: int = 100
+    """Evaluations of loss and gradient at each of `coarse_scales`."""
+    steps: int | None = None
+    """Evaluations of loss and gradient at the photograph's own size."""
 
     def __post_init__(self) -> None:
         check.one_of("network", self.network, NETWORKS)
+        if self.preset is None:
+            object.__setattr__(self, "preset", "seeded" if self.weights == "seeded" else "gatys")
+        assert self.preset is not None
         check.one_of("preset", self.preset, PRESETS)
         for name, value in PRESETS[self.preset].items():
             if getattr(self, name) is None:
@@ -122,7 +149,13 @@ class StyleTransfer:
         check.one_of("optimizer", self.optimizer, ("lbfgs", "adam"))
         for option in ("content_weight", "style_weight", "tv_weight"):
             check.at_least(option, getattr(self, option), 0)
+        assert self.steps is not None
         check.at_least("steps", self.steps, 1)
+        check.at_least("coarse_steps", self.coarse_steps, 1)
+        assert self.coarse_scales is not None
+        for scale in self.coarse_scales:
+            if not 0 < scale < 1:
+                raise OptionError("coarse_scales", list(self.coarse_scales), reason="each is between 0 and 1")
         check.at_least("history_size", self.history_size, 1)
         check.above_zero("style_scale", self.style_scale)
         if self.learning_rate is not None:
@@ -172,6 +205,27 @@ class StyleTransfer:
         return StyleTransferStylizer(self, objective)
 
 
+@dataclass(slots=True)
+class Canvas:
+    """One photograph while it is painted."""
+
+    photo: Tensor
+    """(3, H, W) in [0, 1]."""
+    image: Tensor
+    """The best picture so far, (3, h, w) in [0, 1], at the size of the current scale."""
+    losses: Mapping[str, float] = field(default_factory=dict)
+    """Of `image`, at the current scale."""
+    evaluations: int = 0
+    """Over all scales."""
+    earlier: int = 0
+    """Those of the scales before."""
+    error: ImageError | None = None
+
+    def take(self, descent: Descent) -> None:
+        self.image, self.losses, self.error = descent.best, descent.losses, descent.error
+        self.evaluations = self.earlier + descent.evaluations
+
+
 class StyleTransferStylizer:
     """The loaded network and style, ready for photographs."""
 
@@ -179,56 +233,79 @@ class StyleTransferStylizer:
         self.method, self.objective = method, objective
 
     def __call__(self, images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]:
-        outcomes: dict[int, Outcome] = {}
-        targets: dict[int, Targets] = {}
-        for index, image in enumerate(images):
-            try:
-                targets[index] = self.objective.targets(image)
-            except ImageError as error:
-                outcomes[index] = error
-        starts = [self._start(images[index], generators[index]) for index in targets]
-        descents: list[Descent] = []
-        for descents in self._minimize(starts, list(targets.values())):  # noqa: B007
+        canvases = [self._canvas(image, generator) for image, generator in zip(images, generators, strict=True)]
+        for _ in self._paint(canvases):
             pass
-        for index, descent in zip(targets, descents, strict=True):
-            outcomes[index] = descent.error or self._stylized(descent)
-        return [outcomes[index] for index in range(len(images))]
+        return [canvas.error or self._stylized(canvas) for canvas in canvases]
 
-    def iterate(self, image: Tensor, generator: torch.Generator) -> Iterator[Descent]:
-        """Stylize one photograph and look on: its state after every evaluation.
+    def iterate(self, image: Tensor, generator: torch.Generator) -> Iterator[Canvas]:
+        """Stylize one photograph and look on: its state after every evaluation, coarse scales first.
 
         Raises:
             ImageTooSmall: the image vanishes before the deepest layer.
             Diverged: after the last step, if there is no usable picture.
         """
-        targets = self.objective.targets(image)
-        for (descent,) in self._minimize([self._start(image, generator)], [targets]):
-            yield descent
-            if descent.error is not None:
-                raise descent.error
+        canvas = self._canvas(image, generator)
+        for _ in self._paint([canvas]):
+            yield canvas
+        if canvas.error is not None:
+            raise canvas.error
 
-    def _minimize(self, starts: list[Tensor], targets: list[Targets]) -> Iterator[list[Descent]]:
+    def _canvas(self, image: Tensor, generator: torch.Generator) -> Canvas:
+        photo = image.to(self.objective.network.mean, copy=True)
+        noise = self.method.init == "noise"
+        return Canvas(photo, torch.rand(image.shape, generator=generator).to(photo) if noise else photo)
+
+    def _paint(self, canvases: Sequence[Canvas]) -> Iterator[None]:
+        """Coarse to fine (Gatys et al. 2017), in lockstep: every scale starts from the last one's picture."""
+        assert self.method.coarse_scales is not None
+        assert self.method.steps is not None
+        stages = [(scale, self.method.coarse_steps) for scale in sorted(self.method.coarse_scales)]
+        for scale, steps in [*stages, (1.0, self.method.steps)]:
+            working: list[Canvas] = []
+            starts: list[Tensor] = []
+            targets: list[Targets] = []
+            for canvas in canvases:
+                if canvas.error is not None:
+                    continue
+                height, width = canvas.photo.shape[-2:]
+                size = round(height * scale), round(width * scale)
+                try:
+                    targets.append(self.objective.targets(resize_image(canvas.photo, size)))
+                except ImageTooSmall as error:
+                    if scale == 1.0:
+                        canvas.error = error
+                    continue  # a coarse scale that the network cannot see is left out
+                working.append(canvas)
+                starts.append(resize_image(canvas.image, size).clamp(0, 1))
+            for descents in self._minimize(starts, targets, steps):
+                for canvas, descent in zip(working, descents, strict=True):
+                    canvas.take(descent)
+                yield
+            for canvas in working:
+                canvas.earlier = canvas.evaluations
+
+    def _minimize(self, starts: list[Tensor], targets: list[Targets], steps: int) -> Iterator[list[Descent]]:
         def objective(which: Sequence[int], points: Sequence[Tensor]) -> list[Evaluation]:
             return self.objective.evaluate(points, [targets[index] for index in which])
 
-        optimizers = [self._optimizer() for _ in starts]
-        return minimize(objective, starts, optimizers, evaluations=self.method.steps)
-
-    def _start(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        if self.method.init == "noise":
-            image = torch.rand(image.shape, generator=generator)
-        return image.to(self.objective.network.mean, copy=True)
+        return minimize(objective, starts, [self._optimizer() for _ in starts], evaluations=steps)
 
     def _optimizer(self) -> Optimizer:
         rate = self.method.learning_rate
         if self.method.optimizer == "adam":
             return Adam(learning_rate=0.02 if rate is None else rate)
-        return LBFGS(history_size=self.method.history_size, learning_rate=1.0 if rate is None else rate)
+        return LBFGS(
+            history_size=self.method.history_size,
+            learning_rate=1.0 if rate is None else rate,
+            first_step=0.01,  # of the range [0, 1]: far above rounding, far below what the eye minds
+            bounds=(0.0, 1.0),
+        )
 
-    def _stylized(self, descent: Descent) -> Stylized:
+    def _stylized(self, canvas: Canvas) -> Stylized:
         stats = {
-            **descent.losses,
-            "evaluations": float(descent.evaluations),
+            **canvas.losses,
+            "evaluations": float(canvas.evaluations),
             "pretrained": float(self.objective.network.pretrained),
         }
-        return Stylized(image=descent.best.to("cpu", torch.float32), stats=stats)
+        return Stylized(image=canvas.image.to("cpu", torch.float32), stats=stats)

@@ -65,7 +65,7 @@ class FeatureNetwork(nn.Module):
         self.check_size(images)
         normalized = (images - self.mean) / self.std
         features: dict[str, Tensor] = self.body(normalized)
-        return features
+        return {layer: features[_node(layer)] for layer in self.layers}
 
 
 def build_features(
@@ -151,8 +151,17 @@ def _cut(model: nn.Module, wanted: tuple[str, ...]) -> nn.Module:
     for module in model.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False
-    cut: nn.Module = create_feature_extractor(model.eval(), {name: name for name in wanted})
+    nodes = {_node(name): _node(name) for name in wanted}
+    cut: nn.Module = create_feature_extractor(model.eval(), nodes)
     return cut
+
+
+def _node(layer: str) -> str:
+    """A stage of a ResNet is its last block; asked for both names, torchvision would give another node."""
+    return _LAST_BLOCK.get(layer, layer)
+
+
+_LAST_BLOCK = {"layer1": "layer1.2", "layer2": "layer2.3", "layer3": "layer3.5", "layer4": "layer4.2"}
 
 
 def _googlenet() -> nn.Module:

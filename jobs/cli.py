@@ -1,0 +1,269 @@
+"""The command line. Every command that does not compute loads neither torch nor ray."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from jobs.errors import EXIT_UNFINISHED, exit_code_of
+from jobs.storage import absolute_url, open_store
+from nst.errors import NstError
+
+if TYPE_CHECKING:
+    from jobs.job import Job
+    from jobs.scheduler import Work
+    from jobs.spec import JobFile
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Stylize collections of photographs: neural style transfer and DeepDream on pools of workers.",
+    epilog="Exit codes: 0 all images ok, 2 asked for wrongly, 3 finished with failed images, 4 shards "
+    "unfinished, 75 stopped and resumable.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set an option, e.g. method.steps=200.")
+]
+PoolName = Annotated[str | None, typer.Option("--pool", help="ray or local.")]
+Address = Annotated[str | None, typer.Option("--address", help="Of a running Ray cluster.")]
+Workers = Annotated[int | None, typer.Option("--workers", help="At most this many workers.")]
+Out = Annotated[str, typer.Argument(metavar="OUT", help="The job's folder or bucket prefix.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the resolved job and write nothing.")]
+
+
+@app.command()
+def run(
+    job: Annotated[Path, typer.Argument(metavar="JOB.TOML", help="The job file.")],
+    set_: Set = None,
+    dry_run: DryRun = False,
+    pool: PoolName = None,
+    address: Address = None,
+    workers: Workers = None,
+) -> None:
+    """Run a job file; go on with it if its output folder holds the same job, begun earlier."""
+    with _errors():
+        from jobs.spec import read_job_file
+
+        _begin(read_job_file(job, [*(set_ or []), *_resources(pool, address, workers)]), dry_run)
+
+
+@app.command()
+def stylize(
+    photos: Annotated[str, typer.Argument(help="A folder, glob, bucket prefix, or manifest.")],
+    style: Annotated[str, typer.Option("--style", help="The style picture.")],
+    out: Annotated[str, typer.Option("--out", help="The job's folder or bucket prefix.")],
+    size: Annotated[int | None, typer.Option("--size", help="Long side of the pictures in pixels.")] = None,
+    set_: Set = None,
+    dry_run: DryRun = False,
+    pool: PoolName = None,
+    address: Address = None,
+    workers: Workers = None,
+) -> None:
+    """Paint photographs in the style of a picture."""
+    with _errors():
+        method = {"kind": "style_transfer", "style": style}
+        _quick(photos, out, method, size, [*(set_ or []), *_resources(pool, address, workers)], dry_run)
+
+
+@app.command()
+def dream(
+    photos: Annotated[str, typer.Argument(help="A folder, glob, bucket prefix, or manifest.")],
+    out: Annotated[str, typer.Option("--out", help="The job's folder or bucket prefix.")],
+    size: Annotated[int | None, typer.Option("--size", help="Long side of the pictures in pixels.")] = None,
+    set_: Set = None,
+    dry_run: DryRun = False,
+    pool: PoolName = None,
+    address: Address = None,
+    workers: Workers = None,
+) -> None:
+    """Let a network dream on photographs."""
+    with _errors():
+        method = {"kind": "deepdream"}
+        _quick(photos, out, method, size, [*(set_ or []), *_resources(pool, address, workers)], dry_run)
+
+
+@app.command()
+def resume(
+    out: Out, pool: PoolName = None, address: Address = None, workers: Workers = None, set_: Set = None
+) -> None:
+    """Go on with a job that was stopped or killed. --set takes options of `resources` only."""
+    with _errors():
+        _execute(_reopen(out, [*(set_ or []), *_resources(pool, address, workers)]), None)
+
+
+@app.command()
+def retry(
+    out: Out,
+    key: Annotated[
+        list[str] | None, typer.Option("--key", help="Only this photograph; may be repeated.")
+    ] = None,
+    pool: PoolName = None,
+    address: Address = None,
+    workers: Workers = None,
+    set_: Set = None,
+) -> None:
+    """Do the failed and quarantined photographs of a job again."""
+    with _errors():
+        from jobs.stylize import retry_work
+
+        job = _reopen(out, [*(set_ or []), *_resources(pool, address, workers)])
+        _execute(job, retry_work(job, key))
+
+
+@app.command()
+def status(
+    out: Out, as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False
+) -> None:
+    """Say how far a job is, from its store alone."""
+    with _errors():
+        from jobs.status import job_status
+
+        found = job_status(open_store(absolute_url(out, Path.cwd())))
+        if as_json:
+            print(json.dumps(found.to_json()))
+            return
+        table = Table(show_header=False, box=None, pad_edge=False)
+        table.add_row("job", escape(f"{found.kind}, begun {found.created}, in {found.output}"))
+        table.add_row("state", found.state)
+        counts = ", ".join(f"{number} {name}" for name, number in found.counts.items())
+        table.add_row("images", f"{found.done} of {found.rows} done: {counts}")
+        table.add_row("shards", f"{found.sealed_shards} of {found.shards} sealed")
+        for note in found.notes:
+            table.add_row("note", escape(note))
+        Console().print(table, highlight=False)
+
+
+@app.command()
+def report(out: Out) -> None:
+    """Write a contact sheet of a job, OUT/report.html, that opens from disk."""
+    with _errors():
+        from jobs.report import publish_report
+
+        print(publish_report(open_store(absolute_url(out, Path.cwd()))))
+
+
+@app.command()
+def methods() -> None:
+    """List the methods and their options."""
+    with _errors():
+        from jobs.describe import options_of
+        from nst.methods import METHODS
+
+        console = Console()
+        for kind, cls in METHODS.items():
+            summary = (cls.__doc__ or "").split("\n\n")[0]
+            table = Table(title=f"{kind}: {summary}", title_justify="left", title_style="bold", box=None)
+            for name in ("option", "default", "meaning"):
+                table.add_column(name, overflow="fold")
+            for option in options_of(cls):
+                table.add_row(option.name, escape(option.default or "required"), escape(option.help))
+            console.print(table)
+            console.print()
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for photographs, pictures and reports.")] = Path(
+        "demo-out"
+    ),
+    pool: PoolName = None,
+) -> None:
+    """Stylize and dream on a few public-domain photographs, offline, with two Ray actors."""
+    with _errors():
+        from jobs.demo import demo_jobs
+        from jobs.report import publish_report
+
+        reports = []
+        for job_file in demo_jobs(out.resolve(), pool or "ray"):
+            _begin(job_file, dry_run=False, leave=False)
+            reports.append(publish_report(open_store(job_file.spec.output)))
+        for path in reports:
+            print(f"report: {path}")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """One message and the right exit code; no traceback for what is not our fault."""
+    try:
+        yield
+    except NstError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(exit_code_of(error)) from None
+
+
+def _resources(pool: str | None, address: str | None, workers: int | None) -> list[str]:
+    """The short options as what --set would take."""
+    given = {"pool": pool, "address": address, "max_workers": workers}
+    return [f"resources.{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
+
+
+def _quick(
+    photos: str, out: str, method: dict[str, Any], size: int | None, overrides: list[str], dry_run: bool
+) -> None:
+    from jobs.spec import apply_overrides, job_from_table
+
+    table: dict[str, Any] = {"photos": photos, "output": out, "method": method}
+    if size is not None:
+        table["image"] = {"max_side_px": size}
+    _begin(job_from_table(apply_overrides(table, overrides), Path.cwd()), dry_run)
+
+
+def _begin(job_file: JobFile, dry_run: bool, *, leave: bool = True) -> None:
+    from jobs.job import create_or_open, plan
+    from jobs.spec import job_to_table
+
+    if dry_run:
+        planned = plan(job_file)
+        print(json.dumps(job_to_table(job_file), indent=2))
+        print(f"{planned.manifest.rows} photographs in {planned.manifest.shards} shards; nothing was written")
+        return
+    _execute(create_or_open(job_file), None, leave=leave)
+
+
+def _reopen(out: str, overrides: list[str]) -> Job:
+    from jobs.job import reopen
+    from jobs.spec import apply_overrides
+    from nst.errors import OptionError
+
+    table = apply_overrides({}, overrides)
+    for name, value in table.items():
+        if name != "resources":
+            raise OptionError(name, value, choices=("resources.*",), reason="is fixed once a job is begun")
+    return reopen(open_store(absolute_url(out, Path.cwd())), overrides=table.get("resources"))
+
+
+def _execute(job: Job, work: list[Work] | None, *, leave: bool = True) -> None:
+    """Run, show progress, say how it ended. Leaves with the exit code, unless that is 0 and `leave` is off."""
+    from jobs.display import Display, describe_summary
+    from jobs.stylize import StopSignal, run
+
+    console = Console()
+    for note in job.notes:
+        console.print(escape(f"note: {note}"), highlight=False)
+    with StopSignal().on_signals() as stop, Display(console) as display:
+        summary = run(job, work, observe=display, stop=stop)
+    console.print(escape(f"{describe_summary(summary)}: {job.store.url}"), highlight=False, soft_wrap=True)
+    if summary.error is not None:
+        print(f"error: {summary.error}", file=sys.stderr)
+    if summary.stopped or summary.exit_code == EXIT_UNFINISHED:
+        console.print(escape(f"go on with: nst resume {job.store.url}"), highlight=False, soft_wrap=True)
+    if leave or summary.exit_code:
+        raise typer.Exit(summary.exit_code)

@@ -1,0 +1,67 @@
+"""The demonstration: public-domain photographs, a style picture rendered here, and both methods, offline."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from jobs.errors import UsageError
+from jobs.spec import JobFile, job_from_table
+from jobs.storage import LocalStore
+from nst.pictures import brush_strokes
+
+__all__ = ["demo_jobs"]
+
+# Photographs in scikit-image's wheel, all public domain or CC0 (see the docstrings of skimage.data).
+_PHOTOS = ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "rocket.jpg")
+_SIDE_PX = 288
+
+
+def demo_jobs(folder: Path, pool: str) -> list[JobFile]:
+    """Put photographs and a style picture into `folder`, and give the jobs to run: stylize, then dream.
+
+    Raises:
+        UsageError: scikit-image, which brings the photographs, is not installed.
+    """
+    store = LocalStore(str(folder))
+    source = _photographs()
+    for name in _PHOTOS:
+        place = f"photos/{Path(name).stem}.jpg"
+        if not store.exists(place):
+            store.publish(place, _jpeg(Image.open(source / name).convert("RGB")))
+    if not store.exists("style.png"):
+        out = io.BytesIO()
+        Image.fromarray(np.asarray(brush_strokes((512, 512), seed=0))).save(out, "PNG")
+        store.publish("style.png", out.getvalue())
+    store.clean()
+    common = {"image": {"max_side_px": _SIDE_PX}, "resources": {"pool": pool, "max_workers": 2}}
+    stylize = {"kind": "style_transfer", "style": "style.png", "weights": "seeded"}
+    dream = {
+        "kind": "deepdream",
+        "network": "vgg16",
+        "weights": "seeded",
+        "layers": {"relu2_2": 1.0},
+        "steps": 20,
+        "gradient_blur_px": 0.7,
+    }
+    return [
+        job_from_table({"photos": "photos", "output": output, "method": method, **common}, folder)
+        for output, method in (("stylized", stylize), ("dreamed", dream))
+    ]
+
+
+def _photographs() -> Path:
+    found = importlib.util.find_spec("skimage")
+    if found is None or found.origin is None:
+        raise UsageError("the demo's photographs come with scikit-image: pip install 'nst[demo]'")
+    return Path(found.origin).parent / "data"
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=95)
+    return out.getvalue()

@@ -1,0 +1,101 @@
+"""Progress for people: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from jobs.stylize import Snapshot, Summary
+
+__all__ = ["Display", "describe_summary"]
+
+_LINE_EVERY_S = 10.0
+
+
+class Display:
+    """Give it to `run` as its observer, inside a `with`."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last_line = 0.0
+        self._progress: Progress | None = None
+        if console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rest]}"),
+                console=console,
+                transient=True,
+            )
+            self._task = self._progress.add_task("images", total=None, rest="starting workers")
+
+    def __enter__(self) -> Self:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        for message in snapshot.messages:
+            self._console.print(escape(_plain(message)), highlight=False)
+        if self._progress is not None:
+            self._progress.update(
+                self._task, total=snapshot.total, completed=snapshot.done, rest=_rest(snapshot)
+            )
+            return
+        now = time.monotonic()
+        if now - self._last_line >= _LINE_EVERY_S:
+            self._last_line = now
+            self._console.print(
+                f"{snapshot.done} of {snapshot.total} images, {_rest(snapshot)}", highlight=False
+            )
+
+
+def describe_summary(summary: Summary) -> str:
+    """One line on how a run ended."""
+    counts = summary.counts
+    text = f"{counts['ok']} of {summary.total} images ok"
+    for status in ("failed", "quarantined"):
+        if counts[status]:
+            text += f", {counts[status]} {status}"
+    if summary.unfinished_shards:
+        text += f", {summary.unfinished_shards} shards unfinished"
+    return f"{text}, in {_duration(summary.seconds['whole'])}"
+
+
+def _rest(snapshot: Snapshot) -> str:
+    """Workers, failures, rate, and time left."""
+    if snapshot.workers == 0:
+        return "waiting for workers"
+    parts = [f"{snapshot.workers} worker{'s' if snapshot.workers > 1 else ''}"]
+    failures = snapshot.done - snapshot.counts["ok"]
+    if failures:
+        parts.append(f"{failures} failed")
+    mine = snapshot.done - snapshot.already
+    if mine > 0 and snapshot.elapsed_s > 0:
+        rate = mine / snapshot.elapsed_s
+        parts.append(f"{rate:.2f} images/s" if rate >= 0.1 else f"{60 * rate:.2f} images/min")
+        parts.append(f"{_duration((snapshot.total - snapshot.done) / rate)} left")
+    return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"
+
+
+def _plain(text: str) -> str:
+    """Without control characters: names of files end up here."""
+    return "".join(c if c.isprintable() else "�" for c in text)

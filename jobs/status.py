@@ -1,0 +1,84 @@
+"""What the store says about a job. Loads neither torch nor ray, and asks no running process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jobs.errors import EXIT_FAILED_ROWS, EXIT_OK, EXIT_UNFINISHED
+from jobs.job import read_job
+from jobs.ledger import Ledger, read_journal
+from jobs.results import Status, total
+from jobs.storage import Store
+
+__all__ = ["JobStatus", "job_status"]
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """How far a job is, by what exists."""
+
+    output: str
+    kind: str
+    created: str
+    fingerprint: str
+    rows: int
+    shards: int
+    sealed_shards: int
+    counts: Mapping[Status, int]
+    """Rows by status, of sealed shards and of the journals of the others."""
+    notes: tuple[str, ...]
+
+    @property
+    def done(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def exit_code(self) -> int:
+        """What a run would have ended with, had it ended here."""
+        if self.sealed_shards < self.shards:
+            return EXIT_UNFINISHED
+        return EXIT_OK if self.counts["ok"] == self.rows else EXIT_FAILED_ROWS
+
+    @property
+    def state(self) -> str:
+        names = {
+            EXIT_OK: "complete",
+            EXIT_FAILED_ROWS: "complete, with failures",
+            EXIT_UNFINISHED: "unfinished",
+        }
+        return names[self.exit_code]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "done": self.done, "state": self.state, "exit_code": self.exit_code}
+
+
+def job_status(store: Store) -> JobStatus:
+    """Read a job's state.
+
+    Raises:
+        UsageError: there is no job.
+    """
+    record = read_job(store)
+    ledger = Ledger(store)
+    done = ledger.done()
+    begun = sorted(ledger.begun() - done)
+    with ThreadPoolExecutor(16) as pool:
+        journals = list(pool.map(lambda shard: read_journal(store, shard, 0), begun))
+    counts = total(ledger.counts(done))
+    for journal in journals:
+        for result in journal.results.values():
+            counts[result.status] += 1
+    return JobStatus(
+        output=store.url,
+        kind=record["job"]["method"]["kind"],
+        created=record["created"],
+        fingerprint=record["fingerprint"],
+        rows=record["manifest"]["rows"],
+        shards=record["manifest"]["shards"],
+        sealed_shards=len(done),
+        counts=counts,
+        notes=tuple(record["notes"]),
+    )

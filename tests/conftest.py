@@ -1,0 +1,59 @@
+"""Shared by all tests: photographs made here, and one Ray instance for the whole session."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+# Two cores are shared by everything that runs here; one thread each also makes timings comparable.
+torch.set_num_threads(1)
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+def picture(seed: int, width: int = 48, height: int = 32) -> Image.Image:
+    """A smooth colorful picture; another one for every seed."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, format: str = "JPEG", **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, format, **options)
+    return out.getvalue()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a folder of photographs: `photos(24)`, of sizes that differ a little."""
+
+    def make(count: int, folder: str = "photos", width: int = 48, height: int = 32) -> Path:
+        root = tmp_path / folder
+        for number in range(count):
+            place = root / ("deeper/still" if number % 3 == 2 else "")
+            place.mkdir(parents=True, exist_ok=True)
+            photo = picture(number, width + number % 5, height + number % 3)
+            photo.save(place / f"photo {number:03d}.jpg", quality=92)
+        return root
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[str]:
+    """A Ray instance of two CPUs for all tests that touch Ray; gives its address."""
+    import ray
+
+    context = ray.init(
+        address="local", num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False
+    )
+    yield context.address_info["address"]
+    ray.shutdown()

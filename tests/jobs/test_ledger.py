@@ -1,0 +1,171 @@
+"""Receipts and journals: one row each, once."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.errors import StoreError
+from jobs.ledger import JournalWriter, Ledger, read_journal, receipt_path, seal
+from jobs.manifest import Row
+from jobs.results import SCHEMA, Result, image_seed, read_receipt, receipt_counts, write_receipt
+from jobs.storage import LocalStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(str(tmp_path))
+
+
+def rows(count: int, start: int = 0) -> list[Row]:
+    return [Row(start + n, f"k{start + n}", f"/in/{start + n}.jpg", None) for n in range(count)]
+
+
+def result(row: int, status: str = "ok", **columns: object) -> Result:
+    plain = {"row": row, "key": f"k{row}", "url": f"/in/{row}.jpg", "status": status, "finished_at": float(row)}
+    return Result(**{**plain, **columns})  # type: ignore[arg-type]
+
+
+def test_a_receipt_survives_parquet() -> None:
+    full = result(
+        3,
+        output="images/k3.jpg",
+        width=5,
+        height=6,
+        source_sha256="aa",
+        output_sha256="bb",
+        seed=2**63 - 1,
+        attempts=2,
+        load_s=0.1,
+        compute_s=0.2,
+        save_s=0.3,
+        stats={"loss": 1.5},
+        worker_host="h",
+        worker_pid=7,
+        finished_at=1234567890.25,
+    )
+    bad = result(1, "failed", error_type="DecodeError", error="no picture: \x00 é")
+    data = write_receipt([full, bad], shard=4, generation=1, fingerprint="ff")
+    found, meta = read_receipt(data)
+    assert found == [bad, full]
+    assert meta == {
+        "shard": 4,
+        "generation": 1,
+        "fingerprint": "ff",
+        "counts": {"ok": 1, "failed": 1, "quarantined": 0},
+    }
+    assert receipt_counts(data) == {"ok": 1, "failed": 1, "quarantined": 0}
+
+
+def test_a_receipt_refuses_two_results_for_a_row_and_damage() -> None:
+    with pytest.raises(ValueError, match="two results"):
+        write_receipt([result(1), result(1)], shard=0, generation=0, fingerprint="")
+    data = write_receipt([result(1)], shard=0, generation=0, fingerprint="")
+    for broken in (b"", b"PAR1", data[: len(data) // 2], data[:-40] + bytes(40)):
+        with pytest.raises(ValueError, match="not a receipt"):
+            read_receipt(broken)
+
+
+def test_receipts_read_together_as_one_table(store: LocalStore) -> None:
+    for shard in range(3):
+        mine = rows(2, start=2 * shard)
+        status = "failed" if shard == 1 else "ok"
+        results = [result(row.index, status, stats={"loss": 1.0} if shard else {}) for row in mine]
+        seal(store, shard, mine, results, generation=0, fingerprint="f")
+    table = pq.read_table(store.root / "results")
+    assert table.schema.remove_metadata() == SCHEMA
+    assert sorted(table["row"].to_pylist()) == list(range(6))
+
+
+def test_done_is_what_exists(store: LocalStore) -> None:
+    ledger = Ledger(store)
+    assert ledger.done() == set()
+    seal(store, 7, rows(1), [result(0)], generation=0, fingerprint="f")
+    store.publish("results/notes.txt", b"-")
+    JournalWriter(store, 9, 0).results([result(0)])
+    assert ledger.done() == {7}
+    assert ledger.begun() == {9}
+    assert ledger.counts([7]) == [{"ok": 1, "failed": 0, "quarantined": 0}]
+
+
+def test_a_receipt_is_sealed_once(store: LocalStore) -> None:
+    seal(store, 0, rows(1), [result(0, error="first")], generation=0, fingerprint="f")
+    seal(store, 0, rows(1), [result(0, error="second")], generation=0, fingerprint="f")
+    assert Ledger(store).receipt(0)[0][0].error == "first"
+
+
+def test_a_receipt_needs_exactly_one_result_per_row(store: LocalStore) -> None:
+    with pytest.raises(ValueError, match="1 rows have no result"):
+        seal(store, 0, rows(2), [result(0)], generation=0, fingerprint="f")
+    with pytest.raises(ValueError, match="cannot be sealed"):
+        seal(store, 0, rows(1), [result(0), result(1)], generation=0, fingerprint="f")
+    assert Ledger(store).done() == set()
+
+
+def test_a_retry_changes_only_what_it_did_again(store: LocalStore) -> None:
+    before = [result(0), result(1, "failed", attempts=2), result(2, "quarantined", attempts=3)]
+    seal(store, 0, rows(3), before, generation=0, fingerprint="f")
+    again = [result(1, output="images/k1.jpg")]
+    seal(store, 0, rows(3), again, generation=1, fingerprint="f")
+    found, meta = Ledger(store).receipt(0)
+    assert meta["generation"] == 1
+    assert found == [before[0], replace(again[0], attempts=3), before[2]]
+    seal(store, 0, rows(3), [result(1, "failed")], generation=1, fingerprint="f")  # came too late
+    assert Ledger(store).receipt(0)[0] == found
+
+
+def test_a_damaged_receipt_is_an_error_that_names_it(store: LocalStore) -> None:
+    store.publish(receipt_path(3), b"torn")
+    with pytest.raises(StoreError, match=r"shard-00003\.parquet"):
+        Ledger(store).receipt(3)
+
+
+def test_the_journal_collects_parts_of_all_writers(store: LocalStore) -> None:
+    first, second = JournalWriter(store, 5, 0), JournalWriter(store, 5, 0)
+    first.results([result(0), result(1)])
+    second.results([result(2)])
+    first.results([result(3)])
+    second.death(4, "crash")
+    second.death(4, "crash")
+    JournalWriter(store, 5, 1).results([result(9)])
+    JournalWriter(store, 6, 0).results([result(8)])
+    journal = read_journal(store, 5, 0)
+    assert sorted(journal.results) == [0, 1, 2, 3]
+    assert journal.deaths == {4: 2}
+    assert sorted(read_journal(store, 5, 1).results) == [9]
+    assert read_journal(store, 77, 0).results == {}
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_where_a_row_has_two_results_a_good_one_counts(store: LocalStore, order: tuple[int, int]) -> None:
+    pair = [result(0, "ok", finished_at=1.0), result(0, "failed", finished_at=2.0)]
+    for number in order:
+        JournalWriter(store, 0, 0).results([pair[number]])
+    assert read_journal(store, 0, 0).results[0].status == "ok"
+
+
+def test_a_journal_part_is_json_lines(store: LocalStore) -> None:
+    JournalWriter(store, 0, 0).results([result(0, error="a\nb é")])
+    (name,) = store.names("journal/shard-00000")
+    (line,) = store.read(f"journal/shard-00000/{name}").splitlines()
+    assert json.loads(line)["result"]["error"] == "a\nb é"
+
+
+def test_seeds_depend_on_job_and_key_alone() -> None:
+    assert image_seed(0, "a") == image_seed(0, "a")
+    assert len({image_seed(0, "a"), image_seed(1, "a"), image_seed(0, "b")}) == 3
+    assert all(0 <= image_seed(0, str(n)) < 2**63 for n in range(100))
+    assert image_seed(0, "a") == 3426483283761622585, "seeds must never change: stored jobs depend on them"
+
+
+def test_counting_receipts_reads_them_in_parallel(store: LocalStore) -> None:
+    for shard in range(40):
+        seal(store, shard, rows(1), [result(0)], generation=0, fingerprint="f")
+    began = time.process_time()
+    assert len(Ledger(store).counts(range(40))) == 40
+    assert time.process_time() - began < 5

@@ -1,0 +1,214 @@
+"""What photographs there are, under which keys."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.errors import UsageError
+from jobs.listing import list_photos
+from jobs.manifest import Manifest, write_manifest
+from jobs.storage import LocalStore, read_url
+from nst.errors import OptionError
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"12345")
+
+
+def keys(source: object) -> list[str]:
+    return [photo.key for photo in list_photos(str(source))]
+
+
+def test_a_folder_keeps_tree_and_names(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "b.jpg",
+        "a.JPEG",
+        "sub/c d.png",
+        "sub/deep/é+%.webp",
+        "notes.txt",
+        ".hidden.jpg",
+        ".git/x.jpg",
+    )
+    photos = list(list_photos(str(tmp_path)))
+    assert [photo.key for photo in photos] == ["a", "b", "sub/c d", "sub/deep/é+%"]
+    assert photos[2].url == f"{tmp_path}/sub/c d.png"
+    assert photos[2].size_bytes == 5
+
+
+def test_equal_stems_keep_their_extension(tmp_path: Path) -> None:
+    touch(tmp_path, "x.jpg", "x.png", "y.jpg", "Z.jpg", "z.png", "x.png.tif")
+    found = keys(tmp_path)
+    assert len({key.casefold() for key in found}) == 6
+    assert {"y", "Z.jpg", "z.png", "x.jpg"} <= set(found)
+
+
+def test_names_that_differ_only_in_case(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "A.jpg", "a.JPG")
+    found = keys(tmp_path)
+    assert len({key.casefold() for key in found}) == 3
+
+
+def test_odd_names_become_safe_keys(tmp_path: Path) -> None:
+    touch(tmp_path, "back\\slash.jpg", "new\nline.jpg", "c:drive.jpg")
+    (Path(str(tmp_path)) / "ok.jpg").write_bytes(b"")
+    bad = bytes(tmp_path) + b"/\xff\xfe.jpg"
+    open(bad, "wb").close()
+    assert sorted(keys(tmp_path)) == ["%FF%FE", "back%5Cslash", "c%3Adrive", "new%0Aline", "ok"]
+    assert all(read_url(photo.url) == b"12345"[: photo.size_bytes] for photo in list_photos(str(tmp_path)))
+    info = write_manifest(list_photos(str(tmp_path)), tmp_path / "manifest.parquet", None)
+    assert info.rows == 5
+
+
+def test_a_dangling_link_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    (photo,) = list_photos(str(tmp_path))
+    assert photo.key == "gone"
+    assert photo.size_bytes is None
+
+
+def test_the_output_folder_is_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "out/images/a.jpg", "outer/b.jpg")
+    found = [photo.key for photo in list_photos(str(tmp_path), exclude=f"{tmp_path}/out")]
+    assert found == ["a", "outer/b"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*.jpg", ["a", "b"]),
+        ("?.jpg", ["a", "b"]),
+        ("s*/*.jpg", ["s1/c", "s2/d"]),
+        ("**/*.jpg", ["a", "b", "s1/c", "s1/t/e", "s2/d"]),
+        ("s1/**", ["c", "t/e"]),
+        ("[a]*", ["a"]),
+    ],
+)
+def test_globs(tmp_path: Path, pattern: str, expected: list[str]) -> None:
+    touch(tmp_path, "a.jpg", "b.jpg", "s1/c.jpg", "s1/t/e.jpg", "s2/d.jpg")
+    assert sorted(keys(f"{tmp_path}/{pattern}")) == sorted(expected)
+
+
+def test_a_folder_whose_name_looks_like_a_glob(tmp_path: Path) -> None:
+    touch(tmp_path, "trip [2024]/a.jpg")
+    assert keys(tmp_path / "trip [2024]") == ["a"]
+
+
+def test_prefixes_of_an_object_store() -> None:
+    memory = fsspec.filesystem("memory")
+    for name in ("b.jpg", "x/a.jpg", "x/notes.txt"):
+        memory.pipe_file(f"/bucket/{name}", b"123")
+    photos = list(list_photos("memory://bucket"))
+    assert [(photo.key, photo.size_bytes) for photo in photos] == [("b", 3), ("x/a", 3)]
+    assert photos[1].url == "memory://bucket/x/a.jpg"
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl", "parquet"])
+def test_tables(tmp_path: Path, format: str) -> None:
+    rows = [
+        {"url": "a.jpg", "key": "one"},
+        {"url": "/abs/b.jpg", "key": "t/two"},
+        {"url": "s3://x/c.jpg", "key": "3"},
+    ]
+    path = tmp_path / f"list.{format}"
+    if format == "csv":
+        path.write_text("﻿url,key\n" + "".join(f'"{row["url"]}",{row["key"]}\n' for row in rows), "utf-8")
+    elif format == "jsonl":
+        path.write_text("\n".join(json.dumps(row) for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    photos = list(list_photos(str(path)))
+    assert [photo.key for photo in photos] == ["one", "t/two", "3"]
+    assert [photo.url for photo in photos] == [f"{tmp_path}/a.jpg", "/abs/b.jpg", "s3://x/c.jpg"]
+
+
+def test_a_table_without_keys_takes_the_names(tmp_path: Path) -> None:
+    (tmp_path / "list.jsonl").write_text('{"url": "https://host/a/b%20c.jpg?size=3"}\n{"url": "d.png"}\n')
+    assert keys(tmp_path / "list.jsonl") == ["b c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"uri": "a.jpg"}', "row 1 has no `url`; columns: uri"),
+        ('{"url": "a.jpg"}\n{"url": ""}', "row 2 has no `url`"),
+        ("[1]", "one JSON object per line"),
+        ("{", "not a readable table"),
+        ('{"url": "a", "key": "../x"}', "key '../x'"),
+        ('{"url": "a", "key": "/x"}', "key '/x'"),
+        ('{"url": "a", "key": "a//b"}', "key 'a//b'"),
+        ('{"url": "a", "key": "c:\\\\x"}', "key"),
+        ('{"url": "a", "key": "a\\u0000b"}', "key"),
+        ('{"url": "a", "key": "' + "x" * 300 + '"}', "key"),
+    ],
+)
+def test_bad_tables(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "list.jsonl").write_text(text)
+    with pytest.raises(UsageError, match=said):
+        list(list_photos(str(tmp_path / "list.jsonl")))
+
+
+def test_places_that_are_nothing(tmp_path: Path) -> None:
+    touch(tmp_path, "one.jpg")
+    for place, said in (
+        (tmp_path / "none", "no such folder"),
+        (tmp_path / "none.csv", "no such file"),
+        (tmp_path / "one.jpg", "is a single file"),
+        (f"{tmp_path}/none/*.jpg", "there is no folder"),
+    ):
+        with pytest.raises(OptionError, match=said):
+            list_photos(str(place))
+
+
+# The manifest
+
+
+def manifest_of(tmp_path: Path, count: int, shard_size: int | None) -> Manifest:
+    touch(tmp_path, *(f"in/{number:05d}.jpg" for number in range(count)))
+    (tmp_path / "job").mkdir(exist_ok=True)
+    write_manifest(list_photos(str(tmp_path / "in")), tmp_path / "job" / "manifest.parquet", shard_size)
+    return Manifest(LocalStore(str(tmp_path / "job")))
+
+
+@pytest.mark.parametrize(("count", "shard_size"), [(1, 1), (7, 3), (6, 3), (5, 24), (24, None), (300, None)])
+def test_shards_cover_every_row_once(tmp_path: Path, count: int, shard_size: int | None) -> None:
+    manifest = manifest_of(tmp_path, count, shard_size)
+    rows = [row for shard in range(manifest.shards) for row in manifest.shard(shard)]
+    assert [row.index for row in rows] == list(range(count))
+    assert [row.key for row in rows] == [f"{number:05d}" for number in range(count)]
+    assert [len(manifest.shard(shard)) for shard in range(manifest.shards)] == [
+        manifest.rows_in(shard) for shard in range(manifest.shards)
+    ]
+    assert manifest.rows == count
+
+
+def test_small_jobs_are_cut_for_several_workers(tmp_path: Path) -> None:
+    assert manifest_of(tmp_path, 24, None).shards == 24
+    assert 16 <= manifest_of(tmp_path, 300, None).shards <= 32
+
+
+def test_the_digest_does_not_depend_on_the_cut(tmp_path: Path) -> None:
+    first = manifest_of(tmp_path, 20, 3).sha256
+    assert manifest_of(tmp_path, 20, 7).sha256 == first
+    touch(tmp_path, "in/more.jpg")
+    assert manifest_of(tmp_path, 20, 7).sha256 != first
+
+
+def test_no_photographs(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no photographs found"):
+        write_manifest(list_photos(str(tmp_path)), tmp_path / "m.parquet", None)
+
+
+def test_equal_keys_are_refused_also_in_other_case(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("url,key\na.jpg,x\nb.jpg,y\nc.jpg,X\n")
+    with pytest.raises(UsageError, match=r"'x' \(.*a\.jpg\) and 'X' \(.*c\.jpg\)"):
+        write_manifest(list_photos(str(tmp_path / "list.csv")), tmp_path / "m.parquet", None)

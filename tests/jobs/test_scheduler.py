@@ -1,0 +1,364 @@
+"""Decisions without a cluster: who is blamed, what is done again, and that every row ends exactly once."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobs.errors import WorkersBroken
+from jobs.results import Status
+from jobs.scheduler import (
+    Abort,
+    Action,
+    Conclude,
+    GiveUp,
+    Inspect,
+    Limits,
+    Scheduler,
+    Seal,
+    Start,
+    Stop,
+    Strike,
+    Submit,
+    Work,
+)
+from jobs.tasks import (
+    Cause,
+    Died,
+    Failed,
+    Finished,
+    Progress,
+    Ready,
+    Task,
+    TaskProgress,
+    TaskReport,
+    WorkerInfo,
+)
+from nst.errors import OptionError
+
+INFO = WorkerInfo(host="h", pid=1)
+
+
+class Simulation:
+    """A store and workers in a few lines: the driver's side of the scheduler's contract.
+
+    `poison` rows kill their worker at each attempt, `hanging` ones take for ever, others take one tick.
+    """
+
+    def __init__(
+        self,
+        shards: int,
+        size: int,
+        *,
+        poison: frozenset[int] = frozenset(),
+        hanging: frozenset[int] = frozenset(),
+        max_workers: int = 3,
+        window: int = 4,
+        seed: int = 0,
+        outside_kills: float = 0.0,
+        node_losses: float = 0.0,
+        task_failures: float = 0.0,
+    ) -> None:
+        self.size, self.shards = size, shards
+        self.poison, self.hanging, self.window = poison, hanging, window
+        self.random = random.Random(seed)
+        self.outside_kills, self.node_losses, self.task_failures = outside_kills, node_losses, task_failures
+        self.journal: dict[int, str] = {}
+        self.strikes: Counter[int] = Counter()
+        self.sealed: Counter[int] = Counter()
+        self.given_up: set[int] = set()
+        self.aborted: Exception | None = None
+        self.now = 0.0
+        self.workers: dict[int, list[Task]] = {}
+        self.starting: list[int] = []
+        self.dead_of: list[tuple[int, Cause]] = []
+        self.deaths_alone: Counter[int] = Counter()
+        self.calls_at_once: list[list[Task]] = []
+        limits = Limits(1, max_workers, window, timeout_s=5.0, start_timeout_s=50.0)
+        work = [Work(shard) for shard in range(shards)]
+        self.scheduler = Scheduler(work, lambda shard: range(shard * size, (shard + 1) * size), limits)
+
+    def rows(self, task: Task) -> list[int]:
+        whole = range(task.shard * self.size, (task.shard + 1) * self.size)
+        return list(whole if task.rows is None else task.rows)
+
+    def perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Start):
+                self.starting.append(action.worker)
+            elif isinstance(action, Stop):
+                if action.worker in self.workers or action.worker in self.starting:
+                    self.dead_of.append((action.worker, action.cause))
+            elif isinstance(action, Submit):
+                assert len(self.workers[action.worker]) < 2
+                self.workers[action.worker].append(action.task)
+                tasks = self.workers[action.worker]
+                assert len(tasks) == 1 or not any(task.probe for task in tasks), "a probe is alone"
+            elif isinstance(action, Inspect):
+                done = [row for row in self.journal if row // self.size == action.task.shard]
+                self.perform(self.scheduler.inspected(action, done, dict(self.strikes), self.now))
+            elif isinstance(action, Strike):
+                (row,) = self.rows(action.task)
+                self.strikes[row] += 1
+            elif isinstance(action, Conclude):
+                (row,) = self.rows(action.task)
+                assert row not in self.journal
+                self.journal[row] = action.status
+            elif isinstance(action, Seal):
+                assert all(row in self.journal for row in self.shard_rows(action.shard))
+                self.sealed[action.shard] += 1
+            elif isinstance(action, GiveUp):
+                self.given_up.add(action.shard)
+            elif isinstance(action, Abort):
+                self.aborted = action.error
+
+    def shard_rows(self, shard: int) -> range:
+        return range(shard * self.size, (shard + 1) * self.size)
+
+    def die(self, worker: int, cause: Cause) -> None:
+        for task in self.workers.pop(worker):
+            if task.probe and cause == "crash":
+                self.deaths_alone[self.rows(task)[0]] += 1
+        self.perform(self.scheduler.on(Died(worker, cause, "gone"), self.now))
+
+    def tick(self) -> None:
+        self.now += 1.0
+        for worker, cause in self.dead_of:
+            if worker in self.workers:
+                self.die(worker, cause)
+        self.dead_of.clear()
+        for worker in self.starting:
+            self.workers[worker] = []
+            self.perform(self.scheduler.on(Ready(worker, INFO), self.now))
+        self.starting.clear()
+        for worker in list(self.workers):
+            if self.workers.get(worker):
+                self.work(worker)
+        self.perform(self.scheduler.tick(self.now))
+
+    def work(self, worker: int) -> None:
+        if self.random.random() < self.outside_kills:
+            return self.die(worker, "crash")
+        if self.random.random() < self.node_losses:
+            return self.die(worker, "node lost")
+        task = self.workers[worker][0]
+        if self.random.random() < self.task_failures:
+            self.workers[worker].remove(task)
+            return self.perform(self.scheduler.on(Failed(worker, task.id, OSError("store")), self.now))
+        todo = [row for row in self.rows(task) if row not in self.journal]
+        # Rows of the window are in work in any order; what is in the journal is a prefix but for the window.
+        ahead = todo[: self.window]
+        self.random.shuffle(ahead)
+        for row in ahead[:2]:
+            if row in self.poison:
+                return self.die(worker, "crash")
+            if row in self.hanging:
+                self.tell(worker, task, slowest_s=self.now)
+                return None
+            self.journal[row] = "ok"
+        todo = [row for row in self.rows(task) if row not in self.journal]
+        if todo:
+            return self.tell(worker, task, slowest_s=0.5)
+        self.workers[worker].remove(task)
+        sealed = task.rows is None
+        if sealed:
+            self.sealed[task.shard] += 1
+        report = TaskReport(shard=task.shard, counts=self.counts(task), complete=True, sealed=sealed)
+        return self.perform(self.scheduler.on(Finished(worker, task.id, report), self.now))
+
+    def counts(self, task: Task) -> dict[Status, int]:
+        return {"ok": sum(row in self.journal for row in self.rows(task)), "failed": 0, "quarantined": 0}
+
+    def tell(self, worker: int, task: Task, slowest_s: float) -> None:
+        progress = TaskProgress(task=task.id, counts=self.counts(task), in_flight=1, slowest_s=slowest_s)
+        self.perform(self.scheduler.on(Progress(worker, (progress,)), self.now))
+
+    def run(self, ticks: int = 100_000) -> Simulation:
+        self.perform(self.scheduler.begin(self.now))
+        for _ in range(ticks):
+            if self.scheduler.finished or self.aborted is not None:
+                return self
+            self.tick()
+        raise AssertionError("did not finish")
+
+
+def test_a_quiet_job_seals_every_shard_once() -> None:
+    done = Simulation(shards=7, size=5).run()
+    assert done.sealed == dict.fromkeys(range(7), 1)
+    assert len(done.journal) == 35
+
+
+def test_a_poison_row_is_quarantined_after_two_deaths_alone() -> None:
+    done = Simulation(shards=4, size=10, poison=frozenset({17}), seed=3).run()
+    assert done.journal[17] == "quarantined"
+    assert done.deaths_alone == {17: 2}
+    assert Counter(done.journal.values()) == {"ok": 39, "quarantined": 1}
+    assert done.sealed == dict.fromkeys(range(4), 1)
+
+
+def test_a_hanging_row_fails_and_blames_nobody_else() -> None:
+    done = Simulation(shards=3, size=8, hanging=frozenset({9})).run()
+    assert done.journal[9] == "failed"
+    assert Counter(done.journal.values()) == {"ok": 23, "failed": 1}
+
+
+def test_kills_from_outside_blame_nobody() -> None:
+    """As long as they do not hit the same row alone twice."""
+    done = Simulation(shards=10, size=10, outside_kills=0.02, seed=5).run()
+    assert Counter(done.journal.values()) == {"ok": 100}
+
+
+def test_lost_nodes_blame_nobody_however_often() -> None:
+    for seed in range(20):
+        done = Simulation(shards=4, size=5, node_losses=0.3, seed=seed).run()
+        assert Counter(done.journal.values()) == {"ok": 20}
+        assert not done.strikes
+
+
+def test_strikes_on_record_count() -> None:
+    """A job that was resumed remembers deaths of the run before."""
+    simulation = Simulation(shards=1, size=6, poison=frozenset({2}))
+    simulation.strikes[2] = 1
+    done = simulation.run()
+    assert done.deaths_alone == {2: 1}
+    assert done.journal[2] == "quarantined"
+
+
+def test_only_the_window_is_suspected() -> None:
+    simulation = Simulation(shards=1, size=50, window=4, max_workers=1)
+    simulation.perform(simulation.scheduler.begin(0.0))
+    simulation.tick()
+    for row in range(10):
+        simulation.journal[row] = "ok"
+    submitted: list[Task] = []
+    original = simulation.perform
+
+    def watch(actions: list[Action]) -> None:
+        submitted.extend(action.task for action in actions if isinstance(action, Submit))
+        original(actions)
+
+    simulation.perform = watch  # type: ignore[method-assign]
+    simulation.die(next(iter(simulation.workers)), "crash")
+    while not simulation.scheduler.finished:
+        simulation.tick()
+    assert [task.rows for task in submitted if task.probe] == [(10,), (11,), (12,), (13,)]
+    (rest,) = [task.rows for task in submitted if not task.probe]
+    assert rest == tuple(range(14, 50))
+    assert {task.attempts for task in submitted if task.probe} == {2}
+
+
+def test_a_task_that_fails_three_times_is_left_unfinished() -> None:
+    done = Simulation(shards=2, size=3, task_failures=1.0).run()
+    assert done.given_up == {0, 1}
+    assert done.aborted is None
+
+
+def test_a_worker_that_cannot_be_built_ends_the_job_with_its_reason() -> None:
+    scheduler = Scheduler([Work(0)], lambda _: range(3), Limits(1, 2, 4, 5.0, 50.0))
+    (start,) = scheduler.begin(0.0)
+    assert isinstance(start, Start)
+    (abort,) = scheduler.on(Died(start.worker, "crash", "x", OptionError("weights", "w", reason="bad")), 1.0)
+    assert isinstance(abort, Abort)
+    assert isinstance(abort.error, OptionError)
+
+
+def test_workers_that_die_at_the_start_end_the_job() -> None:
+    scheduler = Scheduler([Work(0)], lambda _: range(3), Limits(1, 1, 4, 5.0, 50.0))
+    actions, starts = scheduler.begin(0.0), 0
+    while isinstance(actions[0], Start):
+        starts += 1
+        actions = scheduler.on(Died(actions[0].worker, "crash", "segfault"), 1.0)
+    assert starts == 3
+    assert isinstance(actions[0], Abort)
+    assert isinstance(actions[0].error, WorkersBroken)
+    assert "segfault" in str(actions[0].error)
+
+
+def test_workers_that_never_come_end_the_job() -> None:
+    scheduler = Scheduler([Work(0)], lambda _: range(3), Limits(1, 1, 4, 5.0, 50.0))
+    scheduler.begin(0.0)
+    assert scheduler.tick(50.0) == []
+    (abort,) = scheduler.tick(50.1)
+    assert isinstance(abort, Abort)
+    assert "50 s" in str(abort.error)
+
+
+def test_deaths_without_any_progress_end_the_job() -> None:
+    """Every row kills: the workers are broken, and the collection is not quarantined row by row."""
+    done = Simulation(shards=40, size=10, poison=frozenset(range(400)), window=14).run()
+    assert isinstance(done.aborted, WorkersBroken)
+    assert sum(status == "quarantined" for status in done.journal.values()) <= 5
+
+
+def test_workers_that_are_there_do_not_wait_for_others() -> None:
+    scheduler = Scheduler([Work(n) for n in range(4)], lambda s: range(s, s + 1), Limits(1, 3, 4, 5.0, 50.0))
+    starts = scheduler.begin(0.0)
+    assert len(starts) == 3
+    actions = scheduler.on(Ready(1, INFO), 1.0)
+    assert [type(action) for action in actions] == [Submit, Submit]
+    actions = scheduler.on(Ready(0, INFO), 1.0)
+    assert [type(action) for action in actions] == [Submit]
+
+
+def test_idle_workers_are_released_at_the_end() -> None:
+    scheduler = Scheduler([Work(0), Work(1)], lambda s: range(s, s + 1), Limits(1, 2, 4, 5.0, 50.0))
+    scheduler.begin(0.0)
+    (first,) = scheduler.on(Ready(0, INFO), 1.0)
+    (second,) = scheduler.on(Ready(1, INFO), 1.0)
+    assert isinstance(first, Submit)
+    assert isinstance(second, Submit)
+    report = TaskReport(shard=0, counts={"ok": 1, "failed": 0, "quarantined": 0}, complete=True, sealed=True)
+    assert scheduler.on(Finished(0, first.task.id, report), 2.0) == [Stop(0, "stopped")]
+    assert not scheduler.finished
+
+
+def test_stopped_submits_nothing_and_finishes_with_what_runs() -> None:
+    scheduler = Scheduler([Work(n) for n in range(9)], lambda s: range(s, s + 1), Limits(1, 1, 4, 5.0, 50.0))
+    scheduler.begin(0.0)
+    submits = scheduler.on(Ready(0, INFO), 1.0)
+    scheduler.stop()
+    report = TaskReport(shard=0, counts={"ok": 1, "failed": 0, "quarantined": 0}, complete=False, sealed=False)
+    for submit in submits:
+        assert isinstance(submit, Submit)
+        assert not scheduler.finished
+        assert scheduler.on(Finished(0, submit.task.id, report), 2.0) == []
+    assert scheduler.finished
+
+
+@given(
+    shards=st.integers(1, 6),
+    size=st.integers(1, 12),
+    workers=st.integers(1, 4),
+    window=st.integers(1, 6),
+    seed=st.integers(0, 10**6),
+    data=st.data(),
+)
+@settings(max_examples=150, deadline=None)
+def test_every_row_ends_exactly_once(
+    shards: int, size: int, workers: int, window: int, seed: int, data: st.DataObject
+) -> None:
+    """Whatever dies: all shards sealed once, only poison rows quarantined, only hanging rows timed out."""
+    rows = range(shards * size)
+    bad = data.draw(st.sets(st.sampled_from(rows), max_size=min(3, len(rows))))
+    hanging = frozenset(list(bad)[:1])
+    poison = frozenset(bad) - hanging
+    done = Simulation(
+        shards,
+        size,
+        poison=poison,
+        hanging=hanging,
+        max_workers=workers,
+        window=window,
+        seed=seed,
+        node_losses=0.02,
+    ).run()
+    assert done.aborted is None
+    assert set(done.journal) == set(rows)
+    assert done.sealed == dict.fromkeys(range(shards), 1)
+    for row, status in done.journal.items():
+        expected = "quarantined" if row in poison else "failed" if row in hanging else "ok"
+        assert status == expected
+    assert all(done.deaths_alone[row] == 2 for row in poison)

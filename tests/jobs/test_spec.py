@@ -1,0 +1,142 @@
+"""A job file becomes frozen dataclasses, or one error that names option, value and choices."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.errors import UsageError
+from jobs.spec import (
+    JobFile,
+    Resources,
+    apply_overrides,
+    fingerprint,
+    job_from_table,
+    job_to_table,
+    read_job_file,
+)
+from nst.errors import OptionError
+from nst.style_transfer import StyleTransfer
+from tests.methods import REGISTRY
+
+
+def table(**changes: Any) -> dict[str, Any]:
+    return {"photos": "in", "output": "out", "method": {"kind": "stub"}, **changes}
+
+
+def resolve(base: Path, **changes: Any) -> JobFile:
+    return job_from_table(table(**changes), base, REGISTRY)
+
+
+def test_paths_are_taken_from_the_job_files_folder(tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_text(
+        'photos = "in"\noutput = "s3://bucket/out"\n'
+        '[method]\nkind = "style_transfer"\nstyle = "s.jpg"\nweights = "seeded"\n'
+    )
+    job = read_job_file(tmp_path / "job.toml")
+    assert job.spec.photos == str(tmp_path / "in")
+    assert job.spec.output == "s3://bucket/out"
+    assert isinstance(job.spec.method, StyleTransfer)
+    assert job.spec.method.style == str(tmp_path / "s.jpg")
+    assert job.spec.method.weights == "seeded"
+    assert job.spec.image.max_side_px == 512
+    assert job.resources == Resources()
+
+
+def test_survives_json(tmp_path: Path) -> None:
+    job = resolve(
+        tmp_path,
+        seed=7,
+        image={"max_side_px": 0, "background": [0, 0.5, 1], "format": "png"},
+        resources={"num_gpus": 0.5, "shard_size": 9},
+        method={"kind": "style_transfer", "style": "x", "preset": "tutorial", "style_layers": {"relu1_1": 2}},
+    )
+    assert job.spec.image.max_side_px is None
+    again = job_from_table(json.loads(json.dumps(job_to_table(job))), Path("/elsewhere"), REGISTRY)
+    assert again == job
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"photo": "x"}, r"photo = 'x': unknown option .did you mean 'photos'.*Choices: photos, output"),
+        ({"photos": None}, "photos = None: a path or URL is required"),
+        ({"photos": 3}, "photos = 3"),
+        ({"seed": -1}, "seed = -1"),
+        ({"seed": "x"}, "seed = 'x'"),
+        ({"method": {}}, "method.kind = None: is required. Choices: style_transfer, deepdream, stub"),
+        ({"method": {"kind": "stubb"}}, "method.kind = 'stubb': not one of the choices .*'stub'"),
+        ({"method": {"kind": "stub", "delay": 1}}, "method.delay = 1: unknown option .*delay_s"),
+        ({"method": {"kind": "stub", "delay_s": "slow"}}, "method.delay_s = 'slow': .*valid number"),
+        ({"method": {"kind": "stub", "delay_s": -1}}, "method.delay_s = -1"),
+        ({"method": {"kind": "style_transfer"}}, "method.style = None: is required"),
+        (
+            {"method": {"kind": "style_transfer", "style": "x", "init": "foto"}},
+            "method.init = 'foto': .*Choices: photo, noise",
+        ),
+        (
+            {"method": {"kind": "style_transfer", "style": "x", "content_layers": {"relu4_9": 1}}},
+            "method.content_layers = 'relu4_9': vgg19 has no such layer .*relu4_2",
+        ),
+        (
+            {"method": {"kind": "style_transfer", "style": "x", "style_layers": {"relu1_1": "much"}}},
+            "method.style_layers.* = 'much'",
+        ),
+        ({"image": {"format": "gif"}}, "image.format = 'gif': .*jpeg, png, webp"),
+        ({"image": {"quality": 0}}, "image.quality = 0: must be from 1 to 100"),
+        ({"image": {"background": [2, 0, 0]}}, "image.background"),
+        ({"image": 3}, r"image = 3: must be a table: \[image\]"),
+        ({"resources": {"pool": "dask"}}, "resources.pool = 'dask': .*Choices: ray, local"),
+        ({"resources": {"max_workers": 0}}, "resources.max_workers = 0: must be at least 1"),
+        ({"resources": {"min_workers": 5}}, "resources.min_workers = 5: more than max_workers = 2"),
+        ({"resources": {"timeout_s": float("nan")}}, "resources.timeout_s = nan"),
+    ],
+    ids=str,
+)
+def test_errors_name_option_value_and_choices(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        resolve(tmp_path, **changes)
+
+
+def test_job_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"none\.toml.*No such file"):
+        read_job_file(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("photos = \n")
+    with pytest.raises(UsageError, match=r"not valid TOML.*line 1"):
+        read_job_file(tmp_path / "bad.toml")
+
+
+def test_overrides_are_toml_or_text() -> None:
+    found = apply_overrides(
+        {"method": {"kind": "stub", "steps": 1}},
+        ["method.steps=200", "method.style=a b.jpg", "image.format='png'", "method.layers={relu1_1 = 2.0}"],
+    )
+    assert found["method"] == {"kind": "stub", "steps": 200, "style": "a b.jpg", "layers": {"relu1_1": 2.0}}
+    assert found["image"] == {"format": "png"}
+
+
+@pytest.mark.parametrize("bad", ["steps", "=3", "photos.x=1"])
+def test_bad_overrides(bad: str) -> None:
+    with pytest.raises(OptionError, match="--set"):
+        apply_overrides({"photos": "in"}, [bad])
+
+
+def test_the_fingerprint_is_of_what_pictures_depend_on(tmp_path: Path) -> None:
+    def digest(assets: str = "a", manifest: str = "m", **changes: Any) -> str:
+        return fingerprint(job_to_table(resolve(tmp_path, **changes)), {"style": assets}, manifest)
+
+    plain = digest()
+    assert digest(resources={"max_workers": 9, "num_gpus": 1}) == plain
+    assert digest(output="elsewhere") == plain
+    for other in (
+        digest(assets="b"),
+        digest(manifest="n"),
+        digest(seed=1),
+        digest(photos="others"),
+        digest(method={"kind": "stub", "delay_s": 1}),
+        digest(image={"quality": 90}),
+    ):
+        assert other != plain

@@ -1,0 +1,87 @@
+"""The stores, and what is theirs alone."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from jobs.storage import FsspecStore, LocalStore, Store, absolute_url, is_url, open_store, read_url
+from tests.contracts.store import StoreContract
+
+
+class TestLocalStore(StoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Store:
+        return LocalStore(str(tmp_path / "job"))
+
+    def test_an_interrupted_publish_shows_nothing(
+        self, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(_descriptor: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            store.publish("x", b"one")
+        monkeypatch.undo()
+        store.clean()
+        assert store.names("") == []
+
+    def test_clean_removes_what_dead_processes_left_and_nothing_else(self, store: LocalStore) -> None:
+        script = (
+            "import os, sys; from jobs.storage import LocalStore; "
+            "os.replace = lambda *a: os._exit(9); LocalStore(sys.argv[1]).publish('x', b'half')"
+        )
+        assert subprocess.run([sys.executable, "-c", script, store.url]).returncode == 9
+        (left,) = store.names(".tmp")
+        mine = store.root / ".tmp" / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
+        elsewhere = store.root / ".tmp" / f"another-host-{left.split('-')[-2]}-{uuid.uuid4().hex}"
+        for path in (mine, elsewhere):
+            path.write_bytes(b"in work")
+        store.clean()
+        assert store.names(".tmp") == sorted([mine.name, elsewhere.name])
+        os.utime(elsewhere, (0, 0))
+        store.clean()
+        assert store.names(".tmp") == [mine.name]
+        assert not store.exists("x")
+
+
+class TestMemoryStore(StoreContract):
+    @pytest.fixture
+    def store(self) -> Iterator[Store]:
+        yield FsspecStore("memory://bucket/job")
+        fsspec.filesystem("memory").store.clear()
+        fsspec.filesystem("memory").pseudo_dirs.clear()
+
+
+def test_open_store_knows_paths_from_urls(tmp_path: Path) -> None:
+    assert isinstance(open_store(str(tmp_path)), LocalStore)
+    assert isinstance(open_store("memory://x"), FsspecStore)
+    assert is_url("s3://bucket")
+    assert is_url("torchvision:vgg19")
+    assert not is_url("/a/b:c")
+    assert not is_url("C:/photos")
+
+
+def test_absolute_url(tmp_path: Path) -> None:
+    assert absolute_url("photos/../x", tmp_path) == str(tmp_path / "x")
+    assert absolute_url("s3://bucket/x", tmp_path) == "s3://bucket/x"
+    assert absolute_url("file:///a/b%20c", tmp_path) == "/a/b c"
+    assert absolute_url("~/x", tmp_path) == str(Path.home() / "x")
+
+
+def test_read_url(tmp_path: Path) -> None:
+    (tmp_path / "x y.bin").write_bytes(b"data")
+    assert read_url(str(tmp_path / "x y.bin")) == b"data"
+    fsspec.filesystem("memory").pipe_file("/r/x", b"mem")
+    assert read_url("memory://r/x") == b"mem"
+    with pytest.raises(FileNotFoundError):
+        read_url(str(tmp_path / "none"))

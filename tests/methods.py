@@ -1,0 +1,70 @@
+"""Methods for tests: cheap, and with every way to go wrong. A photograph's width says what happens to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nst.errors import ImageError, OptionError
+from nst.methods import METHODS
+from nst.stylizer import AssetRef, Assets, Method, Outcome, Stylized
+
+KILL, RAISE, HANG, NAN, TYPED = 61, 62, 63, 64, 65
+"""Widths of photographs that kill their worker, raise, hang, come out as NaN, or fail with an ImageError."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stub:
+    """Inverts the photograph, with a little noise from its generator."""
+
+    delay_s: float = 0.0
+    """Sleeps this long per photograph."""
+    picture: str | None = None
+    """A picture that it needs and does not use."""
+    broken: str | None = None
+    """`build`: cannot be built; `exit`: dies while being built."""
+
+    def __post_init__(self) -> None:
+        if self.delay_s < 0:
+            raise OptionError("delay_s", self.delay_s, reason="must be at least 0")
+
+    def assets(self) -> list[AssetRef]:
+        return [] if self.picture is None else [AssetRef(option="picture", url=self.picture, kind="image")]
+
+    def notes(self) -> list[str]:
+        return []
+
+    def build(self, assets: Assets, device: torch.device) -> Callable[..., list[Outcome]]:  # noqa: ARG002
+        if self.broken == "build":
+            raise OptionError("broken", self.broken, reason="cannot be built")
+        if self.broken == "exit":
+            os._exit(9)
+        return self.stylize
+
+    def stylize(self, images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]:
+        return [self._one(image, generator) for image, generator in zip(images, generators, strict=True)]
+
+    def _one(self, image: Tensor, generator: torch.Generator) -> Outcome:
+        time.sleep(self.delay_s)
+        width = image.shape[-1]
+        if width == KILL:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if width == RAISE:
+            raise RuntimeError("this one raises")
+        if width == HANG:
+            time.sleep(3600)
+        if width == NAN:
+            return Stylized(torch.full_like(image, float("nan")))
+        if width == TYPED:
+            return ImageError("not this one")
+        noise = torch.rand(image.shape, generator=generator) / 50
+        return Stylized((1 - image + noise).clamp(0, 1), {"mean": float(image.mean())})
+
+
+REGISTRY: Mapping[str, type[Method]] = {**METHODS, "stub": Stub}

@@ -1,0 +1,219 @@
+"""Photographs as people have them, to tensors; tensors to equal bytes."""
+
+from __future__ import annotations
+
+import io
+import struct
+import time
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms
+
+from nst.errors import DecodeError, ImageTooLarge, OptionError
+from nst.images import decode_image, encode_image, resize_image
+from nst.photos import scaled_size
+from tests.conftest import encoded, picture
+
+
+def png(image: Image.Image, **options: object) -> bytes:
+    return encoded(image, "PNG", **options)
+
+
+def test_values_and_layout() -> None:
+    levels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 14
+    tensor = decode_image(png(Image.fromarray(levels)))
+    assert tensor.dtype == torch.float32
+    assert tensor.shape == (3, 2, 3)
+    torch.testing.assert_close(tensor[1, 0, 2], torch.tensor(levels[0, 2, 1] / 255, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_comes_out_upright(orientation: int) -> None:
+    """A picture with a mark in its upper left, stored as a camera held each of eight ways stores it."""
+    upright = np.zeros((32, 48, 3), dtype=np.uint8)
+    upright[:8, :8] = (255, 0, 0)
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: upright.transpose(1, 0, 2)[::-1, ::-1],
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(np.ascontiguousarray(stored)), "PNG", exif=exif.tobytes())
+    tensor = decode_image(data)
+    assert tensor.shape == (3, 32, 48)
+    assert torch.equal(tensor, torch.from_numpy(upright.transpose(2, 0, 1).copy()).float() / 255)
+
+
+def test_transparency_is_composited_over_the_background() -> None:
+    image = Image.new("RGBA", (2, 1), (255, 0, 0, 255))
+    image.putpixel((1, 0), (255, 0, 0, 0))
+    assert decode_image(png(image))[:, 0, 1].tolist() == [1, 1, 1]
+    assert decode_image(png(image), background=(0, 0, 1))[:, 0].T.tolist() == [[1, 0, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "RGB", "RGBA", "CMYK", "I;16"])
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    gray = Image.fromarray(np.full((4, 6), 128, dtype=np.uint8))
+    if mode == "I;16":
+        data = encoded(Image.fromarray(np.full((4, 6), 128 * 257, dtype=np.uint16)), "PNG")
+    elif mode == "1":
+        data = png(gray.point(lambda value: 255 * (value > 100)).convert("1"))
+    elif mode == "CMYK":
+        data = encoded(gray.convert("CMYK"), "TIFF")
+    else:
+        data = png(gray.convert(mode))
+    tensor = decode_image(data)
+    assert tensor.shape == (3, 4, 6)
+    expected = 1.0 if mode == "1" else 128 / 255
+    assert float((tensor - expected).abs().max()) < 2.5 / 255
+
+
+def test_an_embedded_profile_is_converted_to_srgb() -> None:
+    """A color in Display-P3-like primaries means another color in sRGB: more saturated."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+    plain = Image.new("RGB", (4, 4), (60, 180, 90))
+    linear = _rgb_profile(gamma=1.0)
+    tagged = decode_image(png(plain, icc_profile=linear))
+    # A linear value v becomes the sRGB curve of v.
+    value = np.array([60, 180, 90]) / 255
+    expected = np.where(value <= 0.0031308, 12.92 * value, 1.055 * value ** (1 / 2.4) - 0.055)
+    assert np.abs(tagged[:, 0, 0].numpy() - expected).max() < 3 / 255
+    unreadable = decode_image(png(plain, icc_profile=b"no profile at all"))
+    assert torch.equal(unreadable, decode_image(png(plain)))
+    assert profile is not None
+
+
+def _rgb_profile(gamma: float) -> bytes:
+    """A minimal ICC v2 display profile with sRGB's primaries and a pure gamma."""
+
+    def fixed(value: float) -> bytes:
+        return struct.pack(">i", round(value * 65536))
+
+    def xyz(x: float, y: float, z: float) -> bytes:
+        return b"XYZ \0\0\0\0" + fixed(x) + fixed(y) + fixed(z)
+
+    curve = b"curv\0\0\0\0" + struct.pack(">I", 1) + struct.pack(">H", round(gamma * 256)) + b"\0\0"
+    text = b"text\0\0\0\0test\0\0\0\0"
+    description = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + b"\0" * 79
+    tags = [
+        (b"desc", description),
+        (b"cprt", text),
+        (b"wtpt", xyz(0.9642, 1.0, 0.8249)),
+        (b"rXYZ", xyz(0.4361, 0.2225, 0.0139)),
+        (b"gXYZ", xyz(0.3851, 0.7169, 0.0971)),
+        (b"bXYZ", xyz(0.1431, 0.0606, 0.7139)),
+        (b"rTRC", curve),
+        (b"gTRC", curve),
+        (b"bTRC", curve),
+    ]
+    offset, table, body = 128 + 4 + 12 * len(tags), b"", b""
+    for name, value in tags:
+        value += b"\0" * (-len(value) % 4)
+        table += name + struct.pack(">II", offset + len(body), len(value))
+        body += value
+    size = offset + len(body)
+    header = struct.pack(">I4sI4s4s4s", size, b"\0\0\0\0", 0x02100000, b"mntr", b"RGB ", b"XYZ ")
+    header += b"\0" * 12 + b"acsp" + b"\0" * 28 + fixed(0.9642) + fixed(1.0) + fixed(0.8249) + b"\0" * 48
+    return header + struct.pack(">I", len(tags)) + table + body
+
+
+def test_shrinks_and_never_enlarges() -> None:
+    data = encoded(picture(1, 100, 60))
+    assert decode_image(data, max_side_px=50).shape == (3, 30, 50)
+    assert decode_image(data, max_side_px=500).shape == (3, 60, 100)
+    assert scaled_size(8, 30_000, 512) == (1, 512)
+
+
+def test_shrinking_while_decoding_is_as_good_as_after() -> None:
+    photo = picture(2, 1600, 1200)
+    quick = decode_image(encoded(photo, quality=95), max_side_px=200)
+    exact = decode_image(png(photo), max_side_px=200)
+    assert float((quick - exact).abs().mean()) < 1.5 / 255
+
+
+def test_a_bomb_is_refused_from_its_header() -> None:
+    """A PNG of 60,000 x 60,000 pixels in some kilobytes; decoding it would take 10 GB."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10**6)))
+    began = time.process_time()
+    with pytest.raises(ImageTooLarge, match=r"60000 x 60000|exceeds limit"):
+        decode_image(data + chunk(b"IEND", b""))
+    assert time.process_time() - began < 0.5
+    with pytest.raises(ImageTooLarge, match="100 x 60"):
+        decode_image(encoded(picture(1, 100, 60)), max_pixels=5999)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "0 bytes"),
+        (b"this is a shopping list", "text"),
+        (b"<!DOCTYPE html><html>404</html>", "web page"),
+        (bytes(range(256)), "first bytes"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "text"),
+    ],
+)
+def test_what_is_no_picture_says_what_it_looks_like(data: bytes, said: str) -> None:
+    with pytest.raises(DecodeError, match=said):
+        decode_image(data)
+
+
+def test_truncated_pictures_are_damaged() -> None:
+    for format in ("JPEG", "PNG", "WEBP", "GIF", "TIFF"):
+        data = encoded(picture(3, 200, 150), format)
+        with pytest.raises(DecodeError, match=r"damaged|known format"):
+            decode_image(data[: len(data) * 2 // 3])
+
+
+def test_wrong_extension_does_not_matter_and_first_frame_counts() -> None:
+    frames = [picture(seed, 20, 10) for seed in (1, 2)]
+    out = io.BytesIO()
+    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:])
+    first = decode_image(encoded(frames[0], "GIF"))
+    assert torch.equal(decode_image(out.getvalue()), first)
+
+
+@pytest.mark.parametrize("format", ["jpeg", "png", "webp"])
+def test_encoding_is_a_function_of_the_picture(format: str) -> None:
+    tensor = decode_image(png(picture(5)))
+    first, second = encode_image(tensor, format=format), encode_image(tensor.clone(), format=format)  # type: ignore[arg-type]
+    assert first == second
+    assert float((decode_image(first) - tensor).abs().mean()) < 3 / 255
+
+
+def test_png_round_trip_is_exact() -> None:
+    tensor = decode_image(png(picture(6)))
+    assert torch.equal(decode_image(encode_image(tensor, format="png")), tensor)
+    out_of_range = torch.tensor([-0.5, 0.5, 1.5]).view(3, 1, 1)
+    assert decode_image(encode_image(out_of_range, format="png"))[:, 0, 0].tolist() == pytest.approx(
+        [0, 128 / 255, 1]
+    )
+
+
+def test_refuses_to_encode_what_is_no_picture() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        encode_image(torch.full((3, 2, 2), float("nan")))
+    with pytest.raises(ValueError, match=r"\(1, 2, 2\)"):
+        encode_image(torch.zeros(1, 2, 2))
+    with pytest.raises(OptionError, match="jpeg, png, webp"):
+        encode_image(torch.zeros(3, 2, 2), format="jpg")  # type: ignore[arg-type]
+
+
+def test_resize_keeps_constants_and_shapes() -> None:
+    image = torch.full((3, 20, 30), 0.4)
+    assert resize_image(image, (7, 9)).shape == (3, 7, 9)
+    torch.testing.assert_close(resize_image(image, (7, 9)), torch.full((3, 7, 9), 0.4))
+    assert resize_image(image, (20, 30)) is image

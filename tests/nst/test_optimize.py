@@ -1,0 +1,120 @@
+"""The loop rejects bad steps, keeps the best point, and lets every photograph have its own fate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from nst.lbfgs import LBFGS, Adam, Optimizer
+from nst.optimize import Descent, Evaluation, minimize
+
+
+def run(
+    function: Callable[[Tensor], Tensor],
+    starts: Sequence[Tensor],
+    optimizers: Sequence[Optimizer],
+    evaluations: int,
+) -> list[Descent]:
+    def objective(_which: Sequence[int], points: Sequence[Tensor]) -> list[Evaluation]:
+        found = []
+        for point in points:
+            x = point.clone().requires_grad_()
+            loss = function(x)
+            (grad,) = torch.autograd.grad(loss, x)
+            found.append(Evaluation({"loss": loss.item()}, grad))
+        return found
+
+    descents: list[Descent] = []
+    for descents in minimize(objective, starts, optimizers, evaluations=evaluations):  # noqa: B007
+        pass
+    return descents
+
+
+def bowl(x: Tensor) -> Tensor:
+    return ((x - 0.7) ** 2).sum()
+
+
+def test_finds_the_minimum_and_stays_in_range() -> None:
+    (descent,) = run(bowl, [torch.zeros(3, 4, 4)], [LBFGS()], 30)
+    assert descent.error is None
+    torch.testing.assert_close(descent.best, torch.full((3, 4, 4), 0.7), atol=1e-4, rtol=0)
+    (descent,) = run(lambda x: ((x - 3) ** 2).sum(), [torch.zeros(3, 4, 4)], [LBFGS()], 30)
+    assert torch.equal(descent.best, torch.ones(3, 4, 4))
+
+
+def test_a_photograph_in_a_batch_equals_its_solo_run() -> None:
+    starts = [torch.rand(3, 4, 5, dtype=torch.float64), torch.rand(3, 9, 2, dtype=torch.float64)]
+
+    def wavy(x: Tensor) -> Tensor:
+        return (torch.sin(7 * x) + (x - 0.4) ** 2).sum()
+
+    together = run(wavy, starts, [LBFGS(), LBFGS()], 12)
+    for start, descent in zip(starts, together, strict=True):
+        (alone,) = run(wavy, [start], [LBFGS()], 12)
+        assert torch.equal(alone.best, descent.best)
+
+
+def test_keeps_the_best_point_not_the_last() -> None:
+    (descent,) = run(bowl, [torch.full((3, 2, 2), 0.69)], [Adam(learning_rate=0.3)], 4)
+    assert descent.losses["loss"] == pytest.approx(float(bowl(descent.best)))
+    assert descent.losses["loss"] <= float(bowl(torch.full((3, 2, 2), 0.69)))
+
+
+def test_stops_at_a_stationary_point() -> None:
+    (descent,) = run(bowl, [torch.full((3, 2, 2), 0.7)], [LBFGS()], 50)
+    assert descent.done
+    assert descent.evaluations < 5
+
+
+class _Jumps:
+    """Proposes a point where the loss is not finite, now and then."""
+
+    def __init__(self, every: int) -> None:
+        self.every, self.steps, self.resets = every, 0, 0
+
+    def step(self, x: Tensor, grad: Tensor) -> Tensor:
+        self.steps += 1
+        if self.steps % self.every == 0:
+            return torch.full_like(x, float("nan"))
+        return x - 0.2 * grad
+
+    def reset(self) -> None:
+        self.resets += 1
+
+
+def test_a_non_finite_step_is_taken_back() -> None:
+    optimizer = _Jumps(every=4)
+    (descent,) = run(bowl, [torch.zeros(3, 2, 2)], [optimizer], 20)
+    assert descent.error is None
+    assert optimizer.resets == descent.rejections > 0
+    assert bool(descent.best.isfinite().all())
+    assert float(bowl(descent.best)) < 1e-2
+
+
+def test_gives_up_with_a_typed_error_and_spares_the_others() -> None:
+    lost, fine = run(bowl, [torch.zeros(3, 2, 2)] * 2, [_Jumps(every=1), LBFGS()], 40)
+    assert lost.error is not None
+    assert "non-finite" in str(lost.error)
+    assert fine.error is None
+    torch.testing.assert_close(fine.best, torch.full((3, 2, 2), 0.7), atol=1e-4, rtol=0)
+
+
+def test_a_start_that_is_not_finite_is_an_error() -> None:
+    (descent,) = run(lambda x: (x / 0).sum(), [torch.zeros(3, 2, 2)], [LBFGS()], 5)
+    assert descent.error is not None
+    assert descent.evaluations == 1
+
+
+def test_an_exploding_step_is_taken_back() -> None:
+    class Leaps(_Jumps):
+        def step(self, x: Tensor, grad: Tensor) -> Tensor:
+            self.steps += 1
+            return torch.zeros_like(x) if self.steps == 3 else x - 0.2 * grad
+
+    optimizer = Leaps(every=0)
+    (descent,) = run(bowl, [torch.full((3, 2, 2), 0.6)], [optimizer], 12)
+    assert descent.rejections == 1
+    assert float(bowl(descent.best)) < 1e-3

@@ -1,0 +1,118 @@
+"""Plain transcriptions of what the methods are to equal. Slow, one photograph at a time, one idea per line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+
+
+def tutorial_losses(
+    cnn: nn.Sequential, photo: Tensor, style: Tensor, weight: float
+) -> Callable[[Tensor], Tensor]:
+    """The PyTorch tutorial: convolutions are counted; losses sit behind conv_1 ... conv_5 (style) and conv_4
+    (content); Gram matrices are divided by a*b*c*d; targets and inputs are multiplied by a weight, so that the
+    loss is multiplied by its square. The whole network runs."""
+
+    def gram(x: Tensor) -> Tensor:
+        a, b, c, d = x.size()
+        flat = x.view(a * b, c * d)
+        return torch.mm(flat, flat.t()) / (a * b * c * d)
+
+    def activations(image: Tensor) -> list[Tensor]:
+        x, found = (image - MEAN.to(image)) / STD.to(image), []
+        for module in cnn:
+            x = module(x)
+            if isinstance(module, nn.Conv2d):
+                found.append(x)
+        return found
+
+    with torch.no_grad():
+        content_target = activations(photo)[3]
+        style_targets = [gram(x) * weight for x in activations(style)[:5]]
+
+    def total(image: Tensor) -> Tensor:
+        found = activations(image)
+        content = F.mse_loss(found[3], content_target)
+        style_terms = [
+            F.mse_loss(gram(x) * weight, target) for x, target in zip(found[:5], style_targets, strict=True)
+        ]
+        return content + sum(style_terms)
+
+    return total
+
+
+def gatys_losses(
+    cnn: nn.Sequential, photo: Tensor, style: Tensor, alpha: float, beta: float
+) -> Callable[[Tensor], Tensor]:
+    """Gatys, Ecker, Bethge 2016, equations 1 to 7, sums written out; VGG19 with average pooling."""
+    names = {1: "relu1_1", 6: "relu2_1", 11: "relu3_1", 20: "relu4_1", 22: "relu4_2", 29: "relu5_1"}
+    deepest = max(names)
+
+    def activations(image: Tensor) -> dict[str, Tensor]:
+        x, found = (image - MEAN.to(image)) / STD.to(image), {}
+        for index, module in enumerate(cnn[: deepest + 1]):
+            x = F.avg_pool2d(x, 2) if isinstance(module, nn.MaxPool2d) else module(x)
+            if index in names:
+                found[names[index]] = x[0].flatten(1)  # F^l: N_l filters, M_l positions
+        return found
+
+    with torch.no_grad():
+        content_target = activations(photo)["relu4_2"]
+        style_targets = {layer: x @ x.T / x.shape[1] for layer, x in activations(style).items()}
+
+    def total(image: Tensor) -> Tensor:
+        found = activations(image)
+        content = ((found["relu4_2"] - content_target) ** 2).sum() / 2
+        style_loss = torch.zeros((), dtype=image.dtype)
+        for layer in ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"):
+            x = found[layer]
+            n, m = x.shape
+            # The style picture may have another number of positions: its Gram is scaled to the photograph's.
+            error = ((x @ x.T - style_targets[layer] * m) ** 2).sum() / (4 * n**2 * m**2)
+            style_loss = style_loss + error / 5
+        return alpha * content + beta * style_loss
+
+    return total
+
+
+def deepdream(
+    energy: Callable[[Tensor], Tensor],
+    photo: Tensor,
+    shifts: list[tuple[int, int]],
+    *,
+    octaves: int,
+    octave_scale: float,
+    steps: int,
+    step_size: float,
+) -> Tensor:
+    """Mordvintsev et al. 2015, the published notebook: octave loop, detail, jitter, normalized step, clip."""
+    shifts = list(shifts)
+
+    def zoom(image: Tensor, height: int, width: int) -> Tensor:
+        return F.interpolate(image, size=(height, width), mode="bilinear", align_corners=False, antialias=True)
+
+    bases = [photo]
+    for _ in range(octaves - 1):
+        h, w = bases[-1].shape[-2:]
+        bases.append(zoom(bases[-1], round(h / octave_scale), round(w / octave_scale)))
+    detail = torch.zeros_like(bases[-1])
+    source = bases[-1]
+    for number, base in enumerate(reversed(bases)):
+        if number > 0:
+            detail = zoom(detail, *base.shape[-2:])
+        source = (base + detail).clamp(0, 1)
+        for _ in range(steps):
+            down, right = shifts.pop(0)
+            source = torch.roll(torch.roll(source, down, -2), right, -1).requires_grad_()
+            (g,) = torch.autograd.grad(energy(source), source)
+            source = (source + step_size / g.abs().mean() * g).detach()
+            source = source.clamp(0, 1)
+            source = torch.roll(torch.roll(source, -right, -1), -down, -2)
+        detail = source - base
+    return source
