@@ -45,8 +45,9 @@ def demo_jobs(folder: Path, pool: str) -> list[JobFile]:
         "network": "vgg16",
         "weights": "seeded",
         "layers": {"relu2_2": 1.0},
-        "steps": 20,
-        "gradient_blur_px": 0.7,
+        "pooling": "average",
+        "steps": 16,
+        "gradient_blur_px": 1.0,
     }
     return [
         job_from_table({"photos": "photos", "output": output, "method": method, **common}, folder)

@@ -107,19 +107,21 @@ def create_or_open(job: JobFile, registry: Mapping[str, type[Method]] = METHODS)
             "notes": planned.notes,
             "versions": _versions(),
         }
-        # The manifest first: whoever sees job.json sees a whole job. If two begin at once, one job.json wins,
-        # and its owner's manifest is put in place again should the other's have come last.
-        data = listing.read_bytes()
-        store.publish(MANIFEST, data)
+        # job.json decides what the manifest is, so that of several that begin at once all publish the same.
         try:
             store.publish(JOB, json.dumps(record, indent=2).encode(), create_only=True)
         except FileExistsError:
             return reopen(store, job=job, registry=registry)
-        manifest = Manifest(store)
-        if (manifest.sha256, manifest.shard_size) != (planned.manifest.sha256, planned.manifest.shard_size):
-            store.publish(MANIFEST, data)
-            manifest = Manifest(store)
-    return Job(store, job.spec, job.resources, planned.assets, manifest, planned.fingerprint, planned.notes)
+        store.publish(MANIFEST, listing.read_bytes())
+    return Job(
+        store,
+        job.spec,
+        job.resources,
+        planned.assets,
+        Manifest(store),
+        planned.fingerprint,
+        planned.notes,
+    )
 
 
 def reopen(
@@ -145,7 +147,7 @@ def reopen(
         table = {**stored, "output": store.url, "resources": {**stored["resources"], **(overrides or {})}}
         job = job_from_table(table, Path.cwd(), registry)
     assets = read_assets(job.spec.method)
-    manifest = Manifest(store)
+    manifest = _manifest(store, job.spec, record["manifest"])
     table = job_to_table(job)
     digests = {asset.option: asset.sha256 for asset in assets}
     differences = _differences(
@@ -181,6 +183,21 @@ def _plan(job: JobFile, listing: Path) -> Plan:
     table = job_to_table(job)
     digests = {asset.option: asset.sha256 for asset in assets}
     return Plan(table, info, assets, fingerprint(table, digests, info.sha256), tuple(job.spec.method.notes()))
+
+
+def _manifest(store: Store, spec: StylizeSpec, recorded: Mapping[str, Any]) -> Manifest:
+    """The job's manifest; listed again if the process that began the job died before it could publish it."""
+    if not store.exists(MANIFEST):
+        with tempfile.TemporaryDirectory() as folder:
+            listing = Path(folder) / MANIFEST
+            photos = list_photos(spec.photos, exclude=spec.output)
+            if asdict(write_manifest(photos, listing, recorded["shard_size"])) != recorded:
+                raise JobMismatch(
+                    f"{store.url}/{JOB} was begun and its listing never published, and the photographs have "
+                    f"changed since. Nothing was done yet: delete it, or choose a new output"
+                )
+            store.publish(MANIFEST, listing.read_bytes())
+    return Manifest(store)
 
 
 def _differences(stored: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
 from nst import check
 from nst.batching import by_shape
@@ -21,6 +22,7 @@ from nst.features import (
     read_state_dict,
     weights_asset,
 )
+from nst.features.networks import Pooling
 from nst.images import resize_image
 from nst.stylizer import AssetRef, Assets, Outcome, Stylized
 
@@ -42,6 +44,8 @@ class DeepDream:
     """Digest that the weights file must have."""
     layers: dict[str, float] | None = None
     """Layer to its weight; None: a middle layer of the network."""
+    pooling: Pooling = "max"
+    """What the VGGs pool with: `max` or `average`."""
     octaves: int = 4
     """Sizes the photograph is dreamed at, the largest being its own."""
     octave_scale: float = 1.4
@@ -62,6 +66,7 @@ class DeepDream:
         assert self.layers is not None
         check.layer_weights("layers", self.layers)
         check_layers("layers", self.network, self.layers)
+        check.one_of("pooling", self.pooling, get_args(Pooling))
         check.at_least("octaves", self.octaves, 1)
         check.at_least("steps", self.steps, 1)
         check.at_least("jitter_px", self.jitter_px, 0)
@@ -87,7 +92,8 @@ class DeepDream:
     def build_from(self, state: Mapping[str, Tensor] | None, device: torch.device) -> DeepDreamStylizer:
         """As `build`, from a state dict (None: seeded)."""
         assert self.layers is not None
-        return DeepDreamStylizer(self, build_features(self.network, self.layers, state=state).to(device))
+        network = build_features(self.network, self.layers, state=state, pooling=self.pooling)
+        return DeepDreamStylizer(self, network.to(device))
 
 
 _DEFAULT_LAYER = {"vgg16": "relu4_3", "vgg19": "relu4_4", "resnet50": "layer3", "googlenet": "inception4c"}
@@ -198,12 +204,15 @@ class DeepDreamStylizer:
         return energies.detach(), grads
 
     def _smoothed(self, grad: Tensor) -> Tensor:
+        """(3, H, W) blurred, mirrored at the border."""
         sigma = self.method.gradient_blur_px
         reach = math.ceil(3 * sigma)
         if sigma == 0 or min(grad.shape[-2:]) <= reach:
             return grad
-        blurred: Tensor = gaussian_blur(grad, [2 * reach + 1, 2 * reach + 1], [sigma, sigma])
-        return blurred
+        axis = torch.arange(-reach, reach + 1, device=grad.device, dtype=grad.dtype)
+        kernel = torch.softmax(-axis.square() / (2 * sigma**2), dim=0)
+        padded = F.pad(grad[:, None], (reach,) * 4, mode="reflect")
+        return F.conv2d(F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))[:, 0]
 
     def _jitter(self, generator: torch.Generator) -> tuple[int, int]:
         most = self.method.jitter_px

@@ -150,10 +150,9 @@ class RayPool:
         more, _ = ray.wait(list(self._owner), num_returns=len(self._owner), timeout=0, fetch_local=False)
         events: list[Event] = []
         for reference in dict.fromkeys([*ready, *more]):
-            worker = self._owner.get(reference)
-            if worker is None:  # its worker was found dead a moment ago
+            if reference not in self._owner:  # its worker was found dead a moment ago
                 continue
-            del self._owner[reference]
+            worker = self._owner.pop(reference)
             what = self._handles[worker].calls.pop(reference)
             events += self._outcome(worker, what, reference)
         return events

@@ -7,9 +7,7 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
-from torchvision.models.feature_extraction import create_feature_extractor
 
 from nst.errors import ImageTooSmall, OptionError, WeightsError
 from nst.features.layers import VGG_BLOCKS, VGG_CHANNELS, check_layers, layer_names
@@ -147,7 +145,12 @@ class _VGG(nn.Module):
         return found
 
 
+# torchvision takes longer to import than torch itself, and the VGGs do without: it is imported where needed.
+
+
 def _cut(model: nn.Module, wanted: tuple[str, ...]) -> nn.Module:
+    from torchvision.models.feature_extraction import create_feature_extractor
+
     for module in model.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False
@@ -164,17 +167,26 @@ def _node(layer: str) -> str:
 _LAST_BLOCK = {"layer1": "layer1.2", "layer2": "layer2.3", "layer3": "layer3.5", "layer4": "layer4.2"}
 
 
+def _resnet50() -> nn.Module:
+    from torchvision.models.resnet import Bottleneck, resnet50
+
+    model: nn.Module = resnet50(weights=None)
+    for block in model.modules():
+        if isinstance(block, Bottleneck):
+            # Variances add where a residual branch joins; only seeded networks keep this.
+            nn.init.constant_(block.bn3.weight, 0.5)
+    return model
+
+
 def _googlenet() -> nn.Module:
+    from torchvision.models.googlenet import googlenet
+
     # transform_input: the published weights were trained on [-1, 1]; torchvision converts inside the model.
-    return torchvision.models.googlenet(
-        weights=None, aux_logits=False, init_weights=False, transform_input=True
-    )
+    model: nn.Module = googlenet(weights=None, aux_logits=False, init_weights=False, transform_input=True)
+    return model
 
 
-_BUILDERS: dict[str, Callable[[], nn.Module]] = {
-    "resnet50": lambda: torchvision.models.resnet50(weights=None),
-    "googlenet": _googlenet,
-}
+_BUILDERS: dict[str, Callable[[], nn.Module]] = {"resnet50": _resnet50, "googlenet": _googlenet}
 
 
 def _load(body: nn.Module, network: str, state: Mapping[str, Tensor]) -> None:

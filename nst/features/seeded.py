@@ -10,7 +10,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import Bottleneck
 
 __all__ = ["seed_parameters"]
 
@@ -41,9 +40,6 @@ def seed_parameters(body: nn.Module, seed: int) -> None:
         module.weight.copy_(weight * math.sqrt(2.0 / module.weight[0].numel()))
         if module.bias is not None:
             module.bias.zero_()
-    for module in body.modules():
-        if isinstance(module, Bottleneck):  # variances add where a residual branch joins
-            module.bn3.weight.fill_(0.5)
     body.double()
     hooks = [module.register_forward_hook(_calibrate) for module in modules if module.bias is not None]
     hooks += [

@@ -11,7 +11,6 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-import torchvision
 from torch import Tensor
 
 from nst.errors import OptionError, WeightsError
@@ -19,12 +18,14 @@ from nst.stylizer import AssetRef
 
 __all__ = ["PUBLISHED", "published_bytes", "read_state_dict", "weights_asset"]
 
-# The ImageNet classifiers as torchvision publishes them. A file's name ends with the head of its SHA-256.
+# The ImageNet classifiers as torchvision publishes them (a test compares; importing torchvision for four names
+# would double the start of every worker). A file's name ends with the head of its SHA-256.
+_SITE = "https://download.pytorch.org/models/"
 PUBLISHED = {
-    "vgg16": torchvision.models.VGG16_Weights.IMAGENET1K_V1,
-    "vgg19": torchvision.models.VGG19_Weights.IMAGENET1K_V1,
-    "resnet50": torchvision.models.ResNet50_Weights.IMAGENET1K_V2,
-    "googlenet": torchvision.models.GoogLeNet_Weights.IMAGENET1K_V1,
+    "vgg16": _SITE + "vgg16-397923af.pth",
+    "vgg19": _SITE + "vgg19-dcbb9e9d.pth",
+    "resnet50": _SITE + "resnet50-11ad3fa6.pth",
+    "googlenet": _SITE + "googlenet-1378be20.pth",
 }
 
 _SCHEME = "torchvision:"
@@ -51,7 +52,7 @@ def published_bytes(url: str) -> bytes:
     network = url.removeprefix(_SCHEME)
     if not url.startswith(_SCHEME) or network not in PUBLISHED:
         raise ValueError(f"not a published network: {url!r}")
-    source: str = PUBLISHED[network].url
+    source = PUBLISHED[network]
     name = source.rsplit("/", 1)[1]
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / name

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor
 
 from nst.deepdream import DeepDream, DeepDreamStylizer
@@ -96,6 +97,16 @@ def test_activations_that_are_not_finite_are_a_typed_failure() -> None:
     next(stylizer.network.parameters()).fill_(float("inf"))
     (outcome,) = stylizer(pictures((40, 40)), [torch.Generator()])
     assert isinstance(outcome, Diverged)
+
+
+def test_gradient_blur_is_a_gaussian() -> None:
+    """Equal to torchvision's, and a constant stays constant up to the border."""
+    stylizer = build(gradient_blur_px=1.3)
+    grad = torch.randn(3, 20, 31)
+    expected = torchvision.transforms.functional.gaussian_blur(grad, [9, 9], [1.3, 1.3])
+    torch.testing.assert_close(stylizer._smoothed(grad), expected)
+    torch.testing.assert_close(stylizer._smoothed(torch.ones(3, 20, 31)), torch.ones(3, 20, 31))
+    assert build()._smoothed(grad) is grad
 
 
 def test_default_layers_are_the_networks_own() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -254,11 +256,7 @@ def test_imagenet_from_the_cache_is_digest_checked(tmp_path: Path, monkeypatch: 
     torch.save(published_vgg_state(vgg("E")), out)
     data = out.getvalue()
     head = hashlib.sha256(data).hexdigest()[:8]
-
-    class _Entry:
-        url = f"https://example.invalid/vgg19-{head}.pth"
-
-    monkeypatch.setitem(PUBLISHED, "vgg19", _Entry)
+    monkeypatch.setitem(PUBLISHED, "vgg19", f"https://example.invalid/vgg19-{head}.pth")
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     (folder / f"vgg19-{head}.pth").write_bytes(data)
@@ -278,3 +276,22 @@ def test_the_weights_option() -> None:
     assert (asset.url, asset.sha256) == ("s3://bucket/mine.safetensors", "ab12")
     with pytest.raises(OptionError, match="weights_sha256"):
         weights_asset("vgg19", "seeded", "ab12")
+
+
+def test_published_files_are_torchvisions() -> None:
+    models = torchvision.models
+    assert {
+        "vgg16": models.VGG16_Weights.IMAGENET1K_V1.url,
+        "vgg19": models.VGG19_Weights.IMAGENET1K_V1.url,
+        "resnet50": models.ResNet50_Weights.IMAGENET1K_V2.url,
+        "googlenet": models.GoogLeNet_Weights.IMAGENET1K_V1.url,
+    } == PUBLISHED
+
+
+def test_vggs_do_without_torchvision() -> None:
+    """Its import takes longer than torch's own, and every worker would wait for it."""
+    script = (
+        "import sys, torch; from nst.features import build_features; build_features('vgg16', ['relu1_1']); "
+        "import nst.style_transfer, nst.deepdream; assert 'torchvision' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

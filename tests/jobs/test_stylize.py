@@ -1,0 +1,500 @@
+"""Whole jobs on stub methods: what dies, what is blamed, what is done again, and what stays on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.errors import JobMismatch, StoreError, UsageError, WorkersBroken
+from jobs.job import Job, create_or_open, reopen
+from jobs.ledger import Ledger
+from jobs.results import Result
+from jobs.spec import JobFile, job_from_table
+from jobs.status import job_status
+from jobs.storage import LocalStore
+from jobs.stylize import Snapshot, StopSignal, Summary, retry_work, run
+from nst.errors import OptionError
+from tests.conftest import encoded, picture
+from tests.methods import HANG, KILL, NAN, RAISE, REGISTRY, TYPED
+
+Photos = Callable[..., Path]
+
+LAYOUT = re.compile(
+    r"job\.json|manifest\.parquet|images/.+\.(jpg|png)|results/shard-\d{5}\.parquet|"
+    r"journal/shard-\d{5}/g\d+-[0-9a-f]{12}-\d{5}\.jsonl"
+)
+
+
+def job_file(folder: Path, **changes: Any) -> JobFile:
+    table: dict[str, Any] = {
+        "photos": "photos",
+        "output": "out",
+        "method": {"kind": "stub"},
+        "image": {"format": "png"},
+        "resources": {"pool": "local", "max_workers": 2},
+    }
+    for name, value in changes.items():
+        table[name] = {**table[name], **value} if isinstance(value, dict) else value
+    return job_from_table(table, folder, REGISTRY)
+
+
+def begin(folder: Path, **changes: Any) -> Job:
+    return create_or_open(job_file(folder, **changes), REGISTRY)
+
+
+def rows(job: Job) -> list[Result]:
+    ledger = Ledger(job.store)
+    return [result for shard in sorted(ledger.done()) for result in ledger.receipt(shard)[0]]
+
+
+def by_status(job: Job) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for result in rows(job):
+        found.setdefault(result.status, []).append(result.key)
+    return found
+
+
+def images(job: Job) -> dict[str, str]:
+    root = Path(job.store.url) / "images"
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+def check_layout(job: Job) -> None:
+    root = Path(job.store.url)
+    for path in root.rglob("*"):
+        if path.is_file():
+            assert LAYOUT.fullmatch(str(path.relative_to(root))), path
+        else:
+            assert not path.name.startswith("."), path
+
+
+def check_exactly_once(job: Job, count: int) -> None:
+    results = rows(job)
+    assert [result.row for result in results] == list(range(count))
+    assert len({result.key for result in results}) == count
+    pictures = images(job)
+    for result in results:
+        if result.status == "ok":
+            assert result.output is not None
+            assert pictures[result.output.removeprefix("images/")] == result.output_sha256
+    assert len(pictures) == sum(result.status == "ok" for result in results)
+    check_layout(job)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A folder with 24 photographs, and the pictures that an undisturbed run makes of them."""
+    folder = tmp_path_factory.mktemp("reference")
+    for number in range(24):
+        place = folder / "photos" / ("a/b" if number % 3 == 2 else "")
+        place.mkdir(parents=True, exist_ok=True)
+        picture(number, 30 + number % 5, 20 + number % 3).save(place / f"p {number:02d}.jpg")
+    job = begin(folder)
+    summary = run(job)
+    assert summary.exit_code == 0
+    check_exactly_once(job, 24)
+    return folder, images(job)
+
+
+def test_the_store_holds_all_there_is_to_know(reference: tuple[Path, dict[str, str]]) -> None:
+    folder, _ = reference
+    job = begin(folder)
+    record = json.loads((folder / "out/job.json").read_bytes())
+    assert record["fingerprint"] == job.fingerprint
+    assert record["job"]["method"] == {"kind": "stub", "delay_s": 0.0, "picture": None, "broken": None}
+    assert record["manifest"]["rows"] == 24
+    assert record["versions"]["torch"]
+    result = rows(job)[0]
+    source = Path(result.url).read_bytes()
+    assert result.source_sha256 == hashlib.sha256(source).hexdigest()
+    assert result.seed > 0
+    assert result.stats["mean"] > 0
+    assert result.worker_pid != os.getpid()
+    assert result.load_s is not None
+    assert result.compute_s is not None
+    assert result.save_s is not None
+    assert time.time() - 600 < result.finished_at <= time.time()
+    table = pq.read_table(folder / "out/results")
+    assert table.num_rows == 24
+    with (folder / "out/images" / "p 00.png").open("rb") as handle:
+        assert handle.read(4) == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [
+        {"max_workers": 1},
+        {"max_workers": 2, "shard_size": 5},
+        {"max_workers": 1, "shard_size": 24, "batch_size": 5, "load_threads": 1},
+    ],
+    ids=str,
+)
+def test_bytes_do_not_depend_on_how_the_work_is_spread(
+    reference: tuple[Path, dict[str, str]], resources: dict[str, Any], tmp_path: Path
+) -> None:
+    folder, expected = reference
+    job = begin(folder, output=str(tmp_path / "out"), resources=resources)
+    assert run(job).exit_code == 0
+    assert images(job) == expected
+
+
+def test_and_not_on_the_pool(reference: tuple[Path, dict[str, str]], tmp_path: Path, ray_session: str) -> None:
+    folder, expected = reference
+    resources = {"pool": "ray", "address": ray_session, "shard_size": 5}
+    job = begin(folder, output=str(tmp_path / "out"), resources=resources)
+    assert run(job).exit_code == 0
+    assert images(job) == expected
+    check_exactly_once(job, 24)
+
+
+def test_a_finished_job_run_again_does_nothing(reference: tuple[Path, dict[str, str]]) -> None:
+    folder, _ = reference
+    before = {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*") if path.is_file()}
+    summary = run(begin(folder))
+    assert summary.exit_code == 0
+    assert "worker" not in summary.seconds
+    assert {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*") if path.is_file()} == before
+
+
+def write(folder: Path, name: str, seed: int, width: int = 40) -> None:
+    path = folder / "photos" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encoded(picture(seed, width, 20)))
+
+
+def test_every_way_to_fail_is_a_row(tmp_path: Path) -> None:
+    for number in range(5):
+        write(tmp_path, f"fine{number}.jpg", number)
+    (tmp_path / "photos/text.jpg").write_text("not a picture")
+    (tmp_path / "photos/zero.jpg").write_bytes(b"")
+    (tmp_path / "photos/gone.jpg").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "photos/folder.jpg").mkdir()
+    write(tmp_path, "folder.jpg/inside.jpg", 9)
+    write(tmp_path, "huge.jpg", 9, width=120)
+    for name, width in (("raise", RAISE), ("nan", NAN), ("typed", TYPED)):
+        write(tmp_path, f"{name}.jpg", 1, width)
+    job = begin(tmp_path, image={"max_pixels": 2000}, resources={"batch_size": 4, "shard_size": 6})
+    summary = run(job)
+    assert summary.exit_code == 3
+    check_exactly_once(job, 13)
+    errors = {
+        result.key: (result.error_type, result.error) for result in rows(job) if result.status == "failed"
+    }
+    assert errors == {
+        "text": ("DecodeError", "not a picture in a known format (it looks like text)"),
+        "zero": ("DecodeError", "the file is empty (0 bytes)"),
+        "gone": ("FileNotFoundError", errors["gone"][1]),
+        "huge": ("ImageTooLarge", "120 x 20 pixels: more than the limit of 2000"),
+        "raise": ("RuntimeError", "this one raises"),
+        "nan": ("ImageError", "the method's picture is not finite or no (3, H, W): (3, 20, 64)"),
+        "typed": ("ImageError", "not this one"),
+    }
+    assert "No such file" in (errors["gone"][1] or "")
+    assert summary.counts == {"ok": 6, "failed": 7, "quarantined": 0}
+
+
+def test_retry_does_what_failed_again_and_nothing_else(tmp_path: Path) -> None:
+    for number in range(5):
+        write(tmp_path, f"fine{number}.jpg", number)
+    for name in ("bad1.jpg", "bad2.jpg"):
+        (tmp_path / "photos" / name).write_text("not a picture")
+    job = begin(tmp_path, resources={"shard_size": 3})
+    assert run(job).exit_code == 3
+    before = {result.key: result for result in rows(job)}
+    with pytest.raises(UsageError, match="'fine0'"):
+        retry_work(job, ["bad1", "fine0"])
+
+    write(tmp_path, "bad1.jpg", 7)
+    job = reopen(job.store, registry=REGISTRY)
+    seen: list[Snapshot] = []
+    summary = run(job, retry_work(job), observe=seen.append)
+    assert summary.exit_code == 3
+    assert seen[-1].total == 2
+    after = {result.key: result for result in rows(job)}
+    assert after["bad1"].status == "ok"
+    assert after["bad1"].attempts == 2
+    assert after["bad2"].status == "failed"
+    assert after["bad2"].attempts == 2
+    assert {key: result for key, result in after.items() if key.startswith("fine")} == {
+        key: result for key, result in before.items() if key.startswith("fine")
+    }
+
+    write(tmp_path, "bad2.jpg", 8)
+    summary = run(job, retry_work(job, ["bad2"]))
+    assert summary.exit_code == 0
+    check_exactly_once(job, 7)
+    assert retry_work(job) == []
+
+
+@pytest.mark.parametrize("pool", ["local", "ray"])
+def test_a_photo_that_kills_its_worker_is_quarantined_and_no_other(
+    tmp_path: Path, pool: str, request: pytest.FixtureRequest
+) -> None:
+    address = request.getfixturevalue("ray_session") if pool == "ray" else None
+    for number in range(10):
+        write(tmp_path, f"p{number}.jpg", number, KILL if number == 4 else 40)
+    job = begin(tmp_path, resources={"pool": pool, "address": address, "shard_size": 5})
+    messages: list[str] = []
+    summary = run(job, observe=lambda snapshot: messages.extend(snapshot.messages))
+    assert summary.exit_code == 3
+    assert by_status(job)["quarantined"] == ["p4"]
+    check_exactly_once(job, 10)
+    (quarantined,) = [result for result in rows(job) if result.status == "quarantined"]
+    assert quarantined.error_type == "WorkerDied"
+    assert quarantined.attempts == 3
+    deaths = sum("is gone: crash" in message for message in messages)
+    assert deaths == 3, "one in the crowd, two alone"
+
+
+@pytest.mark.parametrize("pool", ["local", "ray"])
+def test_workers_killed_from_outside_blame_nobody(
+    tmp_path: Path, pool: str, request: pytest.FixtureRequest
+) -> None:
+    address = request.getfixturevalue("ray_session") if pool == "ray" else None
+    for number in range(12):
+        write(tmp_path, f"p{number:02d}.jpg", number)
+    job = begin(
+        tmp_path,
+        method={"delay_s": 0.3},
+        resources={"pool": pool, "address": address, "shard_size": 4},
+    )
+    killed: list[int] = []
+
+    def kill_one(snapshot: Snapshot) -> None:
+        if len(killed) < 2 and snapshot.done > 2 * len(killed):
+            (pid,) = {result.worker_pid for result in _latest(job)} - set(killed) or {0}
+            if pid:
+                killed.append(pid)
+                os.kill(pid, signal.SIGKILL)
+
+    summary = run(job, observe=kill_one)
+    assert killed
+    assert summary.exit_code == 0
+    check_exactly_once(job, 12)
+
+
+def _latest(job: Job) -> list[Result]:
+    """The newest journaled result, if any."""
+    parts = sorted(Path(job.store.url).glob("journal/*/*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+    return [
+        Result.from_json(json.loads(line)["result"])
+        for line in (parts[-1].read_text().splitlines()[-1:] if parts else [])
+    ]
+
+
+def test_a_photo_that_hangs_fails_at_its_time_limit(tmp_path: Path) -> None:
+    for number in range(6):
+        write(tmp_path, f"p{number}.jpg", number, HANG if number == 2 else 40)
+    job = begin(tmp_path, resources={"shard_size": 6, "timeout_s": 2.0, "max_workers": 1})
+    summary = run(job)
+    assert summary.exit_code == 3
+    (failed,) = [result for result in rows(job) if result.status == "failed"]
+    assert (failed.key, failed.error_type) == ("p2", "TimeLimit")
+    assert failed.error == "not done after 2 s, alone on its worker"
+    check_exactly_once(job, 6)
+
+
+def test_stopped_gently_and_resumed(reference: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    folder, _ = reference
+    job = begin(
+        folder,
+        output=str(tmp_path / "out"),
+        method={"delay_s": 0.1},
+        resources={"shard_size": 12},
+    )
+    stop = StopSignal()
+
+    def after_some(snapshot: Snapshot) -> None:
+        if snapshot.done >= 3 and not stop.gently:
+            stop.ask()
+
+    summary = run(job, observe=after_some, stop=stop)
+    assert summary.exit_code == 75
+    assert summary.stopped
+    status = job_status(job.store)
+    assert 3 <= status.done < 24
+    assert status.state == "unfinished"
+    finished = {path: path.stat().st_mtime_ns for path in Path(job.store.url).glob("images/**/*.png")}
+
+    again = run(reopen(job.store, registry=REGISTRY))
+    assert again.exit_code == 0
+    check_exactly_once(job, 24)
+    redone = [path for path, when in finished.items() if path.stat().st_mtime_ns != when]
+    assert redone == [], "what was in the journal is not done again"
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    write(tmp_path, "hang.jpg", 1, HANG)
+    job = begin(tmp_path)
+    stop = StopSignal()
+    threading.Timer(6.0, lambda: (stop.ask(), stop.ask())).start()
+    began = time.monotonic()
+    summary = run(job, stop=stop)
+    assert summary.exit_code == 75
+    assert time.monotonic() - began < 30
+
+
+def test_a_worker_that_cannot_be_built_ends_the_job_with_its_reason(tmp_path: Path) -> None:
+    write(tmp_path, "p.jpg", 1)
+    summary = run(begin(tmp_path, method={"broken": "build"}))
+    assert isinstance(summary.error, OptionError)
+    assert summary.exit_code == 2
+    summary = run(begin(tmp_path, output="out2", method={"broken": "exit"}))
+    assert isinstance(summary.error, WorkersBroken)
+    assert summary.exit_code == 4
+    assert "exit code 9" in str(summary.error)
+
+
+def test_a_store_that_fails_ends_the_job_resumable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "kill.jpg", 1, KILL)
+    job = begin(tmp_path)
+    with monkeypatch.context() as patch:
+
+        def full(*_args: object, **_options: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(LocalStore, "publish", full)  # in the driver; workers have their own
+        summary = run(job)
+    assert isinstance(summary.error, StoreError)
+    assert "No space left" in str(summary.error)
+    assert summary.exit_code == 4
+    assert run(job).exit_code == 3
+
+
+# What a folder belongs to
+
+
+def test_another_job_is_refused_with_the_differences(tmp_path: Path) -> None:
+    write(tmp_path, "p.jpg", 1)
+    (tmp_path / "pic.png").write_bytes(encoded(picture(3), "PNG"))
+    begin(tmp_path, method={"picture": "pic.png"})
+    with pytest.raises(JobMismatch) as caught:
+        begin(tmp_path, method={"delay_s": 1.0, "picture": "pic.png"}, seed=4, image={"quality": 90})
+    message = str(caught.value)
+    assert "output = " in message
+    assert "method.delay_s: 0.0 in the folder, 1.0 asked for" in message
+    assert "seed: 0 in the folder, 4 asked for" in message
+    assert "image.quality: 95 in the folder, 90 asked for" in message
+    (tmp_path / "pic.png").write_bytes(encoded(picture(4), "PNG"))
+    with pytest.raises(JobMismatch, match="SHA-256 of picture"):
+        begin(tmp_path, method={"picture": "pic.png"})
+
+
+def test_resources_and_new_photographs_do_not_matter(tmp_path: Path) -> None:
+    write(tmp_path, "p.jpg", 1)
+    begin(tmp_path)
+    write(tmp_path, "later.jpg", 2)
+    job = begin(tmp_path, resources={"max_workers": 1, "shard_size": 9})
+    assert job.manifest.rows == 1
+    assert run(job).exit_code == 0
+
+
+def test_an_edited_manifest_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "p.jpg", 1)
+    write(tmp_path, "q.jpg", 1)
+    begin(tmp_path)
+    other = begin(tmp_path, output="out2", photos="photos/p*.jpg")
+    (tmp_path / "out/manifest.parquet").write_bytes(Path(other.store.url, "manifest.parquet").read_bytes())
+    with pytest.raises(JobMismatch, match=r"manifest\.parquet"):
+        begin(tmp_path)
+
+
+def test_a_moved_job_goes_on(tmp_path: Path) -> None:
+    for number in range(3):
+        write(tmp_path, f"p{number}.jpg", number)
+    begin(tmp_path)
+    (tmp_path / "out").rename(tmp_path / "moved")
+    job = reopen(LocalStore(str(tmp_path / "moved")), registry=REGISTRY)
+    assert run(job).exit_code == 0
+    check_exactly_once(job, 3)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_job_whose_listing_was_never_published_lists_again(tmp_path: Path) -> None:
+    write(tmp_path, "p.jpg", 1)
+    job = begin(tmp_path)
+    manifest = tmp_path / "out/manifest.parquet"
+    before = manifest.read_bytes()
+    manifest.unlink()
+    assert reopen(job.store, registry=REGISTRY).fingerprint == job.fingerprint
+    assert manifest.read_bytes() == before
+    manifest.unlink()
+    write(tmp_path, "later.jpg", 1)
+    with pytest.raises(JobMismatch, match="photographs have changed"):
+        begin(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"photos": "nowhere"}, "photos = .*nowhere.*no such folder"),
+        ({"photos": "empty"}, "photos = .*empty.*no photographs found"),
+        ({"output": "photos"}, "output = .*photos.*is the folder of the photographs"),
+        ({"output": "taken"}, "output = .*taken.*is not empty and no job: it holds 'thesis.doc'"),
+        ({"output": "file"}, "output = .*file.*is a file"),
+        ({"method": {"picture": "none.png"}}, "method.picture = .*none.png.*there is no such file"),
+        ({"method": {"picture": "file"}}, "method.picture = .*file.*is no picture"),
+        ({"method": {"picture": "empty"}}, "method.picture = .*cannot be read"),
+    ],
+    ids=str,
+)
+def test_wrong_places_write_nothing(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    write(tmp_path, "p.jpg", 1)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/thesis.doc").write_text("years of work")
+    (tmp_path / "file").write_text("text")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OptionError, match=said):
+        begin(tmp_path, **changes)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_two_that_begin_at_once_agree(tmp_path: Path) -> None:
+    for number in range(20):
+        write(tmp_path, f"p{number:02d}.jpg", number)
+    start, jobs = threading.Barrier(4), []
+
+    def race(shard_size: int) -> None:
+        start.wait()
+        jobs.append(begin(tmp_path, resources={"shard_size": shard_size}))
+
+    threads = [threading.Thread(target=race, args=(size,)) for size in (1, 2, 3, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(jobs) == 4
+    assert len({job.fingerprint for job in jobs}) == 1
+    recorded = json.loads((tmp_path / "out/job.json").read_bytes())["manifest"]["shard_size"]
+    assert reopen(jobs[0].store, registry=REGISTRY).manifest.shard_size == recorded
+    assert run(reopen(jobs[0].store, registry=REGISTRY)).exit_code == 0
+    check_exactly_once(jobs[0], 20)
+
+
+def test_summary_exit_codes() -> None:
+    def code(ok: int, failed: int, unfinished: int, stopped: bool = False) -> int:
+        counts = {"ok": ok, "failed": failed, "quarantined": 0}
+        return Summary(
+            total=10, counts=counts, unfinished_shards=unfinished, stopped=stopped, error=None
+        ).exit_code  # type: ignore[arg-type]
+
+    assert code(10, 0, 0) == 0
+    assert code(9, 1, 0) == 3
+    assert code(9, 0, 1) == 4
+    assert code(5, 0, 1, stopped=True) == 75
