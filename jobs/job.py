@@ -217,12 +217,13 @@ def _refuse_nesting(spec: StylizeSpec) -> None:
 
 
 def _refuse_foreign_folder(store: Store) -> None:
-    """A folder that holds anything but the remains of a job that never began is not ours to write to."""
+    """A folder that holds anything is not ours to write to, unless it became a job a moment ago."""
     try:
-        foreign = [name for name in store.names("") if name not in (MANIFEST, ".tmp")]
+        names = store.names("")
     except NotADirectoryError as error:
         raise OptionError("output", store.url, reason="is a file") from error
-    if foreign:
+    foreign = [name for name in names if name != ".tmp"]
+    if foreign and JOB not in names:
         raise OptionError(
             "output",
             store.url,
