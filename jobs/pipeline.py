@@ -55,7 +55,8 @@ class Pipeline:
     Args:
         journal: makes results durable; a photograph counts as in work until then.
         window: photographs in work at most.
-        compute_lock: shared by all tasks of the worker, which overlap in everything else.
+        compute_thread: one thread, shared by all tasks of the worker, which overlap in everything else. Memory
+            that a thread has faulted in stays its own, so computing moves to no other.
         draining: once set, no more photographs are taken.
     """
 
@@ -70,13 +71,13 @@ class Pipeline:
         prefetch: int,
         load_pool: Executor,
         save_pool: Executor,
-        compute_lock: threading.Lock,
+        compute_thread: Executor,
         draining: threading.Event,
     ) -> None:
         self._rows, self._stages, self._journal = deque(rows), stages, journal
         self._window, self._batch_size, self._prefetch = window, batch_size, prefetch
         self._load_pool, self._save_pool = load_pool, save_pool
-        self._compute_lock, self._draining = compute_lock, draining
+        self._compute_thread, self._draining = compute_thread, draining
         self._slots = threading.Semaphore(window)
         self._finished: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
         self._active: dict[int, tuple[float, int]] = {}  # row: since when, shared by how many
@@ -146,10 +147,7 @@ class Pipeline:
             return self._stages.load(row)
 
     def _compute(self, batch: list[Loaded]) -> list[Future[Result]]:
-        with self._compute_lock, self._at_work([loaded.row for loaded in batch]):
-            began = time.perf_counter()
-            outcomes = self._stages.compute(batch)
-            compute_s = (time.perf_counter() - began) / len(batch)
+        outcomes, compute_s = self._compute_thread.submit(self._timed_compute, batch).result()
         saves = []
         for loaded, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Stylized):
@@ -160,6 +158,12 @@ class Pipeline:
                     replace(failure, source_sha256=loaded.sha256, load_s=loaded.load_s, compute_s=compute_s)
                 )
         return saves
+
+    def _timed_compute(self, batch: list[Loaded]) -> tuple[list[Outcome | Exception], float]:
+        with self._at_work([loaded.row for loaded in batch]):
+            began = time.perf_counter()
+            outcomes = self._stages.compute(batch)
+            return outcomes, (time.perf_counter() - began) / len(batch)
 
     def _save(self, loaded: Loaded, stylized: Stylized, compute_s: float) -> Result:
         try:

@@ -22,7 +22,7 @@ import torch
 from jobs.ledger import JournalWriter, read_journal, seal
 from jobs.manifest import Manifest, Row
 from jobs.pipeline import Loaded, Pipeline
-from jobs.results import Result, Status, image_seed, total
+from jobs.results import Result, Status, image_seed, total, write_receipt
 from jobs.storage import open_store, read_url
 from jobs.tasks import Task, TaskProgress, TaskReport, WorkerInfo, WorkerSetup
 from nst.errors import ImageError
@@ -45,14 +45,17 @@ class Worker:
         self.store = open_store(setup.output)
         self._manifest = Manifest(self.store)
         PIL.Image.MAX_IMAGE_PIXELS = None  # decode_image has a limit of its own, from the header
-        torch.set_num_threads(max(1, math.ceil(setup.num_cpus)))
         self.device = torch.device("cuda" if setup.use_gpu else "cpu")
-        self._stylizer = setup.method.build(assets, self.device)
-        self._compute_lock = threading.Lock()  # tasks overlap in all but this
+        self._compute_thread = ThreadPoolExecutor(  # tasks overlap in all but this
+            1, "compute", torch.set_num_threads, (max(1, math.ceil(setup.num_cpus)),)
+        )
+        self._stylizer = self._compute_thread.submit(setup.method.build, assets, self.device).result()
         self._draining = threading.Event()
         self._running: dict[int, Pipeline] = {}
         self._load_pool = ThreadPoolExecutor(setup.load_threads, "load")
         self._save_pool = ThreadPoolExecutor(setup.save_threads, "save")
+        # pyarrow's first conversion imports pandas where there is one: 0.8 s that would hold up photographs
+        write_receipt([], shard=0, generation=0, fingerprint="")
         self.build_s = time.perf_counter() - began
 
     def info(self, **seconds: float) -> WorkerInfo:
@@ -87,7 +90,7 @@ class Worker:
             prefetch=self.setup.batch_size + self.setup.load_threads,
             load_pool=self._load_pool,
             save_pool=self._save_pool,
-            compute_lock=self._compute_lock,
+            compute_thread=self._compute_thread,
             draining=self._draining,
         )
         pipeline.counts.update(result.status for result in earlier)

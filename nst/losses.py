@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,9 +27,30 @@ def gram_matrix(features: Tensor, *, normalization: GramNormalization = "hw") ->
     style loss; `chw` divides by the number of elements, as the well-known tutorial does.
     """
     n, c, h, w = features.shape
-    flat = features.reshape(n, c, h * w)
     elements = h * w if normalization == "hw" else c * h * w
-    return torch.bmm(flat, flat.mT) / elements
+    gram: Tensor = _Gram.apply(features.reshape(n, c, h * w))
+    return gram / elements
+
+
+class _Gram(torch.autograd.Function):
+    """(N, C, M) to (N, C, C). Autograd's own way back multiplies twice, once for each factor; since they are
+    one and the same, the gradient is (G' + G'^T) F, one product."""
+
+    @staticmethod
+    def forward(ctx: Any, flat: Tensor) -> Tensor:
+        ctx.save_for_backward(flat)
+        return _product(flat, flat.mT)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (flat,) = ctx.saved_tensors
+        (grad,) = grads
+        return _product(grad + grad.mT, flat)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Batched matrix product. On a CPU, for a single pair, mm is twice as fast as bmm."""
+    return torch.mm(a[0], b[0])[None] if len(a) == 1 else torch.bmm(a, b)
 
 
 def content_loss(features: Tensor, target: Tensor, *, scale: LossScale = "mean") -> Tensor:

@@ -269,7 +269,7 @@ class StyleTransferStylizer:
                 if canvas.error is not None:
                     continue
                 height, width = canvas.photo.shape[-2:]
-                size = round(height * scale), round(width * scale)
+                size = max(1, round(height * scale)), max(1, round(width * scale))
                 try:
                     targets.append(self.objective.targets(resize_image(canvas.photo, size)))
                 except ImageTooSmall as error:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import pickle
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +61,7 @@ def published_bytes(url: str) -> bytes:
     path = folder / name
     if not path.exists():
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            head = name.removesuffix(".pth").rsplit("-", 1)[1]
-            torch.hub.download_url_to_file(source, str(path), hash_prefix=head, progress=False)
+            _download(source, path)
         except (OSError, RuntimeError) as error:
             raise WeightsError(
                 f'weights = "imagenet": {name} is not in {folder} and could not be downloaded from {source} '
@@ -70,7 +71,7 @@ def published_bytes(url: str) -> bytes:
             ) from error
     data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
-    if not digest.startswith(name.removesuffix(".pth").rsplit("-", 1)[1]):
+    if not digest.startswith(_digest_head(name)):
         raise WeightsError(f"{path} is damaged: its SHA-256 is {digest}; delete the file to fetch it again")
     return data
 
@@ -91,3 +92,20 @@ def read_state_dict(data: bytes) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError("expected a state dict: a mapping from names to tensors")
     return {str(name): tensor for name, tensor in state.items()}
+
+
+def _download(source: str, path: Path) -> None:
+    """Fetch into the cache, which is left as it was if that fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        fetched = Path(folder) / path.name
+        torch.hub.download_url_to_file(
+            source, str(fetched), hash_prefix=_digest_head(path.name), progress=False
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        shutil.move(fetched, beside)
+        os.replace(beside, path)
+
+
+def _digest_head(name: str) -> str:
+    return name.removesuffix(".pth").rsplit("-", 1)[1]

@@ -68,7 +68,7 @@ class Recorder:
 
 @pytest.fixture
 def make() -> Iterator[Callable[..., Pipeline]]:
-    load_pool, save_pool = ThreadPoolExecutor(2), ThreadPoolExecutor(2)
+    load_pool, save_pool, compute_thread = ThreadPoolExecutor(2), ThreadPoolExecutor(2), ThreadPoolExecutor(1)
 
     def build(recorder: Recorder, count: int, **options: object) -> Pipeline:
         plain: dict[str, object] = {
@@ -77,7 +77,7 @@ def make() -> Iterator[Callable[..., Pipeline]]:
             "prefetch": 3,
             "load_pool": load_pool,
             "save_pool": save_pool,
-            "compute_lock": threading.Lock(),
+            "compute_thread": compute_thread,
             "draining": threading.Event(),
         }
         rows = [Row(index, f"k{index}", f"/{index}", None) for index in range(count)]
@@ -85,6 +85,7 @@ def make() -> Iterator[Callable[..., Pipeline]]:
 
     yield build
     load_pool.shutdown()
+    compute_thread.shutdown()
     save_pool.shutdown()
 
 
@@ -202,7 +203,7 @@ def test_says_how_long_the_slowest_is_at_work(make: Callable[..., Pipeline]) -> 
 
 
 def test_two_tasks_compute_one_at_a_time(make: Callable[..., Pipeline]) -> None:
-    lock, running, most = threading.Lock(), 0, 0
+    running, most = 0, 0
 
     class Counting(Recorder):
         def compute(self, batch: Sequence[Loaded]) -> list[Outcome | Exception]:
@@ -213,7 +214,7 @@ def test_two_tasks_compute_one_at_a_time(make: Callable[..., Pipeline]) -> None:
             running -= 1
             return outcomes
 
-    pipelines = [make(Counting(compute_s=0.01), 10, compute_lock=lock) for _ in range(2)]
+    pipelines = [make(Counting(compute_s=0.01), 10) for _ in range(2)]
     threads = [threading.Thread(target=pipeline.run) for pipeline in pipelines]
     for thread in threads:
         thread.start()

@@ -9,11 +9,11 @@ import torch
 import torchvision
 from torch import Tensor
 
+from benchmarks.transcriptions import deepdream
 from nst.deepdream import DeepDream, DeepDreamStylizer
 from nst.errors import Diverged, ImageTooSmall, OptionError
 from nst.stylizer import Stylized
 from tests.nst.test_style_transfer import image_of, pictures
-from tests.nst.transcriptions import deepdream
 
 
 def build(**options: object) -> DeepDreamStylizer:

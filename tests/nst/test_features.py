@@ -250,6 +250,25 @@ def test_imagenet_without_the_file_names_file_place_and_alternatives(
         assert part in message
 
 
+def test_imagenet_is_downloaded_into_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a file URL here; a file that does not have the digest in its name leaves the cache alone."""
+    state = safetensors.torch.save({"features.0.weight": torch.zeros(1)})
+    head = hashlib.sha256(state).hexdigest()[:8]
+    for name, fits in ((f"vgg19-{head}.pth", True), ("vgg19-00000000.pth", False)):
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path / name))
+        (tmp_path / f"at {name}").mkdir()
+        (tmp_path / f"at {name}" / name).write_bytes(state)
+        url = (tmp_path / f"at {name}" / name).as_uri()
+        monkeypatch.setitem(PUBLISHED, "vgg19", url)
+        if fits:
+            assert published_bytes("torchvision:vgg19") == state
+            assert [path.name for path in (tmp_path / name / "hub/checkpoints").iterdir()] == [name]
+        else:
+            with pytest.raises(WeightsError, match="invalid hash value"):
+                published_bytes("torchvision:vgg19")
+            assert not (tmp_path / name).exists()
+
+
 def test_imagenet_from_the_cache_is_digest_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     out = io.BytesIO()

@@ -17,6 +17,13 @@ def test_gram_matrix_is_per_image_and_equals_the_definition() -> None:
                 assert gram[i, j] == pytest.approx(float((image[i] * image[j]).sum()) / 30, rel=1e-12)
 
 
+@pytest.mark.parametrize("images", [1, 3])
+def test_gram_gradients(images: int) -> None:
+    features = torch.randn(images, 3, 2, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(gram_matrix, (features,))
+    assert torch.autograd.gradgradcheck(gram_matrix, (features,))
+
+
 def test_chw_divides_by_the_channels_too() -> None:
     features = torch.randn(2, 4, 5, 6, dtype=torch.float64)
     hw, chw = gram_matrix(features, normalization="hw"), gram_matrix(features, normalization="chw")

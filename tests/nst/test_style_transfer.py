@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
-import torchvision
 from torch import Tensor, nn
 
+from benchmarks.transcriptions import gatys_losses, state_of, tutorial_losses, vgg19
 from nst.errors import ImageTooSmall, OptionError, WeightsError
 from nst.features import build_features
 from nst.images import encode_image
 from nst.style_objective import StyleObjective
 from nst.style_transfer import PRESETS, StyleTransfer, StyleTransferStylizer
 from nst.stylizer import Outcome, Stylized
-from tests.nst.transcriptions import gatys_losses, tutorial_losses
 
 
 @pytest.fixture(scope="module")
 def cnn() -> nn.Sequential:
-    """VGG19's convolutional part; ReLUs out of place, as the tutorial replaces them."""
-    torch.manual_seed(0)
-    layers: nn.Sequential = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["E"])
-    for module in layers:
-        if isinstance(module, nn.ReLU):
-            module.inplace = False
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight)
-            nn.init.normal_(module.bias, std=0.1)
-            module.requires_grad_(False)
-    return layers.double().eval()
+    return vgg19().double()
 
 
 def losses_of(preset: str) -> dict[str, Any]:
@@ -42,16 +31,18 @@ def losses_of(preset: str) -> dict[str, Any]:
 def objective(cnn: nn.Sequential, preset: str, style: Tensor) -> StyleObjective:
     """The preset's objective in float64, over the same parameters as `cnn`."""
     options = losses_of(preset)
-    state = {f"features.{name}": tensor for name, tensor in cnn.state_dict().items()}
+    state = state_of(cnn)
     layers = [*options["content_layers"], *options["style_layers"]]
     network = build_features("vgg19", layers, state=state, pooling=PRESETS[preset]["pooling"]).double()
     return StyleObjective(network, style, **options)
 
 
-def check_loss_and_gradient(ours: StyleObjective, theirs: object, photo: Tensor, point: Tensor) -> None:
+def check_loss_and_gradient(
+    ours: StyleObjective, theirs: Callable[[Tensor], list[Tensor]], photo: Tensor, point: Tensor
+) -> None:
     (evaluation,) = ours.evaluate([point], [ours.targets(photo)])
     x = point[None].clone().requires_grad_()
-    loss = theirs(x)  # type: ignore[operator]
+    loss = sum(theirs(x), torch.zeros((), dtype=x.dtype))
     (grad,) = torch.autograd.grad(loss, x)
     assert evaluation.losses["loss"] == pytest.approx(loss.item(), rel=1e-9)
     difference = (evaluation.grad - grad[0]).norm() / grad.norm()
@@ -87,7 +78,7 @@ def test_total_variation_and_layer_weights_enter_the_loss(cnn: nn.Sequential) ->
     photo, style, point = pictures((40, 48), (40, 48), (40, 48), dtype=torch.float64)
     options = losses_of("tutorial")
     options |= {"tv_weight": 3.0, "style_layers": {"conv1_1": 2.0, "conv2_1": 0.5}}
-    state = {f"features.{name}": tensor for name, tensor in cnn.state_dict().items()}
+    state = state_of(cnn)
     network = build_features("vgg19", ["conv1_1", "conv2_1", "conv2_2"], state=state).double()
 
     def losses(**changes: object) -> dict[str, float]:

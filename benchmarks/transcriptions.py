@@ -14,10 +14,10 @@ STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 
 def tutorial_losses(
     cnn: nn.Sequential, photo: Tensor, style: Tensor, weight: float
-) -> Callable[[Tensor], Tensor]:
+) -> Callable[[Tensor], list[Tensor]]:
     """The PyTorch tutorial: convolutions are counted; losses sit behind conv_1 ... conv_5 (style) and conv_4
     (content); Gram matrices are divided by a*b*c*d; targets and inputs are multiplied by a weight, so that the
-    loss is multiplied by its square. The whole network runs."""
+    loss is multiplied by its square. The whole network runs. Gives the losses one by one."""
 
     def gram(x: Tensor) -> Tensor:
         a, b, c, d = x.size()
@@ -36,27 +36,27 @@ def tutorial_losses(
         content_target = activations(photo)[3]
         style_targets = [gram(x) * weight for x in activations(style)[:5]]
 
-    def total(image: Tensor) -> Tensor:
+    def losses(image: Tensor) -> list[Tensor]:
         found = activations(image)
         content = F.mse_loss(found[3], content_target)
-        style_terms = [
+        styles = [
             F.mse_loss(gram(x) * weight, target) for x, target in zip(found[:5], style_targets, strict=True)
         ]
-        return content + sum(style_terms)
+        return [content, *styles]
 
-    return total
+    return losses
 
 
 def gatys_losses(
     cnn: nn.Sequential, photo: Tensor, style: Tensor, alpha: float, beta: float
-) -> Callable[[Tensor], Tensor]:
-    """Gatys, Ecker, Bethge 2016, equations 1 to 7, sums written out; VGG19 with average pooling."""
+) -> Callable[[Tensor], list[Tensor]]:
+    """Gatys, Ecker, Bethge 2016, equations 1 to 7, sums written out; VGG19 with average pooling. The whole
+    network runs. Gives the weighted losses one by one."""
     names = {1: "relu1_1", 6: "relu2_1", 11: "relu3_1", 20: "relu4_1", 22: "relu4_2", 29: "relu5_1"}
-    deepest = max(names)
 
     def activations(image: Tensor) -> dict[str, Tensor]:
         x, found = (image - MEAN.to(image)) / STD.to(image), {}
-        for index, module in enumerate(cnn[: deepest + 1]):
+        for index, module in enumerate(cnn):
             x = F.avg_pool2d(x, 2) if isinstance(module, nn.MaxPool2d) else module(x)
             if index in names:
                 found[names[index]] = x[0].flatten(1)  # F^l: N_l filters, M_l positions
@@ -66,19 +66,40 @@ def gatys_losses(
         content_target = activations(photo)["relu4_2"]
         style_targets = {layer: x @ x.T / x.shape[1] for layer, x in activations(style).items()}
 
-    def total(image: Tensor) -> Tensor:
+    def losses(image: Tensor) -> list[Tensor]:
         found = activations(image)
-        content = ((found["relu4_2"] - content_target) ** 2).sum() / 2
-        style_loss = torch.zeros((), dtype=image.dtype)
+        terms = [alpha * ((found["relu4_2"] - content_target) ** 2).sum() / 2]
         for layer in ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"):
             x = found[layer]
             n, m = x.shape
             # The style picture may have another number of positions: its Gram is scaled to the photograph's.
             error = ((x @ x.T - style_targets[layer] * m) ** 2).sum() / (4 * n**2 * m**2)
-            style_loss = style_loss + error / 5
-        return alpha * content + beta * style_loss
+            terms.append(beta * error / 5)
+        return terms
 
-    return total
+    return losses
+
+
+def vgg19(seed: int = 0) -> nn.Sequential:
+    """VGG19's convolutional part with plain random parameters; ReLUs out of place, as the tutorial has them."""
+    channels, layers = 3, list[nn.Module]()
+    generator = torch.Generator().manual_seed(seed)
+    for width in [64] * 2 + [0] + [128] * 2 + [0] + [256] * 4 + [0] + [512] * 4 + [0] + [512] * 4 + [0]:
+        if width == 0:
+            layers.append(nn.MaxPool2d(2))
+            continue
+        convolution = nn.Conv2d(channels, width, 3, padding=1)
+        nn.init.kaiming_normal_(convolution.weight, generator=generator)
+        assert convolution.bias is not None
+        nn.init.normal_(convolution.bias, std=0.1, generator=generator)
+        layers += [convolution.requires_grad_(False), nn.ReLU(inplace=False)]
+        channels = width
+    return nn.Sequential(*layers).eval()
+
+
+def state_of(cnn: nn.Sequential) -> dict[str, Tensor]:
+    """Its parameters under the names of a published state dict."""
+    return {f"features.{name}": tensor for name, tensor in cnn.state_dict().items()}
 
 
 def deepdream(

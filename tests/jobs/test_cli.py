@@ -1,0 +1,346 @@
+"""The command line as people type it: commands, messages, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobs.ledger import Ledger
+from jobs.storage import LocalStore
+from tests.conftest import encoded, picture
+
+Photos = Callable[..., Path]
+NST = [sys.executable, "-c", "from jobs.cli import main; main()"]
+
+JOB = """
+photos = "photos"
+output = "out"
+[method]
+kind = "style_transfer"
+style = "style.png"
+network = "vgg16"
+weights = "seeded"
+preset = "tutorial"
+content_layers = {relu1_2 = 1.0}
+style_layers = {relu1_1 = 1.0}
+steps = 3
+[image]
+max_side_px = 40
+format = "png"
+"""
+
+
+def nst(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*NST, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, "COLUMNS": "200", **environment},
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photos: Photos) -> Path:
+    """A job file with its style picture and six photographs."""
+    photos(6)
+    (tmp_path / "style.png").write_bytes(encoded(picture(99, 60, 60), "PNG"))
+    (tmp_path / "job.toml").write_text(JOB)
+    return tmp_path
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def outputs(folder: Path) -> dict[str, str]:
+    """Output digests by key, from the receipts."""
+    ledger = Ledger(LocalStore(str(folder)))
+    results = [result for shard in sorted(ledger.done()) for result in ledger.receipt(shard)[0]]
+    assert len({result.key for result in results}) == len(results)
+    return {result.key: result.output_sha256 or result.error_type or "" for result in results}
+
+
+def test_run_status_report_and_run_again(folder: Path) -> None:
+    done = nst("run", "job.toml", "--pool", "local", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "note: vgg16 is seeded, not pretrained" in done.stdout
+    assert re.search(r"6 of 6 images ok, in 0:00:\d\d", done.stdout)
+    assert done.stderr == ""
+    assert len(outputs(folder / "out")) == 6
+    assert (folder / "out/images/deeper/still/photo 002.png").is_file()
+
+    status = nst("status", "out", cwd=folder)
+    assert status.returncode == 0
+    assert "6 of 6 done: 6 ok, 0 failed, 0 quarantined" in status.stdout
+    found = json.loads(nst("status", "out", "--json", cwd=folder).stdout)
+    assert found["state"] == "complete"
+    assert found["counts"] == {"ok": 6, "failed": 0, "quarantined": 0}
+
+    report = nst("report", "out", cwd=folder)
+    assert report.stdout.strip() == str(folder / "out/report.html")
+    assert "data:image/jpeg;base64," in (folder / "out/report.html").read_text()
+
+    before = outputs(folder / "out")
+    again = nst("run", "job.toml", "--pool", "local", cwd=folder)
+    assert again.returncode == 0
+    assert outputs(folder / "out") == before
+    assert nst("resume", "out", cwd=folder).returncode == 0
+
+
+def test_a_text_file_among_the_photos_and_retry(folder: Path) -> None:
+    (folder / "photos/notes.jpg").write_text("milk, bread")
+    done = nst("run", "job.toml", "--pool", "local", cwd=folder)
+    assert done.returncode == 3, done.stderr
+    assert "6 of 7 images ok, 1 failed" in done.stdout
+    assert outputs(folder / "out")["notes"] == "DecodeError"
+    assert nst("resume", "out", "--pool", "local", cwd=folder).returncode == 3
+    (folder / "photos/notes.jpg").write_bytes(encoded(picture(50)))
+    again = nst("retry", "out", "--pool", "local", cwd=folder)
+    assert again.returncode == 0, again.stderr
+    assert "7 of 7 images ok" in again.stdout
+    assert len(outputs(folder / "out")["notes"]) == 64
+    assert nst("retry", "out", "--key", "notes", cwd=folder).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "method.style=none.jpg"], r"method\.style = '.*none\.jpg': there is no such file"),
+        (
+            ["--set", "method.stepz=3"],
+            r"method\.stepz = 3: unknown option \(did you mean 'steps'\?\)\. Choices: style, ",
+        ),
+        (
+            ["--set", "method.content_layers={relu7_1 = 1.0}"],
+            r"method\.content_layers = 'relu7_1': vgg16 has no such layer .*Choices: conv1_1, relu1_1",
+        ),
+        (["--set", "photos=nowhere"], r"photos = '.*nowhere': there is no such folder"),
+        (["--set", "output=taken"], r"output = '.*taken': is not empty and no job"),
+        (["--set", "output=other"], r"output = '.*other' belongs to another job.*\n  method\.steps: 9 in the"),
+        (["--set", "steps"], r"--set = 'steps': expected NAME=VALUE"),
+        (["--pool", "dask"], r"resources\.pool = 'dask': not one of the choices\. Choices: ray, local"),
+        (["--set", "method.weights=imagenet"], r'weights = "imagenet": vgg16-397923af\.pth is not in .*seeded'),
+        (["--set", "method.weights=none.pth"], r"method\.weights = '.*none\.pth': there is no such file"),
+        (["--set", "method.weights_sha256=00"], r"method\.weights_sha256 = '00': seeded weights are not read"),
+    ],
+    ids=str,
+)
+def test_asked_for_wrongly_is_one_message_and_writes_nothing(
+    folder: Path, arguments: list[str], said: str
+) -> None:
+    (folder / "taken").mkdir()
+    (folder / "taken/thesis.doc").write_text("-")
+    if "output=other" in arguments:
+        other = ["--set", "output=other", "--set", "method.steps=9", "--pool", "local"]
+        assert nst("run", "job.toml", *other, cwd=folder).returncode == 0
+    before = files(folder)
+    asked = nst("run", "job.toml", *arguments, cwd=folder, TORCH_HOME=str(folder / "nothing here"))
+    assert asked.returncode == 2
+    assert re.match(f"error: {said}", asked.stderr), asked.stderr
+    assert "Traceback" not in asked.stderr + asked.stdout
+    assert len(asked.stderr.strip().splitlines()) <= 2
+    assert files(folder) == before
+
+
+def test_other_mistakes(folder: Path) -> None:
+    for arguments, code, said in (
+        (["run", "none.toml"], 2, "none.toml"),
+        (["status", "nowhere"], 2, "nowhere is no job: it has no job.json"),
+        (["resume", "photos"], 2, "is no job"),
+        (["retry", "photos"], 2, "is no job"),
+        (["report", "photos"], 2, "is no job"),
+        (["resume", "photos", "--set", "method.steps=3"], 2, "method = .*is fixed once a job is begun"),
+        (["frobnicate"], 2, "No such command"),
+        (["run"], 2, "JOB.TOML"),
+    ):
+        asked = nst(*arguments, cwd=folder)
+        assert asked.returncode == code, (arguments, asked.stderr)
+        assert re.search(said, asked.stderr), (arguments, asked.stderr)
+        assert "Traceback" not in asked.stderr
+
+
+def test_dry_run_shows_the_resolved_job_and_writes_nothing(folder: Path) -> None:
+    before = files(folder)
+    shown = nst("run", "job.toml", "--dry-run", "--set", "seed=5", cwd=folder)
+    assert shown.returncode == 0, shown.stderr
+    resolved = json.loads(shown.stdout[: shown.stdout.rindex("}") + 1])
+    assert resolved["seed"] == 5
+    assert resolved["method"]["style_weight"] == 1e6
+    assert "6 photographs in 6 shards; nothing was written" in shown.stdout
+    assert files(folder) == before
+
+
+def test_stylize_and_dream_need_no_job_file(folder: Path) -> None:
+    small = ["--pool", "local", "--workers", 1, "--size", 32, "--set", "method.weights=seeded"]
+    small += ["--set", "method.network=vgg16"]
+    done = nst(
+        *["stylize", "photos", "--style", "style.png", "--out", "painted", *small],
+        *["--set", "method.steps=2", "--set", "method.coarse_steps=2", "--set", "image.format=webp"],
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((folder / "painted/images").rglob("*.webp"))) == 6
+    done = nst(
+        *["dream", "photos/*.jpg", "--out", "dreamed", *small, "--set", "method.layers={relu1_1 = 1.0}"],
+        *["--set", "method.steps=1"],
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((folder / "dreamed/images").rglob("*.jpg"))) == 4
+
+
+def test_methods_lists_every_option_with_its_meaning(folder: Path) -> None:
+    shown = nst("methods", cwd=folder).stdout
+    for part in (
+        "style_transfer",
+        "deepdream",
+        "style_weight",
+        "octave_scale",
+        "Long side of the style picture",
+    ):
+        assert part in shown
+
+
+def test_help_names_every_command_and_exit_code(folder: Path) -> None:
+    shown = nst("--help", cwd=folder).stdout
+    for part in (
+        "run",
+        "stylize",
+        "dream",
+        "resume",
+        "retry",
+        "status",
+        "report",
+        "methods",
+        "demo",
+        "75 stopped",
+    ):
+        assert part in shown
+
+
+def test_status_is_quick_and_loads_neither_torch_nor_ray(folder: Path) -> None:
+    nst("run", "job.toml", "--pool", "local", cwd=folder)
+    script = (
+        "import sys; from jobs.cli import app\n"
+        "try: app(['status', 'out'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "assert not {'torch', 'ray', 'torchvision'} & set(sys.modules)"
+    )
+    took = []
+    for _ in range(3):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", script], cwd=folder, check=True, capture_output=True)
+        took.append(time.perf_counter() - began)
+    assert min(took) < 1.5, took
+
+
+def test_interrupt_stops_gently_with_exit_code_75(folder: Path) -> None:
+    process = subprocess.Popen(
+        [*NST, "run", "job.toml", "--pool", "local", "--set", "method.steps=150", "--workers", "1"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("out/journal/*/*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: everyone in the group gets it
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75, stdout + stderr
+    assert "go on with: nst resume" in stdout
+    assert stderr == ""
+    assert not _group(process.pid)
+    done = json.loads(nst("status", "out", "--json", cwd=folder).stdout)["done"]
+    assert 0 < done < 6
+    again = nst("resume", "out", "--pool", "local", "--workers", 1, cwd=folder)
+    assert again.returncode == 0, again.stderr
+    assert len(outputs(folder / "out")) == 6
+
+
+def _group(pgid: int) -> list[int]:
+    """Living processes of a process group."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _parent, group = path.read_text().rsplit(")", 1)[1].split()[:3]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(group) == pgid and state != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+def kill_and_resume(folder: Path, kills: int, pool: list[str], span_s: float, seed: int) -> int:
+    """Run 24 photographs, kill the driver's process group at random moments, resume. Returns the kills that
+    hit a job that was begun and not finished; checks that everything is as if nothing had happened."""
+    common = ["--workers", "2", *pool, "--set", "method.steps=12"]
+    assert nst("run", "job.toml", *common, "--set", "output=undisturbed", cwd=folder).returncode == 0
+    expected = outputs(folder / "undisturbed")
+    assert len(expected) == 24
+
+    moments, hits = random.Random(seed), 0
+    for kill in range(kills):
+        begun = (folder / "out/job.json").exists()
+        command = ["resume", "out", *common[:-2]] if begun else ["run", "job.toml", *common]
+        process = subprocess.Popen(
+            [*NST, *command],
+            cwd=folder,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(moments.uniform(0.5, span_s))
+        running = process.poll() is None
+        if running:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        hits += running and (folder / "out/job.json").exists()
+        done = len(Ledger(LocalStore(str(folder / "out"))).done())
+        print(f"kill {kill}: {'hit' if running else 'was finished'}, {done} of 24 shards sealed")
+        if not running:
+            break
+    last = nst("resume", "out", *common[:-2], cwd=folder)
+    assert last.returncode == 0, last.stderr
+    assert outputs(folder / "out") == expected
+    for key, digest in expected.items():
+        ours, theirs = folder / f"out/images/{key}.png", folder / f"undisturbed/images/{key}.png"
+        assert ours.read_bytes() == theirs.read_bytes(), (key, digest)
+    layout = (
+        r"(job\.json|manifest\.parquet|images|images/.+|results|results/shard-\d{5}\.parquet|journal(/.+)?)"
+    )
+    assert all(re.fullmatch(layout, name) for name in files(folder / "out")), files(folder / "out")
+    return hits
+
+
+@pytest.fixture
+def folder24(tmp_path: Path, photos: Photos) -> Path:
+    photos(24)
+    (tmp_path / "style.png").write_bytes(encoded(picture(99, 60, 60), "PNG"))
+    (tmp_path / "job.toml").write_text(JOB)
+    return tmp_path
+
+
+def test_kill_9_of_the_driver_loses_and_doubles_nothing(folder24: Path, ray_session: str) -> None:
+    """On a cluster that outlives the driver, so that orphaned actors may still be writing."""
+    assert kill_and_resume(folder24, 4, ["--address", ray_session], span_s=9, seed=1) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_kill_9_of_the_driver_ten_times(folder24: Path) -> None:
+    """With the Ray that the driver starts itself, and that dies with it."""
+    assert kill_and_resume(folder24, 10, ["--set", "method.steps=200"], span_s=20, seed=2) >= 5

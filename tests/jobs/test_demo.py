@@ -1,0 +1,45 @@
+"""The demonstration prepares real photographs and runs offline."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs.demo import demo_jobs
+from jobs.errors import UsageError
+from jobs.job import plan
+from nst.images import decode_image
+from nst.pictures import brush_strokes
+
+
+def test_prepares_photographs_style_and_two_jobs(tmp_path: Path) -> None:
+    stylize, dream = demo_jobs(tmp_path, "local")
+    assert (stylize.spec.kind, dream.spec.kind) == ("style_transfer", "deepdream")
+    for job in (stylize, dream):
+        planned = plan(job)
+        assert planned.manifest.rows == 6
+        assert "seeded, not pretrained" in planned.notes[0]
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    demo_jobs(tmp_path, "local")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert decode_image((tmp_path / "photos/astronaut.jpg").read_bytes()).shape == (3, 512, 512)
+
+
+def test_without_scikit_image_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(UsageError, match=r"nst\[demo\]"):
+        demo_jobs(tmp_path, "local")
+
+
+def test_brush_strokes_are_a_function_of_seed_and_size() -> None:
+    first = brush_strokes((64, 96), seed=3)
+    assert first.shape == (64, 96, 3)
+    assert first.dtype == np.uint8
+    assert np.array_equal(first, brush_strokes((64, 96), seed=3))
+    assert not np.array_equal(first, brush_strokes((64, 96), seed=4))
+    blue, orange = first[..., 2] > first[..., 0] + 40, first[..., 0] > first[..., 2] + 40
+    assert blue.mean() > 0.2
+    assert orange.mean() > 0.1

@@ -1,0 +1,115 @@
+"""What may know what, and what may be loaded when."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PLANNING = ("spec", "listing", "manifest", "ledger", "results", "scheduler", "tasks", "status", "report", "cli")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            assert node.module is not None
+            yield node.module
+
+
+def files(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(files("nst")) > 10
+    assert len(files("jobs")) > 10
+    assert "ray" in set(imports(ROOT / "jobs/pools/ray.py"))
+
+
+@pytest.mark.parametrize("path", files("nst"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_library_knows_tensors_and_pictures_only(path: Path) -> None:
+    allowed = {"torch", "torchvision", "PIL", "numpy", "safetensors", "nst"} | set(sys.stdlib_module_names)
+    assert {name.split(".")[0] for name in imports(path)} <= allowed
+    names = [node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)]
+    assert "print" not in names, "the library does not print"
+
+
+@pytest.mark.parametrize("path", files("jobs"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_ray_is_imported_where_workers_run_and_nowhere_else(path: Path) -> None:
+    top = {name.split(".")[0] for name in imports(path)}
+    relative = str(path.relative_to(ROOT))
+    if relative != "jobs/pools/ray.py" and not relative.startswith("jobs/train_"):
+        assert "ray" not in top
+    assert "cluster" not in top
+
+
+@pytest.mark.parametrize("path", files("cluster"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_cluster_submits_a_command_line(path: Path) -> None:
+    assert not {name.split(".")[0] for name in imports(path)} & {"nst", "jobs"}
+
+
+def test_ray_is_never_caught_and_stubbed() -> None:
+    for path in [*files("jobs"), *files("cluster")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Try):
+                tried = {
+                    name
+                    for part in node.body
+                    for child in ast.walk(part)
+                    if isinstance(child, ast.Import | ast.ImportFrom)
+                    for name in [getattr(child, "module", None), *(alias.name for alias in child.names)]
+                }
+                assert "ray" not in tried, path
+
+
+@pytest.mark.parametrize("module", PLANNING)
+def test_planning_loads_neither_torch_nor_ray(module: str) -> None:
+    script = (
+        f"import sys, jobs.{module}; loaded = {{'torch', 'torchvision', 'ray'}} & set(sys.modules); "
+        "assert not loaded, loaded"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_importing_the_library_does_nothing(tmp_path: Path) -> None:
+    """No torch until it is needed, no setting of torch's, no logging handler, no file."""
+    script = """
+import logging, sys
+import nst
+assert "torch" not in sys.modules
+import torch
+threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+for name in nst.__all__:
+    getattr(nst, name)
+import jobs.worker, jobs.stylize, jobs.pools.local
+assert torch.get_num_threads() == threads
+assert torch.are_deterministic_algorithms_enabled() == deterministic
+assert torch.get_default_dtype() == torch.float32
+assert not logging.getLogger().handlers
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_public_names_are_the_ones_promised() -> None:
+    import nst
+
+    assert sorted(nst.__all__) == sorted(nst._HOME)
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        _ = nst.nothing_like_it  # type: ignore[attr-defined]
+    for path in [*files("nst"), *files("jobs")]:
+        names = [
+            node
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        ]
+        assert names or path.name == "__init__.py", f"{path} has no __all__"

@@ -1,0 +1,75 @@
+"""The library alone, as in a notebook; and the README's own lines."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+
+import nst
+from nst.features import build_features
+from tests.conftest import encoded, picture
+from tests.nst.test_style_transfer import image_of
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def photo() -> torch.Tensor:
+    return nst.decode_image(encoded(picture(1, 48, 36), "PNG"))
+
+
+@pytest.fixture
+def style() -> torch.Tensor:
+    return nst.decode_image(encoded(picture(2, 40, 40), "PNG"))
+
+
+def test_progress_is_an_iterator_of_steps(photo: torch.Tensor, style: torch.Tensor) -> None:
+    steps = list(nst.stylize(photo, style, weights="seeded", network="vgg16", coarse_steps=3, steps=4))
+    assert [step.evaluations for step in steps][-4:] == [steps[-1].evaluations - 3 + n for n in range(4)]
+    assert steps[-1].image.shape == photo.shape
+    assert steps[-1].losses["loss"] <= steps[-4].losses["loss"]
+    last = list(nst.dream(photo, weights="seeded", network="vgg16", steps=2, octaves=1))[-1]
+    assert last.image.shape == photo.shape
+    assert last.losses["energy"] > 0
+
+
+def test_equals_the_method_that_jobs_run(photo: torch.Tensor, style: torch.Tensor) -> None:
+    options = {"weights": "seeded", "preset": "tutorial", "network": "vgg16", "steps": 4}
+    *_, last = nst.stylize(photo, style, seed=7, init="noise", **options)
+    method = nst.StyleTransfer(style="s", init="noise", **options)  # type: ignore[arg-type]
+    stylizer = method.build({"s": nst.encode_image(style, format="png")}, torch.device("cpu"))
+    (outcome,) = stylizer([photo], [torch.Generator().manual_seed(7)])
+    assert torch.equal(last.image, image_of(outcome))
+
+
+def test_takes_a_state_dict(photo: torch.Tensor, style: torch.Tensor) -> None:
+    network = build_features("vgg16", ["relu3_1"], seed=11)
+    state = {name.removeprefix("body."): value for name, value in network.state_dict().items()}
+    step = next(nst.stylize(photo, style, network="vgg16", state=state, preset="tutorial"))
+    assert step.evaluations == 1
+    with pytest.raises(nst.OptionError, match=r"weights = 'mine\.pth'.*imagenet, seeded"):
+        next(nst.stylize(photo, style, weights="mine.pth"))
+
+
+def test_too_small_is_a_typed_error(style: torch.Tensor) -> None:
+    with pytest.raises(nst.ImageTooSmall):
+        next(nst.stylize(torch.rand(3, 1, 5), style, weights="seeded"))
+
+
+def test_the_readmes_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every Python block of the README, in order, beside two small pictures of the names it uses."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    notebook = [block for block in blocks if "nst.stylize" in block]
+    assert len(notebook) == 1
+    lines = [line for line in notebook[0].splitlines() if line and not line.startswith(("import", "from"))]
+    assert len(lines) <= 4, "three lines from a picture file to a stylized picture, and one to save it"
+    monkeypatch.chdir(tmp_path)
+    Path("photo.jpg").write_bytes(encoded(picture(1, 64, 48)))
+    Path("style.jpg").write_bytes(encoded(picture(2, 48, 48)))
+    Path("block.py").write_text(notebook[0])
+    runpy.run_path("block.py")
+    assert nst.decode_image(Path("stylized.png").read_bytes()).shape == (3, 48, 64)
