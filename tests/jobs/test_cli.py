@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import random
@@ -20,6 +21,7 @@ from jobs.storage import LocalStore
 from tests.conftest import encoded, picture
 
 Photos = Callable[..., Path]
+ROOT = Path(__file__).parents[2]
 NST = [sys.executable, "-c", "from jobs.cli import main; main()"]
 
 JOB = """
@@ -105,6 +107,17 @@ def test_a_text_file_among_the_photos_and_retry(folder: Path) -> None:
     assert done.returncode == 3, done.stderr
     assert "6 of 7 images ok, 1 failed" in done.stdout
     assert outputs(folder / "out")["notes"] == "DecodeError"
+    (block,) = re.findall(r"```python\n(import pyarrow.*?)```", (ROOT / "README.md").read_text(), re.S)
+    shown = subprocess.run(
+        [sys.executable, "-c", block.replace("holiday-painted", "out")],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (failed,) = ast.literal_eval(shown.stdout)
+    assert failed["key"] == "notes"
+    assert "it looks like text" in failed["error"], failed
     assert nst("resume", "out", "--pool", "local", cwd=folder).returncode == 3
     (folder / "photos/notes.jpg").write_bytes(encoded(picture(50)))
     again = nst("retry", "out", "--pool", "local", cwd=folder)
@@ -284,18 +297,23 @@ def _group(pgid: int) -> list[int]:
     return found
 
 
-def kill_and_resume(folder: Path, kills: int, pool: list[str], span_s: float, seed: int) -> int:
+def pictures(folder: Path) -> int:
+    return sum(1 for _ in (folder / "out/images").rglob("*.png"))
+
+
+def kill_and_resume(folder: Path, kills: int, *pool: str, steps: int, span_s: float, seed: int) -> int:
     """Run 24 photographs, kill the driver's process group at random moments, resume. Returns the kills that
     hit a job that was begun and not finished; checks that everything is as if nothing had happened."""
-    common = ["--workers", "2", *pool, "--set", "method.steps=12"]
-    assert nst("run", "job.toml", *common, "--set", "output=undisturbed", cwd=folder).returncode == 0
+    resources = ["--workers", "2", *pool]
+    run = ["run", "job.toml", *resources, "--set", f"method.steps={steps}"]
+    assert nst(*run, "--set", "output=undisturbed", cwd=folder).returncode == 0
     expected = outputs(folder / "undisturbed")
     assert len(expected) == 24
 
     moments, hits = random.Random(seed), 0
     for kill in range(kills):
         begun = (folder / "out/job.json").exists()
-        command = ["resume", "out", *common[:-2]] if begun else ["run", "job.toml", *common]
+        command = ["resume", "out", *resources] if begun else run
         process = subprocess.Popen(
             [*NST, *command],
             cwd=folder,
@@ -303,7 +321,11 @@ def kill_and_resume(folder: Path, kills: int, pool: list[str], span_s: float, se
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        time.sleep(moments.uniform(0.5, span_s))
+        if kill % 2:  # every other time while photographs are being done, not from the start
+            before = pictures(folder)
+            while pictures(folder) == before and process.poll() is None:
+                time.sleep(0.05)
+        time.sleep(moments.uniform(0.1, span_s / 4 if kill % 2 else span_s))
         running = process.poll() is None
         if running:
             os.killpg(process.pid, signal.SIGKILL)
@@ -313,7 +335,7 @@ def kill_and_resume(folder: Path, kills: int, pool: list[str], span_s: float, se
         print(f"kill {kill}: {'hit' if running else 'was finished'}, {done} of 24 shards sealed")
         if not running:
             break
-    last = nst("resume", "out", *common[:-2], cwd=folder)
+    last = nst("resume", "out", *resources, cwd=folder)
     assert last.returncode == 0, last.stderr
     assert outputs(folder / "out") == expected
     for key, digest in expected.items():
@@ -336,11 +358,11 @@ def folder24(tmp_path: Path, photos: Photos) -> Path:
 
 def test_kill_9_of_the_driver_loses_and_doubles_nothing(folder24: Path, ray_session: str) -> None:
     """On a cluster that outlives the driver, so that orphaned actors may still be writing."""
-    assert kill_and_resume(folder24, 4, ["--address", ray_session], span_s=9, seed=1) >= 2
+    assert kill_and_resume(folder24, 4, "--address", ray_session, steps=150, span_s=7, seed=1) >= 2
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_kill_9_of_the_driver_ten_times(folder24: Path) -> None:
     """With the Ray that the driver starts itself, and that dies with it."""
-    assert kill_and_resume(folder24, 10, ["--set", "method.steps=200"], span_s=20, seed=2) >= 5
+    assert kill_and_resume(folder24, 10, steps=2000, span_s=16, seed=2) == 10

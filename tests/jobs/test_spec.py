@@ -46,6 +46,12 @@ def test_paths_are_taken_from_the_job_files_folder(tmp_path: Path) -> None:
     assert job.resources == Resources()
 
 
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "examples").glob("*.toml")), ids=str)
+def test_the_examples_are_job_files(path: Path) -> None:
+    job = read_job_file(path)
+    assert job_from_table(job_to_table(job), Path("/")) == job
+
+
 def test_survives_json(tmp_path: Path) -> None:
     job = resolve(
         tmp_path,
