@@ -276,6 +276,9 @@ def test_interrupt_stops_gently_with_exit_code_75(folder: Path) -> None:
     assert process.returncode == 75, stdout + stderr
     assert "go on with: nst resume" in stdout
     assert stderr == ""
+    deadline = time.monotonic() + 10  # Python's own helper processes notice a moment later
+    while _group(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert not _group(process.pid)
     done = json.loads(nst("status", "out", "--json", cwd=folder).stdout)["done"]
     assert 0 < done < 6
