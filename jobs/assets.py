@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.storage import is_url, read_url
-from nst.errors import DecodeError, ImageError, OptionError
+from jobs.storage import read_url
+from nst.errors import DecodeError, ImageError, OptionError, WeightsError
 
 if TYPE_CHECKING:
     from nst.stylizer import AssetRef, Method
@@ -61,14 +61,20 @@ def _read(ref: AssetRef) -> Asset:
         except ImageError as error:
             reason = "is no picture" if isinstance(error, DecodeError) else "cannot be used"
             raise OptionError(option, ref.url, reason=f"{reason}: {error}") from error
+    if ref.kind == "weights":
+        from nst.features import read_state_dict
+
+        try:
+            read_state_dict(data)
+        except WeightsError as error:
+            raise OptionError(option, ref.url, reason=str(error)) from error
     return Asset(option=ref.option, url=ref.url, data=data, sha256=digest)
 
 
 def _bytes(ref: AssetRef) -> bytes:
-    if ref.url.startswith("torchvision:"):
-        from nst.features.weights import published_bytes
+    if ref.kind == "weights":
+        from nst.features.weights import is_published, published_bytes
 
-        return published_bytes(ref.url)
-    if is_url(ref.url) and "://" not in ref.url:
-        raise OptionError(f"method.{ref.option}", ref.url, reason="unknown kind of URL")
+        if is_published(ref.url):
+            return published_bytes(ref.url)
     return read_url(ref.url)

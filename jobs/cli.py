@@ -207,6 +207,9 @@ def _errors() -> Iterator[None]:
     except NstError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(exit_code_of(error)) from None
+    except OSError as error:
+        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        raise typer.Exit(EXIT_UNFINISHED) from None
 
 
 def _resources(pool: str | None, address: str | None, workers: int | None) -> list[str]:
@@ -264,6 +267,7 @@ def _execute(job: Job, work: list[Work] | None, *, leave: bool = True) -> None:
     if summary.error is not None:
         print(f"error: {summary.error}", file=sys.stderr)
     if summary.stopped or summary.exit_code == EXIT_UNFINISHED:
-        console.print(escape(f"go on with: nst resume {job.store.url}"), highlight=False, soft_wrap=True)
+        command = "resume" if work is None else "retry"
+        console.print(escape(f"go on with: nst {command} {job.store.url}"), highlight=False, soft_wrap=True)
     if leave or summary.exit_code:
         raise typer.Exit(summary.exit_code)

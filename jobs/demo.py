@@ -14,11 +14,11 @@ from jobs.spec import JobFile, job_from_table
 from jobs.storage import LocalStore
 from nst.pictures import brush_strokes
 
-__all__ = ["demo_jobs"]
+__all__ = ["demo_jobs", "sample_photographs"]
 
 # Photographs in scikit-image's wheel, all public domain or CC0 (see the docstrings of skimage.data).
 _PHOTOS = ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "rocket.jpg")
-_SIDE_PX = 288
+_SIDE_PX = 320
 
 
 def demo_jobs(folder: Path, pool: str) -> list[JobFile]:
@@ -28,7 +28,7 @@ def demo_jobs(folder: Path, pool: str) -> list[JobFile]:
         UsageError: scikit-image, which brings the photographs, is not installed.
     """
     store = LocalStore(str(folder))
-    source = _photographs()
+    source = sample_photographs()
     for name in _PHOTOS:
         place = f"photos/{Path(name).stem}.jpg"
         if not store.exists(place):
@@ -39,14 +39,12 @@ def demo_jobs(folder: Path, pool: str) -> list[JobFile]:
         store.publish("style.png", out.getvalue())
     store.clean()
     common = {"image": {"max_side_px": _SIDE_PX}, "resources": {"pool": pool, "max_workers": 2}}
-    stylize = {"kind": "style_transfer", "style": "style.png", "weights": "seeded"}
+    stylize = {"kind": "style_transfer", "style": "style.png", "network": "embedded"}
     dream = {
         "kind": "deepdream",
-        "network": "vgg16",
-        "weights": "seeded",
-        "layers": {"relu2_2": 1.0},
+        "network": "embedded",
         "pooling": "average",
-        "steps": 16,
+        "steps": 20,
         "gradient_blur_px": 1.0,
     }
     return [
@@ -55,10 +53,15 @@ def demo_jobs(folder: Path, pool: str) -> list[JobFile]:
     ]
 
 
-def _photographs() -> Path:
+def sample_photographs() -> Path:
+    """The folder of the photographs in scikit-image's wheel.
+
+    Raises:
+        UsageError: scikit-image is not installed.
+    """
     found = importlib.util.find_spec("skimage")
     if found is None or found.origin is None:
-        raise UsageError("the demo's photographs come with scikit-image: pip install 'nst[demo]'")
+        raise UsageError("the photographs come with scikit-image: pip install 'nst[demo]'")
     return Path(found.origin).parent / "data"
 
 

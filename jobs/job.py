@@ -112,6 +112,9 @@ def create_or_open(job: JobFile, registry: Mapping[str, type[Method]] = METHODS)
             store.publish(JOB, json.dumps(record, indent=2).encode(), create_only=True)
         except FileExistsError:
             return reopen(store, job=job, registry=registry)
+        except OSError as error:
+            reason = f"cannot be written: {error.strerror or error}"
+            raise OptionError("output", store.url, reason=reason) from error
         store.publish(MANIFEST, listing.read_bytes())
     return Job(
         store,
@@ -162,13 +165,17 @@ def reopen(
         raise JobMismatch(
             f"output = {store.url!r} belongs to another job. It differs in:\n  " + "\n  ".join(differences)
         )
+    print_now = fingerprint(table, digests, manifest.sha256)
+    if print_now != record["fingerprint"]:
+        raise JobMismatch(f"{store.url}/{JOB} was changed: its fingerprint is not that of the job in it")
+    _refuse_other_arithmetic(Resources(**stored["resources"]), job.resources)
     return Job(
         store,
         job.spec,
         job.resources,
         tuple(assets),
         manifest,
-        fingerprint(table, digests, manifest.sha256),
+        print_now,
         tuple(job.spec.method.notes()),
     )
 
@@ -178,7 +185,7 @@ def _plan(job: JobFile, listing: Path) -> Plan:
     photos = list_photos(job.spec.photos, exclude=job.spec.output)
     try:
         info = write_manifest(photos, listing, job.resources.shard_size)
-    except UsageError as error:
+    except (UsageError, OSError) as error:
         raise OptionError("photos", job.spec.photos, reason=str(error)) from error
     table = job_to_table(job)
     digests = {asset.option: asset.sha256 for asset in assets}
@@ -209,6 +216,16 @@ def _differences(stored: Mapping[str, Any], now: Mapping[str, Any], prefix: str 
         elif before != after:
             lines.append(f"{prefix}{name}: {before!r} in the folder, {after!r} asked for")
     return lines
+
+
+def _refuse_other_arithmetic(before: Resources, now: Resources) -> None:
+    """The number of threads and the kind of device decide in which order sums are rounded."""
+    if before.threads != now.threads:
+        reason = f"the job was begun with {before.num_cpus:g}: it decides the last bits of pictures"
+        raise OptionError("resources.num_cpus", now.num_cpus, reason=reason)
+    if (before.num_gpus > 0) != (now.num_gpus > 0):
+        reason = f"the job was begun with {before.num_gpus:g}: GPUs and CPUs round differently"
+        raise OptionError("resources.num_gpus", now.num_gpus, reason=reason)
 
 
 def _refuse_nesting(spec: StylizeSpec) -> None:

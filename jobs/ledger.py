@@ -29,6 +29,7 @@ __all__ = ["JournalWriter", "Ledger", "ShardJournal", "read_journal", "receipt_p
 
 RESULTS, JOURNAL = "results", "journal"
 _RECEIPT = re.compile(r"^shard-(\d{5,})\.parquet$")
+_PART = re.compile(r"^g(\d+)-")
 _SHARD = re.compile(r"^shard-(\d{5,})$")
 
 
@@ -55,9 +56,26 @@ class Ledger:
         return {int(m[1]) for name in self.store.names(JOURNAL) if (m := _SHARD.match(name))}
 
     def counts(self, shards: Iterable[int]) -> list[dict[Status, int]]:
-        """Rows by status of each receipt, in order."""
+        """Rows by status of each receipt, in order.
+
+        Raises:
+            StoreError: one is damaged.
+        """
         with ThreadPoolExecutor(16) as pool:
-            return list(pool.map(lambda shard: receipt_counts(self.store.read(receipt_path(shard))), shards))
+            return list(pool.map(self._counts, shards))
+
+    def _counts(self, shard: int) -> dict[Status, int]:
+        try:
+            return receipt_counts(self.store.read(receipt_path(shard)))
+        except ValueError as error:
+            raise StoreError(f"{self.store.url}/{receipt_path(shard)}: {error}") from error
+
+    def next_generation(self, shard: int) -> int:
+        """For a retry: beyond the receipt's, and beyond that of a retry that was cut off, whose failures must
+        not pass for new ones."""
+        journaled = (int(m[1]) for name in self.store.names(journal_folder(shard)) if (m := _PART.match(name)))
+        sealed: int = self.receipt(shard)[1]["generation"]
+        return max(sealed, *journaled, 0) + 1
 
     def receipt(self, shard: int) -> tuple[list[Result], dict[str, Any]]:
         """A receipt's rows and metadata.

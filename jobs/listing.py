@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.errors import UsageError
-from jobs.storage import absolute_url, is_url, path_url
+from jobs.storage import absolute_url, is_url, path_url, url_to_filesystem
 from nst.errors import OptionError
 
 __all__ = ["PHOTO_EXTENSIONS", "Photo", "list_photos"]
@@ -36,6 +36,7 @@ PHOTO_EXTENSIONS = frozenset((
 ))
 # fmt: on
 _TABLES = (".parquet", ".csv", ".jsonl", ".ndjson")
+_MAX_PART_BYTES = 200  # of a key between slashes; file systems take 255 with what is added
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -93,18 +94,32 @@ def _list_folder(root: str, pattern: str | None, exclude: str | None) -> Iterato
 def _walk(root: str) -> Iterator[tuple[str, list[tuple[str, int | None]]]]:
     """(relative folder, its files with sizes), parents before children, each sorted by name."""
     if not is_url(root):
-        for folder, folders, files in os.walk(root):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for folder, inner, names in os.walk(root, onerror=_fail):
+            inner[:] = sorted(name for name in inner if not name.startswith("."))
             relative = Path(folder).relative_to(root).as_posix()
-            yield ("" if relative == "." else relative), [(name, _size(folder, name)) for name in files]
+            yield ("" if relative == "." else relative), [(name, _size(folder, name)) for name in names]
         return
-    filesystem, base = fsspec.core.url_to_fs(root)
+    filesystem, base = url_to_filesystem(root)
     base = base.rstrip("/")
-    for folder, folders, files in filesystem.walk(base, detail=True, topdown=True):
-        relative = folder.rstrip("/").removeprefix(base).strip("/")
-        if not isinstance(folders, dict):
-            raise TypeError("walk(detail=True) gives dictionaries")
-        yield relative, [(name, info.get("size")) for name, info in files.items() if name]
+    # Not filesystem.walk: below the first level it takes a folder that cannot be listed for an empty one.
+    waiting = [base]
+    while waiting:
+        folder = waiting.pop()
+        files: list[tuple[str, int | None]] = []
+        folders: set[str] = set()
+        for info in filesystem.ls(folder, detail=True):
+            name = info["name"].rstrip("/").rsplit("/", 1)[-1]
+            if info["type"] == "directory":
+                folders.add(info["name"].rstrip("/"))
+            elif name and not info["name"].endswith("/"):
+                files.append((name, info.get("size")))
+        waiting += sorted(folders - {folder}, reverse=True)
+        yield folder.removeprefix(base).strip("/"), files
+
+
+def _fail(error: OSError) -> None:
+    """A folder that cannot be listed must not pass for an empty one."""
+    raise error
 
 
 def _size(folder: str, name: str) -> int | None:
@@ -127,8 +142,15 @@ def _keys_within_folder(paths: list[str]) -> list[str]:
 
 
 def _safe(key: str) -> str:
-    """A file name may hold what a key must not: those characters are percent-encoded."""
-    return "".join(quote(c.encode("utf-8", "surrogateescape")) if _bad(c) else c for c in key)
+    """A file name may hold what a key must not: those characters are percent-encoded, and long names cut."""
+    plain = "".join(quote(c.encode("utf-8", "surrogateescape")) if _bad(c) else c for c in key)
+    return "/".join(_cut(part) for part in plain.split("/"))
+
+
+def _cut(part: str) -> str:
+    if len(part.encode()) <= _MAX_PART_BYTES:
+        return part
+    return f"{part.encode()[: _MAX_PART_BYTES - 9].decode(errors='ignore')}~{_short_digest(part)}"
 
 
 def _bad(character: str) -> bool:
@@ -179,22 +201,30 @@ def _list_table(source: str) -> Iterator[Photo]:
             place = f"{remote_base}/{url}"
         key = record.get("key")
         if key is None or key == "":
-            key = _safe(posixpath.splitext(posixpath.basename(unquote(urlsplit(url).path)))[0])
+            path = unquote(urlsplit(url).path) if is_url(url) else url
+            key = _safe(posixpath.splitext(posixpath.basename(path))[0])
         _check_key(str(key), f"{source}: row {number}")
-        size = record.get("size_bytes")
-        yield Photo(key=str(key), url=place, size_bytes=int(size) if size not in (None, "") else None)
+        yield Photo(key=str(key), url=place, size_bytes=_size_bytes(record, f"{source}: row {number}"))
+
+
+def _size_bytes(record: dict[str, Any], where: str) -> int | None:
+    size = record.get("size_bytes")
+    try:
+        return int(size) if size not in (None, "") else None
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{where}: size_bytes {size!r} is no number") from error
 
 
 def _records(source: str) -> Iterator[dict[str, Any]]:
     try:
         with fsspec.open(source, "rb") as raw:
             if source.lower().endswith(".parquet"):
-                for batch in pq.ParquetFile(raw).iter_batches():
+                for batch in pq.ParquetFile(raw).iter_batches(use_threads=False):
                     yield from batch.to_pylist()
             else:
                 lines = (line.decode("utf-8-sig" if n == 0 else "utf-8") for n, line in enumerate(raw))
                 yield from csv.DictReader(lines) if source.lower().endswith(".csv") else _json_lines(lines)
-    except (pa.ArrowInvalid, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
         raise UsageError(f"photos = {source!r}: not a readable table: {error}") from error
 
 
@@ -213,7 +243,7 @@ def _check_key(key: str, where: str) -> None:
         not key
         or any(part in ("", ".", "..") for part in parts)
         or any(_bad(character) for character in key)
-        or any(len(part.encode()) > 200 for part in parts)
+        or any(len(part.encode()) > _MAX_PART_BYTES for part in parts)
         or len(key.encode()) > 900
     ):
         raise UsageError(f"{where}: key {key!r} is no plain relative path")
@@ -222,12 +252,12 @@ def _check_key(key: str, where: str) -> None:
 def _exists(place: str) -> bool:
     if not is_url(place):
         return os.path.exists(place)
-    filesystem, path = fsspec.core.url_to_fs(place)
+    filesystem, path = url_to_filesystem(place)
     return bool(filesystem.exists(path))
 
 
 def _is_folder(place: str) -> bool:
     if not is_url(place):
         return os.path.isdir(place)
-    filesystem, path = fsspec.core.url_to_fs(place)
+    filesystem, path = url_to_filesystem(place)
     return bool(filesystem.isdir(path))

@@ -107,7 +107,7 @@ def _refuse_repeated_keys(hashes: array[int], path: Path) -> None:
         return
     wanted = int(repeated[0])
     found: list[str] = []
-    for batch in pq.ParquetFile(path).iter_batches(columns=["key", "url"]):
+    for batch in pq.ParquetFile(path).iter_batches(columns=["key", "url"], use_threads=False):
         for key, url in zip(batch["key"].to_pylist(), batch["url"].to_pylist(), strict=True):
             if _hash64(key) == wanted:
                 found.append(f"{key!r} ({url})")
@@ -159,7 +159,7 @@ class Manifest:
     def shard(self, shard: int) -> list[Row]:
         """The rows of one shard, in order."""
         with self._store.open(MANIFEST) as handle:
-            table = pq.ParquetFile(handle, metadata=self._footer).read_row_group(shard)
+            table = pq.ParquetFile(handle, metadata=self._footer).read_row_group(shard, use_threads=False)
         start = shard * self.shard_size
         columns = (table[name].to_pylist() for name in SCHEMA.names)
         return [Row(start + place, *values) for place, values in enumerate(zip(*columns, strict=True))]

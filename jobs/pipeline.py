@@ -83,6 +83,8 @@ class Pipeline:
         self._active: dict[int, tuple[float, int]] = {}  # row: since when, shared by how many
         self._error: BaseException | None = None
         self._in_work = 0
+        self._moved = time.monotonic()  # when a stage or the journal last got something done
+        self._queued = False  # for the compute thread, which another task may be using
         self.results: list[Result] = []
         """Those that are in the journal."""
         self.counts: Counter[Status] = Counter()
@@ -109,9 +111,12 @@ class Pipeline:
         return self._in_work
 
     def slowest_s(self) -> float:
-        """Seconds for which the slowest photograph is at work in its stage, per photograph that shares it."""
+        """Seconds for which the slowest photograph is at work in its stage, per photograph that shares it; or
+        for which nothing moves although there is work, e.g. because the store does not answer the journal."""
         now = time.monotonic()
-        return max(((now - since) / share for since, share in list(self._active.values())), default=0.0)
+        active = list(self._active.values())
+        stalled = now - self._moved if not (active or self._queued) else 0.0
+        return max([stalled, *((now - since) / share for since, share in active)])
 
     def _batches(self) -> Iterator[list[Loaded]]:
         """Loaded photographs in order, `batch_size` at a time."""
@@ -147,7 +152,9 @@ class Pipeline:
             return self._stages.load(row)
 
     def _compute(self, batch: list[Loaded]) -> list[Future[Result]]:
+        self._queued = True
         outcomes, compute_s = self._compute_thread.submit(self._timed_compute, batch).result()
+        self._queued = False
         saves = []
         for loaded, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Stylized):
@@ -183,6 +190,7 @@ class Pipeline:
         try:
             yield
         finally:
+            self._moved = time.monotonic()
             for row in rows:
                 self._active.pop(row.index, None)
 
@@ -202,6 +210,7 @@ class Pipeline:
                 results = [result for result in part if result is not None]
                 if results:
                     self._journal(results)
+                    self._moved = time.monotonic()
                     self.results += results
                     self.counts.update(result.status for result in results)
                     self._in_work -= len(results)

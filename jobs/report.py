@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
-import itertools
+import math
 import statistics
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
 from jobs.job import read_job
 from jobs.ledger import Ledger
-from jobs.results import Result
+from jobs.results import Result, total
 from jobs.status import JobStatus, job_status
 from jobs.storage import Store, read_url
 from nst.errors import ImageError
@@ -41,46 +43,61 @@ def publish_report(store: Store) -> str:
 def build_report(store: Store) -> str:
     """The report as HTML. Every name and message in it is escaped."""
     record, status = read_job(store), job_status(store)
-    done, failures, stages = _collect(store)
+    found = _collect(store)
     with ThreadPoolExecutor(4) as pool:
-        cards = list(pool.map(lambda result: _card(store, result), _spread(done, _MAX_PAIRS)))
+        cards = list(pool.map(lambda result: _card(store, result), found.shown))
     title = f"{status.kind}: {status.done} of {status.rows} images"
     body = "".join(
         [
             f"<header><h1>{_text(title)}</h1>{_totals(status)}</header>",
             "".join(f'<p class="note">{_text(note)}</p>' for note in status.notes),
-            _failures(failures, status),
+            _failures(found, status),
             f'<section class="cards">{"".join(cards)}</section>' if cards else "",
-            f"<p>{len(cards)} of {len(done)} pictures shown.</p>" if len(cards) < len(done) else "",
+            f"<p>{len(cards)} of {found.good} pictures shown.</p>" if len(cards) < found.good else "",
             "<section class=columns>",
             _settings(record),
-            _stages(stages),
+            _stages(found.seconds),
             "</section>",
         ]
     )
     return _PAGE.format(title=_text(title), style=_STYLE, body=body)
 
 
-def _collect(store: Store) -> tuple[list[Result], list[Result], dict[str, list[float]]]:
-    """Good results, others, and seconds by stage, over all receipts."""
+@dataclass(slots=True)
+class _Found:
+    """What the report shows of a job of any size."""
+
+    good: int = 0
+    bad: int = 0
+    shown: list[Result] = field(default_factory=list)
+    """At most `_MAX_PAIRS` good results, evenly spaced."""
+    failures: list[Result] = field(default_factory=list)
+    """The first `_MAX_FAILURES`."""
+    seconds: dict[str, array[float]] = field(
+        default_factory=lambda: {stage: array("d") for stage in ("load", "compute", "save")}
+    )
+
+
+def _collect(store: Store) -> _Found:
     ledger = Ledger(store)
-    good: list[Result] = []
-    bad: list[Result] = []
-    stages: dict[str, list[float]] = {"load": [], "compute": [], "save": []}
-    for shard in sorted(ledger.done()):
+    done = sorted(ledger.done())
+    step = max(1, math.ceil(total(ledger.counts(done))["ok"] / _MAX_PAIRS))
+    found = _Found()
+    for shard in done:
         for result in ledger.receipt(shard)[0]:
-            (good if result.status == "ok" else bad).append(result)
-            for stage, seconds in stages.items():
+            if result.status == "ok":
+                if found.good % step == 0:
+                    found.shown.append(result)
+                found.good += 1
+            else:
+                if len(found.failures) < _MAX_FAILURES:
+                    found.failures.append(result)
+                found.bad += 1
+            for stage, seconds in found.seconds.items():
                 spent = getattr(result, f"{stage}_s")
                 if spent is not None:
                     seconds.append(spent)
-    return good, bad, stages
-
-
-def _spread(results: list[Result], most: int) -> Iterator[Result]:
-    """At most `most` of them, evenly spaced."""
-    step = max(1, -(-len(results) // most))
-    return itertools.islice(results, 0, None, step)
+    return found
 
 
 def _card(store: Store, result: Result) -> str:
@@ -115,15 +132,16 @@ def _totals(status: JobStatus) -> str:
     return f'<ul class="totals">{items}</ul>'
 
 
-def _failures(failures: list[Result], status: JobStatus) -> str:
-    if not failures:
+def _failures(found: _Found, status: JobStatus) -> str:
+    if not found.bad:
         return "<p>No failures.</p>" if status.done == status.rows else ""
     rows = [
         (result.key, result.status, result.error_type or "", result.error or "", str(result.attempts))
-        for result in failures[:_MAX_FAILURES]
+        for result in found.failures
     ]
-    more = f"<p>and {len(failures) - _MAX_FAILURES} more</p>" if len(failures) > _MAX_FAILURES else ""
-    heading = f"<h2>{len(failures)} without a picture</h2>"
+    hidden = found.bad - len(found.failures)
+    more = f"<p>and {hidden} more</p>" if hidden else ""
+    heading = f"<h2>{found.bad} without a picture</h2>"
     return f"<section>{heading}{_table(('key', 'status', 'error', 'reason', 'attempts'), rows)}{more}</section>"
 
 
@@ -141,7 +159,7 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield f"{prefix}{name}", str(value)
 
 
-def _stages(stages: Mapping[str, list[float]]) -> str:
+def _stages(stages: Mapping[str, array[float]]) -> str:
     rows = [
         (stage, f"{sum(seconds):.1f} s", f"{statistics.median(seconds):.3f} s", f"{max(seconds):.3f} s")
         for stage, seconds in stages.items()

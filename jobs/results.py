@@ -132,7 +132,8 @@ def read_receipt(data: bytes) -> tuple[list[Result], dict[str, Any]]:
         ValueError: not a receipt, or a damaged one.
     """
     try:
-        table = pq.read_table(io.BytesIO(data), schema=SCHEMA)
+        # Without threads: pyarrow's may still be ending when the interpreter does, and abort it.
+        table = pq.read_table(io.BytesIO(data), schema=SCHEMA, use_threads=False)
         meta = json.loads(table.schema.metadata[b"nst"]) if table.schema.metadata else _meta(data)
     except (pa.ArrowInvalid, OSError, KeyError) as error:
         raise ValueError(f"not a receipt: {error}") from error
@@ -140,8 +141,15 @@ def read_receipt(data: bytes) -> tuple[list[Result], dict[str, Any]]:
 
 
 def receipt_counts(data: bytes) -> dict[Status, int]:
-    """Rows by status, from the receipt's footer."""
-    return cast(dict[Status, int], _meta(data)["counts"])
+    """Rows by status, from the receipt's footer.
+
+    Raises:
+        ValueError: not a receipt, or a damaged one.
+    """
+    try:
+        return cast(dict[Status, int], _meta(data)["counts"])
+    except (pa.ArrowInvalid, OSError, KeyError) as error:
+        raise ValueError(f"not a receipt: {error}") from error
 
 
 def _meta(data: bytes) -> dict[str, Any]:

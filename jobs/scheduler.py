@@ -192,7 +192,7 @@ class Scheduler:
         elif isinstance(event, Progress):
             worker.seen_at = now
             worker.slowest_s = max((task.slowest_s for task in event.tasks), default=0.0)
-            for progress in event.tasks:
+            for progress in (each for each in event.tasks if each.task in worker.tasks):
                 self._note_progress(progress.task, sum(progress.counts.values()))
         elif isinstance(event, Finished):
             task = worker.tasks.pop(event.task)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -72,7 +73,8 @@ class ImageSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resources:
-    """How the work is spread. Nothing here changes a picture."""
+    """How the work is spread. Nothing here changes a picture, but for its last bits, which depend on `num_cpus`
+    and on whether there are GPUs: these are fixed once a job is begun."""
 
     pool: Literal["ray", "local"] = "ray"
     """`ray`: actors of a Ray cluster, or of one started here. `local`: child processes."""
@@ -120,6 +122,11 @@ class Resources:
             raise OptionError(
                 "min_workers", self.min_workers, reason=f"more than max_workers = {self.max_workers}"
             )
+
+    @property
+    def threads(self) -> int:
+        """Of computation, per worker."""
+        return max(1, math.ceil(self.num_cpus))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -238,7 +245,7 @@ def fingerprint(table: Mapping[str, Any], assets: Mapping[str, str], manifest: s
 def _method(table: Mapping[str, Any], base: Path, registry: Registry) -> tuple[str, Method]:
     options = dict(table)
     kind = options.pop("kind", None)
-    if kind not in registry:
+    if not isinstance(kind, str) or kind not in registry:
         raise OptionError("method.kind", kind, choices=registry, reason=None if kind else "is required")
     method = _parse(registry[kind], options, "method")
     places = {

@@ -19,16 +19,26 @@ from urllib.parse import quote, unquote_to_bytes
 
 import fsspec
 
-from jobs.errors import StoreError
+from jobs.errors import StoreError, UsageError
 
-__all__ = ["FsspecStore", "LocalStore", "Store", "absolute_url", "is_url", "open_store", "path_url", "read_url"]
+__all__ = [
+    "FsspecStore",
+    "LocalStore",
+    "Store",
+    "absolute_url",
+    "is_url",
+    "open_store",
+    "path_url",
+    "read_url",
+    "url_to_filesystem",
+]
 
-_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
+_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:(//|:)")
 _TEMPORARY = ".tmp"
 
 
 def is_url(place: str) -> bool:
-    """Whether `place` names its scheme (`s3://...`, `torchvision:...`) and is not a plain local path."""
+    """Whether `place` names its scheme (`s3://...`, `zip::...`) and is not a plain local path."""
     return _SCHEME.match(place) is not None
 
 
@@ -47,10 +57,28 @@ def read_url(url: str) -> bytes:
     Raises:
         OSError: it is not there or cannot be read.
     """
-    if not is_url(url) or url.startswith("file://"):
-        return Path(_local_path(url)).read_bytes()
-    filesystem, path = fsspec.core.url_to_fs(url)
-    return cast(bytes, filesystem.cat_file(path))
+    try:
+        if not is_url(url) or url.startswith("file://"):
+            return Path(_local_path(url)).read_bytes()
+        filesystem, path = url_to_filesystem(url)
+        return cast(bytes, filesystem.cat_file(path))
+    except OSError:
+        raise
+    except Exception as error:  # clients of stores have exceptions of their own
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def url_to_filesystem(url: str) -> tuple[Any, str]:
+    """fsspec's file system and the path within it.
+
+    Raises:
+        OSError: the scheme is unknown, or its package is not installed.
+    """
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url)
+    except (ValueError, ImportError) as error:
+        raise OSError(str(error)) from error
+    return filesystem, path
 
 
 def path_url(path: str) -> str:
@@ -185,7 +213,7 @@ class FsspecStore(Store):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        filesystem, root = fsspec.core.url_to_fs(url)
+        filesystem, root = url_to_filesystem(url)
         self.filesystem: Any = filesystem
         self.root = root.rstrip("/")
 
@@ -234,8 +262,17 @@ class FsspecStore(Store):
 
 
 def open_store(url: str) -> Store:
-    """The store at an absolute local path or a URL."""
-    return FsspecStore(url) if is_url(url) else LocalStore(url)
+    """The store at an absolute local path or a URL.
+
+    Raises:
+        UsageError: no store has URLs like this.
+    """
+    if not is_url(url):
+        return LocalStore(url)
+    try:
+        return FsspecStore(url)
+    except OSError as error:
+        raise UsageError(f"{url!r}: {error}") from error
 
 
 def _alive(pid: int) -> bool:

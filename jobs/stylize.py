@@ -147,11 +147,11 @@ def retry_work(job: Job, keys: Iterable[str] | None = None) -> list[Work]:
     for shard, counts in zip(done := sorted(ledger.done()), ledger.counts(done), strict=True):
         if counts["failed"] + counts["quarantined"] == 0:
             continue
-        results, meta = ledger.receipt(shard)
+        results, _ = ledger.receipt(shard)
         rows = [r for r in results if r.status != "ok" and (wanted is None or r.key in wanted)]
         found.update(result.key for result in rows)
         if rows:
-            work.append(Work(shard, meta["generation"] + 1, tuple(result.row for result in rows)))
+            work.append(Work(shard, ledger.next_generation(shard), tuple(result.row for result in rows)))
     if wanted is not None and wanted - found:
         raise UsageError(f"no failed photograph has the key {sorted(wanted - found)[0]!r}")
     return work
@@ -276,6 +276,7 @@ class _Run:
             elif isinstance(action, Stop):
                 pool.stop(action.worker, action.cause)
             elif isinstance(action, Submit):
+                self._running[action.task.id] = total([])
                 pool.submit(action.worker, action.task)
             elif isinstance(action, Inspect):
                 self._inspect(action, pool)
@@ -343,6 +344,8 @@ class _Run:
         return range(start, start + self._job.manifest.rows_in(shard))
 
     def _count(self, task: int, counts: Mapping[Status, int]) -> None:
+        if task not in self._running:  # news of a task that is over
+            return
         self._running[task] = counts
         if any(counts.values()):
             self._mark("first_result")
@@ -375,6 +378,6 @@ def worker_setup(job: Job) -> WorkerSetup:
         batch_size=resources.batch_size,
         load_threads=resources.load_threads,
         save_threads=resources.save_threads,
-        num_cpus=resources.num_cpus,
+        threads=resources.threads,
         use_gpu=resources.num_gpus > 0,
     )

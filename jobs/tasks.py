@@ -46,7 +46,8 @@ class WorkerSetup:
     batch_size: int
     load_threads: int
     save_threads: int
-    num_cpus: float
+    threads: int
+    """Of computation."""
     use_gpu: bool
 
     @property

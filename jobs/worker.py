@@ -5,8 +5,8 @@ Knows no cluster. Whoever hosts it calls `run` from a thread per task, and `prog
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import math
 import os
 import socket
 import threading
@@ -31,6 +31,9 @@ from nst.stylizer import Outcome, Stylized
 
 __all__ = ["Worker"]
 
+# The store cannot have a picture of this name; it has not failed.
+_BAD_NAME = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
+
 
 class Worker:
     """Loads the method once; then runs tasks.
@@ -47,11 +50,11 @@ class Worker:
         PIL.Image.MAX_IMAGE_PIXELS = None  # decode_image has a limit of its own, from the header
         self.device = torch.device("cuda" if setup.use_gpu else "cpu")
         self._compute_thread = ThreadPoolExecutor(  # tasks overlap in all but this
-            1, "compute", torch.set_num_threads, (max(1, math.ceil(setup.num_cpus)),)
+            1, "compute", torch.set_num_threads, (setup.threads,)
         )
         self._stylizer = self._compute_thread.submit(setup.method.build, assets, self.device).result()
         self._draining = threading.Event()
-        self._running: dict[int, Pipeline] = {}
+        self._running: dict[int, _Activity] = {}
         self._load_pool = ThreadPoolExecutor(setup.load_threads, "load")
         self._save_pool = ThreadPoolExecutor(setup.save_threads, "save")
         # pyarrow's first conversion imports pandas where there is one: 0.8 s that would hold up photographs
@@ -74,12 +77,17 @@ class Worker:
         Raises:
             OSError, StoreError: the job's store failed; photographs that cannot be read are rows, not errors.
         """
+        activity = self._running[task.id] = _Activity()
+        try:
+            return self._run(task, activity)
+        finally:
+            del self._running[task.id]
+
+    def _run(self, task: Task, activity: _Activity) -> TaskReport:
         rows = self._manifest.shard(task.shard)
         wanted = None if task.rows is None else set(task.rows)
         mine = [row for row in rows if wanted is None or row.index in wanted]
         journaled = read_journal(self.store, task.shard, task.generation).results
-        if task.generation > 0:  # a retry that was cut off: what failed in it is tried again
-            journaled = {row: result for row, result in journaled.items() if result.status == "ok"}
         earlier = [journaled[row.index] for row in mine if row.index in journaled]
         pipeline = Pipeline(
             [row for row in mine if row.index not in journaled],
@@ -94,11 +102,9 @@ class Worker:
             draining=self._draining,
         )
         pipeline.counts.update(result.status for result in earlier)
-        self._running[task.id] = pipeline
-        try:
-            pipeline.run()
-        finally:
-            del self._running[task.id]
+        activity.pipeline, activity.since = pipeline, None
+        pipeline.run()
+        activity.since = time.monotonic()
         complete = pipeline.counts.total() == len(mine)
         sealed = complete and task.rows is None
         if sealed:
@@ -114,15 +120,7 @@ class Worker:
 
     def progress(self) -> tuple[TaskProgress, ...]:
         """Where the running tasks are."""
-        return tuple(
-            TaskProgress(
-                task=task,
-                counts=total([pipeline.counts]),
-                in_flight=pipeline.in_flight(),
-                slowest_s=pipeline.slowest_s(),
-            )
-            for task, pipeline in list(self._running.items())
-        )
+        return tuple(activity.progress(task) for task, activity in list(self._running.items()))
 
     def drain(self) -> None:
         """Take no more photographs; running tasks end when those in work are done."""
@@ -144,6 +142,27 @@ class Worker:
         return [_checked(outcome) for outcome in outcomes]
 
 
+class _Activity:
+    """A running task, seen from outside: in its pipeline, or since when at what comes before and after."""
+
+    def __init__(self) -> None:
+        self.pipeline: Pipeline | None = None
+        self.since: float | None = time.monotonic()
+
+    def progress(self, task: int) -> TaskProgress:
+        pipeline, since = self.pipeline, self.since
+        if since is not None:
+            slowest_s = time.monotonic() - since
+        else:
+            slowest_s = pipeline.slowest_s() if pipeline is not None else 0.0
+        return TaskProgress(
+            task=task,
+            counts=total([pipeline.counts] if pipeline is not None else []),
+            in_flight=pipeline.in_flight() if pipeline is not None else 0,
+            slowest_s=slowest_s,
+        )
+
+
 class _TaskStages:
     """The pipeline's stages, for the photographs of one task."""
 
@@ -163,7 +182,7 @@ class _TaskStages:
                 max_pixels=self._image.max_pixels,
                 background=self._image.background,
             )
-        except (ImageError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  whatever is wrong with a photograph is its own row
             took = time.perf_counter() - began
             return replace(self.failed(row, error), source_sha256=digest, load_s=took)
         return Loaded(row, image, digest, time.perf_counter() - began)
@@ -173,9 +192,17 @@ class _TaskStages:
 
     def save(self, loaded: Loaded, stylized: Stylized, compute_s: float) -> Result:
         began = time.perf_counter()
-        data = encode_image(stylized.image, format=self._image.format, quality=self._image.quality)
         output = f"images/{loaded.row.key}{self._image.extension}"
-        self._worker.store.publish(output, data)
+        try:
+            data = encode_image(stylized.image, format=self._image.format, quality=self._image.quality)
+        except Exception as error:  # noqa: BLE001  e.g. too large for WebP: this picture's own row
+            return self._unsaved(loaded, error, compute_s)
+        try:
+            self._worker.store.publish(output, data)
+        except OSError as error:
+            if error.errno not in _BAD_NAME:
+                raise
+            return self._unsaved(loaded, error, compute_s)
         return self._result(
             loaded.row,
             output=output,
@@ -188,6 +215,10 @@ class _TaskStages:
             save_s=time.perf_counter() - began,
             stats={name: float(value) for name, value in stylized.stats.items()},
         )
+
+    def _unsaved(self, loaded: Loaded, error: Exception, compute_s: float) -> Result:
+        failure = self.failed(loaded.row, error)
+        return replace(failure, source_sha256=loaded.sha256, load_s=loaded.load_s, compute_s=compute_s)
 
     def failed(self, row: Row, error: Exception) -> Result:
         text = " ".join(str(error).split()) or type(error).__name__

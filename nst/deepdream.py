@@ -13,15 +13,17 @@ from torch import Tensor
 
 from nst import check
 from nst.batching import by_shape
-from nst.errors import Diverged, ImageError
+from nst.errors import Diverged, ImageError, OptionError
 from nst.features import (
     NETWORKS,
     FeatureNetwork,
     build_features,
     check_layers,
+    default_weights,
     read_state_dict,
     weights_asset,
 )
+from nst.features.layers import VGG_BLOCKS
 from nst.features.networks import Pooling
 from nst.images import resize_image
 from nst.stylizer import AssetRef, Assets, Outcome, Stylized
@@ -37,9 +39,10 @@ class DeepDream:
     """Gradient ascent on the energy of a layer's activations, from small octaves to large."""
 
     network: str = "resnet50"
-    """Feature network: vgg19, vgg16, resnet50 or googlenet."""
-    weights: str = "imagenet"
-    """`imagenet`, `seeded`, or the path or URL of a state dict (.safetensors, .pth)."""
+    """Feature network: vgg19, vgg16, resnet50, googlenet, or embedded, which comes with this package."""
+    weights: str | None = None
+    """`embedded`, `imagenet`, `seeded`, or the path or URL of a state dict (.safetensors, .pth). None: those
+    that come with the embedded network, `imagenet` for the others."""
     weights_sha256: str | None = None
     """Digest that the weights file must have."""
     layers: dict[str, float] | None = None
@@ -61,22 +64,31 @@ class DeepDream:
 
     def __post_init__(self) -> None:
         check.one_of("network", self.network, NETWORKS)
+        if self.weights is None:
+            object.__setattr__(self, "weights", default_weights(self.network))
         if self.layers is None:
             object.__setattr__(self, "layers", {_DEFAULT_LAYER[self.network]: 1.0})
         assert self.layers is not None
         check.layer_weights("layers", self.layers)
         check_layers("layers", self.network, self.layers)
         check.one_of("pooling", self.pooling, get_args(Pooling))
+        if self.pooling != "max" and self.network not in VGG_BLOCKS:
+            reason = f"{self.network} has no pooling to swap"
+            raise OptionError("pooling", self.pooling, choices=("max",), reason=reason)
         check.at_least("octaves", self.octaves, 1)
         check.at_least("steps", self.steps, 1)
         check.at_least("jitter_px", self.jitter_px, 0)
         check.at_least("gradient_blur_px", self.gradient_blur_px, 0)
         check.above_zero("step_size", self.step_size)
         check.above_zero("octave_scale - 1", self.octave_scale - 1)
-        weights_asset(self.network, self.weights, self.weights_sha256)
+        self._weights()
+
+    def _weights(self) -> AssetRef | None:
+        assert self.weights is not None
+        return weights_asset(self.network, self.weights, self.weights_sha256)
 
     def assets(self) -> list[AssetRef]:
-        weights = weights_asset(self.network, self.weights, self.weights_sha256)
+        weights = self._weights()
         return [] if weights is None else [weights]
 
     def notes(self) -> list[str]:
@@ -85,7 +97,7 @@ class DeepDream:
         return [f"{self.network} is seeded, not pretrained: it dreams of patterns, not of things"]
 
     def build(self, assets: Assets, device: torch.device) -> DeepDreamStylizer:
-        weights = weights_asset(self.network, self.weights, self.weights_sha256)
+        weights = self._weights()
         state = None if weights is None else read_state_dict(assets[weights.url])
         return self.build_from(state, device)
 
@@ -96,7 +108,13 @@ class DeepDream:
         return DeepDreamStylizer(self, network.to(device))
 
 
-_DEFAULT_LAYER = {"vgg16": "relu4_3", "vgg19": "relu4_4", "resnet50": "layer3", "googlenet": "inception4c"}
+_DEFAULT_LAYER = {
+    "embedded": "relu4_2",
+    "vgg16": "relu4_3",
+    "vgg19": "relu4_4",
+    "resnet50": "layer3",
+    "googlenet": "inception4c",
+}
 
 
 @dataclass(slots=True)
@@ -162,6 +180,8 @@ class DeepDreamStylizer:
         """Small octaves first, in lockstep; a photograph with fewer octaves joins at its smallest."""
         for remaining in reversed(range(self.method.octaves)):
             current = [dream for dream in dreams if len(dream.bases) > remaining and dream.error is None]
+            if not current:
+                continue
             for dream in current:
                 dream.octave = len(dream.bases) - 1 - remaining
                 if dream.octave > 0:

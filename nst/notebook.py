@@ -12,7 +12,7 @@ from torch import Tensor
 from nst.deepdream import DeepDream
 from nst.errors import OptionError
 from nst.features import read_state_dict, weights_asset
-from nst.features.weights import published_bytes
+from nst.features.weights import is_published, published_bytes
 from nst.style_transfer import StyleTransfer
 
 __all__ = ["Step", "dream", "stylize"]
@@ -42,7 +42,7 @@ def stylize(
 
     Args:
         state: the feature network's parameters; None takes those that the option `weights` names,
-            `imagenet` or `seeded`.
+            `embedded`, `imagenet` or `seeded`.
         options: the options of `StyleTransfer` but `style`, e.g. `steps`, `preset`, `style_layers`.
 
     Raises:
@@ -80,11 +80,15 @@ def _parameters(
 ) -> Mapping[str, Tensor] | None:
     if state is not None:
         return state
+    assert method.weights is not None
     asset = weights_asset(method.network, method.weights, method.weights_sha256)
     if asset is None:
         return None
-    if method.weights != "imagenet":
+    if not is_published(asset.url):
         raise OptionError(
-            "weights", method.weights, choices=("imagenet", "seeded"), reason="a file is given as `state`"
+            "weights",
+            method.weights,
+            choices=("embedded", "imagenet", "seeded"),
+            reason="a file is given as `state`",
         )
     return read_state_dict(published_bytes(asset.url))

@@ -12,7 +12,14 @@ from torch import Tensor
 
 from nst import check
 from nst.errors import ImageError, ImageTooSmall, OptionError
-from nst.features import NETWORKS, build_features, check_layers, read_state_dict, weights_asset
+from nst.features import (
+    NETWORKS,
+    build_features,
+    check_layers,
+    default_weights,
+    read_state_dict,
+    weights_asset,
+)
 from nst.features.layers import VGG_BLOCKS
 from nst.features.networks import Pooling
 from nst.images import decode_image, resize_image
@@ -55,6 +62,20 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
                 "steps": 300,
             }
         ),
+        # The embedded network, found by looking.
+        "embedded": MappingProxyType(
+            {
+                "content_layers": {"relu2_2": 0.5, "relu3_2": 0.5},
+                "style_layers": dict.fromkeys(("relu1_1", "relu1_2", "relu2_2", "relu3_2", "relu4_2"), 0.2),
+                "content_weight": 1.0,
+                "style_weight": 20.0,
+                "gram_normalization": "hw",
+                "loss_scale": "relative",
+                "pooling": "average",
+                "coarse_scales": (0.25, 0.5),
+                "steps": 60,
+            }
+        ),
         # Random features: shallow layers, relative losses, and coarse to fine, found by looking.
         "seeded": MappingProxyType(
             {
@@ -86,14 +107,15 @@ class StyleTransfer:
     style_sha256: str | None = None
     """Digest that the style picture must have."""
     network: str = "vgg19"
-    """Feature network: vgg19, vgg16, resnet50 or googlenet."""
-    weights: str = "imagenet"
-    """`imagenet`, `seeded`, or the path or URL of a state dict (.safetensors, .pth)."""
+    """Feature network: vgg19, vgg16, resnet50, googlenet, or embedded, which comes with this package."""
+    weights: str | None = None
+    """`embedded`, `imagenet`, `seeded`, or the path or URL of a state dict (.safetensors, .pth). None: those
+    that come with the embedded network, `imagenet` for the others."""
     weights_sha256: str | None = None
     """Digest that the weights file must have."""
     preset: str | None = None
-    """Where options left out come from: `gatys` (the paper), `tutorial`, or `seeded`, for random weights.
-    None: `seeded` if the weights are, else `gatys`."""
+    """Where options left out come from: `gatys` (the paper), `tutorial`, `embedded`, for the network of that
+    name, or `seeded`, for random weights. None: what suits network and weights, for the VGGs `gatys`."""
     content_layers: dict[str, float] | None = None
     """Layer to its weight within the content loss."""
     style_layers: dict[str, float] | None = None
@@ -130,8 +152,12 @@ class StyleTransfer:
 
     def __post_init__(self) -> None:
         check.one_of("network", self.network, NETWORKS)
+        if self.weights is None:
+            object.__setattr__(self, "weights", default_weights(self.network))
         if self.preset is None:
-            object.__setattr__(self, "preset", "seeded" if self.weights == "seeded" else "gatys")
+            seeded, embedded = self.weights == "seeded", self.network == "embedded"
+            preset = "seeded" if seeded else "embedded" if embedded else "gatys"
+            object.__setattr__(self, "preset", preset)
         assert self.preset is not None
         check.one_of("preset", self.preset, PRESETS)
         for name, value in PRESETS[self.preset].items():
@@ -145,6 +171,9 @@ class StyleTransfer:
         check.one_of("gram_normalization", self.gram_normalization, get_args(GramNormalization))
         check.one_of("loss_scale", self.loss_scale, get_args(LossScale))
         check.one_of("pooling", self.pooling, get_args(Pooling))
+        if self.pooling != "max" and self.network not in VGG_BLOCKS:
+            reason = f"{self.network} has no pooling to swap"
+            raise OptionError("pooling", self.pooling, choices=("max",), reason=reason)
         check.one_of("init", self.init, ("photo", "noise"))
         check.one_of("optimizer", self.optimizer, ("lbfgs", "adam"))
         for option in ("content_weight", "style_weight", "tv_weight"):
@@ -160,11 +189,15 @@ class StyleTransfer:
         check.above_zero("style_scale", self.style_scale)
         if self.learning_rate is not None:
             check.above_zero("learning_rate", self.learning_rate)
-        weights_asset(self.network, self.weights, self.weights_sha256)
+        self._weights()
+
+    def _weights(self) -> AssetRef | None:
+        assert self.weights is not None
+        return weights_asset(self.network, self.weights, self.weights_sha256)
 
     def assets(self) -> list[AssetRef]:
         found = [AssetRef(option="style", url=self.style, kind="image", sha256=self.style_sha256)]
-        weights = weights_asset(self.network, self.weights, self.weights_sha256)
+        weights = self._weights()
         return found if weights is None else [*found, weights]
 
     def notes(self) -> list[str]:
@@ -173,7 +206,7 @@ class StyleTransfer:
         return [f"{self.network} is seeded, not pretrained: its features are random"]
 
     def build(self, assets: Assets, device: torch.device) -> StyleTransferStylizer:
-        weights = weights_asset(self.network, self.weights, self.weights_sha256)
+        weights = self._weights()
         state = None if weights is None else read_state_dict(assets[weights.url])
         return self.build_from(decode_image(assets[self.style]), state, device)
 

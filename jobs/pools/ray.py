@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -97,12 +99,20 @@ class RayPool:
 
     def _connect(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        terminate = signal.getsignal(signal.SIGTERM)
+        try:
+            self._init()
+        finally:  # Ray puts a handler of its own in the place of the driver's
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, terminate)
+
+    def _init(self) -> None:
         address = self._resources.address or os.environ.get("RAY_ADDRESS")
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if address:
             try:
                 ray.init(address=address, **quiet)
-            except ConnectionError as error:
+            except (ConnectionError, ValueError, RuntimeError) as error:
                 raise OptionError("resources.address", address, reason=str(error)) from error
             return
         ray.init(address="local", include_dashboard=False, **quiet)

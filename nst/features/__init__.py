@@ -2,13 +2,14 @@
 
 from nst.features.layers import NETWORKS, check_layers, layer_names
 from nst.features.networks import FeatureNetwork, build_features
-from nst.features.weights import read_state_dict, weights_asset
+from nst.features.weights import default_weights, read_state_dict, weights_asset
 
 __all__ = [
     "NETWORKS",
     "FeatureNetwork",
     "build_features",
     "check_layers",
+    "default_weights",
     "layer_names",
     "read_state_dict",
     "weights_asset",

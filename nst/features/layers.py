@@ -9,11 +9,16 @@ from nst.errors import OptionError
 
 __all__ = ["NETWORKS", "VGG_BLOCKS", "VGG_CHANNELS", "check_layers", "layer_names"]
 
-NETWORKS = ("vgg19", "vgg16", "resnet50", "googlenet")
+NETWORKS = ("embedded", "vgg19", "vgg16", "resnet50", "googlenet")
 
-# Simonyan and Zisserman 2015, configurations D and E: convolutions in each of the five blocks.
-VGG_BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
-VGG_CHANNELS = (64, 128, 256, 512, 512)
+# Convolutions in each block, and their channels. Simonyan and Zisserman 2015, configurations D and E; the
+# embedded network is a small one of the same kind, our own.
+VGG_BLOCKS = {"embedded": (2, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+VGG_CHANNELS = {
+    "embedded": (32, 64, 128, 256),
+    "vgg16": (64, 128, 256, 512, 512),
+    "vgg19": (64, 128, 256, 512, 512),
+}
 
 # He et al. 2016: bottleneck blocks in each of the four stages.
 _RESNET50_BLOCKS = (3, 4, 6, 3)
@@ -30,7 +35,8 @@ _GOOGLENET = (
 def layer_names(network: str) -> tuple[str, ...]:
     """The layers of `network`, shallow to deep.
 
-    `conv1_1`, `relu1_1`, ..., `pool5` for the VGGs, torchvision's module names for the others.
+    `conv1_1`, `relu1_1`, ..., `pool5` for the VGGs and the embedded network, torchvision's module names for
+    the others.
 
     Raises:
         OptionError: unknown network.

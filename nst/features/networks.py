@@ -13,11 +13,11 @@ from nst.errors import ImageTooSmall, OptionError, WeightsError
 from nst.features.layers import VGG_BLOCKS, VGG_CHANNELS, check_layers, layer_names
 from nst.features.seeded import seed_parameters
 
-__all__ = ["FeatureNetwork", "Pooling", "build_features"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "FeatureNetwork", "Pooling", "build_features"]
 
 Pooling = Literal["max", "average"]
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, as torchvision's weights want it
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as torchvision's weights want it
 
 
 class FeatureNetwork(nn.Module):
@@ -46,8 +46,8 @@ class FeatureNetwork(nn.Module):
         self.network, self.layers, self.pretrained = network, layers, pretrained
         self.min_side_px = min_side_px
         self.body = body
-        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
 
     def check_size(self, image: Tensor) -> None:
@@ -127,7 +127,7 @@ class _VGG(nn.Module):
         channels = 3
         for index, name in enumerate(self.names):
             if name.startswith("conv"):
-                width = VGG_CHANNELS[int(name[4]) - 1]
+                width = VGG_CHANNELS[network][int(name[4]) - 1]
                 self.features[str(index)] = nn.Conv2d(channels, width, 3, padding=1)
                 channels = width
 

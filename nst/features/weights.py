@@ -1,4 +1,5 @@
-"""Where a network's parameters come from: torchvision's published file, a file of the user's, or a seed."""
+"""Where a network's parameters come from: this package, torchvision's published file, a file of the user's, or
+a seed."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import os
 import pickle
 import shutil
 import tempfile
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,15 @@ from torch import Tensor
 from nst.errors import OptionError, WeightsError
 from nst.stylizer import AssetRef
 
-__all__ = ["PUBLISHED", "published_bytes", "read_state_dict", "weights_asset"]
+__all__ = [
+    "EMBEDDED_SHA256",
+    "PUBLISHED",
+    "default_weights",
+    "is_published",
+    "published_bytes",
+    "read_state_dict",
+    "weights_asset",
+]
 
 # The ImageNet classifiers as torchvision publishes them (a test compares; importing torchvision for four names
 # would double the start of every worker). A file's name ends with the head of its SHA-256.
@@ -31,29 +41,52 @@ PUBLISHED = {
     "googlenet": _SITE + "googlenet-1378be20.pth",
 }
 
-_SCHEME = "torchvision:"
+# How the file came to be: nst/features/embedded/README.md.
+EMBEDDED_SHA256 = "1a3218041598826c039a3dc72b49dbbef6da8dde58c5a43095489f44553a0c08"
+
+_TORCHVISION, _EMBEDDED = "torchvision:", "nst:embedded"
+
+
+def default_weights(network: str) -> str:
+    """What the option `weights` stands for when it is left out."""
+    return "embedded" if network == "embedded" else "imagenet"
 
 
 def weights_asset(network: str, weights: str, sha256: str | None) -> AssetRef | None:
-    """What has to be read for the option `weights`: nothing for `seeded`."""
+    """What has to be read for the option `weights`: nothing for `seeded`.
+
+    Raises:
+        OptionError: the network has no such weights.
+    """
     if weights == "seeded":
         if sha256 is not None:
             raise OptionError("weights_sha256", sha256, reason="seeded weights are not read from a file")
         return None
-    if weights == "imagenet":
-        return AssetRef(option="weights", url=_SCHEME + network, kind="weights", sha256=sha256)
+    if weights in ("embedded", "imagenet"):
+        if weights != default_weights(network):
+            choices = (default_weights(network), "seeded", "the path or URL of a state dict")
+            raise OptionError("weights", weights, choices=choices, reason=f"there are none of {network}")
+        weights = _EMBEDDED if weights == "embedded" else _TORCHVISION + network
     return AssetRef(option="weights", url=weights, kind="weights", sha256=sha256)
 
 
+def is_published(url: str) -> bool:
+    """Whether an asset's bytes come from `published_bytes`."""
+    return url == _EMBEDDED or url.startswith(_TORCHVISION)
+
+
 def published_bytes(url: str) -> bytes:
-    """The published file behind a `torchvision:NETWORK` asset, through torchvision's own download cache.
+    """The file behind an asset that `is_published`: of this package, or of torchvision through its own download
+    cache.
 
     Raises:
         WeightsError: the file is neither in the cache nor to be downloaded, or its digest is wrong. Names
             the file, where it is looked for, and the alternatives.
     """
-    network = url.removeprefix(_SCHEME)
-    if not url.startswith(_SCHEME) or network not in PUBLISHED:
+    if url == _EMBEDDED:
+        return _embedded_bytes()
+    network = url.removeprefix(_TORCHVISION)
+    if not url.startswith(_TORCHVISION) or network not in PUBLISHED:
         raise ValueError(f"not a published network: {url!r}")
     source = PUBLISHED[network]
     name = source.rsplit("/", 1)[1]
@@ -66,13 +99,22 @@ def published_bytes(url: str) -> bytes:
             raise WeightsError(
                 f'weights = "imagenet": {name} is not in {folder} and could not be downloaded from {source} '
                 f"({error}). Put the file there (TORCH_HOME moves the folder), or give the path or URL of a "
-                f'state dict of {network} (weights = "/path/file.pth"), or weights = "seeded" for a random '
-                f"network that needs no file"
+                f'state dict of {network} (weights = "/path/file.pth"), or take network = "embedded", which '
+                f'comes with this package, or weights = "seeded" for a random network that needs no file'
             ) from error
     data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
     if not digest.startswith(_digest_head(name)):
         raise WeightsError(f"{path} is damaged: its SHA-256 is {digest}; delete the file to fetch it again")
+    return data
+
+
+def _embedded_bytes() -> bytes:
+    file = resources.files("nst.features") / "embedded" / "embedded.safetensors"
+    data = file.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != EMBEDDED_SHA256:
+        raise WeightsError(f"{file} is damaged: its SHA-256 is {digest}, expected {EMBEDDED_SHA256}")
     return data
 
 

@@ -52,7 +52,7 @@ def dead_leaves(size: tuple[int, int], seed: int) -> Picture:
 def fractal(size: tuple[int, int], seed: int) -> Picture:
     """The attractor of a random iterated function system, its density as brightness (Barnsley 1988)."""
     random = np.random.default_rng(seed)
-    count = random.integers(2, 6)
+    count = int(random.integers(2, 6))
     maps = random.uniform(-1, 1, (count, 2, 2))
     for index in range(count):  # contracting, but not to a point
         left, values, right = np.linalg.svd(maps[index])
@@ -86,7 +86,7 @@ def voronoi_mosaic(size: tuple[int, int], seed: int) -> Picture:
     y, x = _grid(size)
     pitch = random.uniform(7, 30)
     rows, columns = (round(side / pitch) + 3 for side in size)
-    lattice = np.stack(np.mgrid[-1 : rows - 1, -1 : columns - 1], axis=-1).reshape(-1, 2) + 0.5
+    lattice = np.moveaxis(np.mgrid[-1 : rows - 1, -1 : columns - 1], 0, -1).reshape(-1, 2) + 0.5
     points = (lattice + random.normal(0, random.uniform(0.05, 0.4), lattice.shape)) * pitch
     stretch = random.uniform(0.6, 1.6)
     first = np.full(size, np.inf)
@@ -112,7 +112,7 @@ def hatching(size: tuple[int, int], seed: int) -> Picture:
     tone = _spectrum(random, size, 2.5)
     cover = np.zeros(size)
     base = random.uniform(0, np.pi)
-    for layer in range(random.integers(1, 4)):
+    for layer in range(int(random.integers(1, 4))):
         angle = base + layer * random.uniform(0.5, 1.6)
         across, _ = _turned(y, x, angle)
         waver = _spectrum(random, size, 2.5) * random.uniform(0, 2)

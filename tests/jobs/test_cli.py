@@ -259,9 +259,12 @@ def test_status_is_quick_and_loads_neither_torch_nor_ray(folder: Path) -> None:
     assert min(took) < 1.5, took
 
 
-def test_interrupt_stops_gently_with_exit_code_75(folder: Path) -> None:
+@pytest.mark.parametrize("pool", ["local", "ray"])
+def test_interrupt_stops_gently_with_exit_code_75(folder: Path, pool: str, ray_session: str) -> None:
+    """SIGINT as a terminal sends it; SIGTERM, for which Ray brings a handler of its own."""
+    place = ["--pool", "local"] if pool == "local" else ["--address", ray_session]
     process = subprocess.Popen(
-        [*NST, "run", "job.toml", "--pool", "local", "--set", "method.steps=150", "--workers", "1"],
+        [*NST, "run", "job.toml", *place, "--set", "method.steps=600", "--workers", "1"],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -271,7 +274,10 @@ def test_interrupt_stops_gently_with_exit_code_75(folder: Path) -> None:
     deadline = time.monotonic() + 60
     while not list(folder.glob("out/journal/*/*")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: everyone in the group gets it
+    if pool == "local":
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: everyone in the group gets it
+    else:
+        os.kill(process.pid, signal.SIGTERM)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 75, stdout + stderr
     assert "go on with: nst resume" in stdout

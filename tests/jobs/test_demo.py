@@ -21,7 +21,8 @@ def test_prepares_photographs_style_and_two_jobs(tmp_path: Path) -> None:
     for job in (stylize, dream):
         planned = plan(job)
         assert planned.manifest.rows == 6
-        assert "seeded, not pretrained" in planned.notes[0]
+        assert planned.notes == ()
+        assert [asset.url for asset in planned.assets][-1:] == ["nst:embedded"]
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     demo_jobs(tmp_path, "local")
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import fsspec
@@ -74,6 +75,51 @@ def test_a_dangling_link_is_listed(tmp_path: Path) -> None:
     (photo,) = list_photos(str(tmp_path))
     assert photo.key == "gone"
     assert photo.size_bytes is None
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It must not pass for an empty one: its photographs would be missing and nobody would know."""
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.jpg").touch()
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("b"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(PermissionError):
+        list(list_photos(str(tmp_path)))
+    memory = fsspec.filesystem("memory")
+    for name in ("a", "b", "c"):
+        memory.pipe_file(f"/partly/{name}/x.jpg", b"")
+    listed = type(memory).ls
+
+    def ls(self: object, path: str, *args: object, **options: object) -> object:
+        if path.endswith("b"):
+            raise OSError("slow down")
+        return listed(self, path, *args, **options)
+
+    monkeypatch.setattr(type(memory), "ls", ls)
+    with pytest.raises(OSError, match="slow down"):
+        list(list_photos("memory://partly"))
+
+
+def test_long_names_are_cut_and_stay_apart(tmp_path: Path) -> None:
+    for end in ("png", "jpg"):
+        (tmp_path / f"{'x' * 251}.{end}").touch()
+    keys = [photo.key for photo in list_photos(str(tmp_path))]
+    assert len(set(keys)) == 2
+    assert all(len(key) == 200 and key.startswith("x" * 191 + "~") for key in keys)
+
+
+def test_local_names_in_a_table_are_no_urls(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("url\nIMG#1.png\nIMG#2.png\nb%41.png\nIMG:003.jpg\n")
+    found = list(list_photos(str(tmp_path / "list.csv")))
+    assert [photo.key for photo in found] == ["IMG#1", "IMG#2", "b%41", "IMG%3A003"]
+    assert found[3].url == str(tmp_path / "IMG:003.jpg")
 
 
 def test_the_output_folder_is_left_out(tmp_path: Path) -> None:

@@ -202,6 +202,36 @@ def test_says_how_long_the_slowest_is_at_work(make: Callable[..., Pipeline]) -> 
     assert pipeline.slowest_s() == 0.0
 
 
+def test_a_journal_that_does_not_answer_counts_as_slow(make: Callable[..., Pipeline]) -> None:
+    answered = threading.Event()
+
+    class Stuck(Recorder):
+        def journal(self, results: Sequence[Result]) -> None:
+            answered.wait(20)
+            super().journal(results)
+
+    pipeline = make(Stuck(), 30)
+    thread = threading.Thread(target=pipeline.run)
+    thread.start()
+    time.sleep(0.6)
+    assert pipeline.in_flight() > 0
+    assert 0.3 < pipeline.slowest_s() < 5
+    answered.set()
+    thread.join()
+
+
+def test_waiting_for_the_other_task_is_not_being_slow(make: Callable[..., Pipeline]) -> None:
+    pipelines = [make(Recorder(compute_s=0.15), 4) for _ in range(2)]
+    threads = [threading.Thread(target=pipeline.run) for pipeline in pipelines]
+    for thread in threads:
+        thread.start()
+    slowest = 0.0
+    while any(thread.is_alive() for thread in threads):
+        slowest = max(slowest, *(pipeline.slowest_s() for pipeline in pipelines))
+        time.sleep(0.01)
+    assert slowest < 0.28
+
+
 def test_two_tasks_compute_one_at_a_time(make: Callable[..., Pipeline]) -> None:
     running, most = 0, 0
 

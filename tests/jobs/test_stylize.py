@@ -18,7 +18,7 @@ import pytest
 
 from jobs.errors import JobMismatch, StoreError, UsageError, WorkersBroken
 from jobs.job import Job, create_or_open, reopen
-from jobs.ledger import Ledger
+from jobs.ledger import JournalWriter, Ledger
 from jobs.results import Result
 from jobs.spec import JobFile, job_from_table
 from jobs.status import job_status
@@ -377,6 +377,71 @@ def test_a_store_that_fails_ends_the_job_resumable(tmp_path: Path, monkeypatch: 
 
 
 # What a folder belongs to
+
+
+def test_what_cannot_be_read_or_written_is_its_own_row(tmp_path: Path, photos: Photos) -> None:
+    """A scheme nobody knows, a name that is none, a picture that its format cannot hold, a name that a folder
+    has: each is one failed row, and its neighbors are done."""
+    photos(2)
+    picture(7, 17000, 16).save(tmp_path / "wide.png")
+    lines = [
+        {"url": "foo://x/b.jpg", "key": "scheme"},
+        {"url": "photos/\0.jpg", "key": "null"},
+        {"url": "wide.png", "key": "wide"},
+        {"url": "photos/photo 000.jpg", "key": "good"},
+        {"url": "photos/photo 001.jpg", "key": "taken.webp/good"},
+        {"url": "photos/photo 001.jpg", "key": "taken"},
+    ]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    job = begin(
+        tmp_path,
+        photos="list.jsonl",
+        image={"format": "webp", "max_side_px": 0},
+        resources={"shard_size": 6, "max_workers": 1},
+    )
+    summary = run(job)
+    assert summary.exit_code == 3, summary
+    found = {result.key: result for result in rows(job)}
+    assert found["scheme"].error_type == "OSError"
+    assert "foo" in (found["scheme"].error or "")
+    assert found["null"].status == "failed"
+    assert "WebP" in (found["wide"].error or "")
+    assert found["wide"].source_sha256 is not None
+    assert found["good"].status == "ok"
+    assert {found["taken"].status, found["taken.webp/good"].status} == {"ok", "failed"}
+
+
+def test_a_retry_after_a_retry_that_was_cut_off(tmp_path: Path) -> None:
+    """What failed in a retry that never ended is tried again by the next, also if a worker dies in it."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").write_text("no picture")
+    job = begin(tmp_path, resources={"max_workers": 1})
+    assert run(job).exit_code == 3
+    (failure,) = rows(job)
+    JournalWriter(job.store, 0, 1).results([failure])  # as the retry that was cut off left it
+    (tmp_path / "photos/a.jpg").write_bytes(encoded(picture(1)))
+    (work,) = retry_work(job)
+    assert work.generation == 2
+    assert run(job, [work]).exit_code == 0
+    assert Ledger(job.store).receipt(0)[1]["generation"] == 2
+
+
+def test_what_decides_the_last_bits_is_fixed(tmp_path: Path, photos: Photos) -> None:
+    photos(2)
+    job = begin(tmp_path)
+    for option, value in (("num_cpus", 2.0), ("num_gpus", 1.0)):
+        with pytest.raises(OptionError, match=rf"resources\.{option} = {value}: the job was begun with"):
+            reopen(job.store, overrides={option: value}, registry=REGISTRY)
+    assert reopen(job.store, overrides={"num_cpus": 0.5}, registry=REGISTRY).resources.threads == 1
+
+
+def test_an_edited_job_is_refused(tmp_path: Path, photos: Photos) -> None:
+    photos(2)
+    job = begin(tmp_path)
+    path = Path(job.store.url) / "job.json"
+    path.write_text(path.read_text().replace('"delay_s": 0.0', '"delay_s": 0.1'))
+    with pytest.raises(JobMismatch, match="fingerprint"):
+        reopen(job.store, registry=REGISTRY)
 
 
 def test_another_job_is_refused_with_the_differences(tmp_path: Path) -> None:

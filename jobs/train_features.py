@@ -1,0 +1,75 @@
+"""Train the embedded feature network and write it as safetensors: `make features`.
+
+python -m jobs.train_features OUT.safetensors [--steps 3000] [--seed 0] [--device cpu]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from PIL import Image
+
+from jobs.demo import sample_photographs
+from jobs.storage import LocalStore
+from nst.features.exemplar import ExemplarTask, ExemplarTraining, render_patches
+
+__all__ = ["main"]
+
+# Of scikit-image's wheel. chelsea, coffee and rocket are kept out: benchmarks use them.
+_PHOTOGRAPHS = (
+    "astronaut.png",
+    "brick.png",
+    "camera.png",
+    "cell.png",
+    "coins.png",
+    "grass.png",
+    "gravel.png",
+    "hubble_deep_field.jpg",
+    "ihc.png",
+    "moon.png",
+    "page.png",
+    "retina.jpg",
+    "text.png",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--steps", type=int, default=ExemplarTask().steps)
+    parser.add_argument("--patches", type=int, default=ExemplarTask().patches)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2, help="bytes are reproducible for equal threads")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    task = ExemplarTask(seed=arguments.seed, steps=arguments.steps, patches=arguments.patches)
+
+    began = time.monotonic()
+    folder = sample_photographs()
+    photographs = [np.asarray(Image.open(folder / name).convert("RGB")) for name in _PHOTOGRAPHS]
+    patches = render_patches(photographs, task)
+    print(f"{len(patches)} patches in {time.monotonic() - began:.0f} s", flush=True)
+    training = ExemplarTraining(patches, task, torch.device(arguments.device))
+    for progress in training.run():
+        print(
+            f"step {progress.step:5}: loss {progress.loss:.3f}, top-1 {progress.accuracy:.3f}, "
+            f"{time.monotonic() - began:.0f} s",
+            flush=True,
+        )
+    record = {"task": json.dumps(dataclasses.asdict(task)), "torch": str(torch.__version__)}
+    data = safetensors.torch.save(training.state_dict(), metadata=record)
+    LocalStore(str(arguments.out.resolve().parent)).publish(arguments.out.name, data)
+    print(f"{arguments.out}: {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
+
+
+if __name__ == "__main__":
+    main()
