@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-browser check format bench clean
+.PHONY: demo test test-slow test-browser check format bench features clean
 
 demo: $(STAMP)
 	$(BIN)/nst demo
@@ -31,6 +31,12 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.style_transfer_step
 	$(BIN)/python -m benchmarks.runner_overhead
+	$(BIN)/python -m benchmarks.feature_quality
+
+# Trains the embedded network anew: about half an hour on two cores. What comes out differs from the shipped file
+# in its bytes on other machines: EMBEDDED_SHA256 in nst/features/weights.py has to follow.
+features: $(STAMP)
+	$(BIN)/python -m jobs.train_features nst/features/embedded/embedded.safetensors
 
 clean:
 	rm -rf $(VENV) demo-out

@@ -115,7 +115,7 @@ class Pipeline:
         for which nothing moves although there is work, e.g. because the store does not answer the journal."""
         now = time.monotonic()
         active = list(self._active.values())
-        stalled = now - self._moved if not (active or self._queued) else 0.0
+        stalled = now - self._moved if self._in_work and not active and not self._queued else 0.0
         return max([stalled, *((now - since) / share for since, share in active)])
 
     def _batches(self) -> Iterator[list[Loaded]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from jobs.errors import UsageError
 from jobs.storage import FsspecStore, LocalStore, Store, absolute_url, is_url, open_store, read_url
 from tests.contracts.store import StoreContract
 
@@ -66,7 +67,10 @@ def test_open_store_knows_paths_from_urls(tmp_path: Path) -> None:
     assert isinstance(open_store(str(tmp_path)), LocalStore)
     assert isinstance(open_store("memory://x"), FsspecStore)
     assert is_url("s3://bucket")
-    assert is_url("torchvision:vgg19")
+    assert is_url("zip::s3://bucket/photos.zip")
+    assert not is_url("IMG:001.jpg")
+    with pytest.raises(UsageError, match="foo"):
+        open_store("foo://bar")
     assert not is_url("/a/b:c")
     assert not is_url("C:/photos")
 

@@ -246,7 +246,14 @@ def test_imagenet_without_the_file_names_file_place_and_alternatives(
     with pytest.raises(WeightsError) as caught:
         published_bytes("torchvision:vgg19")
     message = str(caught.value)
-    for part in ("vgg19-dcbb9e9d.pth", str(tmp_path), "no route to host", '"/path/file.pth"', '"seeded"'):
+    for part in (
+        "vgg19-dcbb9e9d.pth",
+        str(tmp_path),
+        "no route to host",
+        '"/path/file.pth"',
+        '"embedded"',
+        '"seeded"',
+    ):
         assert part in message
 
 

@@ -1,0 +1,269 @@
+"""Whether the embedded network is worth its bytes, against random networks, calibrated as `seeded` ones are.
+
+1. Retrieval: textures of families that it never saw, in other colors, turned and scaled a little; the nearest
+   neighbor by normalized Gram matrices must be the same texture. Against the best of 10 random networks of its
+   own shape and of 10 of VGG19's.
+2. Style: photographs it never saw, stylized with the same budget of evaluations. The distance of the result
+   to the style picture is measured in features of other random networks (sliced Wasserstein), and compared at
+   equal content distance: random networks run at several content weights, and the curve between is followed.
+3. Cost: CPU time of one evaluation of loss and gradient at 256 px, against VGG19's at its default layers.
+
+    python -m benchmarks.feature_quality [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import skimage.data
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import nst
+from benchmarks.held_out import FAMILIES, colored, structure
+from nst.features import FeatureNetwork, build_features, read_state_dict
+from nst.features.weights import published_bytes
+from nst.images import resize_image
+from nst.losses import gram_matrix
+from nst.pictures import brush_strokes, hatching, voronoi_mosaic
+
+# Where textures are looked at: the style layers of the presets.
+LAYERS: Mapping[str, tuple[str, ...]] = {
+    "embedded": ("relu1_1", "relu1_2", "relu2_2", "relu3_2", "relu4_2"),
+    "vgg19": ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
+}
+
+
+def embedded(layers: Sequence[str]) -> FeatureNetwork:
+    state = read_state_dict(published_bytes("nst:embedded"))
+    return build_features("embedded", layers, state=state, pooling="average")
+
+
+def random_networks(count: int) -> Iterator[tuple[str, FeatureNetwork]]:
+    for shape, layers in LAYERS.items():
+        for seed in range(count):
+            yield f"{shape} seed {seed}", build_features(shape, layers, seed=seed, pooling="average")
+
+
+# 1. Retrieval
+
+
+def textures(kinds: int, instances: int, *, recolored: bool) -> tuple[Tensor, Tensor]:
+    """Pictures (n, 3, 96, 96) in [0, 1] and which texture each is."""
+    pictures, labels = [], []
+    for place, family in enumerate(FAMILIES):
+        for kind in range(kinds):
+            texture = 1000 * place + kind
+            for instance in range(instances):
+                random = np.random.default_rng([3, texture, instance]) if recolored else None
+                pictures.append(colored(structure(family, texture, instance, 96), random))
+                labels.append(texture)
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255, torch.tensor(labels)
+
+
+@torch.no_grad()
+def top1(network: FeatureNetwork, pictures: Tensor, labels: Tensor) -> float:
+    """Share of pictures whose nearest neighbor is of the same texture. Distance: the sum over layers of the
+    squared distance between Gram matrices of unit norm."""
+    grams: dict[str, list[Tensor]] = {layer: [] for layer in network.layers}
+    for part in torch.split(pictures, 16):
+        for layer, features in network(part).items():
+            grams[layer].append(gram_matrix(features).flatten(1))
+    similarity = torch.zeros(len(pictures), len(pictures))
+    for parts in grams.values():
+        unit = F.normalize(torch.cat(parts), dim=1)
+        similarity += unit @ unit.T
+    similarity.fill_diagonal_(-torch.inf)
+    return float((labels[similarity.argmax(1)] == labels).float().mean())
+
+
+def retrieval(networks: int, kinds: int) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for recolored in (True, False):
+        pictures, labels = textures(kinds, 4, recolored=recolored)
+        ours = top1(embedded(LAYERS["embedded"]), pictures, labels)
+        theirs = {name: top1(network, pictures, labels) for name, network in random_networks(networks)}
+        what = "other colors" if recolored else "same colors"
+        print(f"\nretrieval, {what}: {len(pictures)} pictures of {len(set(labels.tolist()))} held-out textures")
+        print(f"  {'embedded':20} {ours:.3f}")
+        for shape in LAYERS:
+            scores = [score for name, score in theirs.items() if name.startswith(shape)]
+            print(f"  {f'random {shape}':20} best {max(scores):.3f}, median {statistics.median(scores):.3f}")
+        suffix = "" if recolored else "_same_colors"
+        found[f"retrieval_embedded{suffix}"] = round(ours, 4)
+        found[f"retrieval_best_random{suffix}"] = round(max(theirs.values()), 4)
+    return found
+
+
+# 2. Style
+
+
+class Judge:
+    """Distances in the features of random networks that no contestant uses."""
+
+    def __init__(self) -> None:
+        self._networks = [
+            build_features(shape, layers, seed=seed, pooling="average")
+            for seed in (101, 102)
+            for shape, layers in (
+                ("vgg16", ("relu1_2", "relu2_2", "relu3_1")),
+                ("embedded", ("relu1_2", "relu2_2", "relu3_2")),
+            )
+        ]
+
+    @torch.no_grad()
+    def style(self, image: Tensor, style: Tensor) -> float:
+        """Sliced Wasserstein distance (Heitz et al. 2021) between the features' distributions, relative to the
+        style's spread; mean over networks and layers."""
+        return statistics.fmean(
+            self._sliced(mine, other[layer])
+            for network in self._networks
+            for mine_all, other in [(network(image[None]), network(style[None]))]
+            for layer, mine in mine_all.items()
+        )
+
+    @staticmethod
+    def _sliced(first: Tensor, second: Tensor) -> float:
+        channels = first.shape[1]
+        random = torch.Generator().manual_seed(channels)
+        axes = F.normalize(torch.randn(64, channels, generator=random), dim=1)
+        quantiles = (torch.arange(512) + 0.5) / 512
+        a, b = (
+            torch.quantile((axes @ features[0].flatten(1))[:, :200_000], quantiles, dim=1)
+            for features in (first, second)
+        )
+        return float((a - b).square().mean().sqrt() / b.std())
+
+    @torch.no_grad()
+    def content(self, image: Tensor, photo: Tensor) -> float:
+        """Distance of centered features at the deepest layers, relative to the photograph's: 0 is the
+        photograph."""
+        distances = []
+        for network in self._networks:
+            layer = network.layers[-1]
+            a, b = (network(x[None])[layer][0] for x in (image, photo))
+            a, b = (F.normalize(x - x.mean((1, 2), keepdim=True), dim=0) for x in (a, b))
+            distances.append(float((a - b).square().mean() / b.square().mean()))
+        return statistics.fmean(distances)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    content: float
+    style: float
+
+
+def pairs(side: int) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Photographs that the network was not trained on, and pictures with a plain style."""
+
+    def tensor(picture: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).float() / 255
+
+    styles = {
+        "strokes": tensor(brush_strokes((side, side), seed=77)),
+        "mosaic": tensor(voronoi_mosaic((side, side), seed=78)),
+        "hatching": tensor(hatching((side, side), seed=79)),
+        "marble": tensor(colored(structure("marble", 3, 0, side), np.random.default_rng(80))),
+    }
+    for name in ("chelsea", "coffee"):
+        photo = tensor(getattr(skimage.data, name)())
+        height, width = photo.shape[-2:]
+        scaled = resize_image(photo, (round(height * side / width), side)).clamp(0, 1)
+        for style, picture in styles.items():
+            yield f"{name}, {style}", scaled, picture
+
+
+def stylized(photo: Tensor, style: Tensor, steps: int, **options: Any) -> Tensor:
+    *_, last = nst.stylize(photo, style, coarse_steps=steps, steps=steps, **options)
+    return last.image
+
+
+def at_content(curve: Sequence[Point], content: float) -> float:
+    """Style distance at a content distance, on the line between neighbors; beyond the ends, that of the end."""
+    ordered = sorted(curve, key=lambda point: point.content)
+    return float(np.interp(content, [point.content for point in ordered], [point.style for point in ordered]))
+
+
+def style_distance(networks: int, side: int, steps: int) -> dict[str, float]:
+    judge, ratios = Judge(), []
+    weights = (0.5, 5.0, 50.0, 500.0)
+    print(f"\nstyle distance at equal content distance, {side} px, {steps} evaluations per scale")
+    print(f"{'pair':20} {'content':>8} {'embedded':>9} {'random':>8} {'ratio':>6}  best random")
+    for name, photo, style in pairs(side):
+        image = stylized(photo, style, steps, network="embedded")
+        ours = Point(judge.content(image, photo), judge.style(image, style))
+        best, whose = float("inf"), ""
+        for shape, preset in (("embedded", "embedded"), ("vgg19", "seeded")):
+            for seed in range(networks):
+                state = build_features(shape, [*_LAYERS_USED[preset]], seed=seed).body.state_dict()
+                curve = []
+                for weight in weights:
+                    options = {
+                        "network": shape,
+                        "preset": preset,
+                        "pooling": "average",
+                        "content_weight": weight,
+                    }
+                    picture = stylized(photo, style, steps, state=state, style_weight=100.0, **options)
+                    curve.append(Point(judge.content(picture, photo), judge.style(picture, style)))
+                reached = at_content(curve, ours.content)
+                if reached < best:
+                    best, whose = reached, f"{shape} seed {seed}"
+        ratios.append(ours.style / best)
+        print(
+            f"{name:20} {ours.content:8.3f} {ours.style:9.4f} {best:8.4f} {ratios[-1]:6.3f}  {whose}",
+            flush=True,
+        )
+    return {"style_distance_ratio": round(statistics.median(ratios), 4), "pairs": len(ratios)}
+
+
+_LAYERS_USED = {
+    "embedded": ("relu1_1", "relu4_2"),
+    "seeded": ("relu1_1", "relu3_1"),
+}
+
+
+# 3. Cost
+
+
+def cost_ratio(rounds: int) -> float:
+    """CPU time of one evaluation with the embedded network's preset over that with VGG19's, in turn."""
+    photo, style = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    times: dict[str, list[float]] = {"embedded": [], "vgg19": []}
+    prepared = {}
+    for name in times:
+        state = None if name == "vgg19" else read_state_dict(published_bytes("nst:embedded"))
+        method = nst.StyleTransfer(style="s", network=name)  # VGG19's weights change nothing about its cost
+        objective = method.build_from(style, state, torch.device("cpu")).objective
+        prepared[name] = objective, objective.targets(photo)
+    for _ in range(rounds):
+        for name, (objective, targets) in prepared.items():
+            began = time.process_time()
+            objective.evaluate([photo], [targets])
+            times[name].append(time.process_time() - began)
+    ours, theirs = (statistics.median(times[name][1:]) for name in ("embedded", "vgg19"))
+    print(f"\none evaluation at 256 px: embedded {ours:.3f} s of CPU, VGG19 {theirs:.3f} s")
+    return round(ours / theirs, 4)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer networks and smaller pictures")
+    quick = parser.parse_args().quick
+    torch.set_num_threads(2)
+    found = retrieval(networks=2 if quick else 10, kinds=4 if quick else 10)
+    found |= style_distance(networks=1 if quick else 3, side=96 if quick else 160, steps=20 if quick else 50)
+    found["cost_ratio_to_vgg19"] = cost_ratio(4 if quick else 12)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
