@@ -221,7 +221,7 @@ def test_a_journal_that_does_not_answer_counts_as_slow(make: Callable[..., Pipel
 
 
 def test_waiting_for_the_other_task_is_not_being_slow(make: Callable[..., Pipeline]) -> None:
-    pipelines = [make(Recorder(compute_s=0.15), 4) for _ in range(2)]
+    pipelines = [make(Recorder(compute_s=0.6), 8, batch_size=4) for _ in range(2)]
     threads = [threading.Thread(target=pipeline.run) for pipeline in pipelines]
     for thread in threads:
         thread.start()
@@ -229,7 +229,7 @@ def test_waiting_for_the_other_task_is_not_being_slow(make: Callable[..., Pipeli
     while any(thread.is_alive() for thread in threads):
         slowest = max(slowest, *(pipeline.slowest_s() for pipeline in pipelines))
         time.sleep(0.01)
-    assert slowest < 0.28
+    assert slowest < 0.4, "0.6 s shared by four, and 0.6 s of waiting that do not count"
 
 
 def test_two_tasks_compute_one_at_a_time(make: Callable[..., Pipeline]) -> None:
