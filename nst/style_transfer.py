@@ -68,7 +68,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
                 "content_layers": {"relu2_2": 0.5, "relu3_2": 0.5},
                 "style_layers": dict.fromkeys(("relu1_1", "relu1_2", "relu2_2", "relu3_2", "relu4_2"), 0.2),
                 "content_weight": 1.0,
-                "style_weight": 20.0,
+                "style_weight": 10.0,
                 "gram_normalization": "hw",
                 "loss_scale": "relative",
                 "pooling": "average",
