@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ _PHOTOGRAPHS = (
 )
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=ExemplarTask().steps)
@@ -49,7 +50,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="bytes are reproducible for equal threads")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     task = ExemplarTask(seed=arguments.seed, steps=arguments.steps, patches=arguments.patches)
 
@@ -65,8 +66,9 @@ def main() -> None:
             f"{time.monotonic() - began:.0f} s",
             flush=True,
         )
-    record = {"task": json.dumps(dataclasses.asdict(task)), "torch": str(torch.__version__)}
-    data = safetensors.torch.save(training.state_dict(), metadata=record)
+    # One entry: safetensors writes several in no fixed order, and equal trainings shall give equal files.
+    record = {"task": dataclasses.asdict(task), "torch": str(torch.__version__)}
+    data = safetensors.torch.save(training.state_dict(), metadata={"nst": json.dumps(record)})
     LocalStore(str(arguments.out.resolve().parent)).publish(arguments.out.name, data)
     print(f"{arguments.out}: {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
 

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 
+from jobs import train_features
 from jobs.demo import demo_jobs
 from jobs.errors import UsageError
 from jobs.job import plan
+from nst.features import read_state_dict
+from nst.features.weights import published_bytes
 from nst.images import decode_image
 from nst.pictures import brush_strokes
 
@@ -44,3 +48,14 @@ def test_brush_strokes_are_a_function_of_seed_and_size() -> None:
     blue, orange = first[..., 2] > first[..., 0] + 40, first[..., 0] > first[..., 2] + 40
     assert blue.mean() > 0.2
     assert orange.mean() > 0.1
+
+
+def test_a_short_training_of_the_network_gives_equal_files(tmp_path: Path) -> None:
+    """Twice in this process, as `make features` runs it, with other names."""
+    files = []
+    for name in ("a", "b", "c"):
+        out = tmp_path / f"{name}.safetensors"
+        train_features.main([str(out), "--steps", "2", "--patches", "32", "--threads", "1"])
+        files.append(out.read_bytes())
+    assert files[0] == files[1] == files[2]
+    assert safetensors.torch.load(files[0]).keys() == read_state_dict(published_bytes("nst:embedded")).keys()
