@@ -198,43 +198,40 @@ def at_content(curve: Sequence[Point], content: float) -> float:
     return float(np.interp(content, [point.content for point in ordered], [point.style for point in ordered]))
 
 
+# Random networks by shape, the preset they run with, and the deepest layer that it uses.
+_CONTESTANTS = (("embedded", "embedded", "relu4_2"), ("vgg19", "seeded", "relu3_1"))
+_CONTENT_WEIGHTS = (0.5, 5.0, 50.0, 500.0)
+
+
 def style_distance(networks: int, side: int, steps: int) -> dict[str, float]:
     judge, ratios = Judge(), []
-    weights = (0.5, 5.0, 50.0, 500.0)
+    # Calibrated with the pooling they run with.
+    contestants = [
+        (shape, preset, seed, build_features(shape, [deepest], seed=seed, pooling="average").body.state_dict())
+        for shape, preset, deepest in _CONTESTANTS
+        for seed in range(networks)
+    ]
     print(f"\nstyle distance at equal content distance, {side} px, {steps} evaluations per scale")
     print(f"{'pair':20} {'content':>8} {'embedded':>9} {'random':>8} {'ratio':>6}  best random")
     for name, photo, style in pairs(side):
         image = stylized(photo, style, steps, network="embedded")
         ours = Point(judge.content(image, photo), judge.style(image, style))
         best, whose = float("inf"), ""
-        for shape, preset in (("embedded", "embedded"), ("vgg19", "seeded")):
-            for seed in range(networks):
-                state = build_features(shape, [*_LAYERS_USED[preset]], seed=seed).body.state_dict()
-                curve = []
-                for weight in weights:
-                    options = {
-                        "network": shape,
-                        "preset": preset,
-                        "pooling": "average",
-                        "content_weight": weight,
-                    }
-                    picture = stylized(photo, style, steps, state=state, style_weight=100.0, **options)
-                    curve.append(Point(judge.content(picture, photo), judge.style(picture, style)))
-                reached = at_content(curve, ours.content)
-                if reached < best:
-                    best, whose = reached, f"{shape} seed {seed}"
+        for shape, preset, seed, state in contestants:
+            curve = []
+            for weight in _CONTENT_WEIGHTS:
+                options = {"network": shape, "preset": preset, "content_weight": weight, "style_weight": 100.0}
+                picture = stylized(photo, style, steps, state=state, pooling="average", **options)
+                curve.append(Point(judge.content(picture, photo), judge.style(picture, style)))
+            reached = at_content(curve, ours.content)
+            if reached < best:
+                best, whose = reached, f"{shape} seed {seed}"
         ratios.append(ours.style / best)
         print(
             f"{name:20} {ours.content:8.3f} {ours.style:9.4f} {best:8.4f} {ratios[-1]:6.3f}  {whose}",
             flush=True,
         )
     return {"style_distance_ratio": round(statistics.median(ratios), 4), "pairs": len(ratios)}
-
-
-_LAYERS_USED = {
-    "embedded": ("relu1_1", "relu4_2"),
-    "seeded": ("relu1_1", "relu3_1"),
-}
 
 
 # 3. Cost

@@ -182,8 +182,8 @@ def reopen(
 
 def _plan(job: JobFile, listing: Path) -> Plan:
     assets = tuple(read_assets(job.spec.method))
-    photos = list_photos(job.spec.photos, exclude=job.spec.output)
     try:
+        photos = list_photos(job.spec.photos, exclude=job.spec.output)
         info = write_manifest(photos, listing, job.resources.shard_size)
     except (UsageError, OSError) as error:
         raise OptionError("photos", job.spec.photos, reason=str(error)) from error

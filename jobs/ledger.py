@@ -15,10 +15,10 @@ import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from jobs.errors import StoreError
 from jobs.manifest import Row
@@ -26,6 +26,8 @@ from jobs.results import Result, Status, read_receipt, receipt_counts, write_rec
 from jobs.storage import Store
 
 __all__ = ["JournalWriter", "Ledger", "ShardJournal", "read_journal", "receipt_path", "seal"]
+
+T = TypeVar("T")
 
 RESULTS, JOURNAL = "results", "journal"
 _RECEIPT = re.compile(r"^shard-(\d{5,})\.parquet$")
@@ -62,19 +64,12 @@ class Ledger:
             StoreError: one is damaged.
         """
         with ThreadPoolExecutor(16) as pool:
-            return list(pool.map(self._counts, shards))
+            return list(pool.map(lambda shard: self._read(shard, receipt_counts), shards))
 
-    def _counts(self, shard: int) -> dict[Status, int]:
-        try:
-            return receipt_counts(self.store.read(receipt_path(shard)))
-        except ValueError as error:
-            raise StoreError(f"{self.store.url}/{receipt_path(shard)}: {error}") from error
-
-    def next_generation(self, shard: int) -> int:
-        """For a retry: beyond the receipt's, and beyond that of a retry that was cut off, whose failures must
-        not pass for new ones."""
+    def next_generation(self, shard: int, sealed: int) -> int:
+        """For a retry: beyond `sealed`, the receipt's, and beyond that of a retry that was cut off, whose
+        failures must not pass for new ones."""
         journaled = (int(m[1]) for name in self.store.names(journal_folder(shard)) if (m := _PART.match(name)))
-        sealed: int = self.receipt(shard)[1]["generation"]
         return max(sealed, *journaled, 0) + 1
 
     def receipt(self, shard: int) -> tuple[list[Result], dict[str, Any]]:
@@ -83,10 +78,14 @@ class Ledger:
         Raises:
             StoreError: it is damaged.
         """
+        return self._read(shard, read_receipt)
+
+    def _read(self, shard: int, parse: Callable[[bytes], T]) -> T:
+        path = receipt_path(shard)
         try:
-            return read_receipt(self.store.read(receipt_path(shard)))
+            return parse(self.store.read(path))
         except ValueError as error:
-            raise StoreError(f"{self.store.url}/{receipt_path(shard)}: {error}") from error
+            raise StoreError(f"{self.store.url}/{path}: {error}") from error
 
 
 @dataclass(slots=True)

@@ -35,6 +35,10 @@ class Loaded:
     """Of the file."""
     load_s: float
 
+    def charge(self, failure: Result, compute_s: float) -> Result:
+        """`failure` of this photograph, with what it was and what was spent on it."""
+        return replace(failure, source_sha256=self.sha256, load_s=self.load_s, compute_s=compute_s)
+
 
 class Stages(Protocol):
     """What is done to a photograph. A photograph that cannot be done is a `Result`; an exception from `save`
@@ -161,9 +165,7 @@ class Pipeline:
                 saves.append(self._save_pool.submit(self._save, loaded, outcome, compute_s))
             else:
                 failure = self._stages.failed(loaded.row, outcome)
-                self._finished.put(
-                    replace(failure, source_sha256=loaded.sha256, load_s=loaded.load_s, compute_s=compute_s)
-                )
+                self._finished.put(loaded.charge(failure, compute_s))
         return saves
 
     def _timed_compute(self, batch: list[Loaded]) -> tuple[list[Outcome | Exception], float]:

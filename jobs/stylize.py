@@ -147,11 +147,12 @@ def retry_work(job: Job, keys: Iterable[str] | None = None) -> list[Work]:
     for shard, counts in zip(done := sorted(ledger.done()), ledger.counts(done), strict=True):
         if counts["failed"] + counts["quarantined"] == 0:
             continue
-        results, _ = ledger.receipt(shard)
+        results, meta = ledger.receipt(shard)
         rows = [r for r in results if r.status != "ok" and (wanted is None or r.key in wanted)]
         found.update(result.key for result in rows)
         if rows:
-            work.append(Work(shard, ledger.next_generation(shard), tuple(result.row for result in rows)))
+            generation = ledger.next_generation(shard, meta["generation"])
+            work.append(Work(shard, generation, tuple(result.row for result in rows)))
     if wanted is not None and wanted - found:
         raise UsageError(f"no failed photograph has the key {sorted(wanted - found)[0]!r}")
     return work

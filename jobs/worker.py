@@ -196,13 +196,13 @@ class _TaskStages:
         try:
             data = encode_image(stylized.image, format=self._image.format, quality=self._image.quality)
         except Exception as error:  # noqa: BLE001  e.g. too large for WebP: this picture's own row
-            return self._unsaved(loaded, error, compute_s)
+            return loaded.charge(self.failed(loaded.row, error), compute_s)
         try:
             self._worker.store.publish(output, data)
         except OSError as error:
             if error.errno not in _BAD_NAME:
                 raise
-            return self._unsaved(loaded, error, compute_s)
+            return loaded.charge(self.failed(loaded.row, error), compute_s)
         return self._result(
             loaded.row,
             output=output,
@@ -215,10 +215,6 @@ class _TaskStages:
             save_s=time.perf_counter() - began,
             stats={name: float(value) for name, value in stylized.stats.items()},
         )
-
-    def _unsaved(self, loaded: Loaded, error: Exception, compute_s: float) -> Result:
-        failure = self.failed(loaded.row, error)
-        return replace(failure, source_sha256=loaded.sha256, load_s=loaded.load_s, compute_s=compute_s)
 
     def failed(self, row: Row, error: Exception) -> Result:
         text = " ".join(str(error).split()) or type(error).__name__

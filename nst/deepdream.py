@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from nst import check
 from nst.batching import by_shape
-from nst.errors import Diverged, ImageError, OptionError
+from nst.errors import Diverged, ImageError
 from nst.features import (
     NETWORKS,
     FeatureNetwork,
@@ -23,8 +22,7 @@ from nst.features import (
     read_state_dict,
     weights_asset,
 )
-from nst.features.layers import VGG_BLOCKS
-from nst.features.networks import Pooling
+from nst.features.networks import Pooling, check_pooling
 from nst.images import resize_image
 from nst.stylizer import AssetRef, Assets, Outcome, Stylized
 
@@ -71,10 +69,7 @@ class DeepDream:
         assert self.layers is not None
         check.layer_weights("layers", self.layers)
         check_layers("layers", self.network, self.layers)
-        check.one_of("pooling", self.pooling, get_args(Pooling))
-        if self.pooling != "max" and self.network not in VGG_BLOCKS:
-            reason = f"{self.network} has no pooling to swap"
-            raise OptionError("pooling", self.pooling, choices=("max",), reason=reason)
+        check_pooling(self.network, self.pooling)
         check.at_least("octaves", self.octaves, 1)
         check.at_least("steps", self.steps, 1)
         check.at_least("jitter_px", self.jitter_px, 0)

@@ -21,7 +21,7 @@ from nst.features import (
     weights_asset,
 )
 from nst.features.layers import VGG_BLOCKS
-from nst.features.networks import Pooling
+from nst.features.networks import Pooling, check_pooling
 from nst.images import decode_image, resize_image
 from nst.lbfgs import LBFGS, Adam, Optimizer
 from nst.losses import GramNormalization, LossScale
@@ -170,10 +170,8 @@ class StyleTransfer:
             check_layers(option, self.network, getattr(self, option))
         check.one_of("gram_normalization", self.gram_normalization, get_args(GramNormalization))
         check.one_of("loss_scale", self.loss_scale, get_args(LossScale))
-        check.one_of("pooling", self.pooling, get_args(Pooling))
-        if self.pooling != "max" and self.network not in VGG_BLOCKS:
-            reason = f"{self.network} has no pooling to swap"
-            raise OptionError("pooling", self.pooling, choices=("max",), reason=reason)
+        assert self.pooling is not None
+        check_pooling(self.network, self.pooling)
         check.one_of("init", self.init, ("photo", "noise"))
         check.one_of("optimizer", self.optimizer, ("lbfgs", "adam"))
         for option in ("content_weight", "style_weight", "tv_weight"):

@@ -13,7 +13,7 @@ from nst.errors import ImageTooSmall, OptionError, WeightsError
 from nst.features.layers import VGG_BLOCKS, VGG_CHANNELS, check_layers, layer_names
 from nst.features.seeded import seed_parameters
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "FeatureNetwork", "Pooling", "build_features"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "FeatureNetwork", "Pooling", "build_features", "check_pooling"]
 
 Pooling = Literal["max", "average"]
 
@@ -89,12 +89,9 @@ def build_features(
     wanted = tuple(sorted(set(layers), key=lambda layer: _position(network, layer)))
     if not wanted:
         raise OptionError("layers", [], reason="at least one layer is needed")
-    if pooling not in get_args(Pooling):
-        raise OptionError("pooling", pooling, choices=get_args(Pooling))
+    check_pooling(network, pooling)
     if network in VGG_BLOCKS:
         body: nn.Module = _VGG(network, wanted, pooling)
-    elif pooling != "max":
-        raise OptionError("pooling", pooling, choices=("max",), reason=f"{network} has no pooling to swap")
     else:
         body = _cut(_BUILDERS[network](), wanted)
     if state is None:
@@ -106,6 +103,14 @@ def build_features(
         names = layer_names(network)
         pools = sum(name.startswith("pool") for name in names[: names.index(wanted[-1]) + 1])
     return FeatureNetwork(network, wanted, body, pretrained=state is not None, min_side_px=2**pools)
+
+
+def check_pooling(network: str, pooling: str) -> None:
+    """Raise `OptionError` if `network` cannot pool like that."""
+    if pooling not in get_args(Pooling):
+        raise OptionError("pooling", pooling, choices=get_args(Pooling))
+    if pooling != "max" and network not in VGG_BLOCKS:
+        raise OptionError("pooling", pooling, choices=("max",), reason=f"{network} has no pooling to swap")
 
 
 def _position(network: str, layer: str) -> int:

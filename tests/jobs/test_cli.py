@@ -140,6 +140,7 @@ def test_a_text_file_among_the_photos_and_retry(folder: Path) -> None:
             r"method\.content_layers = 'relu7_1': vgg16 has no such layer .*Choices: conv1_1, relu1_1",
         ),
         (["--set", "photos=nowhere"], r"photos = '.*nowhere': there is no such folder"),
+        (["--set", "photos=foo://bar"], r"photos = 'foo://bar': .*foo"),
         (["--set", "output=taken"], r"output = '.*taken': is not empty and no job"),
         (["--set", "output=other"], r"output = '.*other' belongs to another job.*\n  method\.steps: 9 in the"),
         (["--set", "steps"], r"--set = 'steps': expected NAME=VALUE"),
