@@ -136,7 +136,7 @@ class RayPool:
     def stop(self, worker: WorkerId, cause: Cause) -> None:
         handle = self._handles.get(worker)
         if handle is not None:
-            handle.stopped = cause
+            handle.stopped, handle.asked_at = cause, time.monotonic()
             ray.kill(handle.actor)
             # A call that is sure to fail, so that the death is noticed even if nothing was under way.
             self._call(worker, handle.actor.progress.remote(), "progress")
@@ -150,7 +150,9 @@ class RayPool:
         for worker, handle in self._handles.items():
             busy = any(isinstance(what, int) for what in handle.calls.values())
             asking = "progress" in handle.calls.values()
-            if busy and not asking and now - handle.asked_at > _PROGRESS_INTERVAL_S:
+            # A stopped one may still have answered the call that was to find it dead.
+            watched = busy or handle.stopped is not None
+            if watched and not asking and now - handle.asked_at > _PROGRESS_INTERVAL_S:
                 handle.asked_at = now
                 self._call(worker, handle.actor.progress.remote(), "progress")
         if not self._owner:

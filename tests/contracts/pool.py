@@ -44,7 +44,7 @@ class PoolContract:
     def _backlog(self) -> None:
         self.backlog: list[Event] = []
 
-    def wait(self, pool: Pool, kind: type[E], timeout_s: float = 60) -> E:
+    def wait(self, pool: Pool, kind: type[E], timeout_s: float = 180) -> E:
         """The next event of a kind; others stay for later."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
