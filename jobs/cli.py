@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.errors import EXIT_UNFINISHED, exit_code_of
+from jobs.errors import EXIT_FAULTS, EXIT_UNFINISHED, exit_code_of
 from jobs.storage import absolute_url, open_store
 from nst.errors import NstError
 
@@ -28,7 +28,7 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     help="Stylize collections of photographs: neural style transfer and DeepDream on pools of workers.",
     epilog="Exit codes: 0 all images ok, 2 asked for wrongly, 3 finished with failed images, 4 shards "
-    "unfinished, 75 stopped and resumable.",
+    "unfinished, 5 faults found by `verify`, 75 stopped and resumable.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -153,6 +153,52 @@ def report(out: Out) -> None:
         from jobs.report import publish_report
 
         print(publish_report(open_store(absolute_url(out, Path.cwd()))))
+
+
+@app.command()
+def verify(
+    out: Out, as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per fault.")] = False
+) -> None:
+    """Read a job again, every row and every picture, and list what is not as it must be."""
+    with _errors():
+        from dataclasses import asdict
+
+        from jobs.audit import verify
+        from jobs.text import printable
+
+        found = 0
+        for fault in verify(open_store(absolute_url(out, Path.cwd()))):
+            found += 1
+            about = "" if fault.key is None else f" ({fault.key})"
+            print(json.dumps(asdict(fault)) if as_json else printable(f"{fault.path}{about}: {fault.problem}"))
+        if not as_json:
+            print(f"{found} faults" if found else "no faults: every row once, every picture as it was made")
+        if found:
+            raise typer.Exit(EXIT_FAULTS)
+
+
+@app.command()
+def gc(
+    out: Out, dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing, only count.")] = False
+) -> None:
+    """Remove journals of finished shards and half-made leftovers; not while the job runs."""
+    with _errors():
+        from jobs.audit import collect_garbage
+
+        garbage = collect_garbage(open_store(absolute_url(out, Path.cwd())), remove=not dry_run)
+        done = "would be removed" if dry_run else "removed"
+        print(f"{len(garbage.journals)} journal parts and {len(garbage.pictures)} orphaned pictures {done}")
+
+
+@app.command()
+def explain(out: Out, key: Annotated[str, typer.Argument(help="Of the photograph.")]) -> None:
+    """Tell what became of one photograph: attempts, workers, errors, times."""
+    with _errors():
+        from jobs.audit import explain
+        from jobs.text import printable
+
+        for line in explain(open_store(absolute_url(out, Path.cwd())), key):
+            print(printable(line))
 
 
 @app.command()

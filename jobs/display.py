@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from jobs.stylize import Snapshot, Summary
+from jobs.text import printable
 
 __all__ = ["Display", "describe_summary"]
 
@@ -48,7 +49,7 @@ class Display:
 
     def __call__(self, snapshot: Snapshot) -> None:
         for message in snapshot.messages:
-            self._console.print(escape(_plain(message)), highlight=False)
+            self._console.print(escape(printable(message)), highlight=False)
         if self._progress is not None:
             self._progress.update(
                 self._task, total=snapshot.total, completed=snapshot.done, rest=_rest(snapshot)
@@ -94,8 +95,3 @@ def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"
-
-
-def _plain(text: str) -> str:
-    """Without control characters: names of files end up here."""
-    return "".join(c if c.isprintable() else "�" for c in text)

@@ -15,6 +15,7 @@ from nst.errors import NstError
 
 __all__ = [
     "EXIT_FAILED_ROWS",
+    "EXIT_FAULTS",
     "EXIT_OK",
     "EXIT_STOPPED",
     "EXIT_UNFINISHED",
@@ -31,6 +32,7 @@ EXIT_OK = 0
 EXIT_USAGE = 2
 EXIT_FAILED_ROWS = 3
 EXIT_UNFINISHED = 4
+EXIT_FAULTS = 5
 EXIT_STOPPED = 75
 
 

@@ -25,13 +25,23 @@ from jobs.manifest import Row
 from jobs.results import Result, Status, read_receipt, receipt_counts, write_receipt
 from jobs.storage import Store
 
-__all__ = ["JournalWriter", "Ledger", "ShardJournal", "read_journal", "receipt_path", "seal"]
+__all__ = [
+    "JournalWriter",
+    "Ledger",
+    "ShardJournal",
+    "journal_part",
+    "read_journal",
+    "read_journal_part",
+    "receipt_path",
+    "seal",
+]
 
 T = TypeVar("T")
 
 RESULTS, JOURNAL = "results", "journal"
 _RECEIPT = re.compile(r"^shard-(\d{5,})\.parquet$")
 _PART = re.compile(r"^g(\d+)-")
+_JOURNALED = re.compile(rf"^{JOURNAL}/shard-(\d{{5,}})/g(\d+)-[0-9a-f]+-\d+\.jsonl$")
 _SHARD = re.compile(r"^shard-(\d{5,})$")
 
 
@@ -105,8 +115,7 @@ def read_journal(store: Store, shard: int, generation: int) -> ShardJournal:
     for name in store.names(folder):
         if not name.startswith(f"g{generation}-"):
             continue
-        for line in store.read(f"{folder}/{name}").splitlines():
-            record = json.loads(line)
+        for record in read_journal_part(store.read(f"{folder}/{name}")):
             if record["event"] == "death":
                 journal.deaths[record["row"]] += 1
                 continue
@@ -118,6 +127,17 @@ def read_journal(store: Store, shard: int, generation: int) -> ShardJournal:
             ):
                 journal.results[result.row] = result
     return journal
+
+
+def journal_part(path: str) -> tuple[int, int] | None:
+    """Shard and generation of a part of a journal; None if `path` is something else."""
+    found = _JOURNALED.match(path)
+    return None if found is None else (int(found[1]), int(found[2]))
+
+
+def read_journal_part(data: bytes) -> list[dict[str, Any]]:
+    """Its records."""
+    return [json.loads(line) for line in data.splitlines()]
 
 
 class JournalWriter:

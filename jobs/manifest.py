@@ -23,7 +23,7 @@ from jobs.errors import JobMismatch, UsageError
 from jobs.listing import Photo
 from jobs.storage import Store
 
-__all__ = ["MANIFEST", "Manifest", "ManifestInfo", "Row", "write_manifest"]
+__all__ = ["MANIFEST", "Manifest", "ManifestInfo", "Row", "row_digest", "write_manifest"]
 
 MANIFEST = "manifest.parquet"
 DEFAULT_SHARD_SIZE = 64
@@ -81,7 +81,7 @@ def write_manifest(photos: Iterable[Photo], path: Path, shard_size: int | None) 
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
         while chunk := list(itertools.islice(rest, shard_size)):
             for photo in chunk:
-                digest.update(f"{photo.key}\0{photo.url}\n".encode("utf-8", "surrogateescape"))
+                digest.update(row_digest(photo.key, photo.url))
                 key_hashes.append(_hash64(photo.key))
             columns = {name: [getattr(photo, name) for photo in chunk] for name in SCHEMA.names}
             writer.write_table(pa.table(columns, schema=SCHEMA), row_group_size=shard_size)
@@ -92,6 +92,11 @@ def write_manifest(photos: Iterable[Photo], path: Path, shard_size: int | None) 
         writer.add_key_value_metadata({"nst": json.dumps({"sha256": info.sha256, "shard_size": shard_size})})
     _refuse_repeated_keys(key_hashes, path)
     return info
+
+
+def row_digest(key: str, url: str) -> bytes:
+    """What a row adds to the digest of its manifest."""
+    return f"{key}\0{url}\n".encode("utf-8", "surrogateescape")
 
 
 def _hash64(key: str) -> int:

@@ -15,17 +15,20 @@ import pyarrow.parquet as pq
 
 __all__ = [
     "SCHEMA",
+    "STATUSES",
     "Result",
     "Status",
     "image_seed",
     "read_receipt",
     "receipt_counts",
+    "results_digest",
     "total",
     "write_receipt",
 ]
 
 Status = Literal["ok", "failed", "quarantined"]
 STATUSES: tuple[Status, ...] = get_args(Status)
+_DAMAGE = (pa.ArrowException, OSError, KeyError, TypeError, MemoryError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,11 +121,21 @@ def write_receipt(results: Sequence[Result], *, shard: int, generation: int, fin
         "generation": generation,
         "fingerprint": fingerprint,
         "counts": {status: counts[status] for status in STATUSES},
+        "digest": results_digest(ordered),
     }
     table = pa.table(columns, schema=SCHEMA).replace_schema_metadata({"nst": json.dumps(meta)})
     out = io.BytesIO()
-    pq.write_table(table, out, compression="zstd")
+    pq.write_table(table, out, compression="zstd", write_page_checksum=True)
     return out.getvalue()
+
+
+def results_digest(results: Sequence[Result]) -> str:
+    """SHA-256 over all that the rows say, in their order; times to the microsecond, as a receipt holds them."""
+    digest = hashlib.sha256()
+    for result in results:
+        row = {**asdict(result), "finished_at": round(result.finished_at * 1e6)}
+        digest.update(json.dumps(row, sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def read_receipt(data: bytes) -> tuple[list[Result], dict[str, Any]]:
@@ -133,9 +146,11 @@ def read_receipt(data: bytes) -> tuple[list[Result], dict[str, Any]]:
     """
     try:
         # Without threads: pyarrow's may still be ending when the interpreter does, and abort it.
-        table = pq.read_table(io.BytesIO(data), schema=SCHEMA, use_threads=False)
+        table = pq.read_table(
+            io.BytesIO(data), schema=SCHEMA, use_threads=False, page_checksum_verification=True
+        )
         meta = json.loads(table.schema.metadata[b"nst"]) if table.schema.metadata else _meta(data)
-    except (pa.ArrowInvalid, OSError, KeyError) as error:
+    except _DAMAGE as error:
         raise ValueError(f"not a receipt: {error}") from error
     return [_result(record) for record in table.to_pylist()], meta
 
@@ -148,7 +163,7 @@ def receipt_counts(data: bytes) -> dict[Status, int]:
     """
     try:
         return cast(dict[Status, int], _meta(data)["counts"])
-    except (pa.ArrowInvalid, OSError, KeyError) as error:
+    except _DAMAGE as error:
         raise ValueError(f"not a receipt: {error}") from error
 
 

@@ -13,6 +13,7 @@ import socket
 import time
 import uuid
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import quote, unquote_to_bytes
@@ -22,6 +23,7 @@ import fsspec
 from jobs.errors import StoreError, UsageError
 
 __all__ = [
+    "TEMPORARY",
     "FsspecStore",
     "LocalStore",
     "Store",
@@ -34,7 +36,7 @@ __all__ = [
 ]
 
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:(//|:)")
-_TEMPORARY = ".tmp"
+TEMPORARY = ".tmp"
 
 
 def is_url(place: str) -> bool:
@@ -122,6 +124,10 @@ class Store(ABC):
         """Sorted names of the entries of `folder`; none if it does not exist."""
 
     @abstractmethod
+    def find(self, folder: str = "") -> Iterator[str]:
+        """Paths of all objects below `folder`, at any depth, in no order."""
+
+    @abstractmethod
     def exists(self, path: str) -> bool:
         """Whether there is an object at `path`."""
 
@@ -151,7 +157,7 @@ class LocalStore(Store):
 
     def publish(self, path: str, data: bytes, *, create_only: bool = False) -> None:
         target = self.root / path
-        temporary = self.root / _TEMPORARY / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
+        temporary = self.root / TEMPORARY / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
         self._write(temporary, data)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -189,6 +195,15 @@ class LocalStore(Store):
         except FileNotFoundError:
             return []
 
+    def find(self, folder: str = "") -> Iterator[str]:
+        def fail(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError):
+                raise error
+
+        for place, _, names in os.walk(self.root / folder, onerror=fail):
+            relative = Path(place).relative_to(self.root).as_posix()
+            yield from (name if relative == "." else f"{relative}/{name}" for name in names)
+
     def exists(self, path: str) -> bool:
         return (self.root / path).is_file()
 
@@ -197,8 +212,8 @@ class LocalStore(Store):
 
     def clean(self) -> None:
         """Remove temporary files of this host's dead processes, and any host's after a day."""
-        folder = self.root / _TEMPORARY
-        for name in self.names(_TEMPORARY):
+        folder = self.root / TEMPORARY
+        for name in self.names(TEMPORARY):
             host, pid, _ = name.rsplit("-", 2)
             with contextlib.suppress(FileNotFoundError):  # its owner was quicker
                 old = time.time() - (folder / name).stat().st_mtime > 86_400
@@ -251,6 +266,12 @@ class FsspecStore(Store):
         except FileNotFoundError:
             return []
         return sorted(name.rstrip("/").rsplit("/", 1)[1] for name in entries if name.rstrip("/") != full)
+
+    def find(self, folder: str = "") -> Iterator[str]:
+        self.filesystem.invalidate_cache()
+        start = len(self.root.lstrip("/")) + 1
+        for path in self.filesystem.find(self._full(folder).rstrip("/")):
+            yield path.lstrip("/")[start:]
 
     def exists(self, path: str) -> bool:
         self.filesystem.invalidate_cache()

@@ -13,7 +13,7 @@ import pytest
 from jobs.errors import StoreError
 from jobs.ledger import JournalWriter, Ledger, read_journal, receipt_path, seal
 from jobs.manifest import Row
-from jobs.results import SCHEMA, Result, image_seed, read_receipt, receipt_counts, write_receipt
+from jobs.results import SCHEMA, Result, image_seed, read_receipt, receipt_counts, results_digest, write_receipt
 from jobs.storage import LocalStore
 
 
@@ -58,6 +58,7 @@ def test_a_receipt_survives_parquet() -> None:
         "generation": 1,
         "fingerprint": "ff",
         "counts": {"ok": 1, "failed": 1, "quarantined": 0},
+        "digest": results_digest(found),
     }
     assert receipt_counts(data) == {"ok": 1, "failed": 1, "quarantined": 0}
 

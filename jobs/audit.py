@@ -1,0 +1,261 @@
+"""Looking after a job: whether its folder holds what it says, what may be thrown away, what became of one row.
+
+Asks the store alone, and trusts nothing in it but what another record confirms: pictures by the digests in the
+receipts, receipts by their own digest and the manifest, the manifest by the one in `job.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.errors import StoreError, UsageError
+from jobs.job import JOB, read_job
+from jobs.ledger import Ledger, journal_part, read_journal_part, receipt_path
+from jobs.manifest import MANIFEST, Manifest, Row, row_digest
+from jobs.report import REPORT
+from jobs.results import STATUSES, Result, image_seed, results_digest
+from jobs.spec import ImageSpec, fingerprint
+from jobs.storage import TEMPORARY, Store
+from nst.errors import NstError
+
+__all__ = ["Fault", "Garbage", "collect_garbage", "explain", "verify"]
+
+_THREADS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that is not as it must be."""
+
+    path: str
+    """Of the object, below the job's folder."""
+    problem: str
+    key: str | None = None
+    """Of the photograph, if it is about one."""
+
+
+def verify(store: Store) -> Iterator[Fault]:
+    """Read everything again: job, manifest, every receipt, every picture; and list what is there besides.
+
+    Raises:
+        UsageError: there is no job, or nothing of it can be read.
+    """
+    record = read_job(store)
+    yield from _verify_job(record)
+    try:
+        manifest = Manifest(store)
+        shards = list(_shards(manifest))
+    except (NstError, pa.ArrowException, OSError) as error:
+        yield Fault(MANIFEST, f"cannot be read: {error}")
+        return
+    digest = hashlib.sha256()
+    for rows in shards:
+        for row in rows:
+            digest.update(row_digest(row.key, row.url))
+    recorded = record["manifest"]
+    if digest.hexdigest() != recorded["sha256"] or manifest.rows != recorded["rows"]:
+        yield Fault(MANIFEST, "is not the one that the job was begun with")
+    extension = ImageSpec(**record["job"]["image"]).extension
+    known = {JOB, MANIFEST, REPORT}
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for shard, rows in enumerate(shards):
+            path = receipt_path(shard)
+            known.add(path)
+            try:
+                results, meta = Ledger(store).receipt(shard)
+            except FileNotFoundError:
+                yield Fault(path, f"there is none: {len(rows)} photographs are unfinished")
+                # Pictures may be there before the receipt is.
+                known.update(_picture(row.key, extension) for row in rows)
+                continue
+            except (StoreError, OSError) as error:
+                yield Fault(path, f"cannot be read: {error}")
+                known.update(_picture(row.key, extension) for row in rows)
+                continue
+            yield from _verify_receipt(record, shard, rows, results, meta, extension)
+            good = [result for result in results if result.status == "ok" and result.output]
+            known.update(str(result.output) for result in good)
+            for problem in pool.map(lambda result: _picture_fault(store, result), good):
+                if problem is not None:
+                    yield problem
+    for path in store.find():
+        if path in known or path.startswith(f"{TEMPORARY}/"):
+            continue
+        part = journal_part(path)
+        if part is None or part[0] >= len(shards):
+            yield Fault(path, "does not belong to the job")
+
+
+def _verify_job(record: dict[str, Any]) -> Iterator[Fault]:
+    digests = {option: asset["sha256"] for option, asset in record["assets"].items()}
+    if fingerprint(record["job"], digests, record["manifest"]["sha256"]) != record["fingerprint"]:
+        yield Fault(JOB, "was changed: its fingerprint is not that of the job in it")
+
+
+def _shards(manifest: Manifest) -> Iterator[list[Row]]:
+    for shard in range(manifest.shards):
+        yield manifest.shard(shard)
+
+
+def _verify_receipt(
+    record: dict[str, Any],
+    shard: int,
+    rows: list[Row],
+    results: list[Result],
+    meta: dict[str, Any],
+    extension: str,
+) -> Iterator[Fault]:
+    path = receipt_path(shard)
+    if meta["shard"] != shard or meta["fingerprint"] != record["fingerprint"]:
+        yield Fault(path, "is the receipt of another shard or job")
+    if meta.get("digest") != results_digest(results):
+        yield Fault(path, "was changed: its digest is not that of its rows")
+    counted = {status: sum(result.status == status for result in results) for status in STATUSES}
+    if meta["counts"] != counted:
+        yield Fault(path, f"counts {meta['counts']} and has {counted}")
+    by_row: dict[int, list[Result]] = {}
+    for result in results:
+        by_row.setdefault(result.row, []).append(result)
+    for row in rows:
+        found = by_row.pop(row.index, [])
+        if len(found) != 1:
+            yield Fault(path, "has no row for it" if not found else f"has {len(found)} rows for it", row.key)
+        for result in found:
+            if (result.key, result.url) != (row.key, row.url):
+                yield Fault(path, f"row {row.index} is of {result.key!r} ({result.url})", row.key)
+            if result.seed != image_seed(record["job"]["seed"], row.key):
+                yield Fault(path, f"row {row.index} has another seed than the job gives it", row.key)
+            expected = _picture(row.key, extension) if result.status == "ok" else None
+            if result.output != expected:
+                yield Fault(path, f"is {result.status} and names the picture {result.output!r}", row.key)
+    for index, found in by_row.items():
+        yield Fault(path, f"has a row {index} that is not in its shard", found[0].key)
+
+
+def _picture(key: str, extension: str) -> str:
+    return f"images/{key}{extension}"
+
+
+def _picture_fault(store: Store, result: Result) -> Fault | None:
+    assert result.output is not None
+    try:
+        data = store.read(result.output)
+    except FileNotFoundError:
+        return Fault(result.output, "the picture is not there", result.key)
+    except OSError as error:
+        return Fault(result.output, f"the picture cannot be read: {error}", result.key)
+    if hashlib.sha256(data).hexdigest() != result.output_sha256:
+        return Fault(result.output, "is not the picture that was made: its SHA-256 differs", result.key)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """What a finished shard no longer needs."""
+
+    journals: tuple[str, ...]
+    pictures: tuple[str, ...]
+    """Of photographs that have no picture: published, and then their worker died."""
+
+
+def collect_garbage(store: Store, *, remove: bool = True) -> Garbage:
+    """Remove the journals of finished shards, pictures that no receipt knows of photographs that failed, and
+    what killed processes left half written. Nothing else; and nothing of a shard whose receipt cannot be read,
+    or of a retry that is not finished.
+
+    Raises:
+        UsageError: there is no job.
+    """
+    record = read_job(store)
+    manifest, ledger = Manifest(store), Ledger(store)
+    extension = ImageSpec(**record["job"]["image"]).extension
+    generations: dict[int, int] = {}
+    failed: set[str] = set()
+    for shard in sorted(ledger.done()):
+        try:
+            results, meta = ledger.receipt(shard)
+        except StoreError:
+            continue
+        if shard >= manifest.shards or len(results) != manifest.rows_in(shard):
+            continue
+        generations[shard] = meta["generation"]
+        failed.update(_picture(each.key, extension) for each in results if each.status != "ok")
+    journals, pictures, retried = [], [], set()
+    for path in store.find():
+        part = journal_part(path)
+        if part is None:
+            if path in failed:
+                pictures.append(path)
+        elif part[1] <= generations.get(part[0], -1):
+            journals.append(path)
+        else:
+            retried.add(part[0])
+    keep = {
+        _picture(row.key, extension) for shard in retried & generations.keys() for row in manifest.shard(shard)
+    }
+    pictures = [path for path in pictures if path not in keep]
+    if remove:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            list(pool.map(store.remove, [*journals, *pictures]))
+        store.clean()
+    return Garbage(tuple(journals), tuple(pictures))
+
+
+def explain(store: Store, key: str) -> Iterator[str]:
+    """What became of one photograph, line by line: its row, its journal, its result.
+
+    Raises:
+        UsageError: there is no job, or no such photograph in it.
+    """
+    read_job(store)
+    manifest = Manifest(store)
+    places = ((shard, row) for shard, rows in enumerate(_shards(manifest)) for row in rows if row.key == key)
+    shard, row = next(places, (0, None))
+    if row is None:
+        raise UsageError(f"{store.url} has no photograph {key!r}; keys are paths without extension")
+    yield f"{row.key}: row {row.index}, in shard {shard}, from {row.url}"
+    for path in sorted(path for path in store.find(f"journal/shard-{shard:05d}")):
+        part = journal_part(path)
+        if part is None:
+            continue
+        for record in read_journal_part(store.read(path)):
+            if record["event"] == "death" and record["row"] == row.index:
+                yield f"{_time(record['at'])}  a worker that ran it alone was gone: {record['cause']}"
+            elif record["event"] == "result" and record["result"]["row"] == row.index:
+                yield from _told(Result.from_json(record["result"]), f"journal, generation {part[1]}")
+    try:
+        results, meta = Ledger(store).receipt(shard)
+    except FileNotFoundError:
+        yield "its shard is not finished"
+        return
+    for result in results:
+        if result.row == row.index:
+            yield from _told(result, f"receipt, generation {meta['generation']}")
+
+
+def _told(result: Result, where: str) -> Iterable[str]:
+    yield f"{_time(result.finished_at)}  {result.status} ({where}), attempt {result.attempts}"
+    if result.worker_host:
+        yield f"  worker: process {result.worker_pid} on {result.worker_host}"
+    if result.error is not None:
+        yield f"  {result.error_type}: {result.error}"
+    if result.output is not None:
+        yield f"  picture: {result.output}, {result.width}x{result.height}, SHA-256 {result.output_sha256}"
+    spans = {"load": result.load_s, "compute": result.compute_s, "save": result.save_s}
+    told = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in spans.items() if seconds is not None)
+    if told:
+        yield f"  {told}"
+    if result.stats:
+        stats = ", ".join(f"{name} {value:.5g}" for name, value in result.stats.items())
+        yield f"  {stats}"
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if seconds else "-"
