@@ -1,6 +1,6 @@
 """Train the embedded feature network and write it as safetensors: `make features`.
 
-python -m jobs.train_features OUT.safetensors [--steps 3000] [--seed 0] [--device cpu]
+python -m jobs.train_features OUT.safetensors [--steps 1800] [--seed 0] [--device cpu]
 """
 
 from __future__ import annotations

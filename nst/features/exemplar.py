@@ -3,7 +3,8 @@
 Each patch is a class of its own and every sample of it is distorted at random (Dosovitskiy et al. 2014,
 "Discriminative Unsupervised Feature Learning with Exemplar CNNs"); a few pictures are enough for early layers
 (Asano et al. 2020). Heads at three depths, so that every block learns to discriminate (deep supervision:
-Lee et al. 2015), not only the last.
+Lee et al. 2015), not only the last. The first layer's filters stay as seeded, derivatives in many directions
+and colors: trained to ignore color, they lose much of what a style is.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from nst.features.layers import VGG_BLOCKS, VGG_CHANNELS, layer_names
 from nst.features.networks import IMAGENET_MEAN, IMAGENET_STD
+from nst.features.seeded import image_filters
 from nst.pictures import TEXTURES, brush_strokes
 
 __all__ = ["ExemplarTask", "ExemplarTraining", "Progress", "render_patches"]
@@ -28,6 +30,7 @@ __all__ = ["ExemplarTask", "ExemplarTraining", "Progress", "render_patches"]
 _PATCH_PX = 128
 _HEADS = {2: 0.25, 3: 0.5, 4: 1.0}  # block to the weight of its loss
 _STROKE_PATCHES = 16  # of one painting
+_QUIET = 0.05  # of a layer's mean: channels below are not scaled up to the others
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +40,7 @@ class ExemplarTask:
     seed: int = 0
     patches: int = 2048
     """Classes: 7/16 from photographs, 2/16 from painted strokes, 7/16 from rendered textures."""
-    steps: int = 3000
+    steps: int = 1800
     batch_size: int = 128
     crop_px: int = 64
     learning_rate: float = 0.1
@@ -95,13 +98,13 @@ class ExemplarTraining:
         self._random = torch.Generator().manual_seed(task.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(task.seed)
-            self._model = _Classifier(len(patches))
+            self._model = _Classifier(len(patches), torch.Generator().manual_seed(task.seed))
         self._model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def run(self) -> Iterator[Progress]:
         """Train; yields after every hundredth step and the last."""
         task = self.task
-        parameters = list(self._model.parameters())
+        parameters = [p for p in self._model.parameters() if p.requires_grad]
         decayed = {"params": [p for p in parameters if p.ndim > 1], "weight_decay": task.weight_decay}
         plain = {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}
         optimizer = torch.optim.SGD([decayed, plain], lr=task.learning_rate, momentum=0.9, nesterov=True)
@@ -136,14 +139,14 @@ class ExemplarTraining:
 
     @torch.no_grad()
     def state_dict(self) -> dict[str, Tensor]:
-        """The network alone, float16: batch norm folded into the convolutions, and every ReLU's output scaled
-        to unit mean square over the patches. That changes nothing but each layer's unit: ReLU(a x) =
-        a ReLU(x) for a > 0, and the next convolution makes up for it."""
+        """The network alone, float16: batch norm folded into the convolutions, every channel after ReLU scaled
+        to unit mean square over the patches. That changes nothing but units: ReLU(a x) = a ReLU(x) for a > 0,
+        and the next convolution makes up for it. Gram matrices then weigh all channels alike."""
         self._model.eval()
         chosen = torch.linspace(0, len(self._patches) - 1, min(256, len(self._patches))).long()
         x = normalize(self._patches[chosen.to(self.device)].float() / 255)
         state: dict[str, Tensor] = {}
-        unit = 1.0  # of the layer before
+        unit = x.new_ones(3)  # of each channel of the layer before
         for index, name in enumerate(layer_names("embedded")):
             if name.startswith("pool"):
                 x = F.avg_pool2d(x, 2)
@@ -153,12 +156,13 @@ class ExemplarTraining:
             assert norm.running_mean is not None
             assert norm.running_var is not None
             gain = norm.weight / (norm.running_var + norm.eps).sqrt()
-            weight = convolution.weight * gain.view(-1, 1, 1, 1) * unit
+            weight = convolution.weight * gain.view(-1, 1, 1, 1) * unit.view(1, -1, 1, 1)
             bias = norm.bias - norm.running_mean * gain
             x = F.relu(F.conv2d(x, weight, bias, padding=1))
-            unit = float(x.square().mean().sqrt())
-            x = x / unit
-            state[f"features.{index}.weight"] = (weight / unit).half().cpu().contiguous()
+            unit = x.square().mean((0, 2, 3)).sqrt()
+            unit = unit.clamp_min(_QUIET * unit.mean())
+            x = x / unit.view(1, -1, 1, 1)
+            state[f"features.{index}.weight"] = (weight / unit.view(-1, 1, 1, 1)).half().cpu().contiguous()
             state[f"features.{index}.bias"] = (bias / unit).half().cpu()
         return state
 
@@ -166,7 +170,7 @@ class ExemplarTraining:
 class _Classifier(nn.Module):
     """The embedded network with batch norm, and a linear head on the means of three blocks."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, generator: torch.Generator) -> None:
         super().__init__()
         channels = 3
         self.blocks = nn.ModuleList()
@@ -178,6 +182,10 @@ class _Classifier(nn.Module):
                 block.append(nn.ModuleList([convolution, nn.BatchNorm2d(width)]))
                 channels = width
             self.blocks.append(block)
+        first, _ = self.layer("conv1_1")
+        with torch.no_grad():
+            first.weight.copy_(image_filters(first.out_channels, 3, generator))
+        first.weight.requires_grad_(False)
         self.heads = nn.ModuleList(nn.Linear(VGG_CHANNELS["embedded"][block - 1], classes) for block in _HEADS)
 
     def layer(self, name: str) -> tuple[nn.Conv2d, nn.BatchNorm2d]:

@@ -15,7 +15,7 @@ NETWORKS = ("embedded", "vgg19", "vgg16", "resnet50", "googlenet")
 # embedded network is a small one of the same kind, our own.
 VGG_BLOCKS = {"embedded": (2, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 VGG_CHANNELS = {
-    "embedded": (32, 64, 128, 256),
+    "embedded": (64, 64, 128, 256),
     "vgg16": (64, 128, 256, 512, 512),
     "vgg19": (64, 128, 256, 512, 512),
 }

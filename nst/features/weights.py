@@ -42,7 +42,7 @@ PUBLISHED = {
 }
 
 # How the file came to be: nst/features/embedded/README.md.
-EMBEDDED_SHA256 = "1a3218041598826c039a3dc72b49dbbef6da8dde58c5a43095489f44553a0c08"
+EMBEDDED_SHA256 = "dda1c752d3361bb3699baf9a9e15bc8e6e17c4baa2e79e1d588be711725b70ef"
 
 _TORCHVISION, _EMBEDDED = "torchvision:", "nst:embedded"
 
