@@ -40,13 +40,7 @@ def demo_jobs(folder: Path, pool: str) -> list[JobFile]:
     store.clean()
     common = {"image": {"max_side_px": _SIDE_PX}, "resources": {"pool": pool, "max_workers": 2}}
     stylize = {"kind": "style_transfer", "style": "style.png", "network": "embedded"}
-    dream = {
-        "kind": "deepdream",
-        "network": "embedded",
-        "pooling": "average",
-        "steps": 20,
-        "gradient_blur_px": 1.0,
-    }
+    dream = {"kind": "deepdream", "network": "embedded", "gradient_blur_px": 0.7}
     return [
         job_from_table({"photos": "photos", "output": output, "method": method, **common}, folder)
         for output, method in (("stylized", stylize), ("dreamed", dream))

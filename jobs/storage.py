@@ -20,7 +20,8 @@ from urllib.parse import quote, unquote_to_bytes
 
 import fsspec
 
-from jobs.errors import StoreError, UsageError
+from jobs.errors import UsageError
+from jobs.retry import Backoff
 
 __all__ = [
     "TEMPORARY",
@@ -63,10 +64,10 @@ def read_url(url: str) -> bytes:
         if not is_url(url) or url.startswith("file://"):
             return Path(_local_path(url)).read_bytes()
         filesystem, path = url_to_filesystem(url)
-        return cast(bytes, filesystem.cat_file(path))
+        return cast(bytes, Backoff()(lambda: filesystem.cat_file(path)))
     except OSError:
         raise
-    except Exception as error:  # clients of stores have exceptions of their own
+    except Exception as error:  # a file system that cannot even be made
         raise OSError(f"{type(error).__name__}: {error}") from error
 
 
@@ -224,62 +225,80 @@ class LocalStore(Store):
 
 
 class FsspecStore(Store):
-    """A prefix in an object store, or any other fsspec file system. Publishing is one PUT."""
+    """A prefix in an object store, or any other fsspec file system. Publishing is one PUT.
+
+    Calls that fail for a moment are made again (`jobs.retry`); what fails for good is an OSError.
+    """
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
         filesystem, root = url_to_filesystem(url)
         self.filesystem: Any = filesystem
         self.root = root.rstrip("/")
+        self.backoff = Backoff()
 
     def _full(self, path: str) -> str:
         return f"{self.root}/{path}"
 
     def read(self, path: str) -> bytes:
-        return cast(bytes, self.filesystem.cat_file(self._full(path)))
+        return cast(bytes, self.backoff(lambda: self.filesystem.cat_file(self._full(path))))
 
     def open(self, path: str) -> IO[bytes]:
-        return cast(IO[bytes], self.filesystem.open(self._full(path), "rb"))
+        return cast(IO[bytes], self.backoff(lambda: self.filesystem.open(self._full(path), "rb")))
 
     def publish(self, path: str, data: bytes, *, create_only: bool = False) -> None:
         full = self._full(path)
-        if not create_only:
-            self.filesystem.pipe_file(full, data)
-            return
+        if create_only:
+            self.backoff(lambda: self._create(full, data))
+        else:
+            self.backoff(lambda: self.filesystem.pipe_file(full, data))
+
+    def _create(self, full: str, data: bytes) -> None:
         try:
             self.filesystem.pipe_file(full, data, mode="create")
-        except (FileExistsError, OSError) as error:
-            # A lost answer looks like "exists already", and stores differ in how they say it: read back.
+        except Exception as error:
+            # An answer that was lost looks like "exists already" when the call is made again, and stores differ
+            # in how they say it: read back. Equal bytes are ours, since receipts hold times and workers.
             self.filesystem.invalidate_cache()
             try:
                 there = self.filesystem.cat_file(full)
             except FileNotFoundError:
-                raise StoreError(f"could not write {self.url}/{path}: {error}") from error
+                raise error from None
             if there != data:
-                raise FileExistsError(f"{self.url}/{path}") from error
+                raise FileExistsError(full) from error
 
     def names(self, folder: str) -> list[str]:
         full = self._full(folder).rstrip("/")
-        self.filesystem.invalidate_cache()
-        try:
-            entries = self.filesystem.ls(full, detail=False)
-        except FileNotFoundError:
-            return []
+
+        def listed() -> list[str]:
+            self.filesystem.invalidate_cache()
+            try:
+                return list(self.filesystem.ls(full, detail=False))
+            except FileNotFoundError:
+                return []
+
+        entries = self.backoff(listed)
         return sorted(name.rstrip("/").rsplit("/", 1)[1] for name in entries if name.rstrip("/") != full)
 
     def find(self, folder: str = "") -> Iterator[str]:
-        self.filesystem.invalidate_cache()
+        def found() -> list[str]:
+            self.filesystem.invalidate_cache()
+            return list(self.filesystem.find(self._full(folder).rstrip("/")))
+
         start = len(self.root.lstrip("/")) + 1
-        for path in self.filesystem.find(self._full(folder).rstrip("/")):
+        for path in self.backoff(found):
             yield path.lstrip("/")[start:]
 
     def exists(self, path: str) -> bool:
-        self.filesystem.invalidate_cache()
-        return bool(self.filesystem.isfile(self._full(path)))
+        def asked() -> bool:
+            self.filesystem.invalidate_cache()
+            return bool(self.filesystem.isfile(self._full(path)))
+
+        return self.backoff(asked)
 
     def remove(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError):
-            self.filesystem.rm_file(self._full(path))
+            self.backoff(lambda: self.filesystem.rm_file(self._full(path)))
 
 
 def open_store(url: str) -> Store:

@@ -104,7 +104,7 @@ class DeepDream:
 
 
 _DEFAULT_LAYER = {
-    "embedded": "relu4_2",
+    "embedded": "relu2_2",
     "vgg16": "relu4_3",
     "vgg19": "relu4_4",
     "resnet50": "layer3",

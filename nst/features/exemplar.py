@@ -3,8 +3,8 @@
 Each patch is a class of its own and every sample of it is distorted at random (Dosovitskiy et al. 2014,
 "Discriminative Unsupervised Feature Learning with Exemplar CNNs"); a few pictures are enough for early layers
 (Asano et al. 2020). Heads at three depths, so that every block learns to discriminate (deep supervision:
-Lee et al. 2015), not only the last. The first layer's filters stay as seeded, derivatives in many directions
-and colors: trained to ignore color, they lose much of what a style is.
+Lee et al. 2015), not only the last. The first layer's filters stay as seeded, derivatives in many
+directions and colors: trained to ignore color, they lose some of what a style is.
 """
 
 from __future__ import annotations

@@ -51,6 +51,14 @@ class StoreContract:
         assert len(won) == 1
         assert store.read("race") == b"%d" % won[0]
 
+    def test_finds_all_below_a_folder(self, store: Store) -> None:
+        paths = {"f/b", "f/g/x y#.bin", "f/g/h/z", "other", "ff/x"}
+        for path in paths:
+            store.publish(path, b"-")
+        assert {path for path in store.find() if not path.startswith(".tmp/")} == paths
+        assert set(store.find("f")) == {"f/b", "f/g/x y#.bin", "f/g/h/z"}
+        assert list(store.find("nowhere")) == []
+
     def test_names_are_those_of_one_folder(self, store: Store) -> None:
         for path in ("f/b", "f/a", "f/g/x", "other"):
             store.publish(path, b"-")

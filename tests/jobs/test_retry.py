@@ -1,0 +1,156 @@
+"""Transient faults of a store are waited out, lasting ones are not, and a lost answer loses nothing."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from jobs.retry import Backoff, is_transient
+from jobs.storage import FsspecStore
+
+
+class EndpointConnectionError(Exception):
+    """Named as botocore names its own."""
+
+
+TRANSIENT = [
+    ConnectionResetError(errno.ECONNRESET, "reset"),
+    TimeoutError("no answer"),
+    OSError(errno.EBUSY, "SlowDown"),
+    OSError(errno.EREMOTEIO, "InternalError"),
+    EndpointConnectionError("could not connect"),
+]
+LASTING = [
+    FileNotFoundError(errno.ENOENT, "gone"),
+    PermissionError(errno.EACCES, "denied"),
+    OSError(errno.ENOSPC, "full"),
+    ValueError("a mistake"),
+]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now, self.pauses = 0.0, list[float]()
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+
+def backoff(clock: Clock, **options: Any) -> Backoff:
+    return Backoff(sleep=clock.sleep, clock=lambda: clock.now, **options)
+
+
+def failing(times: int, error: Exception) -> Callable[[], str]:
+    left = [error] * times
+
+    def call() -> str:
+        if left:
+            raise left.pop()
+        return "done"
+
+    return call
+
+
+@pytest.mark.parametrize("error", TRANSIENT, ids=repr)
+def test_what_passes_is_waited_out(error: Exception) -> None:
+    clock = Clock()
+    tries = backoff(clock)
+    assert is_transient(error)
+    assert tries(failing(6, error)) == "done"
+    assert tries.retries == len(clock.pauses) == 6
+    assert all(pause <= min(10, 0.2 * 2**number) for number, pause in enumerate(clock.pauses))
+
+
+@pytest.mark.parametrize("error", LASTING, ids=repr)
+def test_what_lasts_is_not(error: Exception) -> None:
+    clock = Clock()
+    with pytest.raises(OSError, match=str(error.args[-1])) as caught:
+        backoff(clock)(failing(1, error))
+    assert clock.pauses == []
+    assert caught.value is error or caught.value.__cause__ is error
+
+
+def test_the_deadline_ends_it() -> None:
+    clock = Clock()
+    with pytest.raises(TimeoutError) as caught:
+        backoff(clock, deadline_s=30)(failing(10_000, TimeoutError("never")))
+    assert 20 < clock.now <= 30
+    assert "attempts in" in caught.value.__notes__[0]
+
+
+class Flaky(MemoryFileSystem):
+    """Every call fails at first; of writes, some after they were stored."""
+
+    protocol = "flaky"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    faults: ClassVar[list[str]] = []
+
+    def _fault(self, *kinds: str) -> None:
+        if self.faults and self.faults[0] in kinds:
+            self.faults.pop(0)
+            raise ConnectionResetError(errno.ECONNRESET, "reset by peer")
+
+    def cat_file(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        self._fault("before", "read")
+        return super().cat_file(path, *args, **kwargs)
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        self._fault("before")
+        super().pipe_file(path, value, mode=mode, **kwargs)
+        self._fault("after")
+
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:
+        self._fault("before")
+        return super().ls(path, detail=detail, **kwargs)
+
+    def isfile(self, path: str) -> bool:
+        self._fault("before")
+        return bool(super().isfile(path))
+
+
+@pytest.fixture
+def store() -> Iterator[FsspecStore]:
+    fsspec.register_implementation("flaky", Flaky, clobber=True)
+    found = FsspecStore("flaky://bucket/job")
+    found.backoff.first_s = 0.001
+    yield found
+    Flaky.store.clear()
+    Flaky.faults.clear()
+
+
+def test_every_call_of_a_store_is_retried(store: FsspecStore) -> None:
+    calls: list[Callable[[], Any]] = [
+        lambda: store.publish("a/x", b"one"),
+        lambda: store.publish("a/y", b"two", create_only=True),
+        lambda: store.read("a/x"),
+        lambda: store.names("a"),
+        lambda: store.exists("a/y"),
+    ]
+    values = []
+    for number, call in enumerate(calls, start=1):
+        Flaky.faults[:] = ["before", "before"]
+        values.append(call())
+        assert Flaky.faults == []
+        assert store.backoff.retries == 2 * number - (
+            number > 1
+        )  # a create-only write reads back, which fails too
+    assert values[2:] == [b"one", ["x", "y"], True]
+
+
+def test_a_create_only_write_whose_answer_is_lost_was_ours(store: FsspecStore) -> None:
+    Flaky.faults[:] = ["after"]
+    store.publish("receipt", b"ours", create_only=True)
+    assert store.read("receipt") == b"ours"
+    Flaky.faults[:] = ["after", "read", "read"]  # nor can it be read back at first
+    store.publish("second", b"ours", create_only=True)
+    Flaky.faults[:] = ["before"]
+    with pytest.raises(FileExistsError):
+        store.publish("receipt", b"another's", create_only=True)
+    assert store.read("receipt") == b"ours"
