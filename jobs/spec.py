@@ -52,9 +52,9 @@ class ImageSpec:
     """Photographs with more are refused from their header, before decoding."""
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """What shows through transparency: RGB in [0, 1]."""
-    format: Literal["jpeg", "png", "webp"] = "jpeg"
+    format: Literal["jpeg", "png", "webp", "avif"] = "jpeg"
     quality: int = 95
-    """Of JPEG and WebP, 1 to 100."""
+    """Of JPEG, WebP and AVIF, 1 to 100."""
 
     def __post_init__(self) -> None:
         if self.max_side_px == 0:
@@ -68,7 +68,7 @@ class ImageSpec:
 
     @property
     def extension(self) -> str:
-        return {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}[self.format]
+        return {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "avif": ".avif"}[self.format]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

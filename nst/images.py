@@ -16,7 +16,7 @@ from nst.photos import open_photo
 
 __all__ = ["ImageFormat", "decode_image", "encode_image", "resize_image"]
 
-ImageFormat = Literal["jpeg", "png", "webp"]
+ImageFormat = Literal["jpeg", "png", "webp", "avif"]
 
 
 def decode_image(
@@ -56,8 +56,10 @@ def encode_image(image: Tensor, *, format: ImageFormat = "jpeg", quality: int = 
         picture.save(out, "JPEG", quality=quality, subsampling=0)
     elif format == "png":
         picture.save(out, "PNG", compress_level=6)
-    else:
+    elif format == "webp":
         picture.save(out, "WEBP", quality=quality, method=4)
+    else:
+        picture.save(out, "AVIF", quality=quality, subsampling="4:4:4", max_threads=1)
     return out.getvalue()
 
 

@@ -91,7 +91,7 @@ def test_survives_json(tmp_path: Path) -> None:
             {"method": {"kind": "style_transfer", "style": "x", "style_layers": {"relu1_1": "much"}}},
             "method.style_layers.* = 'much'",
         ),
-        ({"image": {"format": "gif"}}, "image.format = 'gif': .*jpeg, png, webp"),
+        ({"image": {"format": "gif"}}, "image.format = 'gif': .*jpeg, png, webp, avif"),
         ({"image": {"quality": 0}}, "image.quality = 0: must be from 1 to 100"),
         ({"image": {"background": [2, 0, 0]}}, "image.background"),
         ({"image": 3}, r"image = 3: must be a table: \[image\]"),

@@ -186,7 +186,7 @@ def test_wrong_extension_does_not_matter_and_first_frame_counts() -> None:
     assert torch.equal(decode_image(out.getvalue()), first)
 
 
-@pytest.mark.parametrize("format", ["jpeg", "png", "webp"])
+@pytest.mark.parametrize("format", ["jpeg", "png", "webp", "avif"])
 def test_encoding_is_a_function_of_the_picture(format: str) -> None:
     tensor = decode_image(png(picture(5)))
     first, second = encode_image(tensor, format=format), encode_image(tensor.clone(), format=format)  # type: ignore[arg-type]
@@ -208,7 +208,7 @@ def test_refuses_to_encode_what_is_no_picture() -> None:
         encode_image(torch.full((3, 2, 2), float("nan")))
     with pytest.raises(ValueError, match=r"\(1, 2, 2\)"):
         encode_image(torch.zeros(1, 2, 2))
-    with pytest.raises(OptionError, match="jpeg, png, webp"):
+    with pytest.raises(OptionError, match="jpeg, png, webp, avif"):
         encode_image(torch.zeros(3, 2, 2), format="jpg")  # type: ignore[arg-type]
 
 
