@@ -284,7 +284,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     torch.set_num_threads(2)
     found = retrieval(networks=2 if quick else 10, kinds=4 if quick else 10)
-    found |= style_distance(networks=1 if quick else 2, side=96 if quick else 128, steps=20 if quick else 50)
+    found |= style_distance(networks=1 if quick else 2, side=96 if quick else 112, steps=20 if quick else 40)
     found["cost_ratio_to_vgg19"] = cost_ratio(4 if quick else 12)
     print(json.dumps(found))
 
