@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-browser check format bench features clean
+.PHONY: demo test test-slow test-browser chaos check format bench features clean
 
 demo: $(STAMP)
 	$(BIN)/nst demo
@@ -14,6 +14,10 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# A whole job, killed at every file-system call: some ten minutes.
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos
 
 test-browser: $(STAMP)
 	command -v chromium >/dev/null || (apt-get update -q && apt-get install -y -q --no-install-recommends chromium)

@@ -109,13 +109,20 @@ class ShardJournal:
 
 
 def read_journal(store: Store, shard: int, generation: int) -> ShardJournal:
-    """Read a shard's journal. Where a row has several results, a good one counts, else the last."""
+    """Read a shard's journal. Where a row has several results, a good one counts, else the last.
+
+    A damaged part counts as not there: its rows are done again.
+    """
     journal = ShardJournal()
     folder = journal_folder(shard)
     for name in store.names(folder):
         if not name.startswith(f"g{generation}-"):
             continue
-        for record in read_journal_part(store.read(f"{folder}/{name}")):
+        try:
+            records = read_journal_part(store.read(f"{folder}/{name}"))
+        except ValueError:
+            continue
+        for record in records:
             if record["event"] == "death":
                 journal.deaths[record["row"]] += 1
                 continue
@@ -136,7 +143,11 @@ def journal_part(path: str) -> tuple[int, int] | None:
 
 
 def read_journal_part(data: bytes) -> list[dict[str, Any]]:
-    """Its records."""
+    """Its records.
+
+    Raises:
+        ValueError: it is damaged.
+    """
     return [json.loads(line) for line in data.splitlines()]
 
 

@@ -196,7 +196,8 @@ class _Run:
             start_timeout_s=resources.start_timeout_s,
         )
         self._scheduler = Scheduler(work, self._rows_of, limits)
-        self._unsealed = {item.shard for item in work}
+        self._shards = frozenset(item.shard for item in work)
+        self._unsealed = set(self._shards)
         if any(item.rows is not None for item in work):
             self._total = sum(len(item.rows or ()) for item in work)
             self._before = total([])
@@ -222,7 +223,7 @@ class _Run:
         except OSError as error:
             self._error = StoreError(f"{type(error).__name__}: {error}")
         self._mark("whole")
-        done = self._ledger.done()
+        done = self._ledger.done() | (self._shards - self._unsealed)  # a listing may lag behind
         return Summary(
             total=self._job.manifest.rows,
             counts=total(self._ledger.counts(done)),

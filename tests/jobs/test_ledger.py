@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.errors import StoreError
-from jobs.ledger import JournalWriter, Ledger, read_journal, receipt_path, seal
+from jobs.ledger import JournalWriter, Ledger, read_journal, read_journal_part, receipt_path, seal
 from jobs.manifest import Row
 from jobs.results import SCHEMA, Result, image_seed, read_receipt, receipt_counts, results_digest, write_receipt
 from jobs.storage import LocalStore
@@ -170,3 +170,16 @@ def test_counting_receipts_reads_them_in_parallel(store: LocalStore) -> None:
     began = time.process_time()
     assert len(Ledger(store).counts(range(40))) == 40
     assert time.process_time() - began < 5
+
+
+def test_a_damaged_part_of_a_journal_counts_as_not_there(store: LocalStore) -> None:
+    JournalWriter(store, 0, 0).results([result(1)])
+    JournalWriter(store, 0, 0).results([result(2)])
+    first, _ = sorted(store.find("journal"))
+    (kept,) = set(read_journal(store, 0, 0).results) - set(read_one(store, first))
+    store.publish(first, store.read(first)[:-20])
+    assert set(read_journal(store, 0, 0).results) == {kept}
+
+
+def read_one(store: LocalStore, path: str) -> list[int]:
+    return [record["result"]["row"] for record in read_journal_part(store.read(path))]

@@ -1,0 +1,321 @@
+"""Kill a whole job at every file-system call it makes, go on with it, and look whether anything was lost.
+
+    python -m tests.chaos [--every 1] [--stores local objects]
+
+A run is a child process that drives the real driver and a real worker (in one process, with the stub method).
+It is killed at its n-th call below the output folder, for every n until a run gets through; what is visible
+then is read; the run that goes on is killed at a random call too; the next one ends the job. `objects` is like
+an object store: an object appears whole, moving is copying and deleting, and listings lag behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import fsspec
+import pyarrow.parquet as pq
+import torch
+from fsspec.spec import AbstractFileSystem
+from PIL import Image
+
+import jobs.stylize
+from jobs.audit import verify
+from jobs.job import create_or_open
+from jobs.ledger import Ledger
+from jobs.spec import Resources, job_from_table
+from jobs.storage import TEMPORARY, open_store
+from jobs.tasks import Cause, Died, Event, Failed, Finished, Ready, Task, WorkerId, WorkerSetup
+from jobs.worker import Worker
+from tests.conftest import encoded, picture
+from tests.methods import RAISE, REGISTRY
+
+KILLED = 9
+_CALLS = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.listdir", "os.scandir"}
+_STALE_S = 0.02
+_GOOD = 20
+
+
+class InlinePool:
+    """One worker at a time, in this very process, so that a kill takes driver and worker alike."""
+
+    def __init__(self, _resources: Resources, setup: WorkerSetup, assets: Mapping[str, bytes]) -> None:
+        self._setup, self._assets = setup, assets
+        self._workers: dict[WorkerId, Worker] = {}
+        self._events: list[Event] = []
+
+    def start(self, worker: WorkerId) -> None:
+        self._workers[worker] = Worker(self._setup, self._assets)
+        self._events.append(Ready(worker, self._workers[worker].info()))
+
+    def submit(self, worker: WorkerId, task: Task) -> None:
+        try:
+            self._events.append(Finished(worker, task.id, self._workers[worker].run(task)))
+        except Exception as error:  # noqa: BLE001  as the other pools do
+            self._events.append(Failed(worker, task.id, error))
+
+    def stop(self, worker: WorkerId, cause: Cause) -> None:
+        del self._workers[worker]
+        self._events.append(Died(worker, cause))
+
+    def drain(self) -> None:
+        for worker in self._workers.values():
+            worker.drain()
+
+    def poll(self, timeout_s: float) -> list[Event]:  # noqa: ARG002
+        events, self._events = self._events, []
+        return events
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._workers.clear()
+
+
+class Objects(AbstractFileSystem):  # type: ignore[misc]
+    """`objects:///folder`: an object store in a folder. PUTs are whole; listings lag behind."""
+
+    protocol = "objects"
+    cachable = False
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(path).removeprefix("objects://").rstrip("/")
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
+        target = Path(self._strip_protocol(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        arriving = target.with_name(f"{target.name}.arriving-{os.getpid()}-{random.random()}")
+        arriving.write_bytes(value)
+        try:
+            if mode == "create":
+                os.link(arriving, target)
+                arriving.unlink()
+            else:
+                os.replace(arriving, target)
+        finally:
+            arriving.unlink(missing_ok=True)
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
+        return Path(self._strip_protocol(path)).read_bytes()[start:end]
+
+    def _open(self, path: str, mode: str = "rb", **_: Any) -> io.BytesIO:
+        assert mode == "rb"
+        return io.BytesIO(self.cat_file(path))
+
+    def mv(self, path1: str, path2: str, **_: Any) -> None:
+        self.pipe_file(path2, self.cat_file(path1))
+        self.rm_file(path1)
+
+    def rm_file(self, path: str) -> None:
+        Path(self._strip_protocol(path)).unlink()
+
+    def isfile(self, path: str) -> bool:
+        return Path(self._strip_protocol(path)).is_file()
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        place = Path(self._strip_protocol(path))
+        found = place.stat()
+        return {
+            "name": str(place),
+            "size": found.st_size,
+            "type": "directory" if place.is_dir() else "file",
+        }
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
+        folder = Path(self._strip_protocol(path))
+        shown = [entry for entry in sorted(folder.iterdir()) if self._listed(entry)]
+        return [self.info(str(entry)) for entry in shown] if detail else [str(entry) for entry in shown]
+
+    @staticmethod
+    def _listed(entry: Path) -> bool:
+        try:
+            return ".arriving-" not in entry.name and (
+                entry.is_dir() or time.time() - entry.stat().st_mtime > _STALE_S
+            )
+        except FileNotFoundError:
+            return False
+
+
+def photographs(folder: Path) -> None:
+    """Good ones, one that raises, and one that is none."""
+    (folder / "photos/deeper").mkdir(parents=True)
+    for number in range(_GOOD):
+        place = folder / "photos" / ("deeper" if number % 3 else "")
+        (place / f"photo {number:02d}.jpg").write_bytes(encoded(picture(number)))
+    (folder / "photos/raises.jpg").write_bytes(encoded(picture(5, RAISE, 40)))
+    (folder / "photos/text.jpg").write_text("no picture")
+
+
+def run_job(folder: Path, output: str) -> int:
+    table = {
+        "photos": "photos",
+        "output": output,
+        "method": {"kind": "stub"},
+        "resources": {"pool": "local", "max_workers": 1, "shard_size": 4},
+    }
+    jobs.stylize.open_pool = InlinePool  # type: ignore[assignment]
+    jobs.stylize._POLL_S = 0.0  # type: ignore[misc]
+    return jobs.stylize.run(create_or_open(job_from_table(table, folder, REGISTRY), REGISTRY)).exit_code
+
+
+def die_at(call: int, root: str) -> None:
+    """End this process at its n-th call below `root`; half of a file that is being written is there then."""
+    calls = itertools.count(1)
+    fsync = os.fsync
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        below = event in _CALLS and any(str(argument).startswith(root) for argument in arguments[:2])
+        if below and next(calls) == call:
+            os._exit(KILLED)
+
+    def torn(descriptor: int) -> None:
+        if next(calls) == call:
+            if os.path.isfile(f"/proc/self/fd/{descriptor}"):
+                os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+            os._exit(KILLED)
+        fsync(descriptor)
+
+    os.fsync = torn
+    sys.addaudithook(hook)
+
+
+def child(work: Any) -> int:
+    """The exit code of `work` in a forked process."""
+    process = os.fork()
+    if process == 0:
+        code = 70
+        try:
+            code = work()
+        except BaseException:  # noqa: BLE001  a forked child says what it died of, and never goes on as its parent
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def visible(root: Path) -> dict[str, bytes]:
+    """What others can see: neither temporary files nor objects that are still arriving."""
+    paths = [path for path in root.rglob("*") if path.is_file() and ".arriving-" not in path.name]
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in paths
+        if path.relative_to(root).parts[0] != TEMPORARY
+    }
+
+
+def is_torn(path: str, data: bytes) -> bool:
+    try:
+        if path.endswith(".parquet"):
+            pq.read_table(io.BytesIO(data), use_threads=False)
+        elif path.endswith(".jpg"):
+            Image.open(io.BytesIO(data)).load()
+        elif path.endswith(".jsonl"):
+            [json.loads(line) for line in data.splitlines()]
+        else:
+            json.loads(data)
+    except Exception:  # noqa: BLE001  whatever a reader makes of half a file
+        return True
+    return False
+
+
+def look(output: str, root: Path, reference: dict[str, bytes]) -> Counter[str]:
+    """What is wrong with a job that was ended."""
+    store = open_store(output)
+    rows = Counter(
+        result.row
+        for shard in Ledger(store).done()
+        for result in Ledger(store).receipt(shard)[0]
+        if result.status == "ok" or result.key in ("raises", "text")
+    )
+    images = {path: data for path, data in visible(root).items() if path.startswith("images/")}
+    return Counter(
+        lost=sum(rows[row] == 0 for row in range(_GOOD + 2)),
+        duplicated=sum(max(0, count - 1) for count in rows.values()),
+        different=sum(images.get(path) != data for path, data in reference.items())
+        + len(images.keys() - reference.keys()),
+        faults=sum(1 for _ in verify(store)),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--every", type=int, default=1, help="only every n-th call")
+    parser.add_argument("--stores", nargs="+", default=["local", "objects"], choices=["local", "objects"])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    fsspec.register_implementation("objects", Objects, clobber=True)
+    found: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        photographs(folder)
+        for kind in arguments.stores:
+            counted = torment(kind, folder, arguments.every)
+            print(f"{kind:8} " + ", ".join(f"{name} {number}" for name, number in counted.items()), flush=True)
+            found.update(counted)
+    names = ("kill_points", "lost", "duplicated", "torn", "different", "faults")
+    print(json.dumps({name: found[name] for name in names}))
+    sys.exit(any(found[name] for name in names[1:]))
+
+
+def torment(kind: str, folder: Path, every: int) -> Counter[str]:
+    root = folder / f"out-{kind}"
+    output = str(root) if kind == "local" else f"objects://{root}"
+    assert child(lambda: run_job(folder, output)) == 3
+    reference = {path: data for path, data in visible(root).items() if path.startswith("images/")}
+    assert len(reference) == _GOOD
+    found = Counter(kill_points=0, lost=0, duplicated=0, torn=0, different=0, faults=0)
+    report = folder / "report.json"
+
+    def killed(call: int) -> bool:
+        def work() -> int:
+            die_at(call, str(root))
+            return run_job(folder, output)
+
+        code = child(work)
+        assert code in (KILLED, 3), f"{kind}, call {call}: exit code {code}"
+        found["kill_points"] += code == KILLED
+        found["torn"] += sum(is_torn(path, data) for path, data in visible(root).items())
+        return code == KILLED
+
+    def ended() -> int:
+        code = run_job(folder, output)
+        time.sleep(2 * _STALE_S)
+        report.write_text(json.dumps(look(output, root, reference)))
+        return code
+
+    for call in itertools.count(1, every):
+        shutil.rmtree(root)
+        if not killed(call):
+            return found
+        killed(random.Random(call).randint(1, call + 20))
+        code = child(ended)
+        assert code == 3, f"{kind}, call {call}: exit code {code} at the end"
+        wrong = Counter(json.loads(report.read_text()))
+        if any(wrong.values()):
+            faults = [asdict(fault) for fault in verify(open_store(output))]
+            print(f"{kind}, call {call}: {dict(wrong)} {faults}", flush=True)
+        found.update(wrong)
+    raise AssertionError("unreachable")
+
+
+if __name__ == "__main__":
+    main()
