@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -12,11 +13,26 @@ from PIL import Image
 from torch import Tensor
 
 from nst.errors import OptionError
-from nst.photos import open_photo
+from nst.exif import KeepExif
+from nst.photos import AlphaMode, read_photo, srgb_profile
 
-__all__ = ["ImageFormat", "decode_image", "encode_image", "resize_image"]
+__all__ = ["DecodedPhoto", "ImageFormat", "decode_image", "decode_photo", "encode_image", "resize_image"]
 
 ImageFormat = Literal["jpeg", "png", "webp", "avif"]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedPhoto:
+    """A photograph and what its picture may keep of it."""
+
+    image: Tensor
+    """float32 (3, H, W), sRGB in [0, 1]."""
+    alpha: Tensor | None = None
+    """float32 (H, W) in [0, 1], if it was to be kept and there is one."""
+    exif: bytes = b""
+    """What is kept of it, for `encode_image`."""
+    frames: int = 1
+    """Of an animation, or pages of a TIFF; `image` is the first."""
 
 
 def decode_image(
@@ -26,40 +42,86 @@ def decode_image(
     max_pixels: int = 200_000_000,
     background: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> Tensor:
-    """Decode a photograph, upright and in sRGB: float32 (3, H, W) in [0, 1].
+    """Decode a photograph, upright, in sRGB and composited: float32 (3, H, W) in [0, 1].
 
-    Arguments and errors are those of `nst.photos.open_photo`.
+    Arguments and errors are those of `nst.photos.read_photo`.
     """
-    photo = open_photo(data, max_side_px=max_side_px, max_pixels=max_pixels, background=background)
-    pixels = torch.from_numpy(np.array(photo, dtype=np.uint8))
-    return pixels.permute(2, 0, 1).to(torch.float32).div_(255.0).contiguous()
+    return decode_photo(data, max_side_px=max_side_px, max_pixels=max_pixels, background=background).image
 
 
-def encode_image(image: Tensor, *, format: ImageFormat = "jpeg", quality: int = 95) -> bytes:
-    """Encode (3, H, W) in [0, 1], rounded to 8 bits, without chroma subsampling. Equal input, equal bytes.
+def decode_photo(
+    data: bytes,
+    *,
+    max_side_px: int | None = None,
+    max_pixels: int = 200_000_000,
+    background: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    alpha: AlphaMode = "composite",
+    keep_exif: KeepExif = "none",
+) -> DecodedPhoto:
+    """Decode a photograph, with what its picture may keep. Arguments and errors: `nst.photos.read_photo`."""
+    photo = read_photo(
+        data,
+        max_side_px=max_side_px,
+        max_pixels=max_pixels,
+        background=background,
+        alpha=alpha,
+        keep_exif=keep_exif,
+    )
+    return DecodedPhoto(
+        _levels(photo.image).permute(2, 0, 1).contiguous(),
+        None if photo.alpha is None else _levels(photo.alpha),
+        photo.exif,
+        photo.frames,
+    )
+
+
+def _levels(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image, dtype=np.uint8)).to(torch.float32).div_(255.0)
+
+
+def encode_image(
+    image: Tensor,
+    *,
+    format: ImageFormat = "jpeg",
+    quality: int = 95,
+    alpha: Tensor | None = None,
+    exif: bytes = b"",
+) -> bytes:
+    """Encode (3, H, W) in [0, 1], rounded to 8 bits, tagged as sRGB, without chroma subsampling.
+
+    Equal input, equal bytes.
 
     Args:
         quality: 1 to 100; ignored for PNG.
+        alpha: (h, w) in [0, 1], brought to the size of `image`; not for JPEG.
+        exif: written as it is.
 
     Raises:
-        OptionError: unknown format.
+        OptionError: unknown format, or one that cannot have alpha.
         ValueError: not a finite (3, H, W) tensor.
     """
     if format not in get_args(ImageFormat):
         raise OptionError("format", format, choices=get_args(ImageFormat))
+    if alpha is not None and format == "jpeg":
+        raise OptionError("format", format, choices=("png", "webp", "avif"), reason="cannot have alpha")
     if image.ndim != 3 or image.shape[0] != 3 or not bool(torch.isfinite(image).all()):
         raise ValueError(f"expected a finite (3, H, W) tensor, got {tuple(image.shape)}")
-    levels = image.detach().to("cpu", torch.float32).clamp(0, 1).mul(255).round().to(torch.uint8)
-    picture = Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy(), mode="RGB")
+    planes = image.detach().to("cpu", torch.float32)
+    if alpha is not None:
+        size = (image.shape[1], image.shape[2])
+        planes = torch.cat([planes, resize_image(alpha[None].to(planes), size)])
+    levels = planes.clamp(0, 1).mul(255).round().to(torch.uint8)
+    picture = Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
     out = io.BytesIO()
+    tags: dict[str, Any] = {"icc_profile": srgb_profile(), **({"exif": exif} if exif else {})}
     if format == "jpeg":
-        picture.save(out, "JPEG", quality=quality, subsampling=0)
+        picture.save(out, "JPEG", quality=quality, subsampling=0, **tags)
     elif format == "png":
-        picture.save(out, "PNG", compress_level=6)
+        picture.save(out, "PNG", compress_level=6, **tags)
     elif format == "webp":
-        picture.save(out, "WEBP", quality=quality, method=4)
+        picture.save(out, "WEBP", quality=quality, method=4, **tags)
     else:
-        picture.save(out, "AVIF", quality=quality, subsampling="4:4:4", max_threads=1)
+        picture.save(out, "AVIF", quality=quality, subsampling="4:4:4", max_threads=1, **tags)
     return out.getvalue()
 
 

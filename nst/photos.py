@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import io
-from typing import cast
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal, TypeAlias, cast, get_args
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from nst import check
 from nst.errors import DecodeError, ImageTooLarge
+from nst.exif import KeepExif, kept_exif
+from nst.headers import ReadAt, picture_size
 
-__all__ = ["open_photo", "scaled_size"]
+__all__ = ["AlphaMode", "Photograph", "open_photo", "read_photo", "refuse_bomb", "scaled_size", "srgb_profile"]
+
+AlphaMode: TypeAlias = Literal["composite", "keep"]
 
 # Only formats that photographs come in. A closed list: some of Pillow's other readers start foreign programs.
 _READABLE = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
+
+
+@dataclass(frozen=True, slots=True)
+class Photograph:
+    """A photograph and what its picture may keep of it."""
+
+    image: Image.Image
+    """Upright, in sRGB; mode RGB."""
+    alpha: Image.Image | None = None
+    """Mode L, of the same size, if it was to be kept and there is one. `image` is not composited then."""
+    exif: bytes = b""
+    """What is kept of it, ready to be saved; without orientation."""
+    frames: int = 1
+    """Of an animation, or pages of a TIFF; `image` is the first."""
 
 
 def open_photo(
@@ -23,34 +45,58 @@ def open_photo(
     max_pixels: int = 200_000_000,
     background: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> Image.Image:
-    """Decode a photograph as people have them: upright, in sRGB, without alpha; mode RGB.
+    """`read_photo` for the picture alone: upright, in sRGB, composited; mode RGB."""
+    return read_photo(data, max_side_px=max_side_px, max_pixels=max_pixels, background=background).image
 
-    EXIF orientation is applied; an embedded ICC profile is converted to sRGB; transparency is composited
-    over `background` (RGB in [0, 1]); gray, palette, CMYK and 16-bit pictures become RGB; of an animation the
-    first frame is taken. The picture is shrunk (Lanczos), never enlarged, to at most `max_side_px` on its long
-    side.
+
+def read_photo(
+    data: bytes,
+    *,
+    max_side_px: int | None = None,
+    max_pixels: int = 200_000_000,
+    background: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    alpha: AlphaMode = "composite",
+    keep_exif: KeepExif = "none",
+) -> Photograph:
+    """Decode a photograph as people have them: upright, in sRGB, shrunk.
+
+    EXIF orientation is applied; an embedded ICC profile is converted to sRGB; gray, palette, CMYK, LAB and
+    16-bit pictures become RGB; of an animation the first frame is taken. The picture is shrunk (Lanczos), never
+    enlarged, to at most `max_side_px` on its long side.
+
+    Args:
+        background: RGB in [0, 1], sRGB. Transparent pictures are composited over it; if their alpha is kept,
+            only what is fully transparent takes its color.
+        alpha: `keep` gives the alpha channel beside the picture.
+        keep_exif: see `nst.exif.kept_exif`.
 
     Raises:
         ImageTooLarge: the header promises more than `max_pixels`; nothing was decoded.
         DecodeError: not a picture, an unknown format, or a damaged file.
+        OptionError: unknown `alpha` or `keep_exif`.
     """
+    check.one_of("alpha", alpha, get_args(AlphaMode))
+    check.one_of("keep_exif", keep_exif, get_args(KeepExif))
     if not data:
         raise DecodeError("the file is empty (0 bytes)")
+    refuse_bomb(lambda start, length: data[start : start + length], max_pixels)
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=_readable_here())
-        width, height = image.size
-        if width * height > max_pixels:
-            raise ImageTooLarge(f"{width} x {height} pixels: more than the limit of {max_pixels}")
-        if max_side_px is not None:
-            small = scaled_size(height, width, max_side_px)
+        file = Image.open(io.BytesIO(data), formats=_readable_here())
+        _check_pixels(file.size, max_pixels)
+        if max_side_px is not None and file.format in ("JPEG", "MPO"):
+            small = scaled_size(file.height, file.width, max_side_px)
             # JPEG can skip most of the work of decoding; twice the target leaves the Lanczos filter its room.
-            image.draft(None, (2 * small[1], 2 * small[0]))
-        image.load()
-        image = _to_rgb(ImageOps.exif_transpose(image), background)
+            file.draft(None, (2 * small[1], 2 * small[0]))
+        file.load()
+        image, opacity = _to_rgb(_upright(file))
+        if opacity is not None and alpha == "composite":
+            image, opacity = _over(image, opacity, background), None
         if max_side_px is not None:
-            height, width = scaled_size(image.height, image.width, max_side_px)
-            image = image.resize((width, height), Image.Resampling.LANCZOS)
-    except ImageTooLarge:
+            image, opacity = _shrunk(image, opacity, max_side_px)
+        if opacity is not None:  # what is fully transparent has no color of its own
+            image = _over(image, opacity.point(lambda level: 255 if level else 0), background)
+        return Photograph(image, opacity, kept_exif(file, keep_exif), _frames(file))
+    except (DecodeError, ImageTooLarge):
         raise
     except Image.DecompressionBombError as error:
         raise ImageTooLarge(str(error)) from error
@@ -59,7 +105,23 @@ def open_photo(
     except Exception as error:
         # Pillow's readers raise whatever a damaged byte leads them to; each of these means: a damaged file.
         raise DecodeError(f"damaged picture: {type(error).__name__}: {error}") from error
-    return image
+
+
+def refuse_bomb(read_at: ReadAt, max_pixels: int) -> None:
+    """Refuse a file of too many pixels from some hundred bytes of it. One that does not say its size passes.
+
+    Raises:
+        ImageTooLarge: the header promises more than `max_pixels`.
+    """
+    size = picture_size(read_at)
+    if size is not None:
+        _check_pixels(size, max_pixels)
+
+
+def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise ImageTooLarge(f"{width} x {height} pixels: more than the limit of {max_pixels}")
 
 
 def scaled_size(height: int, width: int, max_side_px: int) -> tuple[int, int]:
@@ -70,26 +132,52 @@ def scaled_size(height: int, width: int, max_side_px: int) -> tuple[int, int]:
     return max(1, round(height * max_side_px / long)), max(1, round(width * max_side_px / long))
 
 
-def _readable_here() -> list[str]:
+@cache
+def srgb_profile() -> bytes:
+    """The ICC profile of what `read_photo` gives; always the same bytes."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[24:36] = bytes.fromhex("07d0 0001 0001 0000 0000 0000")  # when it was made: 1 January 2000
+    return bytes(profile)
+
+
+@cache
+def _readable_here() -> tuple[str, ...]:
     Image.init()
-    return [name for name in _READABLE if name in Image.OPEN]
+    try:
+        import pillow_heif
+    except ImportError:  # the extra `heic`: its absence is said when a HEIC comes
+        pass
+    else:
+        pillow_heif.register_heif_opener()
+    return tuple(name for name in _READABLE if name in Image.OPEN)
 
 
-def _to_rgb(image: Image.Image, background: tuple[float, float, float]) -> Image.Image:
-    """Any mode to 8-bit sRGB."""
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        image.getexif()
+    except Exception:  # noqa: BLE001  damaged EXIF does not make a damaged photograph
+        return image
+    return ImageOps.exif_transpose(image)
+
+
+def _frames(image: Image.Image) -> int:
+    """An MPO's further pictures are previews and gain maps of the first."""
+    if image.format == "MPO":
+        return 1
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # noqa: BLE001  a later frame is damaged, and not asked for
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Any mode to 8-bit sRGB, and alpha if there is any."""
     profile = image.info.get("icc_profile")
-    if image.mode in (
-        "I;16",
-        "I;16B",
-        "I;16L",
-        "I;16N",
-        "I",
-    ):  # 16-bit gray; Pillow's convert() would clip it
-        image = Image.fromarray(
-            (np.asarray(image).astype(np.float64) / 257.0).round().clip(0, 255).astype(np.uint8)
-        )
-    elif image.mode == "F":
-        raise DecodeError("floating-point pictures have no agreed white; convert to 8 or 16 bits first")
+    if image.mode.startswith("I;16"):  # 16-bit gray; Pillow's convert() would clip it
+        levels = (np.asarray(image).astype(np.float64) / 257.0).round().clip(0, 255).astype(np.uint8)
+        image = Image.fromarray(levels)
+    elif image.mode in ("I", "F"):
+        raise DecodeError("pictures of 32 bits per channel have no agreed white; convert to 8 or 16 bits first")
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
     alpha: Image.Image | None = None
@@ -100,27 +188,42 @@ def _to_rgb(image: Image.Image, background: tuple[float, float, float]) -> Image
     elif "transparency" in image.info and image.mode in ("L", "RGB", "1"):
         rgba = image.convert("RGBA")
         alpha, image = rgba.getchannel("A"), rgba.convert("RGB")
-    image = _to_srgb(image, profile)
-    if alpha is not None:
-        levels = tuple(round(255 * value) for value in background)
-        image = Image.composite(image, Image.new("RGB", image.size, levels), alpha)
-    return image
+    return _to_srgb(image, profile), alpha
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    if profile:
+    if profile and profile != srgb_profile():
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(
-                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
-            return cast(Image.Image, converted)
+            if image.mode in ("1", "L", "YCbCr") and source.profile.xcolor_space.strip() == "RGB":
+                image = image.convert("RGB")
+            target = ImageCms.createProfile("sRGB")
+            return cast(Image.Image, ImageCms.profileToProfile(image, source, target, outputMode="RGB"))
         except (ImageCms.PyCMSError, OSError, ValueError):
             pass  # a profile that cannot be read, or is for another mode, is ignored, as every viewer does
     return image.convert("RGB")
 
 
+def _over(image: Image.Image, alpha: Image.Image, background: tuple[float, float, float]) -> Image.Image:
+    levels = tuple(round(255 * value) for value in background)
+    return Image.composite(image, Image.new("RGB", image.size, levels), alpha)
+
+
+def _shrunk(
+    image: Image.Image, alpha: Image.Image | None, max_side_px: int
+) -> tuple[Image.Image, Image.Image | None]:
+    height, width = scaled_size(image.height, image.width, max_side_px)
+    if alpha is None:
+        return image.resize((width, height), Image.Resampling.LANCZOS), None
+    # As RGBA, so that Pillow weighs the colors by their alpha.
+    rgba = Image.merge("RGBA", (*image.split(), alpha)).resize((width, height), Image.Resampling.LANCZOS)
+    return rgba.convert("RGB"), rgba.getchannel("A")
+
+
 def _what_it_looks_like(data: bytes) -> str:
+    if data[4:8] == b"ftyp" and any(brand in data[8:64] for brand in _HEIF_BRANDS):
+        damaged = "HEIF" in _readable_here()
+        return "a damaged HEIC" if damaged else "HEIC needs a plugin: pip install 'nst[heic]'"
     head = data[:64].lstrip().lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg")):
         return "it looks like a web page or XML"
