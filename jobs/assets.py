@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.storage import read_url
+from jobs.filesystems import STANDARD_STORAGE, StorageOptions, read_url
 from nst.errors import DecodeError, ImageError, OptionError, WeightsError
 
 if TYPE_CHECKING:
@@ -26,24 +26,27 @@ class Asset:
     sha256: str
 
 
-def read_assets(method: Method) -> list[Asset]:
+def read_assets(
+    method: Method,
+    storage: StorageOptions = STANDARD_STORAGE,
+) -> list[Asset]:
     """Read and check every asset of `method`.
 
     Raises:
         OptionError: one is not there, is no picture, or has another digest than the option says.
         WeightsError: published weights are not to be had.
     """
-    return [_read(ref) for ref in method.assets()]
+    return [_read(ref, storage) for ref in method.assets()]
 
 
 def by_url(assets: Iterable[Asset]) -> Mapping[str, bytes]:
     return {asset.url: asset.data for asset in assets}
 
 
-def _read(ref: AssetRef) -> Asset:
+def _read(ref: AssetRef, storage: StorageOptions) -> Asset:
     option = f"method.{ref.option}"
     try:
-        data = _bytes(ref)
+        data = _bytes(ref, storage)
     except OSError as error:
         if isinstance(error, FileNotFoundError):
             reason = "there is no such file"
@@ -71,10 +74,10 @@ def _read(ref: AssetRef) -> Asset:
     return Asset(option=ref.option, url=ref.url, data=data, sha256=digest)
 
 
-def _bytes(ref: AssetRef) -> bytes:
+def _bytes(ref: AssetRef, storage: StorageOptions) -> bytes:
     if ref.kind == "weights":
         from nst.features.weights import is_published, published_bytes
 
         if is_published(ref.url):
             return published_bytes(ref.url)
-    return read_url(ref.url)
+    return read_url(ref.url, storage)

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from jobs.errors import StoreError, UsageError
 from jobs.job import JOB, read_job
-from jobs.ledger import Ledger, journal_part, read_journal_part, receipt_path
+from jobs.ledger import Ledger, journal_folder, journal_part, read_journal_part, receipt_path
 from jobs.manifest import MANIFEST, Manifest, Row, row_digest
 from jobs.report import REPORT
 from jobs.results import STATUSES, Result, image_seed, results_digest
@@ -62,7 +62,7 @@ def verify(store: Store) -> Iterator[Fault]:
     recorded = record["manifest"]
     if digest.hexdigest() != recorded["sha256"] or manifest.rows != recorded["rows"]:
         yield Fault(MANIFEST, "is not the one that the job was begun with")
-    extension = ImageSpec(**record["job"]["image"]).extension
+    image = ImageSpec(**record["job"]["image"])
     known = {JOB, MANIFEST, REPORT}
     with ThreadPoolExecutor(_THREADS) as pool:
         for shard, rows in enumerate(shards):
@@ -70,16 +70,14 @@ def verify(store: Store) -> Iterator[Fault]:
             known.add(path)
             try:
                 results, meta = Ledger(store).receipt(shard)
-            except FileNotFoundError:
-                yield Fault(path, f"there is none: {len(rows)} photographs are unfinished")
-                # Pictures may be there before the receipt is.
-                known.update(_picture(row.key, extension) for row in rows)
-                continue
             except (StoreError, OSError) as error:
-                yield Fault(path, f"cannot be read: {error}")
-                known.update(_picture(row.key, extension) for row in rows)
+                missing = isinstance(error, FileNotFoundError)
+                unfinished = f"there is none: {len(rows)} photographs are unfinished"
+                yield Fault(path, unfinished if missing else f"cannot be read: {error}")
+                # Pictures may be there before the receipt is.
+                known.update(image.output_path(row.key) for row in rows)
                 continue
-            yield from _verify_receipt(record, shard, rows, results, meta, extension)
+            yield from _verify_receipt(record, shard, rows, results, meta, image)
             good = [result for result in results if result.status == "ok" and result.output]
             known.update(str(result.output) for result in good)
             for problem in pool.map(lambda result: _picture_fault(store, result), good):
@@ -110,7 +108,7 @@ def _verify_receipt(
     rows: list[Row],
     results: list[Result],
     meta: dict[str, Any],
-    extension: str,
+    image: ImageSpec,
 ) -> Iterator[Fault]:
     path = receipt_path(shard)
     if meta["shard"] != shard or meta["fingerprint"] != record["fingerprint"]:
@@ -132,15 +130,11 @@ def _verify_receipt(
                 yield Fault(path, f"row {row.index} is of {result.key!r} ({result.url})", row.key)
             if result.seed != image_seed(record["job"]["seed"], row.key):
                 yield Fault(path, f"row {row.index} has another seed than the job gives it", row.key)
-            expected = _picture(row.key, extension) if result.status == "ok" else None
+            expected = image.output_path(row.key) if result.status == "ok" else None
             if result.output != expected:
                 yield Fault(path, f"is {result.status} and names the picture {result.output!r}", row.key)
     for index, found in by_row.items():
         yield Fault(path, f"has a row {index} that is not in its shard", found[0].key)
-
-
-def _picture(key: str, extension: str) -> str:
-    return f"images/{key}{extension}"
 
 
 def _picture_fault(store: Store, result: Result) -> Fault | None:
@@ -175,7 +169,7 @@ def collect_garbage(store: Store, *, remove: bool = True) -> Garbage:
     """
     record = read_job(store)
     manifest, ledger = Manifest(store), Ledger(store)
-    extension = ImageSpec(**record["job"]["image"]).extension
+    image = ImageSpec(**record["job"]["image"])
     generations: dict[int, int] = {}
     failed: set[str] = set()
     for shard in sorted(ledger.done()):
@@ -186,7 +180,7 @@ def collect_garbage(store: Store, *, remove: bool = True) -> Garbage:
         if shard >= manifest.shards or len(results) != manifest.rows_in(shard):
             continue
         generations[shard] = meta["generation"]
-        failed.update(_picture(each.key, extension) for each in results if each.status != "ok")
+        failed.update(image.output_path(each.key) for each in results if each.status != "ok")
     journals, pictures, retried = [], [], set()
     for path in store.find():
         part = journal_part(path)
@@ -198,7 +192,7 @@ def collect_garbage(store: Store, *, remove: bool = True) -> Garbage:
         else:
             retried.add(part[0])
     keep = {
-        _picture(row.key, extension) for shard in retried & generations.keys() for row in manifest.shard(shard)
+        image.output_path(row.key) for shard in retried & generations.keys() for row in manifest.shard(shard)
     }
     pictures = [path for path in pictures if path not in keep]
     if remove:
@@ -221,7 +215,7 @@ def explain(store: Store, key: str) -> Iterator[str]:
     if row is None:
         raise UsageError(f"{store.url} has no photograph {key!r}; keys are paths without extension")
     yield f"{row.key}: row {row.index}, in shard {shard}, from {row.url}"
-    for path in sorted(path for path in store.find(f"journal/shard-{shard:05d}")):
+    for path in sorted(store.find(journal_folder(shard))):
         part = journal_part(path)
         if part is None:
             continue

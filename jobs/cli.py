@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,13 +15,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from jobs.errors import EXIT_FAULTS, EXIT_UNFINISHED, exit_code_of
-from jobs.storage import absolute_url, open_store
+from jobs.filesystems import absolute_url
+from jobs.storage import open_store
 from nst.errors import NstError
 
 if TYPE_CHECKING:
     from jobs.job import Job
     from jobs.scheduler import Work
     from jobs.spec import JobFile
+    from jobs.storage import Store
 
 __all__ = ["app", "main"]
 
@@ -41,6 +43,12 @@ PoolName = Annotated[str | None, typer.Option("--pool", help="ray or local.")]
 Address = Annotated[str | None, typer.Option("--address", help="Of a running Ray cluster.")]
 Workers = Annotated[int | None, typer.Option("--workers", help="At most this many workers.")]
 Out = Annotated[str, typer.Argument(metavar="OUT", help="The job's folder or bucket prefix.")]
+Reach = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="storage.NAME=VALUE", help="How to reach OUT, e.g. storage.endpoint_url=http://..."
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the resolved job and write nothing.")]
 
 
@@ -99,9 +107,10 @@ def dream(
 def resume(
     out: Out, pool: PoolName = None, address: Address = None, workers: Workers = None, set_: Set = None
 ) -> None:
-    """Go on with a job that was stopped or killed. --set takes options of `resources` only."""
+    """Go on with a job that was stopped or killed. --set takes options of `resources` and `storage` only."""
     with _errors():
-        _execute(_reopen(out, [*(set_ or []), *_resources(pool, address, workers)]), None)
+        overrides = [*(set_ or []), *_resources(pool, address, workers)]
+        _execute(lambda: (_reopen(out, overrides), None))
 
 
 @app.command()
@@ -119,19 +128,24 @@ def retry(
     with _errors():
         from jobs.stylize import retry_work
 
-        job = _reopen(out, [*(set_ or []), *_resources(pool, address, workers)])
-        _execute(job, retry_work(job, key))
+        def failed_ones() -> tuple[Job, list[Work]]:
+            job = _reopen(out, [*(set_ or []), *_resources(pool, address, workers)])
+            return job, retry_work(job, key)
+
+        _execute(failed_ones)
 
 
 @app.command()
 def status(
-    out: Out, as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False
+    out: Out,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    set_: Reach = None,
 ) -> None:
     """Say how far a job is, from its store alone."""
     with _errors():
         from jobs.status import job_status
 
-        found = job_status(open_store(absolute_url(out, Path.cwd())))
+        found = job_status(_store(out, set_))
         if as_json:
             print(json.dumps(found.to_json()))
             return
@@ -147,17 +161,19 @@ def status(
 
 
 @app.command()
-def report(out: Out) -> None:
+def report(out: Out, set_: Reach = None) -> None:
     """Write a contact sheet of a job, OUT/report.html, that opens from disk."""
     with _errors():
         from jobs.report import publish_report
 
-        print(publish_report(open_store(absolute_url(out, Path.cwd()))))
+        print(publish_report(_store(out, set_)))
 
 
 @app.command()
 def verify(
-    out: Out, as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per fault.")] = False
+    out: Out,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per fault.")] = False,
+    set_: Reach = None,
 ) -> None:
     """Read a job again, every row and every picture, and list what is not as it must be."""
     with _errors():
@@ -167,7 +183,7 @@ def verify(
         from jobs.text import printable
 
         found = 0
-        for fault in verify(open_store(absolute_url(out, Path.cwd()))):
+        for fault in verify(_store(out, set_)):
             found += 1
             about = "" if fault.key is None else f" ({fault.key})"
             print(json.dumps(asdict(fault)) if as_json else printable(f"{fault.path}{about}: {fault.problem}"))
@@ -179,25 +195,29 @@ def verify(
 
 @app.command()
 def gc(
-    out: Out, dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing, only count.")] = False
+    out: Out,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing, only count.")] = False,
+    set_: Reach = None,
 ) -> None:
     """Remove journals of finished shards and half-made leftovers; not while the job runs."""
     with _errors():
         from jobs.audit import collect_garbage
 
-        garbage = collect_garbage(open_store(absolute_url(out, Path.cwd())), remove=not dry_run)
+        garbage = collect_garbage(_store(out, set_), remove=not dry_run)
         done = "would be removed" if dry_run else "removed"
         print(f"{len(garbage.journals)} journal parts and {len(garbage.pictures)} orphaned pictures {done}")
 
 
 @app.command()
-def explain(out: Out, key: Annotated[str, typer.Argument(help="Of the photograph.")]) -> None:
+def explain(
+    out: Out, key: Annotated[str, typer.Argument(help="Of the photograph.")], set_: Reach = None
+) -> None:
     """Tell what became of one photograph: attempts, workers, errors, times."""
     with _errors():
         from jobs.audit import explain
         from jobs.text import printable
 
-        for line in explain(open_store(absolute_url(out, Path.cwd())), key):
+        for line in explain(_store(out, set_), key):
             print(printable(line))
 
 
@@ -258,6 +278,26 @@ def _errors() -> Iterator[None]:
         raise typer.Exit(EXIT_UNFINISHED) from None
 
 
+def _store(out: str, overrides: Sequence[str] | None) -> Store:
+    """The store at OUT, reached as `--set storage.NAME=VALUE` says."""
+    from jobs.spec import storage_from_table
+
+    table = _tables(overrides, ("storage",))
+    return open_store(absolute_url(out, Path.cwd()), storage_from_table(table.get("storage", {})))
+
+
+def _tables(overrides: Sequence[str] | None, allowed: tuple[str, ...]) -> dict[str, Any]:
+    from jobs.spec import apply_overrides
+    from nst.errors import OptionError
+
+    table = apply_overrides({}, overrides or ())
+    for name, value in table.items():
+        if name not in allowed or not isinstance(value, dict):
+            choices = [f"{each}.*" for each in allowed]
+            raise OptionError(name, value, choices=choices, reason="is fixed once a job is begun")
+    return table
+
+
 def _resources(pool: str | None, address: str | None, workers: int | None) -> list[str]:
     """The short options as what --set would take."""
     given = {"pool": pool, "address": address, "max_workers": workers}
@@ -284,31 +324,29 @@ def _begin(job_file: JobFile, dry_run: bool, *, leave: bool = True) -> None:
         print(json.dumps(job_to_table(job_file), indent=2))
         print(f"{planned.manifest.rows} photographs in {planned.manifest.shards} shards; nothing was written")
         return
-    _execute(create_or_open(job_file), None, leave=leave)
+    _execute(lambda: (create_or_open(job_file), None), leave=leave)
 
 
 def _reopen(out: str, overrides: list[str]) -> Job:
     from jobs.job import reopen
-    from jobs.spec import apply_overrides
-    from nst.errors import OptionError
 
-    table = apply_overrides({}, overrides)
-    for name, value in table.items():
-        if name != "resources":
-            raise OptionError(name, value, choices=("resources.*",), reason="is fixed once a job is begun")
-    return reopen(open_store(absolute_url(out, Path.cwd())), overrides=table.get("resources"))
+    table = _tables(overrides, ("resources", "storage"))
+    reach = [f"storage.{name}={json.dumps(value)}" for name, value in table.get("storage", {}).items()]
+    return reopen(_store(out, reach), overrides=table)
 
 
-def _execute(job: Job, work: list[Work] | None, *, leave: bool = True) -> None:
-    """Run, show progress, say how it ended. Leaves with the exit code, unless that is 0 and `leave` is off."""
+def _execute(prepare: Callable[[], tuple[Job, list[Work] | None]], *, leave: bool = True) -> None:
+    """Plan, run, show progress, say how it ended. Leaves with the exit code; with 0 only if `leave`."""
     from jobs.display import Display, describe_summary
     from jobs.stylize import StopSignal, run
 
     console = Console()
-    for note in job.notes:
-        console.print(escape(f"note: {note}"), highlight=False)
-    with StopSignal().on_signals() as stop, Display(console) as display:
-        summary = run(job, work, observe=display, stop=stop)
+    with StopSignal().on_signals() as stop:
+        job, work = prepare()
+        for note in job.notes:
+            console.print(escape(f"note: {note}"), highlight=False)
+        with Display(console) as display:
+            summary = run(job, work, observe=display, stop=stop)
     console.print(escape(f"{describe_summary(summary)}: {job.store.url}"), highlight=False, soft_wrap=True)
     if summary.error is not None:
         print(f"error: {summary.error}", file=sys.stderr)

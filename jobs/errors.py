@@ -6,6 +6,7 @@ NstError
     ├── UsageError       exit 2: the job was asked for wrongly; nothing was written
     │   └── JobMismatch      the output folder belongs to another job
     ├── StoreError       exit 4: a store failed for good; what is done is kept
+    ├── Stopped          exit 75: asked to stop before any photograph was begun
     └── WorkersBroken    exit 4: workers cannot be started or keep dying; what is done is kept
 """
 
@@ -22,6 +23,7 @@ __all__ = [
     "EXIT_USAGE",
     "JobError",
     "JobMismatch",
+    "Stopped",
     "StoreError",
     "UsageError",
     "WorkersBroken",
@@ -59,6 +61,12 @@ class JobMismatch(UsageError):
 
 class StoreError(JobError):
     """Reading or writing failed for good."""
+
+
+class Stopped(JobError):
+    """Asked to stop before there was anything to finish."""
+
+    exit_code = EXIT_STOPPED
 
 
 class WorkersBroken(JobError):

@@ -7,16 +7,27 @@ import json
 import platform
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from jobs.assets import Asset, read_assets
 from jobs.errors import JobMismatch, UsageError
+from jobs.filesystems import StorageOptions
 from jobs.listing import list_photos
 from jobs.manifest import MANIFEST, Manifest, ManifestInfo, write_manifest
-from jobs.spec import JobFile, Resources, StylizeSpec, fingerprint, job_from_table, job_to_table
+from jobs.retry import is_lasting
+from jobs.spec import (
+    HOW,
+    JobFile,
+    Resources,
+    StylizeSpec,
+    fingerprint,
+    job_from_table,
+    job_to_table,
+)
 from jobs.storage import Store, open_store
 from nst.errors import OptionError
 from nst.methods import METHODS
@@ -37,6 +48,7 @@ class Job:
     store: Store
     spec: StylizeSpec
     resources: Resources
+    storage: StorageOptions
     assets: tuple[Asset, ...]
     manifest: Manifest
     fingerprint: str
@@ -89,14 +101,16 @@ def create_or_open(job: JobFile, registry: Mapping[str, type[Method]] = METHODS)
         JobMismatch: the folder belongs to another job; the message shows the differences.
         OptionError, UsageError, WeightsError: the job is asked for wrongly. Nothing was written.
     """
-    store = open_store(job.spec.output)
+    store = open_store(job.spec.output, job.storage)
     _refuse_nesting(job.spec)
-    if store.exists(JOB):
-        return reopen(store, job=job, registry=registry)
+    with _reached(store):
+        if JOB in store.names("") or store.exists(JOB):
+            return reopen(store, job=job, registry=registry)
     with tempfile.TemporaryDirectory() as folder:
         listing = Path(folder) / MANIFEST
         planned = _plan(job, listing)
         _refuse_foreign_folder(store)
+        notes = (*planned.notes, *_try_writing(store))
         record = {
             "format": _FORMAT,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -104,26 +118,25 @@ def create_or_open(job: JobFile, registry: Mapping[str, type[Method]] = METHODS)
             "assets": {asset.option: {"url": asset.url, "sha256": asset.sha256} for asset in planned.assets},
             "manifest": asdict(planned.manifest),
             "fingerprint": planned.fingerprint,
-            "notes": planned.notes,
+            "notes": notes,
             "versions": _versions(),
         }
         # job.json decides what the manifest is, so that of several that begin at once all publish the same.
         try:
-            store.publish(JOB, json.dumps(record, indent=2).encode(), create_only=True)
+            with _reached(store, "cannot be written"):
+                store.publish(JOB, json.dumps(record, indent=2).encode(), create_only=True)
         except FileExistsError:
             return reopen(store, job=job, registry=registry)
-        except OSError as error:
-            reason = f"cannot be written: {error.strerror or error}"
-            raise OptionError("output", store.url, reason=reason) from error
         store.publish(MANIFEST, listing.read_bytes())
     return Job(
         store,
         job.spec,
         job.resources,
+        job.storage,
         planned.assets,
         Manifest(store),
         planned.fingerprint,
-        planned.notes,
+        notes,
     )
 
 
@@ -138,7 +151,7 @@ def reopen(
 
     Args:
         job: what was asked for now, which must be the same job; None: what is stored.
-        overrides: replacements of stored options of `resources`.
+        overrides: replacements of stored options, by table: of `resources` and `storage`.
 
     Raises:
         JobMismatch: the stored job, its manifest, or its assets differ from what the job was begun with.
@@ -147,15 +160,18 @@ def reopen(
     record = read_job(store)
     stored = record["job"]
     if job is None:
-        table = {**stored, "output": store.url, "resources": {**stored["resources"], **(overrides or {})}}
+        table = {**stored, "output": store.url}
+        for name, options in (overrides or {}).items():
+            table[name] = {**stored.get(name, {}), **options}
         job = job_from_table(table, Path.cwd(), registry)
-    assets = read_assets(job.spec.method)
-    manifest = _manifest(store, job.spec, record["manifest"])
+        store = open_store(store.url, job.storage)
+    assets = read_assets(job.spec.method, job.storage)
+    manifest = _manifest(store, job, record["manifest"])
     table = job_to_table(job)
     digests = {asset.option: asset.sha256 for asset in assets}
     differences = _differences(
-        {name: value for name, value in stored.items() if name not in ("output", "resources")},
-        {name: value for name, value in table.items() if name not in ("output", "resources")},
+        {name: value for name, value in stored.items() if name not in HOW},
+        {name: value for name, value in table.items() if name not in HOW},
     )
     recorded = {option: asset["sha256"] for option, asset in record["assets"].items()}
     differences += _differences(recorded, digests, "SHA-256 of ")
@@ -173,17 +189,18 @@ def reopen(
         store,
         job.spec,
         job.resources,
+        job.storage,
         tuple(assets),
         manifest,
         print_now,
-        tuple(job.spec.method.notes()),
+        (*job.spec.method.notes(), *_try_writing(store)),
     )
 
 
 def _plan(job: JobFile, listing: Path) -> Plan:
-    assets = tuple(read_assets(job.spec.method))
+    assets = tuple(read_assets(job.spec.method, job.storage))
     try:
-        photos = list_photos(job.spec.photos, exclude=job.spec.output)
+        photos = list_photos(job.spec.photos, exclude=job.spec.output, storage=job.storage)
         info = write_manifest(photos, listing, job.resources.shard_size)
     except (UsageError, OSError) as error:
         raise OptionError("photos", job.spec.photos, reason=str(error)) from error
@@ -192,12 +209,12 @@ def _plan(job: JobFile, listing: Path) -> Plan:
     return Plan(table, info, assets, fingerprint(table, digests, info.sha256), tuple(job.spec.method.notes()))
 
 
-def _manifest(store: Store, spec: StylizeSpec, recorded: Mapping[str, Any]) -> Manifest:
+def _manifest(store: Store, job: JobFile, recorded: Mapping[str, Any]) -> Manifest:
     """The job's manifest; listed again if the process that began the job died before it could publish it."""
     if not store.exists(MANIFEST):
         with tempfile.TemporaryDirectory() as folder:
             listing = Path(folder) / MANIFEST
-            photos = list_photos(spec.photos, exclude=spec.output)
+            photos = list_photos(job.spec.photos, exclude=job.spec.output, storage=job.storage)
             if asdict(write_manifest(photos, listing, recorded["shard_size"])) != recorded:
                 raise JobMismatch(
                     f"{store.url}/{JOB} was begun and its listing never published, and the photographs have "
@@ -228,6 +245,33 @@ def _refuse_other_arithmetic(before: Resources, now: Resources) -> None:
         raise OptionError("resources.num_gpus", now.num_gpus, reason=reason)
 
 
+@contextmanager
+def _reached(store: Store, problem: str = "cannot be reached") -> Iterator[None]:
+    """A store that cannot even be asked is the user's to mend."""
+    try:
+        yield
+    except NotADirectoryError as error:
+        raise OptionError("output", store.url, reason="is a file") from error
+    except (FileExistsError, FileNotFoundError) as error:
+        if not is_lasting(error):
+            raise
+        raise OptionError("output", store.url, reason=f"{problem}: {error}") from error
+    except OSError as error:
+        raise OptionError("output", store.url, reason=f"{problem}: {error.strerror or error}") from error
+
+
+def _try_writing(store: Store) -> tuple[str, ...]:
+    """Find out whether the store honors create-only writes; what the user should know about it."""
+    with _reached(store, "cannot be written"):
+        store.create_only = store.honors_create_only()
+    if store.create_only:
+        return ()
+    return (
+        "this store ignores create-only writes: if a job runs twice at once, its photographs are done twice; "
+        "each still has one picture and one result, those of whoever was last",
+    )
+
+
 def _refuse_nesting(spec: StylizeSpec) -> None:
     if spec.output.rstrip("/") == spec.photos.rstrip("/"):
         raise OptionError("output", spec.output, reason="is the folder of the photographs")
@@ -235,10 +279,7 @@ def _refuse_nesting(spec: StylizeSpec) -> None:
 
 def _refuse_foreign_folder(store: Store) -> None:
     """A folder that holds anything is not ours to write to, unless it became a job a moment ago."""
-    try:
-        names = store.names("")
-    except NotADirectoryError as error:
-        raise OptionError("output", store.url, reason="is a file") from error
+    names = store.names("")
     foreign = [name for name in names if name != ".tmp"]
     if foreign and JOB not in names:
         raise OptionError(

@@ -10,6 +10,7 @@ differs only in rows that had failed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
@@ -29,6 +30,7 @@ __all__ = [
     "JournalWriter",
     "Ledger",
     "ShardJournal",
+    "journal_folder",
     "journal_part",
     "read_journal",
     "read_journal_part",
@@ -148,7 +150,18 @@ def read_journal_part(data: bytes) -> list[dict[str, Any]]:
     Raises:
         ValueError: it is damaged.
     """
-    return [json.loads(line) for line in data.splitlines()]
+    records = []
+    for line in data.splitlines():
+        record = json.loads(line)
+        if not isinstance(record, dict) or record.pop("digest", None) != _digest(record):
+            raise ValueError("not what was written")
+        records.append(record)
+    return records
+
+
+def _digest(record: dict[str, Any]) -> str:
+    """So that a flipped bit does not pass for another row's result."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class JournalWriter:
@@ -167,8 +180,8 @@ class JournalWriter:
         self._append([{"event": "death", "row": row, "cause": cause, "at": time.time()}])
 
     def _append(self, records: Sequence[dict[str, Any]]) -> None:
-        data = "".join(json.dumps(record) + "\n" for record in records).encode()
-        self._store.publish(f"{self._folder}/{self._prefix}-{self._parts:05d}.jsonl", data)
+        lines = [json.dumps({**record, "digest": _digest(record)}) + "\n" for record in records]
+        self._store.publish(f"{self._folder}/{self._prefix}-{self._parts:05d}.jsonl", "".join(lines).encode())
         self._parts += 1
 
 
@@ -184,7 +197,7 @@ def seal(
     """Publish a shard's receipt: exactly one result for each of its manifest rows.
 
     Generation 0 is create-only; that another worker was quicker is fine, since work is deterministic. Later
-    generations take the rows they did not do from the receipt that they replace.
+    generations take the rows they did not do from the receipt that they replace, and never lose a picture.
 
     Raises:
         ValueError: a row has no result.
@@ -196,9 +209,12 @@ def seal(
             return
         for before in earlier:
             again = by_row.get(before.row)
-            by_row[before.row] = (
-                before if again is None else replace(again, attempts=before.attempts + again.attempts)
-            )
+            if again is None:
+                by_row[before.row] = before
+                continue
+            # Another retry may have been quicker and had more luck.
+            kept = before if before.status == "ok" and again.status != "ok" else again
+            by_row[before.row] = replace(kept, attempts=before.attempts + again.attempts)
     missing = [row.key for row in rows if row.index not in by_row]
     if missing or len(by_row) != len(rows):
         raise ValueError(f"shard {shard} cannot be sealed: {len(missing)} rows have no result ({missing[:3]})")

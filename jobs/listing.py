@@ -15,16 +15,26 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.errors import UsageError
-from jobs.storage import absolute_url, is_url, path_url, url_to_filesystem
+from jobs.filesystems import (
+    STANDARD_STORAGE,
+    StorageOptions,
+    absolute_url,
+    is_url,
+    kind_of,
+    open_url,
+    path_url,
+    refuse_secrets,
+    url_to_filesystem,
+)
 from nst.errors import OptionError
 
 __all__ = ["PHOTO_EXTENSIONS", "Photo", "list_photos"]
@@ -49,33 +59,40 @@ class Photo:
     size_bytes: int | None = None
 
 
-def list_photos(source: str, *, exclude: str | None = None) -> Iterator[Photo]:
+def list_photos(
+    source: str,
+    *,
+    exclude: str | None = None,
+    storage: StorageOptions = STANDARD_STORAGE,
+) -> Iterator[Photo]:
     """The photographs that `source` (absolute) names, but for those below the folder `exclude`.
 
     Raises:
         OptionError: nothing is there, or it is no folder, glob, or table.
         UsageError: a table without `url`, or with a key that is no relative path.
     """
-    if _MAGIC.search(source) and not _exists(source):
-        return _list_glob(source, exclude)
-    if source.lower().endswith(_TABLES) and not _is_folder(source):
-        if not _exists(source):
+    if _MAGIC.search(source) and not _exists(source, storage):
+        return _list_glob(source, exclude, storage)
+    if source.lower().endswith(_TABLES) and not _is_folder(source, storage):
+        if not _exists(source, storage):
             raise OptionError("photos", source, reason="there is no such file")
-        return _list_table(source)
-    if not _is_folder(source):
+        return _list_table(source, storage)
+    if not _is_folder(source, storage):
         reason = "there is no such folder"
-        if _exists(source):
+        if _exists(source, storage):
             reason = f"is a single file; expected a folder, a glob, or a manifest ({', '.join(_TABLES)})"
         raise OptionError("photos", source, reason=reason)
-    return _list_folder(source, None, exclude)
+    return _list_folder(source, None, exclude, storage)
 
 
 # Folders and prefixes
 
 
-def _list_folder(root: str, pattern: str | None, exclude: str | None) -> Iterator[Photo]:
+def _list_folder(
+    root: str, pattern: str | None, exclude: str | None, storage: StorageOptions
+) -> Iterator[Photo]:
     """Photographs below `root`, sorted by folder; with `pattern`, those whose relative path matches it."""
-    for folder, files in _walk(root):
+    for folder, files in _walk(root, storage):
         if exclude is not None and f"{root.rstrip('/')}/{folder}/".startswith(f"{exclude.rstrip('/')}/"):
             continue
         wanted = []
@@ -91,7 +108,7 @@ def _list_folder(root: str, pattern: str | None, exclude: str | None) -> Iterato
             yield Photo(key=key, url=url if is_url(url) else path_url(url), size_bytes=size)
 
 
-def _walk(root: str) -> Iterator[tuple[str, list[tuple[str, int | None]]]]:
+def _walk(root: str, storage: StorageOptions) -> Iterator[tuple[str, list[tuple[str, int | None]]]]:
     """(relative folder, its files with sizes), parents before children, each sorted by name."""
     if not is_url(root):
         for folder, inner, names in os.walk(root, onerror=_fail):
@@ -99,15 +116,15 @@ def _walk(root: str) -> Iterator[tuple[str, list[tuple[str, int | None]]]]:
             relative = Path(folder).relative_to(root).as_posix()
             yield ("" if relative == "." else relative), [(name, _size(folder, name)) for name in names]
         return
-    filesystem, base = url_to_filesystem(root)
-    base = base.rstrip("/")
+    filesystem, base = url_to_filesystem(root, storage)
+    base, again = base.rstrip("/"), storage.backoff()
     # Not filesystem.walk: below the first level it takes a folder that cannot be listed for an empty one.
     waiting = [base]
     while waiting:
         folder = waiting.pop()
         files: list[tuple[str, int | None]] = []
         folders: set[str] = set()
-        for info in filesystem.ls(folder, detail=True):
+        for info in again(partial(filesystem.ls, folder, detail=True)):
             name = info["name"].rstrip("/").rsplit("/", 1)[-1]
             if info["type"] == "directory":
                 folders.add(info["name"].rstrip("/"))
@@ -130,21 +147,25 @@ def _size(folder: str, name: str) -> int | None:
 
 
 def _keys_within_folder(paths: list[str]) -> list[str]:
-    """Keys for the files of one folder: the path without its extension, or with it where two would be equal."""
-    stems = [posixpath.splitext(path)[0] for path in paths]
-    repeated = Counter(stem.casefold() for stem in stems)
-    keys = [stem if repeated[stem.casefold()] == 1 else path for stem, path in zip(stems, paths, strict=True)]
-    again = Counter(key.casefold() for key in keys)
-    return [
-        _safe(key if again[key.casefold()] == 1 else f"{path}~{_short_digest(path)}")
-        for key, path in zip(keys, paths, strict=True)
-    ]
+    """Keys for the files of one folder: the path without its extension, or with it where two would be equal, or
+    with a digest where they still are. They are compared as they will be: safe, and without regard to case."""
+    keys = [_safe(posixpath.splitext(path)[0]) for path in paths]
+    for longer in (_safe, lambda path: _safe(f"{path}~{_short_digest(path)}")):
+        repeated = Counter(key.casefold() for key in keys)
+        keys = [
+            key if repeated[key.casefold()] == 1 else longer(path)
+            for key, path in zip(keys, paths, strict=True)
+        ]
+    return keys
 
 
 def _safe(key: str) -> str:
-    """A file name may hold what a key must not: those characters are percent-encoded, and long names cut."""
+    """A file name may hold what a key must not: those characters are percent-encoded, and long names cut.
+    An object store may also hold names like `../x`, which would lead out of the output folder."""
     plain = "".join(quote(c.encode("utf-8", "surrogateescape")) if _bad(c) else c for c in key)
-    return "/".join(_cut(part) for part in plain.split("/"))
+    return "/".join(
+        part.replace(".", "%2E") if part in (".", "..") else _cut(part) for part in plain.split("/")
+    )
 
 
 def _cut(part: str) -> str:
@@ -161,13 +182,13 @@ def _short_digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
-def _list_glob(source: str, exclude: str | None) -> Iterator[Photo]:
+def _list_glob(source: str, exclude: str | None, storage: StorageOptions) -> Iterator[Photo]:
     head = source[: _MAGIC.search(source).start()]  # type: ignore[union-attr]
     root = head[: head.rindex("/")] if "/" in head else "."
     pattern = source[len(root) :].lstrip("/")
-    if not _is_folder(root):
+    if not _is_folder(root, storage):
         raise OptionError("photos", source, reason=f"there is no folder {root}")
-    return _list_folder(root, pattern, exclude)
+    return _list_folder(root, pattern, exclude, storage)
 
 
 def _matches(relative: str, pattern: str) -> bool:
@@ -187,37 +208,66 @@ def _matches(relative: str, pattern: str) -> bool:
 # Tables
 
 
-def _list_table(source: str) -> Iterator[Photo]:
+def _list_table(source: str, storage: StorageOptions) -> Iterator[Photo]:
     base = Path(source).parent
     remote_base = source.rsplit("/", 1)[0] if is_url(source) else None
-    for number, record in enumerate(_records(source), start=1):
+    for number, record in enumerate(_records(source, storage), start=1):
         url = record.get("url")
         if not isinstance(url, str) or not url:
             raise UsageError(f"{source}: row {number} has no `url`; columns: {', '.join(map(str, record))}")
+        if any("\ud800" <= character <= "\udfff" for character in url):
+            raise UsageError(f"{source}: row {number}: url {url!r} is no text")
+        _refuse_secrets(url, f"{source}: row {number}")
         place = url
         if remote_base is None:
-            place = absolute_url(url, base)
+            place = path_url(_absolute(url, base))
         elif not is_url(url) and not url.startswith("/"):
             place = f"{remote_base}/{url}"
         key = record.get("key")
         if key is None or key == "":
-            path = unquote(urlsplit(url).path) if is_url(url) else url
+            path = unquote(_path_of(url)) if is_url(url) else url
             key = _safe(posixpath.splitext(posixpath.basename(path))[0])
         _check_key(str(key), f"{source}: row {number}")
         yield Photo(key=str(key), url=place, size_bytes=_size_bytes(record, f"{source}: row {number}"))
 
 
+def _refuse_secrets(url: str, where: str) -> None:
+    try:
+        refuse_secrets("url", url)
+    except OptionError as error:
+        raise UsageError(f"{where}: {error}") from None
+
+
+def _absolute(url: str, base: Path) -> str:
+    try:
+        return absolute_url(url, base)
+    except RuntimeError:  # a name like `~x.jpg`, and x has no home
+        return absolute_url(str(base / url), base)
+
+
+def _path_of(url: str) -> str:
+    try:
+        return urlsplit(url).path
+    except (
+        ValueError
+    ):  # of another scheme's grammar, e.g. with brackets; reading it may fail, and is its own row
+        return url
+
+
 def _size_bytes(record: dict[str, Any], where: str) -> int | None:
     size = record.get("size_bytes")
     try:
-        return int(size) if size not in (None, "") else None
-    except (TypeError, ValueError) as error:
+        number = int(size) if size not in (None, "") else None
+    except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"{where}: size_bytes {size!r} is no number") from error
+    if number is not None and not 0 <= number < 2**63:
+        raise UsageError(f"{where}: size_bytes {size!r} is no size")
+    return number
 
 
-def _records(source: str) -> Iterator[dict[str, Any]]:
+def _records(source: str, storage: StorageOptions) -> Iterator[dict[str, Any]]:
     try:
-        with fsspec.open(source, "rb") as raw:
+        with open_url(source, storage) as raw:
             if source.lower().endswith(".parquet"):
                 for batch in pq.ParquetFile(raw).iter_batches(use_threads=False):
                     yield from batch.to_pylist()
@@ -249,15 +299,15 @@ def _check_key(key: str, where: str) -> None:
         raise UsageError(f"{where}: key {key!r} is no plain relative path")
 
 
-def _exists(place: str) -> bool:
+def _exists(place: str, storage: StorageOptions) -> bool:
     if not is_url(place):
         return os.path.exists(place)
-    filesystem, path = url_to_filesystem(place)
-    return bool(filesystem.exists(path))
+    filesystem, path = url_to_filesystem(place, storage)
+    return storage.backoff()(lambda: kind_of(filesystem, path)) is not None
 
 
-def _is_folder(place: str) -> bool:
+def _is_folder(place: str, storage: StorageOptions) -> bool:
     if not is_url(place):
         return os.path.isdir(place)
-    filesystem, path = url_to_filesystem(place)
-    return bool(filesystem.isdir(path))
+    filesystem, path = url_to_filesystem(place, storage)
+    return storage.backoff()(lambda: kind_of(filesystem, path)) == "directory"

@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from torch import Tensor
-
 from jobs.manifest import Row
 from jobs.results import Result, Status
+from nst.images import DecodedPhoto
 from nst.stylizer import Outcome, Stylized
 
 __all__ = ["Loaded", "Pipeline", "Stages"]
@@ -29,15 +28,18 @@ class Loaded:
     """A photograph ready for the method."""
 
     row: Row
-    image: Tensor
-    """float32 (3, H, W) in [0, 1]."""
+    photo: DecodedPhoto
     sha256: str
     """Of the file."""
     load_s: float
+    retries: int = 0
+    """Calls of the store that had to be made again."""
 
     def charge(self, failure: Result, compute_s: float) -> Result:
         """`failure` of this photograph, with what it was and what was spent on it."""
-        return replace(failure, source_sha256=self.sha256, load_s=self.load_s, compute_s=compute_s)
+        return replace(
+            failure, source_sha256=self.sha256, retries=self.retries, load_s=self.load_s, compute_s=compute_s
+        )
 
 
 class Stages(Protocol):

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from jobs.filesystems import StorageOptions, read_url
 from jobs.job import read_job
 from jobs.ledger import Ledger
 from jobs.results import Result, total
+from jobs.spec import storage_from_table
 from jobs.status import JobStatus, job_status
-from jobs.storage import Store, read_url
-from nst.errors import ImageError
+from jobs.storage import Store
+from nst.errors import NstError
 from nst.photos import open_photo
 
 __all__ = ["REPORT", "build_report", "publish_report"]
@@ -43,9 +45,10 @@ def publish_report(store: Store) -> str:
 def build_report(store: Store) -> str:
     """The report as HTML. Every name and message in it is escaped."""
     record, status = read_job(store), job_status(store)
+    storage = storage_from_table(record["job"]["storage"])
     found = _collect(store)
     with ThreadPoolExecutor(4) as pool:
-        cards = list(pool.map(lambda result: _card(store, result), found.shown))
+        cards = list(pool.map(lambda result: _card(store, result, storage), found.shown))
     title = f"{status.kind}: {status.done} of {status.rows} images"
     body = "".join(
         [
@@ -100,13 +103,13 @@ def _collect(store: Store) -> _Found:
     return found
 
 
-def _card(store: Store, result: Result) -> str:
+def _card(store: Store, result: Result, storage: StorageOptions) -> str:
     losses = ", ".join(f"{name} {value:.4g}" for name, value in result.stats.items())
     size = f"{result.width} x {result.height}"
     seconds = f"{result.compute_s:.1f} s" if result.compute_s is not None else ""
     return (
         '<figure><div class="pair">'
-        f"{_thumbnail(lambda: read_url(result.url), 'photograph', result.key)}"
+        f"{_thumbnail(lambda: read_url(result.url, storage), 'photograph', result.key)}"
         f"{_thumbnail(lambda: store.read(result.output or ''), 'picture', result.key)}"
         f"</div><figcaption><b>{_text(result.key)}</b> {size}, {seconds}"
         f"<br><small>{_text(losses)}</small></figcaption></figure>"
@@ -116,7 +119,7 @@ def _card(store: Store, result: Result) -> str:
 def _thumbnail(read: Any, what: str, key: str) -> str:
     try:
         image = open_photo(read(), max_side_px=_THUMBNAIL_PX)
-    except (OSError, ImageError) as error:
+    except (OSError, NstError) as error:
         return f'<div class="gone">{_text(what)} cannot be read: {_text(str(error))}</div>'
     out = io.BytesIO()
     image.save(out, "JPEG", quality=85)

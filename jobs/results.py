@@ -51,6 +51,8 @@ class Result:
     seed: int = 0
     attempts: int = 1
     """Calls in which the photograph may have been in work, this one included."""
+    retries: int = 0
+    """Calls of the store for this photograph that had to be made again."""
     load_s: float | None = None
     compute_s: float | None = None
     save_s: float | None = None
@@ -90,6 +92,7 @@ SCHEMA = pa.schema(
         pa.field("output_sha256", pa.string()),
         pa.field("seed", pa.int64(), nullable=False),
         pa.field("attempts", pa.int32(), nullable=False),
+        pa.field("retries", pa.int32(), nullable=False),
         pa.field("load_s", pa.float64()),
         pa.field("compute_s", pa.float64()),
         pa.field("save_s", pa.float64()),
@@ -133,7 +136,7 @@ def results_digest(results: Sequence[Result]) -> str:
     """SHA-256 over all that the rows say, in their order; times to the microsecond, as a receipt holds them."""
     digest = hashlib.sha256()
     for result in results:
-        row = {**asdict(result), "finished_at": round(result.finished_at * 1e6)}
+        row = {**result.to_json(), "finished_at": round(result.finished_at * 1e6)}
         digest.update(json.dumps(row, sort_keys=True).encode())
     return digest.hexdigest()
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import errno
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
 
-__all__ = ["Backoff", "is_transient"]
+__all__ = ["Backoff", "Retries", "count_retries", "is_lasting", "is_transient"]
 
 T = TypeVar("T")
 
@@ -53,16 +55,93 @@ _TRANSIENT_NAMES = {
 }
 
 
+# What S3 says itself; its errno would not tell. 409 is the answer to one of two create-only writes at once.
+_TRANSIENT_CODES = {
+    "BadDigest",
+    "ConditionalRequestConflict",
+    "IncompleteBody",
+    "InternalError",
+    "RequestTimeout",
+    "ServiceUnavailable",
+    "SlowDown",
+    "Throttling",
+    "XAmzContentSHA256Mismatch",
+}
+_LASTING_CODES = {
+    "AccountProblem",
+    "AllAccessDisabled",
+    "AuthorizationHeaderMalformed",
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "InvalidSecurity",
+    "InvalidToken",
+    "NoSuchBucket",
+    "NotSignedUp",
+    "QuotaExceeded",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
+}
+_LASTING_NAMES = {
+    "CredentialRetrievalError",
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "ProfileNotFound",
+    "SSOTokenLoadError",
+    "TokenRetrievalError",
+    "UnauthorizedSSOTokenError",
+}
+
+
 def is_transient(error: BaseException) -> bool:
     """Whether the same call may succeed in a moment. What is not known to pass does not."""
     if isinstance(error, ConnectionError | TimeoutError):
         return True
     if isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNO:
         return True
-    return any(base.__name__ in _TRANSIENT_NAMES for base in type(error).__mro__)
+    return _is(error, _TRANSIENT_NAMES, _TRANSIENT_CODES)
 
 
-@dataclass(slots=True)
+def is_lasting(error: BaseException) -> bool:
+    """Whether the store says no to whatever it is asked: wrong credentials, no such bucket, no space left."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return True
+    return _is(error, _LASTING_NAMES, _LASTING_CODES)
+
+
+def _is(error: BaseException | None, names: set[str], codes: set[str]) -> bool:
+    """By the names of its classes or its S3 code, or those of what it was raised from."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        details = response.get("Error", {}) if isinstance(response, dict) else {}
+        if details.get("Code") in codes or any(base.__name__ in names for base in type(error).__mro__):
+            return True
+        error = error.__cause__
+    return False
+
+
+class Retries:
+    """How many calls had to be made again."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+_counting: ContextVar[Retries | None] = ContextVar("retries", default=None)
+
+
+@contextmanager
+def count_retries() -> Iterator[Retries]:
+    """Counts what every `Backoff` makes again in this thread."""
+    counted = Retries()
+    token = _counting.set(counted)
+    try:
+        yield counted
+    finally:
+        _counting.reset(token)
+
+
+@dataclass(frozen=True, slots=True)
 class Backoff:
     """Makes calls until they succeed, fail for good, or the deadline is over."""
 
@@ -70,8 +149,6 @@ class Backoff:
     """No attempt begins later than this after the first."""
     first_s: float = 0.2
     longest_s: float = 10.0
-    retries: int = 0
-    """Attempts so far that were not the first."""
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
@@ -95,5 +172,7 @@ class Backoff:
                         raise
                     raise OSError(f"{type(error).__name__}: {error}") from error
             attempt += 1
-            self.retries += 1
+            counted = _counting.get()
+            if counted is not None:
+                counted.count += 1
             self.sleep(pause)

@@ -204,6 +204,8 @@ class Scheduler:
         elif isinstance(event, Failed):
             task = worker.tasks.pop(event.task)
             self._done_rows.pop(event.task, None)
+            if isinstance(event.error, NstError):  # a store that does not answer, and the like: for everyone
+                return self._abort(event.error)
             actions += self._look_into(task, None, f"{type(event.error).__name__}: {event.error}")
         else:
             actions += self._bury(event, worker)

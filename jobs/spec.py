@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from jobs.errors import UsageError
-from jobs.storage import absolute_url
+from jobs.filesystems import STANDARD_STORAGE, StorageOptions, absolute_url, is_url, refuse_secrets, secret_like
 from nst.errors import OptionError
 from nst.methods import METHODS
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nst.stylizer import Method
 
 __all__ = [
+    "HOW",
     "ImageSpec",
     "JobFile",
     "Resources",
@@ -36,7 +37,11 @@ __all__ = [
     "job_from_table",
     "job_to_table",
     "read_job_file",
+    "storage_from_table",
 ]
+
+HOW = ("output", "resources", "storage")
+"""Parts of a job file that no picture depends on."""
 
 Registry = Mapping[str, "type[Method]"]
 T = TypeVar("T")
@@ -52,6 +57,10 @@ class ImageSpec:
     """Photographs with more are refused from their header, before decoding."""
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """What shows through transparency: RGB in [0, 1]."""
+    alpha: Literal["composite", "keep"] = "composite"
+    """Transparency: composited over `background`, or kept, which JPEG cannot."""
+    keep_exif: Literal["none", "basic", "all"] = "basic"
+    """`basic`: author, copyright, description, camera, dates, exposure. `all`: also the place and the rest."""
     format: Literal["jpeg", "png", "webp", "avif"] = "jpeg"
     quality: int = 95
     """Of JPEG, WebP and AVIF, 1 to 100."""
@@ -63,12 +72,20 @@ class ImageSpec:
         _at_least("max_pixels", self.max_pixels, 1)
         if not 1 <= self.quality <= 100:
             raise OptionError("quality", self.quality, reason="must be from 1 to 100")
+        if self.alpha == "keep" and self.format == "jpeg":
+            raise OptionError(
+                "alpha", "keep", reason="JPEG has no transparency; format may be png, webp or avif"
+            )
         if any(not 0 <= value <= 1 for value in self.background):
             raise OptionError("background", self.background, reason="each must be from 0 to 1")
 
     @property
     def extension(self) -> str:
         return {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "avif": ".avif"}[self.format]
+
+    def output_path(self, key: str) -> str:
+        """Where a photograph's picture is, below the job's folder."""
+        return f"images/{key}{self.extension}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,6 +167,7 @@ class JobFile:
 
     spec: StylizeSpec
     resources: Resources
+    storage: StorageOptions = STANDARD_STORAGE
 
 
 def read_job_file(path: Path, overrides: Sequence[str] = (), registry: Registry = METHODS) -> JobFile:
@@ -194,22 +212,25 @@ def _toml_value(text: str) -> Any:
 
 def job_from_table(table: Mapping[str, Any], base: Path, registry: Registry = METHODS) -> JobFile:
     """Resolve a job file's table; see `read_job_file`."""
-    choices = ("photos", "output", "seed", "method", "image", "resources")
+    choices = ("photos", "output", "seed", "method", "image", "resources", "storage")
     for name in table:
         if name not in choices:
             raise OptionError(name, table[name], choices=choices, reason="unknown option")
-    for name in ("method", "image", "resources"):
+    for name in ("method", "image", "resources", "storage"):
         if not isinstance(table.get(name, {}), Mapping):
             raise OptionError(name, table[name], reason=f"must be a table: [{name}]")
     places = {}
     for name in ("photos", "output"):
         if not isinstance(table.get(name), str) or not table[name]:
             raise OptionError(name, table.get(name), reason="a path or URL is required")
+        refuse_secrets(name, table[name])
         places[name] = absolute_url(table[name], base)
     seed = table.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise OptionError("seed", seed, reason="must be a whole number from 0 to 2^63 - 1")
     kind, method = _method(table.get("method", {}), base, registry)
+    for ref in method.assets():
+        refuse_secrets(f"method.{ref.option}", ref.url)
     spec = StylizeSpec(
         **places,
         kind=kind,
@@ -217,7 +238,31 @@ def job_from_table(table: Mapping[str, Any], base: Path, registry: Registry = ME
         seed=seed,
         image=_parse(ImageSpec, table.get("image", {}), "image"),
     )
-    return JobFile(spec, _parse(Resources, table.get("resources", {}), "resources"))
+    resources = _parse(Resources, table.get("resources", {}), "resources")
+    storage = storage_from_table(table.get("storage", {}))
+    if (is_url(spec.photos) or is_url(spec.output)) and resources.timeout_s <= storage.slowest_s:
+        reason = (
+            f"must be more than {storage.slowest_s:g}, the time that a call of the object store may take: "
+            f"storage.deadline_s + connect_timeout_s + read_timeout_s"
+        )
+        raise OptionError("resources.timeout_s", resources.timeout_s, reason=reason)
+    return JobFile(spec, resources, storage)
+
+
+def storage_from_table(table: Mapping[str, Any]) -> StorageOptions:
+    """The `[storage]` table.
+
+    Raises:
+        OptionError: an option is unknown, has a wrong value, or is a secret, which is not repeated.
+    """
+    secret = secret_like(table)
+    if secret is not None:
+        reason = (
+            "secrets do not belong in a job file; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, use "
+            "~/.aws/credentials, or the machine's role"
+        )
+        raise OptionError(f"storage.{secret}", "***", reason=reason)
+    return _parse(StorageOptions, table, "storage")
 
 
 def job_to_table(job: JobFile) -> dict[str, Any]:
@@ -230,14 +275,15 @@ def job_to_table(job: JobFile) -> dict[str, Any]:
         "method": {"kind": spec.kind, **dataclasses.asdict(cast(Any, spec.method))},
         "image": {**dataclasses.asdict(spec.image), "max_side_px": spec.image.max_side_px or 0},
         "resources": dataclasses.asdict(job.resources),
+        "storage": dataclasses.asdict(job.storage),
     }
     return cast(dict[str, Any], json.loads(json.dumps(table)))
 
 
 def fingerprint(table: Mapping[str, Any], assets: Mapping[str, str], manifest: str) -> str:
-    """Digest of all that the pictures depend on: the resolved job but for its place and resources, the
+    """Digest of all that the pictures depend on: the resolved job but for its place, resources and storage, the
     digests of its assets by option, and that of its manifest."""
-    what = {name: value for name, value in table.items() if name not in ("output", "resources")}
+    what = {name: value for name, value in table.items() if name not in HOW}
     text = json.dumps({"spec": what, "assets": assets, "manifest": manifest}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -7,100 +7,29 @@ on an exception inside, fsspec publishes the half-written file.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import re
 import socket
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
-from urllib.parse import quote, unquote_to_bytes
-
-import fsspec
 
 from jobs.errors import UsageError
-from jobs.retry import Backoff
+from jobs.filesystems import STANDARD_STORAGE, StorageOptions, is_url, kind_of, open_ranges, url_to_filesystem
 
-__all__ = [
-    "TEMPORARY",
-    "FsspecStore",
-    "LocalStore",
-    "Store",
-    "absolute_url",
-    "is_url",
-    "open_store",
-    "path_url",
-    "read_url",
-    "url_to_filesystem",
-]
+__all__ = ["TEMPORARY", "FsspecStore", "LocalStore", "Store", "open_store"]
 
-_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:(//|:)")
 TEMPORARY = ".tmp"
-
-
-def is_url(place: str) -> bool:
-    """Whether `place` names its scheme (`s3://...`, `zip::...`) and is not a plain local path."""
-    return _SCHEME.match(place) is not None
-
-
-def absolute_url(place: str, base: Path) -> str:
-    """`place` as it may be stored: a URL as it is (`file://` becomes a path), a path absolute from `base`."""
-    if place.startswith("file://"):
-        place = _local_path(place)
-    if is_url(place):
-        return place
-    return os.path.normpath(base / Path(place).expanduser())
-
-
-def read_url(url: str) -> bytes:
-    """All bytes of a local path or a URL.
-
-    Raises:
-        OSError: it is not there or cannot be read.
-    """
-    try:
-        if not is_url(url) or url.startswith("file://"):
-            return Path(_local_path(url)).read_bytes()
-        filesystem, path = url_to_filesystem(url)
-        return cast(bytes, Backoff()(lambda: filesystem.cat_file(path)))
-    except OSError:
-        raise
-    except Exception as error:  # a file system that cannot even be made
-        raise OSError(f"{type(error).__name__}: {error}") from error
-
-
-def url_to_filesystem(url: str) -> tuple[Any, str]:
-    """fsspec's file system and the path within it.
-
-    Raises:
-        OSError: the scheme is unknown, or its package is not installed.
-    """
-    try:
-        filesystem, path = fsspec.core.url_to_fs(url)
-    except (ValueError, ImportError) as error:
-        raise OSError(str(error)) from error
-    return filesystem, path
-
-
-def path_url(path: str) -> str:
-    """A local path as it may be stored in a table: itself, or, if it is not valid UTF-8, a `file://` URL."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return "file://" + quote(os.fsencode(path))
-    return path
-
-
-def _local_path(place: str) -> str:
-    if place.startswith("file://"):
-        return os.fsdecode(unquote_to_bytes(place.removeprefix("file://")))
-    return place
 
 
 class Store(ABC):
     """Objects below one root, named by relative paths with `/`."""
+
+    create_only = True
+    """Whether create-only writes are known to be honored by what is behind it."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -136,6 +65,14 @@ class Store(ABC):
     def remove(self, path: str) -> None:
         """Remove an object if it is there."""
 
+    def honors_create_only(self) -> bool:
+        """Try whether create-only writes leave what is there.
+
+        Raises:
+            OSError: nothing can be written.
+        """
+        return True
+
     def clean(self) -> None:  # noqa: B027  not every store leaves something behind
         """Remove what interrupted `publish` calls left behind."""
 
@@ -163,14 +100,26 @@ class LocalStore(Store):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             if create_only:
-                os.link(temporary, target)
-                temporary.unlink()
+                self._link(temporary, target)
                 _sync_folder(target.parent)
             else:
                 os.replace(temporary, target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+    @staticmethod
+    def _link(temporary: Path, target: Path) -> None:
+        try:
+            os.link(temporary, target)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+                raise
+            if target.exists():  # a disk without links (exFAT, some network disks): as near as it comes
+                raise FileExistsError(target) from None
+            os.replace(temporary, target)
+        else:
+            temporary.unlink()
 
     def _write(self, temporary: Path, data: bytes) -> None:
         for attempt in range(3):
@@ -228,14 +177,25 @@ class FsspecStore(Store):
     """A prefix in an object store, or any other fsspec file system. Publishing is one PUT.
 
     Calls that fail for a moment are made again (`jobs.retry`); what fails for good is an OSError.
+
+    Args:
+        create_only: whether the store honors create-only writes, as `honors_create_only` found out. If not,
+            what exists is left alone as far as can be seen; of two writers at once the last one counts.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        options: StorageOptions = STANDARD_STORAGE,
+        *,
+        create_only: bool = True,
+    ) -> None:
         super().__init__(url)
-        filesystem, root = url_to_filesystem(url)
+        filesystem, root = url_to_filesystem(url, options)
         self.filesystem: Any = filesystem
         self.root = root.rstrip("/")
-        self.backoff = Backoff()
+        self.backoff = options.backoff()
+        self.create_only = create_only
 
     def _full(self, path: str) -> str:
         return f"{self.root}/{path}"
@@ -244,7 +204,7 @@ class FsspecStore(Store):
         return cast(bytes, self.backoff(lambda: self.filesystem.cat_file(self._full(path))))
 
     def open(self, path: str) -> IO[bytes]:
-        return cast(IO[bytes], self.backoff(lambda: self.filesystem.open(self._full(path), "rb")))
+        return open_ranges(self.filesystem, self._full(path), self.backoff)
 
     def publish(self, path: str, data: bytes, *, create_only: bool = False) -> None:
         full = self._full(path)
@@ -255,54 +215,86 @@ class FsspecStore(Store):
 
     def _create(self, full: str, data: bytes) -> None:
         try:
-            self.filesystem.pipe_file(full, data, mode="create")
-        except Exception as error:
-            # An answer that was lost looks like "exists already" when the call is made again, and stores differ
-            # in how they say it: read back. Equal bytes are ours, since receipts hold times and workers.
-            self.filesystem.invalidate_cache()
+            if self.create_only:
+                self.filesystem.pipe_file(full, data, mode="create")
+                return
+            if not self._there(full):
+                self.filesystem.pipe_file(full, data)
+            error: Exception | None = None
+        except Exception as failed:  # noqa: BLE001  raised again unless the object is there
+            error = failed
+        # An answer that was lost looks like "exists already" when the call is made again, and stores differ in
+        # how they say it: read back. Equal bytes are ours, since receipts hold times and workers.
+        self.filesystem.invalidate_cache()
+        try:
+            there = self.filesystem.cat_file(full)
+        except FileNotFoundError:
+            if error is None:
+                raise ConnectionError(f"{full} was written and is not there") from None
+            raise error from error.__cause__
+        if there != data:
+            raise FileExistsError(full) from error
+
+    def _there(self, full: str) -> bool:
+        self.filesystem.invalidate_cache()
+        return kind_of(self.filesystem, full) == "file"
+
+    def honors_create_only(self) -> bool:
+        path = f"{TEMPORARY}/probe-{uuid.uuid4().hex}"
+        try:
+            self.publish(path, b"first", create_only=True)
             try:
-                there = self.filesystem.cat_file(full)
-            except FileNotFoundError:
-                raise error from None
-            if there != data:
-                raise FileExistsError(full) from error
+                self.publish(path, b"second", create_only=True)
+            except FileExistsError:
+                return self.read(path) == b"first"
+            return False
+        except OSError as error:
+            if error.errno != errno.ENOSYS:
+                raise
+            return False
+        finally:
+            with contextlib.suppress(OSError):  # who may not delete leaves a few bytes behind
+                self.remove(path)
 
     def names(self, folder: str) -> list[str]:
         full = self._full(folder).rstrip("/")
 
-        def listed() -> list[str]:
-            self.filesystem.invalidate_cache()
-            try:
-                return list(self.filesystem.ls(full, detail=False))
-            except FileNotFoundError:
-                return []
-
-        entries = self.backoff(listed)
+        try:
+            entries = self._ask_anew(lambda: self.filesystem.ls(full, detail=False))
+        except FileNotFoundError:
+            return []
         return sorted(name.rstrip("/").rsplit("/", 1)[1] for name in entries if name.rstrip("/") != full)
 
     def find(self, folder: str = "") -> Iterator[str]:
-        def found() -> list[str]:
-            self.filesystem.invalidate_cache()
-            return list(self.filesystem.find(self._full(folder).rstrip("/")))
-
+        full = self._full(folder).rstrip("/")
         start = len(self.root.lstrip("/")) + 1
-        for path in self.backoff(found):
+        for path in self._ask_anew(lambda: self.filesystem.find(full)):
             yield path.lstrip("/")[start:]
 
     def exists(self, path: str) -> bool:
-        def asked() -> bool:
-            self.filesystem.invalidate_cache()
-            return bool(self.filesystem.isfile(self._full(path)))
+        return bool(self.backoff(lambda: self._there(self._full(path))))
 
-        return self.backoff(asked)
+    def _ask_anew(self, call: Callable[[], Any]) -> Any:
+        """Not from the client's cache of listings."""
+
+        def anew() -> Any:
+            self.filesystem.invalidate_cache()
+            return call()
+
+        return self.backoff(anew)
 
     def remove(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self.backoff(lambda: self.filesystem.rm_file(self._full(path)))
 
 
-def open_store(url: str) -> Store:
-    """The store at an absolute local path or a URL.
+def open_store(
+    url: str,
+    options: StorageOptions = STANDARD_STORAGE,
+    *,
+    create_only: bool = True,
+) -> Store:
+    """The store at an absolute local path or a URL; see `FsspecStore`.
 
     Raises:
         UsageError: no store has URLs like this.
@@ -310,7 +302,7 @@ def open_store(url: str) -> Store:
     if not is_url(url):
         return LocalStore(url)
     try:
-        return FsspecStore(url)
+        return FsspecStore(url, options, create_only=create_only)
     except OSError as error:
         raise UsageError(f"{url!r}: {error}") from error
 

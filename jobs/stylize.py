@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +16,7 @@ from jobs.errors import (
     EXIT_OK,
     EXIT_STOPPED,
     EXIT_UNFINISHED,
+    Stopped,
     StoreError,
     UsageError,
     exit_code_of,
@@ -95,15 +95,21 @@ class Summary:
 
 
 class StopSignal:
-    """Asked once, the job finishes what is in work; asked twice, it ends at once."""
+    """Asked once, the job finishes what is in work; asked twice, it ends at once; asked while it is still being
+    planned, it is over."""
 
     def __init__(self) -> None:
         self._asked = 0
-        self._lock = threading.Lock()
+        self._running = False
 
     def ask(self) -> None:
-        with self._lock:
-            self._asked += 1
+        self._asked += 1
+        if not self._running:
+            raise Stopped("stopped before any photograph was begun")
+
+    def running(self) -> None:
+        """From here on, `gently` and `at_once` are looked at."""
+        self._running = True
 
     @property
     def gently(self) -> bool:
@@ -118,7 +124,7 @@ class StopSignal:
         """Ask at SIGINT and SIGTERM. For the main thread."""
 
         def ask(_number: int, _frame: FrameType | None) -> None:
-            self._asked += 1
+            self.ask()
 
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -213,6 +219,7 @@ class _Run:
 
     def go(self, pool: Pool | None) -> Summary:
         stopped = False
+        self._stop.running()
         try:
             self._job.store.clean()
             if self._unsealed:
@@ -223,16 +230,30 @@ class _Run:
         except OSError as error:
             self._error = StoreError(f"{type(error).__name__}: {error}")
         self._mark("whole")
-        done = self._ledger.done() | (self._shards - self._unsealed)  # a listing may lag behind
+        counts, unfinished = self._outcome()
         return Summary(
             total=self._job.manifest.rows,
-            counts=total(self._ledger.counts(done)),
-            unfinished_shards=len(self._unsealed | (set(range(self._job.manifest.shards)) - done)),
+            counts=counts,
+            unfinished_shards=unfinished,
             stopped=stopped and bool(self._unsealed),
             error=self._error,
             seconds=self._seconds,
             driver_cpu_s=time.process_time() - self._cpu,
         )
+
+    def _outcome(self) -> tuple[Mapping[Status, int], int]:
+        """Rows by status, and how many shards have no receipt: by the store, or if that does not answer any
+        more, as last seen."""
+        try:
+            done = self._ledger.done() | (self._shards - self._unsealed)  # a listing may lag behind
+            everything = set(range(self._job.manifest.shards))
+            return total(self._ledger.counts(done)), len(self._unsealed | (everything - done))
+        except OSError as error:
+            self._error = self._error or StoreError(f"{type(error).__name__}: {error}")
+            return self._counts(), len(self._unsealed)
+
+    def _counts(self) -> Mapping[Status, int]:
+        return total([self._before, self._ended, *self._running.values()])
 
     def _loop(self, pool: Pool) -> bool:
         """Returns whether the run was stopped."""
@@ -357,10 +378,9 @@ class _Run:
 
     def _snapshot(self) -> Snapshot:
         messages, self._messages = tuple(self._messages), []
-        counts = total([self._before, self._ended, *self._running.values()])
         return Snapshot(
             total=self._total,
-            counts=counts,
+            counts=self._counts(),
             already=sum(self._before.values()),
             workers=self._scheduler.ready_workers,
             elapsed_s=time.monotonic() - (self._first_ready or time.monotonic()),
@@ -373,6 +393,8 @@ def worker_setup(job: Job) -> WorkerSetup:
     resources = job.resources
     return WorkerSetup(
         output=job.spec.output,
+        storage=job.storage,
+        create_only=job.store.create_only,
         method=job.spec.method,
         image=job.spec.image,
         seed=job.spec.seed,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from jobs.filesystems import StorageOptions
 from jobs.results import Status
 from jobs.spec import ImageSpec
 
@@ -39,6 +40,9 @@ class WorkerSetup:
     """All that a worker needs to know once; the bytes of the assets travel beside it."""
 
     output: str
+    storage: StorageOptions
+    create_only: bool
+    """Whether the job's store honors create-only writes."""
     method: Method
     image: ImageSpec
     seed: int

@@ -19,14 +19,18 @@ from typing import Any
 import PIL.Image
 import torch
 
+from jobs.errors import JobMismatch, StoreError
+from jobs.job import read_job
 from jobs.ledger import JournalWriter, read_journal, seal
 from jobs.manifest import Manifest, Row
+from jobs.photo_files import read_photo_file
 from jobs.pipeline import Loaded, Pipeline
 from jobs.results import Result, Status, image_seed, total, write_receipt
-from jobs.storage import open_store, read_url
+from jobs.retry import count_retries
+from jobs.storage import open_store
 from jobs.tasks import Task, TaskProgress, TaskReport, WorkerInfo, WorkerSetup
 from nst.errors import ImageError
-from nst.images import decode_image, encode_image
+from nst.images import decode_photo, encode_image
 from nst.stylizer import Outcome, Stylized
 
 __all__ = ["Worker"]
@@ -45,9 +49,12 @@ class Worker:
     def __init__(self, setup: WorkerSetup, assets: Mapping[str, bytes]) -> None:
         began = time.perf_counter()
         self.setup = setup
-        self.store = open_store(setup.output)
+        self.store = open_store(setup.output, setup.storage, create_only=setup.create_only)
+        # On a store that ignores create-only writes, two jobs may have begun here at once; one of them remains.
+        if read_job(self.store)["fingerprint"] != setup.fingerprint:
+            raise JobMismatch(f"{setup.output} belongs to another job")
         self._manifest = Manifest(self.store)
-        PIL.Image.MAX_IMAGE_PIXELS = None  # decode_image has a limit of its own, from the header
+        PIL.Image.MAX_IMAGE_PIXELS = None  # decode_photo has a limit of its own, from the header
         self.device = torch.device("cuda" if setup.use_gpu else "cpu")
         self._compute_thread = ThreadPoolExecutor(  # tasks overlap in all but this
             1, "compute", torch.set_num_threads, (setup.threads,)
@@ -75,11 +82,13 @@ class Worker:
         receipt.
 
         Raises:
-            OSError, StoreError: the job's store failed; photographs that cannot be read are rows, not errors.
+            StoreError: the job's store failed, or all of the photographs'. One that cannot be read is a row.
         """
         activity = self._running[task.id] = _Activity()
         try:
             return self._run(task, activity)
+        except OSError as error:
+            raise StoreError(f"{self.setup.output}: {type(error).__name__}: {error}") from error
         finally:
             del self._running[task.id]
 
@@ -132,7 +141,7 @@ class Worker:
             torch.Generator().manual_seed(image_seed(self.setup.seed, loaded.row.key)) for loaded in batch
         ]
         try:
-            outcomes = self._stylizer([loaded.image for loaded in batch], generators)
+            outcomes = self._stylizer([loaded.photo.image for loaded in batch], generators)
         except Exception as error:  # noqa: BLE001  whatever a method raises is this photograph's typed row
             if len(batch) == 1:
                 return [error]
@@ -171,34 +180,55 @@ class _TaskStages:
         self._image = worker.setup.image
 
     def load(self, row: Row) -> Loaded | Result:
+        with count_retries() as retries:
+            loaded = self._load(row)
+        return replace(loaded, retries=retries.count)
+
+    def _load(self, row: Row) -> Loaded | Result:
         began = time.perf_counter()
         digest = None
         try:
-            data = read_url(row.url)
+            data = read_photo_file(
+                row.url,
+                size_bytes=row.size_bytes,
+                max_pixels=self._image.max_pixels,
+                storage=self._worker.setup.storage,
+            )
             digest = hashlib.sha256(data).hexdigest()
-            image = decode_image(
+            photo = decode_photo(
                 data,
                 max_side_px=self._image.max_side_px,
                 max_pixels=self._image.max_pixels,
                 background=self._image.background,
+                alpha=self._image.alpha,
+                keep_exif=self._image.keep_exif,
             )
+        except StoreError:
+            raise
         except Exception as error:  # noqa: BLE001  whatever is wrong with a photograph is its own row
             took = time.perf_counter() - began
             return replace(self.failed(row, error), source_sha256=digest, load_s=took)
-        return Loaded(row, image, digest, time.perf_counter() - began)
+        return Loaded(row, photo, digest, time.perf_counter() - began)
 
     def compute(self, batch: Sequence[Loaded]) -> list[Outcome | Exception]:
         return self._worker.stylize(batch)
 
     def save(self, loaded: Loaded, stylized: Stylized, compute_s: float) -> Result:
         began = time.perf_counter()
-        output = f"images/{loaded.row.key}{self._image.extension}"
+        output = self._image.output_path(loaded.row.key)
         try:
-            data = encode_image(stylized.image, format=self._image.format, quality=self._image.quality)
+            data = encode_image(
+                stylized.image,
+                format=self._image.format,
+                quality=self._image.quality,
+                alpha=loaded.photo.alpha,
+                exif=loaded.photo.exif,
+            )
         except Exception as error:  # noqa: BLE001  e.g. too large for WebP: this picture's own row
             return loaded.charge(self.failed(loaded.row, error), compute_s)
         try:
-            self._worker.store.publish(output, data)
+            with count_retries() as retries:
+                self._worker.store.publish(output, data)
         except OSError as error:
             if error.errno not in _BAD_NAME:
                 raise
@@ -210,10 +240,11 @@ class _TaskStages:
             height=stylized.image.shape[1],
             source_sha256=loaded.sha256,
             output_sha256=hashlib.sha256(data).hexdigest(),
+            retries=loaded.retries + retries.count,
             load_s=loaded.load_s,
             compute_s=compute_s,
             save_s=time.perf_counter() - began,
-            stats={name: float(value) for name, value in stylized.stats.items()},
+            stats=_stats(loaded, stylized),
         )
 
     def failed(self, row: Row, error: Exception) -> Result:
@@ -233,6 +264,11 @@ class _TaskStages:
             finished_at=time.time(),
             **columns,
         )
+
+
+def _stats(loaded: Loaded, stylized: Stylized) -> dict[str, float]:
+    stats = {name: float(value) for name, value in stylized.stats.items()}
+    return stats if loaded.photo.frames == 1 else {**stats, "frames": float(loaded.photo.frames)}
 
 
 def _checked(outcome: Outcome) -> Outcome:

@@ -2,10 +2,11 @@
 
     python -m tests.chaos [--every 1] [--stores local objects]
 
-A run is a child process that drives the real driver and a real worker (in one process, with the stub method).
-It is killed at its n-th call below the output folder, for every n until a run gets through; what is visible
-then is read; the run that goes on is killed at a random call too; the next one ends the job. `objects` is like
-an object store: an object appears whole, moving is copying and deleting, and listings lag behind.
+A run is a child process that drives the real driver and a real worker (in one process, with the stub method),
+and then tries again what failed. It is killed at its n-th call below the output folder, for every n until a run
+gets through; what is visible then is read; the run that goes on is killed at a random call too; the next one
+ends the job. `objects` is like an object store: an object appears whole, moving is copying and deleting, and
+listings lag behind.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -34,12 +34,12 @@ import torch
 from fsspec.spec import AbstractFileSystem
 from PIL import Image
 
-import jobs.stylize
 from jobs.audit import verify
 from jobs.job import create_or_open
 from jobs.ledger import Ledger
-from jobs.spec import Resources, job_from_table
+from jobs.spec import job_from_table
 from jobs.storage import TEMPORARY, open_store
+from jobs.stylize import retry_work, run, worker_setup
 from jobs.tasks import Cause, Died, Event, Failed, Finished, Ready, Task, WorkerId, WorkerSetup
 from jobs.worker import Worker
 from tests.conftest import encoded, picture
@@ -48,19 +48,19 @@ from tests.methods import RAISE, REGISTRY
 KILLED = 9
 _CALLS = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.listdir", "os.scandir"}
 _STALE_S = 0.02
-_GOOD = 20
+_GOOD = 26
 
 
 class InlinePool:
     """One worker at a time, in this very process, so that a kill takes driver and worker alike."""
 
-    def __init__(self, _resources: Resources, setup: WorkerSetup, assets: Mapping[str, bytes]) -> None:
-        self._setup, self._assets = setup, assets
+    def __init__(self, setup: WorkerSetup) -> None:
+        self._setup = setup
         self._workers: dict[WorkerId, Worker] = {}
         self._events: list[Event] = []
 
     def start(self, worker: WorkerId) -> None:
-        self._workers[worker] = Worker(self._setup, self._assets)
+        self._workers[worker] = Worker(self._setup, {})
         self._events.append(Ready(worker, self._workers[worker].info()))
 
     def submit(self, worker: WorkerId, task: Task) -> None:
@@ -172,9 +172,10 @@ def run_job(folder: Path, output: str) -> int:
         "method": {"kind": "stub"},
         "resources": {"pool": "local", "max_workers": 1, "shard_size": 4},
     }
-    jobs.stylize.open_pool = InlinePool  # type: ignore[assignment]
-    jobs.stylize._POLL_S = 0.0  # type: ignore[misc]
-    return jobs.stylize.run(create_or_open(job_from_table(table, folder, REGISTRY), REGISTRY)).exit_code
+    job = create_or_open(job_from_table(table, folder, REGISTRY), REGISTRY)
+    run(job, pool=InlinePool(worker_setup(job)))
+    time.sleep(2 * _STALE_S)  # a listing that lags behind has caught up when the next command is given
+    return run(job, retry_work(job), pool=InlinePool(worker_setup(job))).exit_code
 
 
 def die_at(call: int, root: str) -> None:

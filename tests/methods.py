@@ -27,6 +27,8 @@ class Stub:
     """Sleeps this long per photograph."""
     picture: str | None = None
     """A picture that it needs and does not use."""
+    tally: str | None = None
+    """A file that grows by one byte per photograph."""
     broken: str | None = None
     """`build`: cannot be built; `exit`: dies while being built."""
 
@@ -52,6 +54,9 @@ class Stub:
 
     def _one(self, image: Tensor, generator: torch.Generator) -> Outcome:
         time.sleep(self.delay_s)
+        if self.tally is not None:
+            with open(self.tally, "ab") as tally:
+                tally.write(b".")
         width = image.shape[-1]
         if width == KILL:
             os.kill(os.getpid(), signal.SIGKILL)

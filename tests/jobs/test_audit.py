@@ -137,6 +137,19 @@ def edited(store: LocalStore, path: str, change: Callable[[pa.Table], pa.Table])
     return path
 
 
+def without(place: int) -> Callable[[pa.Table], pa.Table]:
+    return lambda table: pa.concat_tables([table.slice(0, place), table.slice(place + 1)])
+
+
+def spoiled(column: str, place: int) -> Callable[[pa.Table], pa.Table]:
+    def change(table: pa.Table) -> pa.Table:
+        values = table[column].to_pylist()
+        values[place] = f"{values[place]}x"
+        return table.set_column(table.schema.get_field_index(column), table.schema.field(column), [values])
+
+    return change
+
+
 def row_doubled(store: LocalStore, chance: random.Random) -> str:
     place = chance.randrange(7)
     return edited(
@@ -151,20 +164,14 @@ def row_missing(store: LocalStore, chance: random.Random) -> str:
     return edited(
         store,
         some_receipt(chance),
-        lambda table: pa.concat_tables([table.slice(0, place), table.slice(place + 1)]),
+        without(place),
     )
 
 
 def value_edited(store: LocalStore, chance: random.Random) -> str:
     column = chance.choice(["key", "url", "error", "output", "output_sha256", "source_sha256", "worker_host"])
     place = chance.randrange(7)
-
-    def change(table: pa.Table) -> pa.Table:
-        values = table[column].to_pylist()
-        values[place] = f"{values[place]}x"
-        return table.set_column(table.schema.get_field_index(column), table.schema.field(column), [values])
-
-    return edited(store, some_receipt(chance), change)
+    return edited(store, some_receipt(chance), spoiled(column, place))
 
 
 def row_lost_honestly(store: LocalStore, chance: random.Random) -> str:
@@ -182,13 +189,7 @@ def row_lost_honestly(store: LocalStore, chance: random.Random) -> str:
 
 def manifest_edited(store: LocalStore, chance: random.Random) -> str:
     place, column = chance.randrange(42), chance.choice(["key", "url"])
-
-    def change(table: pa.Table) -> pa.Table:
-        values = table[column].to_pylist()
-        values[place] += "x"
-        return table.set_column(table.schema.get_field_index(column), table.schema.field(column), [values])
-
-    return edited(store, "manifest.parquet", change)
+    return edited(store, "manifest.parquet", spoiled(column, place))
 
 
 def manifest_shortened(store: LocalStore, chance: random.Random) -> str:
@@ -196,7 +197,7 @@ def manifest_shortened(store: LocalStore, chance: random.Random) -> str:
     return edited(
         store,
         "manifest.parquet",
-        lambda table: pa.concat_tables([table.slice(0, place), table.slice(place + 1)]),
+        without(place),
     )
 
 

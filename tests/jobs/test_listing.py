@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.errors import UsageError
+from jobs.filesystems import read_url
 from jobs.listing import list_photos
 from jobs.manifest import Manifest, write_manifest
-from jobs.storage import LocalStore, read_url
+from jobs.storage import LocalStore
 from nst.errors import OptionError
 
 

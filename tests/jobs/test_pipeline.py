@@ -13,6 +13,7 @@ import torch
 from jobs.manifest import Row
 from jobs.pipeline import Loaded, Pipeline
 from jobs.results import Result, Status
+from nst.images import DecodedPhoto
 from nst.stylizer import Outcome, Stylized
 
 
@@ -38,13 +39,13 @@ class Recorder:
             self.most_in_work = max(self.most_in_work, self.loaded - len(self.journaled))
         if row.index in self.bad_loads:
             return self.result(row, "failed")
-        return Loaded(row, torch.zeros(3, 1, 1), "digest", self.load_s)
+        return Loaded(row, DecodedPhoto(torch.zeros(3, 1, 1)), "digest", self.load_s)
 
     def compute(self, batch: Sequence[Loaded]) -> list[Outcome | Exception]:
         time.sleep(self.compute_s)
         self.batches.append([loaded.row.index for loaded in batch])
         return [
-            RuntimeError("no") if loaded.row.index in self.bad_computes else Stylized(loaded.image)
+            RuntimeError("no") if loaded.row.index in self.bad_computes else Stylized(loaded.photo.image)
             for loaded in batch
         ]
 

@@ -14,7 +14,8 @@ import fsspec
 import pytest
 
 from jobs.errors import UsageError
-from jobs.storage import FsspecStore, LocalStore, Store, absolute_url, is_url, open_store, read_url
+from jobs.filesystems import absolute_url, is_url, read_url
+from jobs.storage import FsspecStore, LocalStore, Store, open_store
 from tests.contracts.store import StoreContract
 
 

@@ -116,7 +116,8 @@ def test_the_store_holds_all_there_is_to_know(reference: tuple[Path, dict[str, s
     job = begin(folder)
     record = json.loads((folder / "out/job.json").read_bytes())
     assert record["fingerprint"] == job.fingerprint
-    assert record["job"]["method"] == {"kind": "stub", "delay_s": 0.0, "picture": None, "broken": None}
+    method = {"kind": "stub", "delay_s": 0.0, "picture": None, "tally": None, "broken": None}
+    assert record["job"]["method"] == method
     assert record["manifest"]["rows"] == 24
     assert record["versions"]["torch"]
     result = rows(job)[0]
@@ -431,8 +432,10 @@ def test_what_decides_the_last_bits_is_fixed(tmp_path: Path, photos: Photos) -> 
     job = begin(tmp_path)
     for option, value in (("num_cpus", 2.0), ("num_gpus", 1.0)):
         with pytest.raises(OptionError, match=rf"resources\.{option} = {value}: the job was begun with"):
-            reopen(job.store, overrides={option: value}, registry=REGISTRY)
-    assert reopen(job.store, overrides={"num_cpus": 0.5}, registry=REGISTRY).resources.threads == 1
+            reopen(job.store, overrides={"resources": {option: value}}, registry=REGISTRY)
+    assert (
+        reopen(job.store, overrides={"resources": {"num_cpus": 0.5}}, registry=REGISTRY).resources.threads == 1
+    )
 
 
 def test_an_edited_job_is_refused(tmp_path: Path, photos: Photos) -> None:

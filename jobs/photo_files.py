@@ -1,0 +1,78 @@
+"""Reading a photograph's file: of a large one, first as much as says how many pixels it has."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from jobs.filesystems import StorageOptions, absolute_url, is_url, read_url, url_to_filesystem
+from nst.errors import ImageTooLarge
+from nst.photos import refuse_bomb
+
+__all__ = ["HEAD_BYTES", "read_photo_file"]
+
+HEAD_BYTES = 1 << 20
+"""No more is read of a photograph of too many pixels. A file that is not larger is simply read."""
+_BLOCK_BYTES = 1 << 14
+
+
+def read_photo_file(
+    url: str,
+    *,
+    size_bytes: int | None,
+    max_pixels: int,
+    storage: StorageOptions = StorageOptions(),  # noqa: B008  frozen
+) -> bytes:
+    """All bytes of a photograph at a local path or a URL.
+
+    Args:
+        size_bytes: as it was listed, if it was.
+
+    Raises:
+        ImageTooLarge: its header promises more than `max_pixels`; the rest was not read.
+        StoreError: an object store refuses every call, or none succeeds.
+        OSError: it is not there, is no file, or cannot be read.
+    """
+    if not is_url(url) or url.startswith("file://"):
+        _look_at_file(absolute_url(url, Path.cwd()), max_pixels)
+    elif size_bytes is None or size_bytes > HEAD_BYTES:
+        _look_at_object(url, max_pixels, storage)
+    return read_url(url, storage)
+
+
+def _look_at_file(path: str, max_pixels: int) -> None:
+    about = os.stat(path)
+    if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):
+        raise OSError(errno.EINVAL, "Not a file", path)  # reading a pipe might never end
+    if about.st_size > HEAD_BYTES:
+        with open(path, "rb", buffering=0) as file:
+            refuse_bomb(lambda start, length: os.pread(file.fileno(), length, start), max_pixels)
+
+
+def _look_at_object(url: str, max_pixels: int, storage: StorageOptions) -> None:
+    blocks: dict[int, bytes] = {}
+
+    def block(number: int) -> bytes:
+        if number not in blocks:
+            if (len(blocks) + 1) * _BLOCK_BYTES > HEAD_BYTES:
+                raise OSError("its header is spread too far")
+            start = number * _BLOCK_BYTES
+            blocks[number] = filesystem.cat_file(path, start=start, end=start + _BLOCK_BYTES)
+            if len(blocks[number]) > _BLOCK_BYTES:
+                raise OSError("the server does not send parts")
+        return blocks[number]
+
+    def read_at(start: int, length: int) -> bytes:
+        first, last = start // _BLOCK_BYTES, (start + length - 1) // _BLOCK_BYTES
+        data = b"".join(block(number) for number in range(first, last + 1))
+        return data[start - first * _BLOCK_BYTES :][:length]
+
+    try:
+        filesystem, path = url_to_filesystem(url, storage)
+        refuse_bomb(read_at, max_pixels)
+    except ImageTooLarge:
+        raise
+    except Exception:  # noqa: BLE001  then it is read whole, which has the retries, and says what is wrong
+        return

@@ -1,0 +1,193 @@
+"""An S3 server as a job's store: the contract, what is odd about each server, what goes wrong on the way."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+import pytest
+import s3fs
+
+from jobs.errors import StoreError
+from jobs.filesystems import StorageOptions, open_url, read_url
+from jobs.listing import list_photos
+from jobs.retry import count_retries
+from jobs.storage import FsspecStore, Store, open_store
+from tests.contracts.store import StoreContract
+from tests.s3.conftest import new_bucket, upload
+from tests.s3.proxy import Fault, FaultProxy, Kind
+from tests.s3.servers import Server
+
+# fmt: off
+ODD = [
+    "a b", "a+b", "a%20b", "a%b", "a#b", "a?b", "é", "日本", "a::b", "a&b=c", "a;b", "a'b\"c", "[a]*",
+    "a\\b", "~",
+]
+# fmt: on
+
+
+def options(server: Server | FaultProxy) -> StorageOptions:
+    return StorageOptions(endpoint_url=server.url, connect_timeout_s=1, read_timeout_s=1, deadline_s=20)
+
+
+def store_at(server: Server) -> FsspecStore:
+    return FsspecStore(f"s3://{new_bucket(server)}/jobs/one", options(server))
+
+
+class _OnS3(StoreContract):
+    def test_honors_create_only(self, store: FsspecStore) -> None:
+        assert store.honors_create_only()
+        assert list(store.find()) == []
+
+    @pytest.mark.parametrize("name", ODD)
+    def test_any_name(self, store: FsspecStore, name: str) -> None:
+        path = f"images/{name}/{name}.jpg"
+        store.publish(path, name.encode())
+        assert store.read(path) == name.encode()
+        assert store.exists(path)
+        assert list(store.find("images")) == [path]
+        assert store.names("images") == [name]
+        store.remove(path)
+        assert not store.exists(path)
+
+
+class TestMotoStore(_OnS3):
+    @pytest.fixture
+    def store(self, moto: Server) -> Store:
+        return store_at(moto)
+
+
+@pytest.mark.s3
+class TestCephStore(_OnS3):
+    @pytest.fixture
+    def store(self, ceph: Server) -> Store:
+        return store_at(ceph)
+
+
+@pytest.mark.s3
+def test_a_store_that_ignores_create_only_writes_is_found_out(rclone: Server) -> None:
+    store = store_at(rclone)
+    assert not store.honors_create_only()
+    store.create_only = False
+    store.publish("x", b"one", create_only=True)
+    with pytest.raises(FileExistsError):
+        store.publish("x", b"two", create_only=True)
+    assert store.read("x") == b"one"
+
+
+class _Listing:
+    """Photographs in a bucket: more than a page of a listing, and odd names."""
+
+    def test_more_than_a_page(self, server: Server) -> None:
+        bucket = new_bucket(server)
+        keys = {f"p/{number % 3}/{number:04d}.jpg": b"x" for number in range(2_500)}
+        upload(server, bucket, keys)
+        photos = list(list_photos(f"s3://{bucket}/p", storage=options(server)))
+        assert len({photo.key for photo in photos}) == 2_500
+        assert {photo.url for photo in photos} == {f"s3://{bucket}/{key}" for key in keys}
+
+    def test_odd_keys(self, server: Server) -> None:
+        bucket = new_bucket(server)
+        names = [*ODD, "deep/er/" + ODD[0]]
+        upload(server, bucket, {f"p/{name}.jpg": name.encode() for name in names})
+        photos = list(list_photos(f"s3://{bucket}/p", storage=options(server)))
+        assert sorted(read_url(photo.url, options(server)).decode() for photo in photos) == sorted(names)
+        assert len({photo.key.casefold() for photo in photos}) == len(names)
+        with open_url(photos[0].url, options(server)) as handle:
+            assert handle.read() == read_url(photos[0].url, options(server))
+
+
+class TestMotoListing(_Listing):
+    @pytest.fixture
+    def server(self, moto: Server) -> Server:
+        return moto
+
+
+@pytest.mark.s3
+class TestCephListing(_Listing):
+    @pytest.fixture
+    def server(self, ceph: Server) -> Server:
+        return ceph
+
+
+@pytest.fixture
+def proxy(moto: Server) -> Iterator[FaultProxy]:
+    with FaultProxy(moto.port) as found:
+        yield found
+
+
+HARMS: list[Kind] = ["503", "500", "reset", "lost", "cut", "request cut", "stall"]
+
+
+@pytest.mark.parametrize("kind", HARMS)
+def test_harm_that_passes_is_waited_out(proxy: FaultProxy, moto: Server, kind: Kind) -> None:
+    store = FsspecStore(f"s3://{new_bucket(moto)}/job", options(proxy))
+    for call in (
+        lambda: store.publish("x", b"one" * 100),
+        lambda: store.publish("y", b"two" * 100, create_only=True),
+        lambda: store.read("x") == b"one" * 100 or pytest.fail("wrong bytes"),
+        lambda: store.names("") == ["x", "y"] or pytest.fail("wrong names"),
+        lambda: store.exists("y") or pytest.fail("not there"),
+    ):
+        proxy.faults[:] = [Fault(kind, times=2)]
+        with count_retries() as retries:
+            call()
+        if proxy.faults[0].done and kind in ("503", "500", "stall"):  # aiohttp itself sends again after a reset
+            assert retries.count >= 1
+    proxy.faults.clear()
+    assert store.read("y") == b"two" * 100
+
+
+def test_a_create_only_write_of_another_is_seen_through_lost_answers(proxy: FaultProxy, moto: Server) -> None:
+    store = FsspecStore(f"s3://{new_bucket(moto)}/job", options(proxy))
+    proxy.faults[:] = [Fault("lost", method="PUT", times=1)]
+    store.publish("x", b"ours", create_only=True)
+    assert proxy.faults[0].done == 1
+    proxy.faults[:] = [Fault("lost", method="PUT", times=1)]
+    with pytest.raises(FileExistsError):
+        store.publish("x", b"theirs", create_only=True)
+    assert store.read("x") == b"ours"
+
+
+def test_a_server_that_never_answers_is_given_up_at_the_deadline(proxy: FaultProxy, moto: Server) -> None:
+    quick = StorageOptions(endpoint_url=proxy.url, connect_timeout_s=1, read_timeout_s=0.5, deadline_s=2)
+    bucket = new_bucket(moto)
+    proxy.faults[:] = [Fault("stall")]
+    with pytest.raises(StoreError, match=bucket):
+        read_url(f"s3://{bucket}/photo.jpg", quick)
+    assert 2 <= proxy.requests.total() <= 8
+
+
+@pytest.mark.s3
+def test_what_is_wrong_with_the_whole_store_is_told_from_one_missing_photo(
+    ceph: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = new_bucket(ceph)
+    with pytest.raises(FileNotFoundError):
+        read_url(f"s3://{bucket}/none.jpg", options(ceph))
+    with pytest.raises(StoreError, match="bucket"):
+        read_url("s3://no-such-bucket/none.jpg", options(ceph))
+    s3fs.S3FileSystem.clear_instance_cache()
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(StoreError, match="PermissionError"):
+        read_url(f"s3://{bucket}/none.jpg", options(ceph))
+    with pytest.raises(PermissionError):
+        open_store(f"s3://{bucket}/job", options(ceph)).names("")
+    s3fs.S3FileSystem.clear_instance_cache()
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    with pytest.raises(StoreError, match="credentials"):
+        read_url(f"s3://{bucket}/none.jpg", options(ceph))
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_full_disk_is_not_retried(moto: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_at(moto)
+
+    def full(*_args: object, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store.filesystem, "pipe_file", full)
+    with count_retries() as retries, pytest.raises(OSError, match="No space"):
+        store.publish("x", b"one")
+    assert retries.count == 0
