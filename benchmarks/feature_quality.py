@@ -203,13 +203,12 @@ def at_content(curve: Sequence[Point], content: float) -> float:
 
 
 # What random networks run with: their preset, and that of the embedded network, in layers of the same names.
-_LOSSES = ("seeded", "embedded")
 _CONTENT_WEIGHTS = {"seeded": (0.5, 2.0, 8.0, 32.0), "embedded": (0.1, 0.4, 1.0, 3.0)}
 
 
 def style_distance(networks: int, side: int, steps: int) -> dict[str, float]:
     judge = Judge()
-    ratios: dict[str, list[float]] = {loss: [] for loss in _LOSSES}
+    ratios: dict[str, list[float]] = {loss: [] for loss in _CONTENT_WEIGHTS}
     # Calibrated with the pooling they run with.
     contestants = {
         f"{shape} seed {seed}": (
@@ -225,7 +224,7 @@ def style_distance(networks: int, side: int, steps: int) -> dict[str, float]:
         image = stylized(photo, style, steps, network="embedded")
         ours = Point(judge.content(image, photo), judge.style(image, style))
         line = f"{name:20} {ours.content:8.3f} {ours.style:9.4f}"
-        for loss in _LOSSES:
+        for loss in _CONTENT_WEIGHTS:
             reached = {}
             for who, (shape, state) in contestants.items():
                 curve = []
@@ -247,11 +246,10 @@ def style_distance(networks: int, side: int, steps: int) -> dict[str, float]:
             ratios[loss].append(ours.style / reached[best])
             line += f"   {loss}: {reached[best]:.4f} {ratios[loss][-1]:.3f} {best}"
         print(line, flush=True)
+    medians = {f"style_distance_ratio_{loss}_preset": statistics.median(each) for loss, each in ratios.items()}
     return {
-        **{
-            f"style_distance_ratio_{loss}_preset": round(statistics.median(ratios[loss]), 4) for loss in _LOSSES
-        },
-        "pairs": len(ratios["seeded"]),
+        **{name: round(median, 4) for name, median in medians.items()},
+        "pairs": len(next(iter(ratios.values()))),
     }
 
 

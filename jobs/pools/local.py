@@ -43,17 +43,22 @@ class _Child:
 
 
 class LocalPool:
-    """One spawned process per worker. A crash ends that worker and nothing else."""
+    """One process per worker, forked from one that has imported everything and started no threads: a crash ends
+    that worker and nothing else, and the next one is there in milliseconds."""
 
     def __init__(self, setup: WorkerSetup, assets: Mapping[str, bytes]) -> None:
         self._setup, self._assets = setup, dict(assets)
-        self._context = multiprocessing.get_context("spawn")
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["jobs.worker"])
         self._children: dict[WorkerId, _Child] = {}
 
     def start(self, worker: WorkerId) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=_serve, args=(theirs, self._setup, self._assets), name=f"nst-worker-{worker}", daemon=True
+            target=_serve,
+            args=(theirs, dict(os.environ), self._setup, self._assets),
+            name=f"nst-worker-{worker}",
+            daemon=True,
         )
         process.start()
         theirs.close()
@@ -122,8 +127,12 @@ class LocalPool:
         self._children.clear()
 
 
-def _serve(pipe: Connection, setup: WorkerSetup, assets: Mapping[str, bytes]) -> None:
+def _serve(
+    pipe: Connection, environment: Mapping[str, str], setup: WorkerSetup, assets: Mapping[str, bytes]
+) -> None:
     """A child's life: build, then run tasks in threads until the driver's end of the pipe closes."""
+    os.environ.clear()  # what it has is of the day when the first child was forked
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what an interrupt means
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     began = time.perf_counter()

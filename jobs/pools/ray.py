@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import signal
@@ -37,6 +38,7 @@ from nst.errors import OptionError
 __all__ = ["RayPool"]
 
 _PROGRESS_INTERVAL_S = 1.0
+_KILLED = re.compile(r"Selected to kill: \(Actor\((\w+)\).*?actual memory used=([\d.]+)GB")
 
 
 class _Actor:
@@ -136,10 +138,8 @@ class RayPool:
     def stop(self, worker: WorkerId, cause: Cause) -> None:
         handle = self._handles.get(worker)
         if handle is not None:
-            handle.stopped, handle.asked_at = cause, time.monotonic()
+            handle.stopped, handle.asked_at = cause, -math.inf
             ray.kill(handle.actor)
-            # A call that is sure to fail, so that the death is noticed even if nothing was under way.
-            self._call(worker, handle.actor.progress.remote(), "progress")
 
     def drain(self) -> None:
         for handle in self._handles.values():
@@ -150,7 +150,7 @@ class RayPool:
         for worker, handle in self._handles.items():
             busy = any(isinstance(what, int) for what in handle.calls.values())
             asking = "progress" in handle.calls.values()
-            # A stopped one may still have answered the call that was to find it dead.
+            # A stopped one is asked until that fails: its death is noticed even if nothing was under way.
             watched = busy or handle.stopped is not None
             if watched and not asking and now - handle.asked_at > _PROGRESS_INTERVAL_S:
                 handle.asked_at = now
@@ -185,7 +185,11 @@ class RayPool:
                 return [Failed(worker, what, cause)]
             ray.kill(handle.actor)
             return [self._bury(worker, "crash", f"{type(cause).__name__}: {cause}", cause)]
-        except ray.exceptions.RayError as error:  # e.g. the cluster's own memory monitor
+        except ray.exceptions.OutOfMemoryError as error:
+            ray.kill(handle.actor)
+            cause_of_death = handle.stopped or _cause_of_lack(str(error), handle.actor._actor_id.hex())
+            return [self._bury(worker, cause_of_death, _brief(str(error)))]
+        except ray.exceptions.RayError as error:
             ray.kill(handle.actor)
             return [self._bury(worker, "crash", _brief(str(error)))]
         if what == "build":
@@ -225,6 +229,13 @@ def _cause_of_death(error: ray.exceptions.RayActorError, handle: _Handle) -> Cau
         if node["Alive"]
     }
     return "crash" if not handle.node or handle.node in living else "node lost"
+
+
+def _cause_of_lack(text: str, actor: str) -> Cause:
+    """Ray's memory monitor kills the youngest workers of a node, as many as it takes, the one that took the
+    memory among them: that is the largest. The others are bystanders."""
+    killed = {found[1]: float(found[2]) for found in _KILLED.finditer(text)}
+    return "preempted" if killed.get(actor, math.inf) < max(killed.values(), default=0.0) else "crash"
 
 
 def _brief(text: str) -> str:
