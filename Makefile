@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-s3 test-browser chaos check format bench features clean
+.PHONY: demo test test-slow test-s3 test-browser chaos stopping check format bench features clean
 
 demo: $(STAMP)
 	$(BIN)/nst demo
@@ -25,6 +25,10 @@ test-s3: $(STAMP)
 # A whole job, killed at every file-system call: some ten minutes.
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos
+
+# Jobs stopped by signals at 200 random moments: some twenty minutes.
+stopping: $(STAMP)
+	$(BIN)/python -m tests.stopping
 
 test-browser: $(STAMP)
 	command -v chromium >/dev/null || (apt-get update -q && apt-get install -y -q --no-install-recommends chromium)

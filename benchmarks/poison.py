@@ -24,7 +24,6 @@ import math
 import mmap
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -79,10 +78,10 @@ WIDTHS = {"raise": 33, "NaN output": 34, "hang": 35, "hard exit": 36, "memory ho
 
 HOG_BYTES = 3 << 30
 """What a memory hog takes at most, for the sake of the machine."""
+MEMORY_GB = 1.0
+"""What a worker may take."""
 MONITOR_BYTES = 2560 << 20
-"""Ray's memory monitor is to act when this much more than before is in use. On the local pool there is no
-monitor but the kernel's, which would need the whole machine to run out; there a limit on the process
-(RLIMIT_DATA, as of `ulimit -d`) stands in, and the row fails with a MemoryError."""
+"""In Ray Data's run, Ray's memory monitor is to act when this much more than before is in use."""
 
 
 # The method
@@ -93,7 +92,6 @@ class Cheap:
     """Inverts a picture; does harm if its width says so, after leaving a mark in the folder `marks`."""
 
     marks: str
-    limit_memory: bool = False
 
     def assets(self) -> Sequence[AssetRef]:
         return []
@@ -119,26 +117,17 @@ class Cheap:
         if kind == "hard exit":
             os._exit(1)
         if kind == "memory hog":
-            hog(self.limit_memory)
+            hog()
         return Stylized(1 - image)
 
 
-def hog(limited: bool) -> None:
-    """Takes memory until this process is killed for it."""
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    if limited:
-        used = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_DATA, (used + HOG_BYTES // 4, before[1]))
-    try:
-        held = [mmap.mmap(-1, 16 << 20, flags=mmap.MAP_PRIVATE) for _ in range(HOG_BYTES >> 24)]
-    except OSError as error:
-        raise MemoryError(str(error)) from error
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, before)
+def hog() -> None:
+    """Takes memory until this process is ended for it."""
+    held = [mmap.mmap(-1, 16 << 20, flags=mmap.MAP_PRIVATE) for _ in range(HOG_BYTES >> 24)]
     for part in held:
         part[:] = b"\1" * len(part)
     time.sleep(TIMEOUT_S / 2)
-    raise RuntimeError("the memory hog was not killed")
+    raise RuntimeError("the memory hog was not ended")
 
 
 # Rows
@@ -232,8 +221,8 @@ def run_nst(folder: Path, manifest: str, pool: str) -> dict[str, Any]:
     table = {
         "photos": f"{manifest}.jsonl",
         "output": f"{name}-out",
-        "method": {"kind": "cheap", "marks": str(marks), "limit_memory": pool == "local"},
-        "resources": {"pool": pool, "max_workers": WORKERS, "timeout_s": TIMEOUT_S},
+        "method": {"kind": "cheap", "marks": str(marks)},
+        "resources": {"pool": pool, "max_workers": WORKERS, "timeout_s": TIMEOUT_S, "memory_gb": MEMORY_GB},
     }
     registry = {"cheap": Cheap}
     messages: list[str] = []
@@ -363,8 +352,6 @@ def judge(folder: Path, pool: str, rows: int, poisoned: Mapping[int, tuple[str, 
     marks = Counter(tuple(mark.name.split("-")[:2]) for mark in (folder / f"{pool}-poisoned-marks").iterdir())
     unexpected = 0
     for kind, (status, error) in EXPECTED.items():
-        if kind == "memory hog" and pool == "local":
-            status, error = "failed", "MemoryError"
         unexpected += ended[kind].total() - ended[kind][f"{status} {error}"]
     return {
         "healthy_lost": lost,
@@ -378,8 +365,7 @@ def judge(folder: Path, pool: str, rows: int, poisoned: Mapping[int, tuple[str, 
 def compare(folder: Path, pool: str, rows: int, poisoned: Mapping[int, tuple[str, int]]) -> dict[str, Any]:
     """Clean and poisoned run on one pool; prints its table."""
     clean = part("nst", str(folder), "clean", pool, limit_s=3600)
-    memory = memory_threshold()
-    dirty = part("nst", str(folder), "poisoned", pool, limit_s=3600, RAY_memory_usage_threshold=memory)
+    dirty = part("nst", str(folder), "poisoned", pool, limit_s=3600)
     found = judge(folder, pool, rows, poisoned)
     hung = sum(kind == "hang" for kind, _ in poisoned.values())
     whole = 2 * TIMEOUT_S * hung

@@ -219,7 +219,12 @@ def explain(store: Store, key: str) -> Iterator[str]:
         part = journal_part(path)
         if part is None:
             continue
-        for record in read_journal_part(store.read(path)):
+        try:
+            records = read_journal_part(store.read(path))
+        except ValueError as error:
+            yield f"{path} is damaged and counts as not there: {error}"
+            continue
+        for record in records:
             if record["event"] == "death" and record["row"] == row.index:
                 yield f"{_time(record['at'])}  a worker that ran it alone was gone: {record['cause']}"
             elif record["event"] == "result" and record["result"]["row"] == row.index:

@@ -126,6 +126,11 @@ def _walk(root: str, storage: StorageOptions) -> Iterator[tuple[str, list[tuple[
         folders: set[str] = set()
         for info in again(partial(filesystem.ls, folder, detail=True)):
             name = info["name"].rstrip("/").rsplit("/", 1)[-1]
+            if info["type"] == "directory" and info["name"] == f"{folder}/":
+                raise UsageError(
+                    f"below {folder}/ is a folder without a name (`//`), which cannot be listed; "
+                    f"a manifest with a `url` column can name what is in it"
+                )
             if info["type"] == "directory":
                 folders.add(info["name"].rstrip("/"))
             elif name and not info["name"].endswith("/"):

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from jobs.manifest import Row
 from jobs.results import Result, Status
+from jobs.tasks import AtWork
 from nst.images import DecodedPhoto
 from nst.stylizer import Outcome, Stylized
 
@@ -64,6 +65,7 @@ class Pipeline:
         compute_thread: one thread, shared by all tasks of the worker, which overlap in everything else. Memory
             that a thread has faulted in stays its own, so computing moves to no other.
         draining: once set, no more photographs are taken.
+        at_work: is told which photographs are in a stage.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Pipeline:
         save_pool: Executor,
         compute_thread: Executor,
         draining: threading.Event,
+        at_work: AtWork,
     ) -> None:
         self._rows, self._stages, self._journal = deque(rows), stages, journal
         self._window, self._batch_size, self._prefetch = window, batch_size, prefetch
@@ -86,6 +89,7 @@ class Pipeline:
         self._compute_thread, self._draining = compute_thread, draining
         self._slots = threading.Semaphore(window)
         self._finished: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
+        self._told = at_work
         self._active: dict[int, tuple[float, int]] = {}  # row: since when, shared by how many
         self._error: BaseException | None = None
         self._in_work = 0
@@ -191,12 +195,14 @@ class Pipeline:
         since = time.monotonic()
         for row in rows:
             self._active[row.index] = (since, len(rows))
+            self._told.enter(row.index)
         try:
             yield
         finally:
             self._moved = time.monotonic()
             for row in rows:
                 self._active.pop(row.index, None)
+                self._told.leave(row.index)
 
     def _write_journal(self) -> None:
         """Write results as they come: at once when they are rare, many in one part when they are not."""

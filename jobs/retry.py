@@ -163,7 +163,7 @@ class Backoff:
             try:
                 return call()
             except Exception as error:
-                pause = random.uniform(0, min(self.longest_s, self.first_s * 2**attempt))
+                pause = random.uniform(0, min(self.longest_s, self.first_s * 2 ** min(attempt, 60)))
                 spent = self.clock() - began
                 if not is_transient(error) or spent + pause > self.deadline_s:
                     if attempt:

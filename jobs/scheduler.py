@@ -1,7 +1,7 @@
 """Who does what next: a pure function of what happened. Events in, actions out; no clock, store or cluster.
 
-A worker's death strikes nobody. The rows that may have been in work when it died, the first `window`
-unfinished ones of each of its tasks, go to the probe lane: one row per call, alone on its worker. Only a
+A worker's death strikes nobody. The rows that it was at when it died (if that is not known, the first `window`
+unfinished ones of each of its tasks) go to the probe lane: one row per call, alone on its worker. Only a
 death there is a strike against that row; two strikes quarantine it. A row that exceeds its time limit there
 fails. The rest of the task goes back to the queue.
 """
@@ -76,6 +76,8 @@ class Inspect:
     cause: Cause | None
     """None: the task failed, the worker lives."""
     detail: str
+    rows: tuple[int, ...] | None = None
+    """That the worker was at when it died, if that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,8 @@ class Scheduler:
         self._task_ids, self._worker_ids = itertools.count(), itertools.count()
         self._workers: dict[WorkerId, _Worker] = {}
         self._done_rows: dict[int, int] = {}  # by running task: results as last reported
-        self._deaths_in_a_row = 0
+        self._deaths = 0  # since anything got done
+        self._died_on: set[tuple[int, ...] | None] = set()  # single photographs
         self._failed_starts = 0
         self._no_worker_since = 0.0
         self._stopping = False
@@ -231,9 +234,12 @@ class Scheduler:
         elif cause in ("node lost", "preempted", "stopped"):  # nobody's fault
             self._requeue(task, unfinished, probe=task.probe)
         elif not task.probe:
-            suspects, rest = unfinished[: self._limits.window], unfinished[self._limits.window :]
+            # Those that it was at; if nobody knows, all that it can have been at.
+            suspects = [row for row in unfinished if row in (asked.rows or ())]
+            suspects = suspects or unfinished[: self._limits.window]
             for row in suspects:
                 self._probe(task, row)
+            rest = [row for row in unfinished if row not in suspects]
             if rest:
                 self._requeue(task, rest, probe=False)
         elif cause == "time limit":
@@ -322,32 +328,36 @@ class Scheduler:
             if event.cause == "crash":
                 self._failed_starts += 1
         elif event.cause == "crash" and worker.tasks:
-            self._deaths_in_a_row += 1
-            if self._deaths_in_a_row >= _DEATHS_IN_A_ROW:
+            self._deaths += 1
+            self._died_on.update(task.rows for task in worker.tasks.values() if task.probe)
+            if len(self._died_on) >= _DEATHS_IN_A_ROW:
                 return self._abort(
                     WorkersBroken(
-                        f"{self._deaths_in_a_row} workers died one after the other and no photograph got done "
-                        f"in between (the last: {event.detail})"
+                        f"{self._deaths} workers died one after the other on different photographs, and "
+                        f"none got done in between (the last: {event.detail})"
                     )
                 )
         if self._failed_starts >= _START_TRIES and not self._workers:
             return self._abort(WorkersBroken(f"workers cannot start: {event.detail}"))
         for task in worker.tasks.values():
             self._done_rows.pop(task.id, None)
-            actions += self._look_into(task, event.cause, event.detail)
+            actions += self._look_into(task, event.cause, event.detail, event.rows)
         return actions
 
     def _abort(self, error: NstError) -> list[Action]:
         self._stopping = True
         return [Abort(error)]
 
-    def _look_into(self, task: Task, cause: Cause | None, detail: str) -> list[Action]:
+    def _look_into(
+        self, task: Task, cause: Cause | None, detail: str, rows: tuple[int, ...] | None = None
+    ) -> list[Action]:
         self._inspecting[task.id] = task
-        return [Inspect(task, cause, detail)]
+        return [Inspect(task, cause, detail, rows)]
 
     def _note_progress(self, task: int, done: int) -> None:
         if done > self._done_rows.get(task, 0):
-            self._deaths_in_a_row = 0
+            self._deaths = 0
+            self._died_on.clear()
         self._done_rows[task] = done
 
     def _assign(self, now: float) -> list[Action]:

@@ -105,6 +105,8 @@ class Resources:
     """CPUs of each worker; its threads of computation are this, rounded up."""
     num_gpus: float = 0.0
     """GPUs of each worker, fractions too: 0.5 puts two workers on one GPU."""
+    memory_gb: float | None = None
+    """A worker that takes more GiB is ended; None: the one that takes most, when the machine runs out."""
     batch_size: int = 1
     """Photographs that a method is given at once."""
     load_threads: int = 2
@@ -132,13 +134,18 @@ class Resources:
             _at_least(option, getattr(self, option), 1)
         for option in ("num_cpus", "num_gpus", "grace_s"):
             _at_least(option, getattr(self, option), 0)
-        for option in ("timeout_s", "start_timeout_s"):
-            if not getattr(self, option) > 0:
+        for option in ("timeout_s", "start_timeout_s", "memory_gb"):
+            value = getattr(self, option)
+            if value is not None and not value > 0:
                 raise OptionError(option, getattr(self, option), reason="must be more than 0")
         if self.min_workers > self.max_workers:
             raise OptionError(
                 "min_workers", self.min_workers, reason=f"more than max_workers = {self.max_workers}"
             )
+
+    @property
+    def memory_bytes(self) -> int | None:
+        return None if self.memory_gb is None else round(self.memory_gb * 2**30)
 
     @property
     def threads(self) -> int:

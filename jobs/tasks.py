@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from nst.stylizer import Method
 
 __all__ = [
+    "AtWork",
     "Cause",
     "Died",
     "Event",
@@ -59,6 +61,38 @@ class WorkerSetup:
         """How many of a task's photographs can be in work at once: the only ones that can have done harm.
         A worker takes them in order and goes on when a result is in the journal."""
         return 2 * self.batch_size + self.load_threads + self.save_threads + 24
+
+    @property
+    def slots(self) -> int:
+        """How many photographs can be in a stage at once."""
+        return self.batch_size + self.load_threads + self.save_threads
+
+
+class AtWork:
+    """The rows that a worker's threads are at, kept where others can read it when the worker is gone.
+
+    Args:
+        slots: one number for each row that can be at work at once; 0 is nobody. May be shared memory.
+    """
+
+    def __init__(self, slots: MutableSequence[int]) -> None:
+        self._slots, self._lock = slots, threading.Lock()
+
+    def enter(self, row: int) -> None:
+        with self._lock:
+            free = next((slot for slot, value in enumerate(self._slots) if value == 0), 0)
+            self._slots[free] = row + 1
+
+    def leave(self, row: int) -> None:
+        with self._lock:
+            for slot, value in enumerate(self._slots):
+                if value == row + 1:
+                    self._slots[slot] = 0
+                    return
+
+    @staticmethod
+    def read(slots: Sequence[int]) -> tuple[int, ...]:
+        return tuple(value - 1 for value in slots if value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +183,8 @@ class Died:
     detail: str = ""
     error: Exception | None = None
     """If it could not start: why."""
+    rows: tuple[int, ...] | None = None
+    """Places within the manifest that were being loaded, computed or saved; None: that is not known."""
 
 
 Event: TypeAlias = Ready | Progress | Finished | Failed | Died

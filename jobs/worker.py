@@ -28,7 +28,7 @@ from jobs.pipeline import Loaded, Pipeline
 from jobs.results import Result, Status, image_seed, total, write_receipt
 from jobs.retry import count_retries
 from jobs.storage import open_store
-from jobs.tasks import Task, TaskProgress, TaskReport, WorkerInfo, WorkerSetup
+from jobs.tasks import AtWork, Task, TaskProgress, TaskReport, WorkerInfo, WorkerSetup
 from nst.errors import ImageError
 from nst.images import decode_photo, encode_image
 from nst.stylizer import Outcome, Stylized
@@ -46,9 +46,10 @@ class Worker:
         NstError: the method cannot be built, e.g. weights that do not fit.
     """
 
-    def __init__(self, setup: WorkerSetup, assets: Mapping[str, bytes]) -> None:
+    def __init__(self, setup: WorkerSetup, assets: Mapping[str, bytes], at_work: AtWork | None = None) -> None:
         began = time.perf_counter()
         self.setup = setup
+        self._at_work = at_work or AtWork([0] * setup.slots)
         self.store = open_store(setup.output, setup.storage, create_only=setup.create_only)
         # On a store that ignores create-only writes, two jobs may have begun here at once; one of them remains.
         if read_job(self.store)["fingerprint"] != setup.fingerprint:
@@ -109,6 +110,7 @@ class Worker:
             save_pool=self._save_pool,
             compute_thread=self._compute_thread,
             draining=self._draining,
+            at_work=self._at_work,
         )
         pipeline.counts.update(result.status for result in earlier)
         activity.pipeline, activity.since = pipeline, None
@@ -136,7 +138,8 @@ class Worker:
         self._draining.set()
 
     def stylize(self, batch: Sequence[Loaded]) -> list[Outcome | Exception]:
-        """Outcomes in order. If the method raises, each photograph is tried alone and keeps its error."""
+        """Outcomes in order. If the method raises, e.g. for want of GPU memory, the halves of the batch are
+        tried, down to the photographs alone, which keep their errors."""
         generators = [
             torch.Generator().manual_seed(image_seed(self.setup.seed, loaded.row.key)) for loaded in batch
         ]
@@ -145,7 +148,12 @@ class Worker:
         except Exception as error:  # noqa: BLE001  whatever a method raises is this photograph's typed row
             if len(batch) == 1:
                 return [error]
-            return [outcome for loaded in batch for outcome in self.stylize([loaded])]
+            outcomes = None
+        if outcomes is None:  # only here is what the failed call held free again
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            half = len(batch) // 2
+            return [*self.stylize(batch[:half]), *self.stylize(batch[half:])]
         if len(outcomes) != len(batch):
             raise RuntimeError(f"the method gave {len(outcomes)} outcomes for {len(batch)} images")
         return [_checked(outcome) for outcome in outcomes]

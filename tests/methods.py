@@ -15,8 +15,9 @@ from nst.errors import ImageError, OptionError
 from nst.methods import METHODS
 from nst.stylizer import AssetRef, Assets, Method, Outcome, Stylized
 
-KILL, RAISE, HANG, NAN, TYPED = 61, 62, 63, 64, 65
-"""Widths of photographs that kill their worker, raise, hang, come out as NaN, or fail with an ImageError."""
+KILL, RAISE, HANG, NAN, TYPED, HOG = 61, 62, 63, 64, 65, 66
+"""Widths of photographs that kill their worker, raise, hang, come out as NaN, fail with an ImageError, or take
+2 GiB of memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +30,8 @@ class Stub:
     """A picture that it needs and does not use."""
     tally: str | None = None
     """A file that grows by one byte per photograph."""
+    fits: int | None = None
+    """Runs out of memory with more photographs at once."""
     broken: str | None = None
     """`build`: cannot be built; `exit`: dies while being built."""
 
@@ -50,6 +53,8 @@ class Stub:
         return self.stylize
 
     def stylize(self, images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]:
+        if self.fits is not None and len(images) > self.fits:
+            raise torch.OutOfMemoryError(f"{len(images)} photographs do not fit")
         return [self._one(image, generator) for image, generator in zip(images, generators, strict=True)]
 
     def _one(self, image: Tensor, generator: torch.Generator) -> Outcome:
@@ -68,6 +73,10 @@ class Stub:
             return Stylized(torch.full_like(image, float("nan")))
         if width == TYPED:
             return ImageError("not this one")
+        if width == HOG:
+            hog = torch.ones(2**31, dtype=torch.uint8)
+            time.sleep(3600)
+            del hog
         noise = torch.rand(image.shape, generator=generator) / 50
         return Stylized((1 - image + noise).clamp(0, 1), {"mean": float(image.mean())})
 

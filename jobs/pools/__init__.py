@@ -54,4 +54,4 @@ def open_pool(resources: Resources, setup: WorkerSetup, assets: Mapping[str, byt
         return RayPool(resources, setup, assets)
     from jobs.pools.local import LocalPool
 
-    return LocalPool(setup, assets)
+    return LocalPool(resources, setup, assets)

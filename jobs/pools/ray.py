@@ -1,4 +1,4 @@
-"""Workers as Ray actors. Decides nothing: the driver is the only one that retries."""
+"""Workers in Ray actors. Decides nothing: the driver is the only one that retries."""
 
 from __future__ import annotations
 
@@ -10,58 +10,51 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
 import ray
 import ray.exceptions
 
+from jobs.pools.children import Children
 from jobs.spec import Resources
-from jobs.tasks import (
-    Cause,
-    Died,
-    Event,
-    Failed,
-    Finished,
-    Progress,
-    Ready,
-    Task,
-    TaskProgress,
-    TaskReport,
-    WorkerId,
-    WorkerInfo,
-    WorkerSetup,
-)
+from jobs.tasks import Cause, Died, Event, Ready, Task, WorkerId, WorkerSetup
 from nst.errors import OptionError
 
 __all__ = ["RayPool"]
 
-_PROGRESS_INTERVAL_S = 1.0
+_LONG_POLL_S = 1.0
+_IDLE_S = 10.0
+"""An actor whose worker died waits this long for the next one."""
 _KILLED = re.compile(r"Selected to kill: \(Actor\((\w+)\).*?actual memory used=([\d.]+)GB")
 
 
-class _Actor:
-    """A worker in an actor's process."""
+class _Host:
+    """An actor that hosts one worker at a time in a child process: what kills a worker, or has it killed, costs
+    neither the actor nor what it has imported."""
 
-    def build(self, setup: WorkerSetup, assets: Mapping[str, bytes]) -> WorkerInfo:
-        """Load everything. Not done in `__init__`, whose errors Ray passes on as text only."""
-        began = time.perf_counter()
-        from jobs.worker import Worker
+    def __init__(self, memory_bytes: int | None) -> None:
+        self._children = Children(memory_bytes)
+        self._node = ray.get_runtime_context().get_node_id()
 
-        imported = time.perf_counter()
-        self._worker = Worker(setup, assets)
-        node = ray.get_runtime_context().get_node_id()
-        return replace(self._worker.info(imports=imported - began), node=node)
+    def start(self, worker: WorkerId, payload: bytes, slots: int) -> None:
+        self._children.launch(worker, payload, slots)
 
-    def run(self, task: Task) -> TaskReport:
-        return self._worker.run(task)
+    def submit(self, worker: WorkerId, task: Task) -> None:
+        self._children.submit(worker, task)
 
-    def progress(self) -> tuple[TaskProgress, ...]:
-        return self._worker.progress()
+    def stop(self, worker: WorkerId, cause: Cause) -> None:
+        self._children.stop(worker, cause)
 
     def drain(self) -> None:
-        self._worker.drain()
+        self._children.drain()
+
+    def poll(self) -> list[Event]:
+        return [
+            replace(event, info=replace(event.info, node=self._node)) if isinstance(event, Ready) else event
+            for event in self._children.poll(_LONG_POLL_S)
+        ]
 
 
 @dataclass(slots=True)
@@ -69,9 +62,6 @@ class _Handle:
     actor: Any
     node: str = ""
     stopped: Cause | None = None
-    calls: dict[Any, int | str] = field(default_factory=dict)
-    """Calls under way: a task's id, `build`, or `progress`."""
-    asked_at: float = 0.0
 
 
 class RayPool:
@@ -80,22 +70,25 @@ class RayPool:
     def __init__(self, resources: Resources, setup: WorkerSetup, assets: Mapping[str, bytes]) -> None:
         self._resources, self._setup, self._assets = resources, setup, assets
         self._handles: dict[WorkerId, _Handle] = {}
-        self._owner: dict[Any, WorkerId] = {}  # of a call's reference
+        self._calls: dict[Any, WorkerId] = {}  # under way: a worker's start, and who asks for its events
+        self._idle: list[tuple[Any, float]] = []  # actors whose worker died, and since when
         self._ours = False
-        self._assets_ref: Any = None
+        self._payload: Any = None
         self._actor_class: Any = None
 
     def __enter__(self) -> Self:
         if not ray.is_initialized():
             self._connect()
             self._ours = True
-        self._assets_ref = ray.put(dict(self._assets))
-        self._actor_class = ray.remote(_Actor).options(
+        # Ray's pickle also takes classes of a script; loading what it made takes the standard one.
+        pickled = ray.cloudpickle.dumps((self._setup, dict(self._assets)))  # type: ignore[no-untyped-call]
+        self._payload = ray.put(pickled)
+        self._actor_class = ray.remote(_Host).options(
             num_cpus=self._resources.num_cpus,
             num_gpus=self._resources.num_gpus,
             max_restarts=0,
             max_task_retries=0,
-            max_concurrency=8,  # two tasks, and the calls that only look
+            max_concurrency=4,  # one call waits for events while others start, submit and stop
         )
         return self
 
@@ -126,94 +119,87 @@ class RayPool:
                 raise OptionError(f"resources.{option}", wanted, reason=f"this machine has {there:g} {name}s")
 
     def start(self, worker: WorkerId) -> None:
-        actor = self._actor_class.remote()
+        if self._idle:
+            actor, _ = self._idle.pop()
+        else:
+            actor = self._actor_class.remote(self._resources.memory_bytes)
         self._handles[worker] = _Handle(actor)
-        self._call(worker, actor.build.remote(self._setup, self._assets_ref), "build")
+        self._calls[actor.start.remote(worker, self._payload, self._setup.slots)] = worker
 
     def submit(self, worker: WorkerId, task: Task) -> None:
-        handle = self._handles[worker]
-        handle.asked_at = time.monotonic()
-        self._call(worker, handle.actor.run.remote(task), task.id)
+        self._handles[worker].actor.submit.remote(worker, task)
 
     def stop(self, worker: WorkerId, cause: Cause) -> None:
         handle = self._handles.get(worker)
-        if handle is not None:
-            handle.stopped, handle.asked_at = cause, -math.inf
+        if handle is None:
+            return
+        handle.stopped = cause
+        if cause == "stopped":  # nobody will need the actor
             ray.kill(handle.actor)
+        else:
+            handle.actor.stop.remote(worker, cause)
 
     def drain(self) -> None:
         for handle in self._handles.values():
             handle.actor.drain.remote()
 
     def poll(self, timeout_s: float) -> list[Event]:
-        now = time.monotonic()
-        for worker, handle in self._handles.items():
-            busy = any(isinstance(what, int) for what in handle.calls.values())
-            asking = "progress" in handle.calls.values()
-            # A stopped one is asked until that fails: its death is noticed even if nothing was under way.
-            watched = busy or handle.stopped is not None
-            if watched and not asking and now - handle.asked_at > _PROGRESS_INTERVAL_S:
-                handle.asked_at = now
-                self._call(worker, handle.actor.progress.remote(), "progress")
-        if not self._owner:
+        self._release_idle()
+        if not self._calls:
             time.sleep(timeout_s)
             return []
-        ready, _ = ray.wait(list(self._owner), num_returns=1, timeout=timeout_s, fetch_local=False)
-        more, _ = ray.wait(list(self._owner), num_returns=len(self._owner), timeout=0, fetch_local=False)
+        ready, _ = ray.wait(list(self._calls), num_returns=1, timeout=timeout_s, fetch_local=False)
+        more, _ = ray.wait(list(self._calls), num_returns=len(self._calls), timeout=0, fetch_local=False)
         events: list[Event] = []
         for reference in dict.fromkeys([*ready, *more]):
-            if reference not in self._owner:  # its worker was found dead a moment ago
-                continue
-            worker = self._owner.pop(reference)
-            what = self._handles[worker].calls.pop(reference)
-            events += self._outcome(worker, what, reference)
+            events += self._outcome(self._calls.pop(reference), reference)
         return events
 
-    def _call(self, worker: WorkerId, reference: Any, what: int | str) -> None:
-        self._handles[worker].calls[reference] = what
-        self._owner[reference] = worker
+    def _release_idle(self) -> None:
+        """Give back what nobody took up again."""
+        now = time.monotonic()
+        for actor, since in self._idle:
+            if now - since > _IDLE_S:
+                ray.kill(actor)
+        self._idle = [(actor, since) for actor, since in self._idle if now - since <= _IDLE_S]
 
-    def _outcome(self, worker: WorkerId, what: int | str, reference: Any) -> list[Event]:
+    def _outcome(self, worker: WorkerId, reference: Any) -> list[Event]:
         handle = self._handles[worker]
         try:
-            value = ray.get(reference)
+            events: list[Event] = ray.get(reference) or []
         except ray.exceptions.RayActorError as error:
             return [self._bury(worker, _cause_of_death(error, handle), _brief(str(error)))]
-        except ray.exceptions.RayTaskError as error:
-            cause = error.cause if isinstance(error.cause, Exception) else RuntimeError(str(error))
-            if isinstance(what, int):
-                return [Failed(worker, what, cause)]
-            ray.kill(handle.actor)
-            return [self._bury(worker, "crash", f"{type(cause).__name__}: {cause}", cause)]
         except ray.exceptions.OutOfMemoryError as error:
             ray.kill(handle.actor)
-            cause_of_death = handle.stopped or _cause_of_lack(str(error), handle.actor._actor_id.hex())
-            return [self._bury(worker, cause_of_death, _brief(str(error)))]
+            cause = handle.stopped or _cause_of_lack(str(error), handle.actor._actor_id.hex())
+            return [self._bury(worker, cause, _brief(str(error)))]
         except ray.exceptions.RayError as error:
             ray.kill(handle.actor)
             return [self._bury(worker, "crash", _brief(str(error)))]
-        if what == "build":
-            handle.node = value.node
-            return [Ready(worker, value)]
-        if what == "progress":
-            return [Progress(worker, value)]
-        assert isinstance(what, int)
-        return [Finished(worker, what, value)]
+        for event in events:
+            if isinstance(event, Ready):
+                handle.node = event.info.node
+            if isinstance(event, Died):
+                del self._handles[worker]
+                self._idle.append((handle.actor, time.monotonic()))
+        if worker in self._handles:
+            self._calls[handle.actor.poll.remote()] = worker
+        return events
 
-    def _bury(self, worker: WorkerId, cause: Cause, detail: str, error: Exception | None = None) -> Died:
-        handle = self._handles.pop(worker)
-        for reference in handle.calls:
-            self._owner.pop(reference, None)
-        return Died(worker, cause, detail, error)
+    def _bury(self, worker: WorkerId, cause: Cause, detail: str) -> Died:
+        del self._handles[worker]
+        return Died(worker, cause, detail)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for handle in self._handles.values():
-            ray.kill(handle.actor)
+        idle = [actor for actor, _ in self._idle]
+        for actor in [*(handle.actor for handle in self._handles.values()), *idle]:
+            ray.kill(actor)
         self._handles.clear()
-        self._owner.clear()
-        self._assets_ref = None
+        self._calls.clear()
+        self._idle.clear()
+        self._payload = None
         if self._ours:
             ray.shutdown()
 

@@ -695,7 +695,8 @@ MUTATIONS = [
     Mutation(
         "pauses are capped",
         without(
-            Backoff.__call__, ("min(self.longest_s, self.first_s * 2**attempt)", "self.first_s * 2**attempt")
+            Backoff.__call__,
+            ("min(self.longest_s, self.first_s * 2 ** min(attempt, 60))", "self.first_s * 2**attempt"),
         ),
         check_a_cap,
     ),
@@ -926,9 +927,14 @@ MUTATIONS = [
         "only what may have been in work is suspected",
         without(
             JUDGE,
-            ("unfinished[: self._limits.window], unfinished[self._limits.window :]", "unfinished, []"),
+            ("suspects or unfinished[: self._limits.window]", "suspects or unfinished"),
         ),
         bounded(test_scheduler.test_only_the_window_is_suspected),
+    ),
+    Mutation(
+        "of those, only what it is known to have been at",
+        without(JUDGE, ("if row in (asked.rows or ())", "if False")),
+        bounded(test_scheduler.test_only_what_a_worker_was_at_is_suspected_if_that_is_known),
     ),
     Mutation(
         "what has a result is not suspected",
@@ -967,7 +973,7 @@ MUTATIONS = [
     ),
     Mutation(
         "but not while photographs get done",
-        without(Scheduler._note_progress, ("self._deaths_in_a_row = 0", "pass")),
+        without(Scheduler._note_progress, ("self._died_on.clear()", "pass")),
         bounded(check_deaths_with_progress_are_no_reason_to_give_up),
     ),
     Mutation(

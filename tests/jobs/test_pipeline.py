@@ -13,6 +13,7 @@ import torch
 from jobs.manifest import Row
 from jobs.pipeline import Loaded, Pipeline
 from jobs.results import Result, Status
+from jobs.tasks import AtWork
 from nst.images import DecodedPhoto
 from nst.stylizer import Outcome, Stylized
 
@@ -69,6 +70,7 @@ class Recorder:
 
 @pytest.fixture
 def make() -> Iterator[Callable[..., Pipeline]]:
+    slots = [0] * 8
     load_pool, save_pool, compute_thread = ThreadPoolExecutor(2), ThreadPoolExecutor(2), ThreadPoolExecutor(1)
 
     def build(recorder: Recorder, count: int, **options: object) -> Pipeline:
@@ -80,6 +82,7 @@ def make() -> Iterator[Callable[..., Pipeline]]:
             "save_pool": save_pool,
             "compute_thread": compute_thread,
             "draining": threading.Event(),
+            "at_work": AtWork(slots),
         }
         rows = [Row(index, f"k{index}", f"/{index}", None) for index in range(count)]
         return Pipeline(rows, recorder, recorder.journal, **{**plain, **options})  # type: ignore[arg-type]

@@ -45,7 +45,7 @@ class Tells(Stub):
 class TestLocalPool(PoolContract):
     @pytest.fixture
     def make_pool(self) -> MakePool:
-        return lambda setup: LocalPool(setup, {})
+        return lambda setup: LocalPool(Resources(), setup, {})
 
     def test_a_worker_has_the_environment_of_now(
         self, make_pool: MakePool, make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch

@@ -293,6 +293,24 @@ def test_deaths_without_any_progress_end_the_job() -> None:
     assert sum(status == "quarantined" for status in done.journal.values()) <= 5
 
 
+def test_only_what_a_worker_was_at_is_suspected_if_that_is_known() -> None:
+    scheduler = Scheduler([Work(0)], lambda _: range(20), Limits(1, 1, 9, 5.0, 50.0))
+    scheduler.begin(0.0)
+    scheduler.on(Ready(0, INFO), 1.0)
+    first, *_ = scheduler.on(Died(0, "crash", "gone", rows=(3, 7, 99)), 2.0)
+    assert isinstance(first, Inspect)
+    scheduler.inspected(first, {0, 1, 2, 7}, {}, 3.0)  # 7 is in the journal, so it was done
+    actions = scheduler.on(Ready(1, INFO), 4.0)
+    assert [action.task.rows for action in actions if isinstance(action, Submit)] == [(3,)]
+
+
+def test_a_few_rows_that_kill_at_the_end_are_no_broken_workers() -> None:
+    """However many deaths they cost: it takes different photographs."""
+    done = Simulation(shards=1, size=9, poison=frozenset(range(9)), window=14).run()
+    assert done.aborted is None
+    assert Counter(done.journal.values()) == {"quarantined": 9}
+
+
 def test_workers_that_are_there_do_not_wait_for_others() -> None:
     scheduler = Scheduler([Work(n) for n in range(4)], lambda s: range(s, s + 1), Limits(1, 3, 4, 5.0, 50.0))
     starts = scheduler.begin(0.0)

@@ -26,7 +26,7 @@ from jobs.storage import LocalStore
 from jobs.stylize import Snapshot, StopSignal, Summary, retry_work, run
 from nst.errors import OptionError
 from tests.conftest import encoded, picture
-from tests.methods import HANG, KILL, NAN, RAISE, REGISTRY, TYPED
+from tests.methods import HANG, HOG, KILL, NAN, RAISE, REGISTRY, TYPED
 
 Photos = Callable[..., Path]
 
@@ -116,7 +116,7 @@ def test_the_store_holds_all_there_is_to_know(reference: tuple[Path, dict[str, s
     job = begin(folder)
     record = json.loads((folder / "out/job.json").read_bytes())
     assert record["fingerprint"] == job.fingerprint
-    method = {"kind": "stub", "delay_s": 0.0, "picture": None, "tally": None, "broken": None}
+    method = {"kind": "stub", "delay_s": 0.0, "picture": None, "tally": None, "fits": None, "broken": None}
     assert record["job"]["method"] == method
     assert record["manifest"]["rows"] == 24
     assert record["versions"]["torch"]
@@ -207,6 +207,38 @@ def test_every_way_to_fail_is_a_row(tmp_path: Path) -> None:
     }
     assert "No such file" in (errors["gone"][1] or "")
     assert summary.counts == {"ok": 6, "failed": 7, "quarantined": 0}
+
+
+@pytest.mark.parametrize("fits", [3, 1, 0])
+def test_a_batch_that_does_not_fit_is_halved(tmp_path: Path, fits: int) -> None:
+    for number in range(8):
+        write(tmp_path, f"p{number}.jpg", number)
+    job = begin(tmp_path, method={"fits": fits}, resources={"batch_size": 8, "shard_size": 8})
+    summary = run(job)
+    check_exactly_once(job, 8)
+    if fits:
+        assert summary.exit_code == 0
+        undisturbed = begin(tmp_path, output="undisturbed", resources={"batch_size": 8})
+        run(undisturbed)
+        assert images(undisturbed) == images(job)
+    else:
+        assert {result.error_type for result in rows(job)} == {"OutOfMemoryError"}
+
+
+@pytest.mark.parametrize("pool", ["local", "ray"])
+def test_a_photograph_that_takes_all_memory_is_blamed_alone(
+    tmp_path: Path, pool: str, ray_session: str
+) -> None:
+    for number in range(6):
+        write(tmp_path, f"p{number}.jpg", number)
+    write(tmp_path, "hog.jpg", 9, HOG)
+    place = {"pool": pool, "address": ray_session if pool == "ray" else None}
+    job = begin(tmp_path, resources={**place, "memory_gb": 1.5, "shard_size": 4})
+    assert run(job).exit_code == 3
+    check_exactly_once(job, 7)
+    assert by_status(job)["quarantined"] == ["hog"]
+    (told,) = [result.error or "" for result in rows(job) if result.status == "quarantined"]
+    assert "GiB of memory, more than memory_gb = 1.5" in told
 
 
 def test_retry_does_what_failed_again_and_nothing_else(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import s3fs
 
-from jobs.errors import StoreError
+from jobs.errors import StoreError, UsageError
 from jobs.filesystems import StorageOptions, open_url, read_url
 from jobs.listing import list_photos
 from jobs.retry import count_retries
@@ -95,6 +95,17 @@ class _Listing:
         assert len({photo.key.casefold() for photo in photos}) == len(names)
         with open_url(photos[0].url, options(server)) as handle:
             assert handle.read() == read_url(photos[0].url, options(server))
+
+    def test_a_folder_without_a_name_does_not_pass_for_an_empty_one(self, server: Server) -> None:
+        bucket = new_bucket(server)
+        upload(server, bucket, {"p/a.jpg": b"x", "p/b/c.jpg": b"x"})
+        filesystem = s3fs.S3FileSystem(endpoint_url=server.url, use_listings_cache=False)
+        filesystem.call_s3("put_object", Bucket=bucket, Key="p/b/", Body=b"")  # as consoles make folders
+        assert len(list(list_photos(f"s3://{bucket}/p", storage=options(server)))) == 2
+        filesystem.call_s3("put_object", Bucket=bucket, Key="p/b//d.jpg", Body=b"x")
+        with pytest.raises(UsageError, match="without a name"):
+            list(list_photos(f"s3://{bucket}/p", storage=options(server)))
+        assert read_url(f"s3://{bucket}/p/b//d.jpg", options(server)) == b"x"
 
 
 class TestMotoListing(_Listing):

@@ -1,0 +1,246 @@
+"""Workers as child processes: what a machine needs of a pool, used here and, in each actor, on a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from jobs.pools.memory import WORKER_NAME, is_largest_worker, private_bytes, used_share
+from jobs.tasks import AtWork, Cause, Died, Event, Failed, Finished, Progress, Ready, Task, WorkerId
+
+__all__ = ["Children"]
+
+_PROGRESS_INTERVAL_S = 1.0
+_GUARD_INTERVAL_S = 0.25
+_SCARCE = 0.92
+"""Share of the memory in use at which the largest worker is ended: before Ray's own monitor, at 0.95, ends
+the youngest ones, and before the kernel does."""
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(slots=True)
+class _Child:
+    process: BaseProcess
+    pipe: Connection
+    at_work: Sequence[int]
+    """Shared with it; see `AtWork`."""
+    stopped: Cause | None = None
+    excess: str | None = None
+    """What it is ended for, if for its memory."""
+    start_error: Exception | None = None
+
+
+class Children:
+    """One process per worker, forked from one that has imported everything and started no threads: a crash ends
+    that worker and nothing else, and the next one is there in milliseconds.
+
+    Args:
+        memory_bytes: a worker that takes more is ended; None: the largest one, when the machine runs out.
+    """
+
+    def __init__(self, memory_bytes: int | None = None) -> None:
+        self._memory_bytes = memory_bytes
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["jobs.worker"])
+        self._lock = threading.Lock()
+        self._children: dict[WorkerId, _Child] = {}
+        self._guarded_at = 0.0
+
+    def launch(self, worker: WorkerId, payload: bytes, slots: int) -> None:
+        """Start a worker.
+
+        Args:
+            payload: its pickled setup and assets.
+            slots: of its setup.
+        """
+        ours, theirs = self._context.Pipe()
+        at_work = self._context.RawArray("q", slots)
+        arguments = (theirs, dict(os.environ), payload, at_work)
+        process = self._context.Process(target=_serve, args=arguments, name=f"nst-worker-{worker}", daemon=True)
+        with self._lock, _no_main():
+            process.start()
+            theirs.close()
+            self._children[worker] = _Child(process, ours, at_work)
+
+    def submit(self, worker: WorkerId, task: Task) -> None:
+        self._send(worker, ("run", task))
+
+    def stop(self, worker: WorkerId, cause: Cause) -> None:
+        with self._lock:
+            child = self._children.get(worker)
+            if child is not None:
+                child.stopped = cause
+                child.process.kill()
+
+    def drain(self) -> None:
+        for worker in list(self._children):
+            self._send(worker, ("drain",))
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            with self._lock:
+                by_pipe = {child.pipe: worker for worker, child in self._children.items()}
+            left_s = deadline - time.monotonic()
+            ready = wait(list(by_pipe), timeout=max(0.0, min(left_s, _GUARD_INTERVAL_S)))
+            self._guard()
+            events = [event for pipe in ready for event in self._receive(by_pipe[pipe])]  # type: ignore[index]
+            if events or left_s <= 0:
+                return events
+
+    def close(self) -> None:
+        with self._lock:
+            for child in self._children.values():
+                child.process.kill()
+            for child in self._children.values():
+                child.process.join()
+                child.pipe.close()
+            self._children.clear()
+
+    def _send(self, worker: WorkerId, message: tuple[Any, ...]) -> None:
+        with contextlib.suppress(OSError, KeyError):  # it is dead: poll says so
+            self._children[worker].pipe.send(message)
+
+    def _guard(self) -> None:
+        """End a worker that takes too much memory, before something else ends those that do not."""
+        now = time.monotonic()
+        if now - self._guarded_at < _GUARD_INTERVAL_S:
+            return
+        self._guarded_at = now
+        scarce = self._memory_bytes is None and used_share() > _SCARCE
+        for child in list(self._children.values()):
+            pid = child.process.pid
+            if pid is None or child.excess is not None or child.stopped is not None:
+                continue
+            took = private_bytes(pid)
+            if self._memory_bytes is not None and took > self._memory_bytes:
+                limit = self._memory_bytes / 2**30
+                child.excess = f"took {took / 2**30:.1f} GiB of memory, more than memory_gb = {limit:g}"
+            elif scarce and is_largest_worker(pid):
+                child.excess = f"took {took / 2**30:.1f} GiB of memory, the most of all workers as it ran out"
+            if child.excess is not None:
+                child.process.kill()
+
+    def _receive(self, worker: WorkerId) -> list[Event]:
+        child = self._children[worker]
+        events: list[Event] = []
+        try:
+            while child.pipe.poll():
+                make, *arguments = child.pipe.recv()
+                if make is Died:
+                    child.start_error = arguments[0]
+                else:
+                    events.append(make(worker, *arguments))
+        except (EOFError, OSError):  # the other end is gone, and every message before that is read
+            child.process.join()
+            child.pipe.close()
+            with self._lock:
+                del self._children[worker]
+            rows = AtWork.read(child.at_work)
+            events.append(Died(worker, child.stopped or "crash", _detail(child), child.start_error, rows))
+        return events
+
+
+def _detail(child: _Child) -> str:
+    if child.start_error is not None:
+        return f"{type(child.start_error).__name__}: {child.start_error}"
+    if child.excess is not None:
+        return child.excess
+    code = child.process.exitcode
+    return f"exit code {code}" if code is None or code >= 0 else signal.Signals(-code).name
+
+
+@contextlib.contextmanager
+def _no_main() -> Iterator[None]:
+    """In an actor, `__main__` is Ray's own program: a child must not run it again for its imports. Elsewhere it
+    may define the method, so that the child needs it."""
+    main = sys.modules["__main__"]
+    if "ray" not in Path(getattr(main, "__file__", None) or "").parts:
+        yield
+        return
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _serve(
+    pipe: Connection, environment: Mapping[str, str], payload: bytes, at_work: MutableSequence[int]
+) -> None:
+    """A child's life: build, then run tasks in threads until the other end of the pipe closes."""
+    os.environ.clear()  # what it has is of the day when the first child was forked
+    os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what an interrupt means
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # even if it hears of nothing any more
+        Path("/proc/self/comm").write_text(WORKER_NAME)
+    began = time.perf_counter()
+    from jobs.worker import Worker
+
+    imported = time.perf_counter()
+    lock = threading.Lock()
+
+    def send(make: Callable[..., Event], *arguments: Any) -> None:
+        with lock:
+            pipe.send((make, *arguments))
+
+    try:
+        setup, assets = pickle.loads(payload)
+        worker = Worker(setup, assets, AtWork(at_work))
+    except Exception as error:  # noqa: BLE001  sent to the driver, which ends the job with it
+        send(Died, _portable(error))
+        pipe.close()
+        return
+    del payload, assets
+    send(Ready, worker.info(imports=imported - began))
+
+    def run(task: Task) -> None:
+        try:
+            report = worker.run(task)
+        except Exception as error:  # noqa: BLE001  sent to the driver, which retries the task
+            send(Failed, task.id, _portable(error))
+        else:
+            send(Finished, task.id, report)
+
+    def tell() -> None:
+        while True:
+            time.sleep(_PROGRESS_INTERVAL_S)
+            progress = worker.progress()
+            if progress:
+                send(Progress, progress)
+
+    threading.Thread(target=tell, daemon=True).start()
+    while True:
+        try:
+            message = pipe.recv()
+        except (EOFError, OSError):
+            os._exit(0)  # the driver is gone: whatever is in work here is redone by the next one
+        if message[0] == "run":
+            threading.Thread(target=run, args=(message[1],), daemon=True).start()
+        else:
+            worker.drain()
+
+
+def _portable(error: Exception) -> Exception:
+    """`error`, or if it does not survive pickling, its text."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001  any failure means the same: send the text
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
