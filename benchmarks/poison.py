@@ -432,9 +432,14 @@ def main() -> None:
     parser.add_argument("--part", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.part:
+        from benchmarks import poison  # so that the method is not of `__main__`, which workers would run again
+
         what, place, name, last = arguments.part
         folder = Path(place)
-        outcome = run_nst(folder, name, last) if what == "nst" else run_ray_data(folder, name, float(last))
+        if what == "nst":
+            outcome = poison.run_nst(folder, name, last)
+        else:
+            outcome = poison.run_ray_data(folder, name, float(last))
         print(json.dumps(outcome), flush=True)
         os._exit(0)  # Ray Data may not let go
     with tempfile.TemporaryDirectory() as place:

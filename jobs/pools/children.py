@@ -25,7 +25,7 @@ from jobs.tasks import AtWork, Cause, Died, Event, Failed, Finished, Progress, R
 __all__ = ["Children"]
 
 _PROGRESS_INTERVAL_S = 1.0
-_GUARD_INTERVAL_S = 0.25
+_GUARD_INTERVAL_S = 0.1
 _SCARCE = 0.92
 """Share of the memory in use at which the largest worker is ended: before Ray's own monitor, at 0.95, ends
 the youngest ones, and before the kernel does."""
@@ -55,23 +55,24 @@ class Children:
     def __init__(self, memory_bytes: int | None = None) -> None:
         self._memory_bytes = memory_bytes
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["jobs.worker"])
+        self._context.set_forkserver_preload(["jobs.pools.warm"])
         self._lock = threading.Lock()
         self._children: dict[WorkerId, _Child] = {}
         self._guarded_at = 0.0
 
-    def launch(self, worker: WorkerId, payload: bytes, slots: int) -> None:
+    def launch(self, worker: WorkerId, payload: bytes, slots: int, *, with_main: bool = False) -> None:
         """Start a worker.
 
         Args:
             payload: its pickled setup and assets.
             slots: of its setup.
+            with_main: the payload needs what this process's `__main__` defines.
         """
         ours, theirs = self._context.Pipe()
         at_work = self._context.RawArray("q", slots)
         arguments = (theirs, dict(os.environ), payload, at_work)
         process = self._context.Process(target=_serve, args=arguments, name=f"nst-worker-{worker}", daemon=True)
-        with self._lock, _no_main():
+        with self._lock, _main_if(with_main):
             process.start()
             theirs.close()
             self._children[worker] = _Child(process, ours, at_work)
@@ -165,13 +166,13 @@ def _detail(child: _Child) -> str:
 
 
 @contextlib.contextmanager
-def _no_main() -> Iterator[None]:
-    """In an actor, `__main__` is Ray's own program: a child must not run it again for its imports. Elsewhere it
-    may define the method, so that the child needs it."""
-    main = sys.modules["__main__"]
-    if "ray" not in Path(getattr(main, "__file__", None) or "").parts:
+def _main_if(needed: bool) -> Iterator[None]:
+    """multiprocessing has every child run the parent's `__main__` for what it defines. That is half a
+    second of imports, which only a child needs whose method comes from there."""
+    if needed:
         yield
         return
+    main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
         yield

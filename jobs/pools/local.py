@@ -22,7 +22,7 @@ class LocalPool(Children):
         self._payload, self._slots = pickle.dumps((setup, dict(assets))), setup.slots
 
     def start(self, worker: WorkerId) -> None:
-        self.launch(worker, self._payload, self._slots)
+        self.launch(worker, self._payload, self._slots, with_main=b"__main__" in self._payload)
 
     def __enter__(self) -> Self:
         return self

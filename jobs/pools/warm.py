@@ -1,0 +1,20 @@
+"""What a worker's process is forked from: all is imported, and a first photograph was decoded, since that finds
+Pillow's plugins and makes color profiles. Starts no threads."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image
+
+import jobs.worker  # noqa: F401
+from nst.images import decode_image, encode_image
+
+
+def _once() -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(out, "JPEG")
+    encode_image(decode_image(out.getvalue()))
+
+
+_once()
