@@ -24,6 +24,8 @@ _STRIKES = 2
 _TASK_TRIES = 3
 _START_TRIES = 3
 _DEATHS_IN_A_ROW = 10
+_LOSSES_IN_A_ROW = 100
+_NOBODYS_FAULT = ("host lost", "node lost", "preempted", "stopped")
 _TASKS_PER_WORKER = 2
 """So that the next shard is being loaded while the last one is still in work."""
 
@@ -155,7 +157,7 @@ class Scheduler:
         self._task_ids, self._worker_ids = itertools.count(), itertools.count()
         self._workers: dict[WorkerId, _Worker] = {}
         self._done_rows: dict[int, int] = {}  # by running task: results as last reported
-        self._deaths = 0  # since anything got done
+        self._deaths = self._losses = 0  # since anything got done
         self._died_on: set[tuple[int, ...] | None] = set()  # single photographs
         self._failed_starts = 0
         self._no_worker_since = 0.0
@@ -231,7 +233,7 @@ class Scheduler:
             return actions + self._assign(now)
         if cause is None:
             actions += self._failed_again(task, unfinished, detail)
-        elif cause in ("node lost", "preempted", "stopped"):  # nobody's fault
+        elif cause in _NOBODYS_FAULT:
             self._requeue(task, unfinished, probe=task.probe)
         elif not task.probe:
             # Those that it was at; if nobody knows, all that it can have been at.
@@ -337,6 +339,15 @@ class Scheduler:
                         f"none got done in between (the last: {event.detail})"
                     )
                 )
+        elif event.cause in _NOBODYS_FAULT and event.cause != "stopped" and worker.tasks:
+            self._losses += 1
+            if self._losses >= _LOSSES_IN_A_ROW:
+                return self._abort(
+                    WorkersBroken(
+                        f"{self._losses} workers were lost one after the other and no photograph got done in "
+                        f"between (the last: {event.cause}, {event.detail})"
+                    )
+                )
         if self._failed_starts >= _START_TRIES and not self._workers:
             return self._abort(WorkersBroken(f"workers cannot start: {event.detail}"))
         for task in worker.tasks.values():
@@ -356,7 +367,7 @@ class Scheduler:
 
     def _note_progress(self, task: int, done: int) -> None:
         if done > self._done_rows.get(task, 0):
-            self._deaths = 0
+            self._deaths = self._losses = 0
             self._died_on.clear()
         self._done_rows[task] = done
 

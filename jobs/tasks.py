@@ -33,8 +33,9 @@ __all__ = [
 
 WorkerId: TypeAlias = int
 
-Cause = Literal["crash", "time limit", "node lost", "preempted", "stopped"]
-"""Why a worker is gone. Only the first two may be the fault of a photograph."""
+Cause = Literal["crash", "time limit", "host lost", "node lost", "preempted", "stopped"]
+"""Why a worker is gone. Only the first two may be the fault of a photograph. `host lost`: what runs the
+worker's process was ended or cut off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

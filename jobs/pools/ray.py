@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import re
 import signal
@@ -27,7 +26,6 @@ __all__ = ["RayPool"]
 _LONG_POLL_S = 1.0
 _IDLE_S = 10.0
 """An actor whose worker died waits this long for the next one."""
-_KILLED = re.compile(r"Selected to kill: \(Actor\((\w+)\).*?actual memory used=([\d.]+)GB")
 
 
 class _Host:
@@ -167,15 +165,11 @@ class RayPool:
         handle = self._handles[worker]
         try:
             events: list[Event] = ray.get(reference) or []
-        except ray.exceptions.RayActorError as error:
-            return [self._bury(worker, _cause_of_death(error, handle), _brief(str(error)))]
-        except ray.exceptions.OutOfMemoryError as error:
+        except (
+            ray.exceptions.RayError
+        ) as error:  # also one that is out of reach for a moment: its news are lost
             ray.kill(handle.actor)
-            cause = handle.stopped or _cause_of_lack(str(error), handle.actor._actor_id.hex())
-            return [self._bury(worker, cause, _brief(str(error)))]
-        except ray.exceptions.RayError as error:
-            ray.kill(handle.actor)
-            return [self._bury(worker, "crash", _brief(str(error)))]
+            return [self._bury(worker, _cause_of_loss(error, handle), _brief(str(error)))]
         for event in events:
             if isinstance(event, Ready):
                 handle.node = event.info.node
@@ -204,24 +198,21 @@ class RayPool:
             ray.shutdown()
 
 
-def _cause_of_death(error: ray.exceptions.RayActorError, handle: _Handle) -> Cause:
+def _cause_of_loss(error: ray.exceptions.RayError, handle: _Handle) -> Cause:
+    """Photographs are the business of the actor's child. What ends the actor itself is none of theirs, be it
+    Ray's memory monitor, which ends the youngest actors and not those that took the memory."""
     if handle.stopped is not None:
         return handle.stopped
-    if error.preempted:
+    if not handle.node:
+        return "crash"  # it could not even start
+    if getattr(error, "preempted", False):
         return "preempted"
     living = {
         node["NodeID"]
         for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"]
     }
-    return "crash" if not handle.node or handle.node in living else "node lost"
-
-
-def _cause_of_lack(text: str, actor: str) -> Cause:
-    """Ray's memory monitor kills the youngest workers of a node, as many as it takes, the one that took the
-    memory among them: that is the largest. The others are bystanders."""
-    killed = {found[1]: float(found[2]) for found in _KILLED.finditer(text)}
-    return "preempted" if killed.get(actor, math.inf) < max(killed.values(), default=0.0) else "crash"
+    return "host lost" if handle.node in living else "node lost"
 
 
 def _brief(text: str) -> str:

@@ -45,8 +45,9 @@ def watch(snapshot):
         elif harm == "raylet":
             os.kill(nodes[1].all_processes["raylet"][0].process.pid, signal.SIGKILL)
         elif harm == "actor":
-            hosts = [int(name) for name in os.listdir("/proc") if b"ray::_Host" in command_line(name)]
-            os.kill(hosts[0], signal.SIGKILL)
+            pids = [name for name in os.listdir("/proc") if name.isdigit()]
+            hosts = [pid for pid in pids if command_line(pid).startswith(b"ray::_Host")]
+            os.kill(int(hosts[0]), signal.SIGKILL)
 
 def command_line(pid):
     try:
@@ -75,10 +76,16 @@ print(json.dumps({
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
-    ("harm", "cause"), [("node", "node lost"), ("raylet", "node lost"), ("actor", "crash"), ("none", "")]
+    ("harm", "causes"),
+    [
+        ("node", {"node lost", "host lost"}),  # which of them is known depends on who hears of it first
+        ("raylet", {"node lost", "host lost"}),  # its actors may even outlive it until the job is done
+        ("actor", {"host lost"}),
+        ("none", set()),
+    ],
 )
 def test_what_a_cluster_loses_is_done_elsewhere(
-    tmp_path: Path, photos: Callable[..., Path], harm: str, cause: str
+    tmp_path: Path, photos: Callable[..., Path], harm: str, causes: set[str]
 ) -> None:
     photos(120)
     done = subprocess.run(
@@ -92,7 +99,5 @@ def test_what_a_cluster_loses_is_done_elsewhere(
     assert found["faults"] == 0
     assert found["strikes"] == 0, "nobody is blamed"
     assert found["harmed"] == (harm != "none")
-    if harm == "none":
-        assert found["said"] == []
-    else:
-        assert cause in found["said"][0], found["said"]
+    assert {message.split(" is gone: ")[1].split(" (")[0] for message in found["said"]} <= causes, found["said"]
+    assert harm == "raylet" or bool(found["said"]) == bool(causes)

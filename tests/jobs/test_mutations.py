@@ -958,7 +958,7 @@ MUTATIONS = [
     ),
     Mutation(
         "lost nodes and preemption blame nobody",
-        without(JUDGE, ('elif cause in ("node lost", "preempted", "stopped"):', "elif False:")),
+        without(JUDGE, ("elif cause in _NOBODYS_FAULT:", "elif False:")),
         bounded(check_lost_nodes_blame_nobody),
     ),
     Mutation(

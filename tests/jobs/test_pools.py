@@ -12,7 +12,6 @@ import torch
 from jobs.job import Job
 from jobs.pools import Pool, open_pool
 from jobs.pools.local import LocalPool
-from jobs.pools.ray import _cause_of_lack
 from jobs.spec import Resources
 from jobs.stylize import worker_setup
 from jobs.tasks import Died, WorkerSetup
@@ -20,18 +19,6 @@ from nst.errors import OptionError
 from nst.stylizer import Assets, Outcome
 from tests.contracts.pool import MakePool, PoolContract
 from tests.methods import Stub
-
-OUT_OF_MEMORY = """2 worker(s) were killed due to the node running low on memory.
-Ray killed 2 worker(s) based on the killing policy
-Considered workers: [
-Selected to kill: (Actor(8ab3ea33): job ID=01000000, lease ID=02, task name=A.__init__, \
-pid=18784, actual memory used=0.06GB, worker ID=60)
-Selected to kill: (Actor(2f179ed3): job ID=01000000, lease ID=00, task name=A.__init__, \
-pid=18700, actual memory used=1.47GB, worker ID=58)
-]
-Top 10 memory users: PID	MEM(GB)	COMMAND
-"""
-"""Of Ray 2.60, shortened."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,9 +53,3 @@ class TestRayPool(PoolContract):
             return open_pool(Resources(pool="ray", address=ray_session), setup, {})
 
         return make
-
-
-def test_only_the_worker_that_took_the_memory_is_to_blame() -> None:
-    assert _cause_of_lack(OUT_OF_MEMORY, "2f179ed3") == "crash"
-    assert _cause_of_lack(OUT_OF_MEMORY, "8ab3ea33") == "preempted"
-    assert _cause_of_lack("Ray says it in other words", "8ab3ea33") == "crash"

@@ -293,15 +293,33 @@ def test_deaths_without_any_progress_end_the_job() -> None:
     assert sum(status == "quarantined" for status in done.journal.values()) <= 5
 
 
+def test_hosts_that_are_lost_again_and_again_end_the_job() -> None:
+    """And nobody is blamed."""
+    scheduler = Scheduler([Work(0)], lambda _: range(3), Limits(1, 1, 4, 5.0, 50.0))
+    actions, losses = scheduler.begin(0.0), 0
+    while not isinstance(actions[0], Abort):
+        (start,) = (action for action in actions if isinstance(action, Start))
+        scheduler.on(Ready(start.worker, INFO), 1.0)
+        inspect, *actions = scheduler.on(Died(start.worker, "host lost", "no memory"), 1.0)
+        losses += 1
+        if isinstance(inspect, Abort):
+            break
+        assert isinstance(inspect, Inspect)
+        more = scheduler.inspected(inspect, (), {}, 1.0)
+        assert not any(isinstance(action, Strike) for action in more)
+        actions = [*actions, *more]
+    assert losses == 100
+
+
 def test_only_what_a_worker_was_at_is_suspected_if_that_is_known() -> None:
     scheduler = Scheduler([Work(0)], lambda _: range(20), Limits(1, 1, 9, 5.0, 50.0))
     scheduler.begin(0.0)
     scheduler.on(Ready(0, INFO), 1.0)
-    first, *_ = scheduler.on(Died(0, "crash", "gone", rows=(3, 7, 99)), 2.0)
+    first, *_ = scheduler.on(Died(0, "crash", "gone", rows=(7, 9, 99)), 2.0)
     assert isinstance(first, Inspect)
-    scheduler.inspected(first, {0, 1, 2, 7}, {}, 3.0)  # 7 is in the journal, so it was done
+    scheduler.inspected(first, {0, 1, 2, 9}, {}, 3.0)  # 9 is in the journal, so it was done
     actions = scheduler.on(Ready(1, INFO), 4.0)
-    assert [action.task.rows for action in actions if isinstance(action, Submit)] == [(3,)]
+    assert [action.task.rows for action in actions if isinstance(action, Submit)] == [(7,)]
 
 
 def test_a_few_rows_that_kill_at_the_end_are_no_broken_workers() -> None:
