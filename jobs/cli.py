@@ -341,7 +341,7 @@ def _execute(prepare: Callable[[], tuple[Job, list[Work] | None]], *, leave: boo
     from jobs.stylize import StopSignal, run
 
     console = Console()
-    with StopSignal().on_signals() as stop:
+    with StopSignal().on_signals(last=leave) as stop:
         job, work = prepare()
         for note in job.notes:
             console.print(escape(f"note: {note}"), highlight=False)

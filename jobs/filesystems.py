@@ -33,7 +33,6 @@ __all__ = [
 ]
 
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:(//|:)")
-_USER_INFO = re.compile(r"^[A-Za-z0-9+.:-]*://[^/?#]*@")
 _S3 = ("s3", "s3a")
 _WEB = ("http", "https", "ftp", "sftp")
 
@@ -88,10 +87,15 @@ def refuse_secrets(option: str, place: str) -> None:
     Raises:
         OptionError: it does; the message does not repeat it.
     """
-    if _USER_INFO.match(place):
+    for part in place.split("::"):
+        scheme, found, rest = part.partition("://")
+        authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+        secret_in_bucket = scheme in _S3 and ":" in authority and not authority.startswith("arn:")
+        if not found or not ("@" in authority or secret_in_bucket):
+            continue
         raise OptionError(
             option,
-            _USER_INFO.sub(lambda found: found[0].split("://")[0] + "://***@", place),
+            f"{scheme}://***",
             reason="a URL must not hold credentials; they belong in AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, in ~/.aws/credentials, or in the machine's role",
         )
@@ -135,14 +139,25 @@ def read_url(url: str, options: StorageOptions = STANDARD_STORAGE) -> bytes:
     """
     if not is_url(url) or url.startswith("file://"):
         return Path(_local_path(url)).read_bytes()
+    filesystem, path = url_to_filesystem(url, options)
     try:
-        filesystem, path = url_to_filesystem(url, options)
         return cast(bytes, options.backoff()(lambda: filesystem.cat_file(path)))
     except OSError as error:
         # One address of the web that does not answer says nothing about the others; a bucket does.
-        if not url.startswith(_WEB) and (is_lasting(error) or is_transient(error)):
-            raise StoreError(f"{url}: {type(error).__name__}: {error}") from error
-        raise
+        if url.startswith(_WEB) or not (is_lasting(error) or is_transient(error)):
+            raise
+        if not is_lasting(error) and _answers(filesystem, path):  # it is this object alone
+            raise
+        raise StoreError(f"{url}: {type(error).__name__}: {error}") from error
+
+
+def _answers(filesystem: Any, path: str) -> bool:
+    """Whether the store has anything to say about what is beside an object."""
+    try:
+        filesystem.exists(f"{path}.nst-is-there")
+    except Exception:  # noqa: BLE001  whatever it is, it is no answer
+        return False
+    return True
 
 
 def url_to_filesystem(url: str, options: StorageOptions = STANDARD_STORAGE) -> tuple[Any, str]:

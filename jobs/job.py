@@ -79,6 +79,8 @@ def read_job(store: Store) -> dict[str, Any]:
         raise UsageError(f"{store.url} is no job: it has no {JOB}") from error
     except ValueError as error:
         raise UsageError(f"{store.url}/{JOB} is damaged: {error}") from error
+    if not isinstance(record, dict):
+        raise UsageError(f"{store.url}/{JOB} is damaged: it is no table")
     if record.get("format") != _FORMAT:
         raise UsageError(f"{store.url}/{JOB} has format {record.get('format')!r}; this program reads {_FORMAT}")
     return cast(dict[str, Any], record)

@@ -279,7 +279,7 @@ def _records(source: str, storage: StorageOptions) -> Iterator[dict[str, Any]]:
             else:
                 lines = (line.decode("utf-8-sig" if n == 0 else "utf-8") for n, line in enumerate(raw))
                 yield from csv.DictReader(lines) if source.lower().endswith(".csv") else _json_lines(lines)
-    except (pa.ArrowInvalid, OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
         raise UsageError(f"photos = {source!r}: not a readable table: {error}") from error
 
 

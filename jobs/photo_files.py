@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-from jobs.filesystems import StorageOptions, absolute_url, is_url, read_url, url_to_filesystem
+from jobs.filesystems import STANDARD_STORAGE, StorageOptions, absolute_url, is_url, read_url, url_to_filesystem
 from nst.errors import ImageTooLarge
 from nst.photos import refuse_bomb
 
@@ -23,7 +23,7 @@ def read_photo_file(
     *,
     size_bytes: int | None,
     max_pixels: int,
-    storage: StorageOptions = StorageOptions(),  # noqa: B008  frozen
+    storage: StorageOptions = STANDARD_STORAGE,
 ) -> bytes:
     """All bytes of a photograph at a local path or a URL.
 

@@ -106,7 +106,8 @@ class Resources:
     num_gpus: float = 0.0
     """GPUs of each worker, fractions too: 0.5 puts two workers on one GPU."""
     memory_gb: float | None = None
-    """A worker that takes more GiB is ended; None: the one that takes most, when the machine runs out."""
+    """A worker that takes more GiB is ended; None: one that takes more than all else, when the machine
+    runs out."""
     batch_size: int = 1
     """Photographs that a method is given at once."""
     load_threads: int = 2
@@ -134,9 +135,11 @@ class Resources:
             _at_least(option, getattr(self, option), 1)
         for option in ("num_cpus", "num_gpus", "grace_s"):
             _at_least(option, getattr(self, option), 0)
+            if math.isinf(getattr(self, option)):
+                raise OptionError(option, getattr(self, option), reason="must be finite")
         for option in ("timeout_s", "start_timeout_s", "memory_gb"):
             value = getattr(self, option)
-            if value is not None and not value > 0:
+            if value is not None and not 0 < value < math.inf:
                 raise OptionError(option, getattr(self, option), reason="must be more than 0")
         if self.min_workers > self.max_workers:
             raise OptionError(
@@ -269,6 +272,9 @@ def storage_from_table(table: Mapping[str, Any]) -> StorageOptions:
             "~/.aws/credentials, or the machine's role"
         )
         raise OptionError(f"storage.{secret}", "***", reason=reason)
+    for option in table:
+        if option not in (known := [each.name for each in fields(StorageOptions)]):
+            raise OptionError(f"storage.{option}", "***", choices=known, reason="unknown option")
     return _parse(StorageOptions, table, "storage")
 
 

@@ -113,7 +113,7 @@ class LocalStore(Store):
         try:
             os.link(temporary, target)
         except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+            if error.errno not in (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK):
                 raise
             if target.exists():  # a disk without links (exFAT, some network disks): as near as it comes
                 raise FileExistsError(target) from None

@@ -94,6 +94,10 @@ class Summary:
         return EXIT_OK if self.counts["ok"] == self.total else EXIT_FAILED_ROWS
 
 
+class _Interrupted(BaseException):
+    """Out of a signal handler, so nobody may take it for an error of what was going on."""
+
+
 class StopSignal:
     """Asked once, the job finishes what is in work; asked twice, it ends at once; asked while it is still being
     planned, it is over."""
@@ -104,8 +108,8 @@ class StopSignal:
 
     def ask(self) -> None:
         self._asked += 1
-        if not self._running:
-            raise Stopped("stopped before any photograph was begun")
+        if not self._running and self._asked == 1:
+            raise _Interrupted
 
     def running(self) -> None:
         """From here on, `gently` and `at_once` are looked at."""
@@ -120,8 +124,15 @@ class StopSignal:
         return self._asked > 1
 
     @contextmanager
-    def on_signals(self) -> Iterator[StopSignal]:
-        """Ask at SIGINT and SIGTERM. For the main thread."""
+    def on_signals(self, *, last: bool = True) -> Iterator[StopSignal]:
+        """Ask at SIGINT and SIGTERM. For the main thread.
+
+        Args:
+            last: the program ends after this: further signals must not change with which exit code.
+
+        Raises:
+            Stopped: asked before anything was running.
+        """
 
         def ask(_number: int, _frame: FrameType | None) -> None:
             self.ask()
@@ -129,9 +140,11 @@ class StopSignal:
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield self
+        except _Interrupted:
+            raise Stopped("stopped before any photograph was begun") from None
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                signal.signal(number, signal.SIG_IGN if last or self._asked else handler)
 
 
 def shards_to_do(job: Job) -> list[Work]:
@@ -267,9 +280,13 @@ class _Run:
                 pool.drain()
             if self._stop.at_once or (deadline is not None and time.monotonic() > deadline):
                 break
-            for event in pool.poll(_POLL_S):
+            events = pool.poll(_POLL_S)
+            heard = time.monotonic()
+            for event in events:
                 self._take(event, pool)
-            self._perform(self._scheduler.tick(time.monotonic()), pool)
+            # What waits to be heard while the store is slow is not a worker that says nothing.
+            if time.monotonic() - heard < 1.0:
+                self._perform(self._scheduler.tick(time.monotonic()), pool)
             self._observe(self._snapshot())
         return deadline is not None
 
@@ -343,14 +360,18 @@ class _Run:
 
     def _seal(self, action: Seal) -> None:
         journal = read_journal(self._job.store, action.shard, action.generation)
-        seal(
-            self._job.store,
-            action.shard,
-            self._job.manifest.shard(action.shard),
-            journal.results.values(),
-            generation=action.generation,
-            fingerprint=self._job.fingerprint,
-        )
+        try:
+            seal(
+                self._job.store,
+                action.shard,
+                self._job.manifest.shard(action.shard),
+                journal.results.values(),
+                generation=action.generation,
+                fingerprint=self._job.fingerprint,
+            )
+        except ValueError as error:  # somebody took away, or damaged, what was in the journal
+            self._messages.append(f"shard {action.shard} stays unfinished: {error}")
+            return
         self._unsealed.discard(action.shard)
 
     def _journal(self, task: Task) -> JournalWriter:

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -145,18 +146,30 @@ class Worker:
         ]
         try:
             outcomes = self._stylizer([loaded.photo.image for loaded in batch], generators)
-        except Exception as error:  # noqa: BLE001  whatever a method raises is this photograph's typed row
-            if len(batch) == 1:
-                return [error]
+        except (Exception, SystemExit) as error:  # noqa: BLE001  the photograph's own row
+            failure: Exception = error if isinstance(error, Exception) else RuntimeError(f"SystemExit: {error}")
+            failure.__traceback__ = None  # which holds what the failed call held
             outcomes = None
-        if outcomes is None:  # only here is what the failed call held free again
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+        if outcomes is None:
+            self._recover()
+            if len(batch) == 1:
+                return [failure]
             half = len(batch) // 2
             return [*self.stylize(batch[:half]), *self.stylize(batch[half:])]
         if len(outcomes) != len(batch):
             raise RuntimeError(f"the method gave {len(outcomes)} outcomes for {len(batch)} images")
         return [_checked(outcome) for outcome in outcomes]
+
+    def _recover(self) -> None:
+        """After an error on a GPU: free its memory. Where it does not answer, this process is of no use."""
+        if self.device.type != "cuda":
+            return
+        try:
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+        except RuntimeError as error:
+            print(f"the GPU is lost to this process: {error}", file=sys.stderr, flush=True)
+            os._exit(70)
 
 
 class _Activity:

@@ -63,8 +63,13 @@ def kept_exif(image: Image.Image, keep: KeepExif) -> bytes:
             kept[ifd] = tags
     if not kept:
         return b""
-    data = kept.tobytes()
-    return kept_exif(image, "basic" if keep == "all" else "none") if len(data) > _MOST_BYTES else data
+    try:
+        data = kept.tobytes()
+    except Exception:  # noqa: BLE001  values that can be written alone, but not where they are
+        data = None
+    if data is None or len(data) > _MOST_BYTES:
+        return kept_exif(image, "basic" if keep == "all" else "none")
+    return data
 
 
 def _wanted(tags: Mapping[int, Any], keep: KeepExif) -> dict[int, Any]:

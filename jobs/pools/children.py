@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import multiprocessing
 import os
 import pickle
@@ -13,13 +14,12 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
-from jobs.pools.memory import WORKER_NAME, is_largest_worker, private_bytes, used_share
+from jobs.pools.memory import private_bytes, total_bytes, used_share
 from jobs.tasks import AtWork, Cause, Died, Event, Failed, Finished, Progress, Ready, Task, WorkerId
 
 __all__ = ["Children"]
@@ -27,8 +27,8 @@ __all__ = ["Children"]
 _PROGRESS_INTERVAL_S = 1.0
 _GUARD_INTERVAL_S = 0.1
 _SCARCE = 0.92
-"""Share of the memory in use at which the largest worker is ended: before Ray's own monitor, at 0.95, ends
-the youngest ones, and before the kernel does."""
+"""Share of the memory in use at which a worker is ended that took more than all others: before Ray's own
+monitor, at 0.95, ends the youngest ones, and before the kernel does. If none did, none is to blame."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -39,6 +39,7 @@ class _Child:
     at_work: Sequence[int]
     """Shared with it; see `AtWork`."""
     stopped: Cause | None = None
+    sending: threading.Lock = field(default_factory=threading.Lock)
     excess: str | None = None
     """What it is ended for, if for its memory."""
     start_error: Exception | None = None
@@ -49,7 +50,8 @@ class Children:
     that worker and nothing else, and the next one is there in milliseconds.
 
     Args:
-        memory_bytes: a worker that takes more is ended; None: the largest one, when the machine runs out.
+        memory_bytes: a worker that takes more is ended; None: one that takes more than all else, when the
+            machine runs out.
     """
 
     def __init__(self, memory_bytes: int | None = None) -> None:
@@ -58,6 +60,7 @@ class Children:
         self._context.set_forkserver_preload(["jobs.pools.warm"])
         self._lock = threading.Lock()
         self._children: dict[WorkerId, _Child] = {}
+        self._stillborn: list[Died] = []
         self._guarded_at = 0.0
 
     def launch(self, worker: WorkerId, payload: bytes, slots: int, *, with_main: bool = False) -> None:
@@ -72,8 +75,12 @@ class Children:
         at_work = self._context.RawArray("q", slots)
         arguments = (theirs, dict(os.environ), payload, at_work)
         process = self._context.Process(target=_serve, args=arguments, name=f"nst-worker-{worker}", daemon=True)
-        with self._lock, _main_if(with_main):
-            process.start()
+        with self._lock, _main_if(with_main), _no_signals():
+            try:
+                process.start()
+            except (EOFError, OSError) as error:
+                self._stillborn.append(Died(worker, "crash", f"cannot start: {type(error).__name__}: {error}"))
+                return
             theirs.close()
             self._children[worker] = _Child(process, ours, at_work)
 
@@ -99,7 +106,10 @@ class Children:
             left_s = deadline - time.monotonic()
             ready = wait(list(by_pipe), timeout=max(0.0, min(left_s, _GUARD_INTERVAL_S)))
             self._guard()
-            events = [event for pipe in ready for event in self._receive(by_pipe[pipe])]  # type: ignore[index]
+            events: list[Event] = []
+            events += (self._stillborn.pop() for _ in list(self._stillborn))
+            for pipe in ready:
+                events += self._receive(by_pipe[pipe])  # type: ignore[index]
             if events or left_s <= 0:
                 return events
 
@@ -113,8 +123,11 @@ class Children:
             self._children.clear()
 
     def _send(self, worker: WorkerId, message: tuple[Any, ...]) -> None:
-        with contextlib.suppress(OSError, KeyError):  # it is dead: poll says so
-            self._children[worker].pipe.send(message)
+        child = self._children.get(worker)
+        if child is None:  # it is dead: poll said so
+            return
+        with contextlib.suppress(OSError), child.sending:
+            child.pipe.send(message)
 
     def _guard(self) -> None:
         """End a worker that takes too much memory, before something else ends those that do not."""
@@ -123,6 +136,7 @@ class Children:
             return
         self._guarded_at = now
         scarce = self._memory_bytes is None and used_share() > _SCARCE
+        most = _SCARCE / 2 * total_bytes() if scarce else math.inf
         for child in list(self._children.values()):
             pid = child.process.pid
             if pid is None or child.excess is not None or child.stopped is not None:
@@ -131,8 +145,8 @@ class Children:
             if self._memory_bytes is not None and took > self._memory_bytes:
                 limit = self._memory_bytes / 2**30
                 child.excess = f"took {took / 2**30:.1f} GiB of memory, more than memory_gb = {limit:g}"
-            elif scarce and is_largest_worker(pid):
-                child.excess = f"took {took / 2**30:.1f} GiB of memory, the most of all workers as it ran out"
+            elif took > most:
+                child.excess = f"took {took / 2**30:.1f} GiB of memory, more than all others, as it ran out"
             if child.excess is not None:
                 child.process.kill()
 
@@ -147,9 +161,10 @@ class Children:
                 else:
                     events.append(make(worker, *arguments))
         except (EOFError, OSError):  # the other end is gone, and every message before that is read
+            child.process.kill()  # it may still be at its own end
             child.process.join()
-            child.pipe.close()
-            with self._lock:
+            with self._lock, child.sending:
+                child.pipe.close()
                 del self._children[worker]
             rows = AtWork.read(child.at_work)
             events.append(Died(worker, child.stopped or "crash", _detail(child), child.start_error, rows))
@@ -162,7 +177,20 @@ def _detail(child: _Child) -> str:
     if child.excess is not None:
         return child.excess
     code = child.process.exitcode
-    return f"exit code {code}" if code is None or code >= 0 else signal.Signals(-code).name
+    if code is not None and -code in set(signal.Signals):
+        return signal.Signals(-code).name
+    return f"exit code {code}"
+
+
+@contextlib.contextmanager
+def _no_signals() -> Iterator[None]:
+    """A terminal's Ctrl-C is for everyone in it: the process that workers are forked from is to live, also
+    while it still imports. What is started here inherits that it hears neither."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
@@ -186,11 +214,10 @@ def _serve(
     """A child's life: build, then run tasks in threads until the other end of the pipe closes."""
     os.environ.clear()  # what it has is of the day when the first child was forked
     os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what an interrupt means
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):  # what they mean is for the driver to decide
+        signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # even if it hears of nothing any more
-        Path("/proc/self/comm").write_text(WORKER_NAME)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # with the process that it is forked from
     began = time.perf_counter()
     from jobs.worker import Worker
 
@@ -214,7 +241,7 @@ def _serve(
     def run(task: Task) -> None:
         try:
             report = worker.run(task)
-        except Exception as error:  # noqa: BLE001  sent to the driver, which retries the task
+        except BaseException as error:  # noqa: BLE001  sent to the driver, which retries the task
             send(Failed, task.id, _portable(error))
         else:
             send(Finished, task.id, report)
@@ -238,8 +265,10 @@ def _serve(
             worker.drain()
 
 
-def _portable(error: Exception) -> Exception:
-    """`error`, or if it does not survive pickling, its text."""
+def _portable(error: BaseException) -> Exception:
+    """`error`, or if it is none to be raised elsewhere or does not survive pickling, its text."""
+    if not isinstance(error, Exception):
+        return RuntimeError(f"{type(error).__name__}: {error}")
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # noqa: BLE001  any failure means the same: send the text

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["WORKER_NAME", "is_largest_worker", "private_bytes", "used_share"]
+__all__ = ["private_bytes", "total_bytes", "used_share"]
 
-WORKER_NAME = "nst-worker"
-"""What worker processes call themselves (`comm`)."""
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -26,17 +24,18 @@ def used_share() -> float:
     return max(_machine(), _container())
 
 
-def is_largest_worker(pid: int) -> bool:
-    """Whether no other worker on this machine, of whatever job, uses more memory."""
-    mine = private_bytes(pid)
-    for path in Path("/proc").glob("[0-9]*/comm"):
-        try:
-            name, other = path.read_text().strip(), int(path.parent.name)
-        except OSError:
-            continue
-        if name == WORKER_NAME and other != pid and private_bytes(other) > mine:
-            return False
-    return True
+def total_bytes() -> int:
+    """Of the machine, or of the container if that may have less."""
+    limit = _read(_CGROUP / "memory.max").strip()
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(machine, int(limit)) if limit.isdigit() else machine
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def _machine() -> float:

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +17,7 @@ from typing import Any, Self
 import ray
 import ray.exceptions
 
+from jobs.errors import WorkersBroken
 from jobs.pools.children import Children
 from jobs.spec import Resources
 from jobs.tasks import Cause, Died, Event, Ready, Task, WorkerId, WorkerSetup
@@ -36,8 +38,10 @@ class _Host:
         self._children = Children(memory_bytes)
         self._node = ray.get_runtime_context().get_node_id()
 
-    def start(self, worker: WorkerId, payload: bytes, slots: int) -> None:
+    def start(self, worker: WorkerId, payload: bytes, slots: int) -> str:
+        """Gives the id of this node."""
         self._children.launch(worker, payload, slots)
+        return str(self._node)
 
     def submit(self, worker: WorkerId, task: Task) -> None:
         self._children.submit(worker, task)
@@ -92,12 +96,15 @@ class RayPool:
 
     def _connect(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        terminate = signal.getsignal(signal.SIGTERM)
-        try:
-            self._init()
-        finally:  # Ray puts a handler of its own in the place of the driver's
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, terminate)
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        # In the main thread Ray would put a handler of its own in the place of the driver's for SIGTERM. Its
+        # C++ core does that anyway, some time on the way.
+        with ThreadPoolExecutor(1) as thread:
+            connected = thread.submit(self._init)
+            while wait([connected], timeout=0.01).not_done:
+                _keep_handler(signal.SIGTERM)
+            _keep_handler(signal.SIGTERM)
+            connected.result()
 
     def _init(self) -> None:
         address = self._resources.address or os.environ.get("RAY_ADDRESS")
@@ -142,6 +149,12 @@ class RayPool:
             handle.actor.drain.remote()
 
     def poll(self, timeout_s: float) -> list[Event]:
+        try:
+            return self._poll(timeout_s)
+        except (ray.exceptions.RayError, ConnectionError, RuntimeError) as error:
+            raise WorkersBroken(f"the Ray cluster does not answer: {type(error).__name__}: {error}") from error
+
+    def _poll(self, timeout_s: float) -> list[Event]:
         self._release_idle()
         if not self._calls:
             time.sleep(timeout_s)
@@ -164,15 +177,16 @@ class RayPool:
     def _outcome(self, worker: WorkerId, reference: Any) -> list[Event]:
         handle = self._handles[worker]
         try:
-            events: list[Event] = ray.get(reference) or []
+            news: list[Event] | str = ray.get(reference)
         except (
             ray.exceptions.RayError
         ) as error:  # also one that is out of reach for a moment: its news are lost
             ray.kill(handle.actor)
             return [self._bury(worker, _cause_of_loss(error, handle), _brief(str(error)))]
+        events = news if isinstance(news, list) else []
+        if isinstance(news, str):
+            handle.node = news
         for event in events:
-            if isinstance(event, Ready):
-                handle.node = event.info.node
             if isinstance(event, Died):
                 del self._handles[worker]
                 self._idle.append((handle.actor, time.monotonic()))
@@ -188,14 +202,23 @@ class RayPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         idle = [actor for actor, _ in self._idle]
-        for actor in [*(handle.actor for handle in self._handles.values()), *idle]:
-            ray.kill(actor)
-        self._handles.clear()
-        self._calls.clear()
-        self._idle.clear()
-        self._payload = None
-        if self._ours:
-            ray.shutdown()
+        try:
+            for actor in [*(handle.actor for handle in self._handles.values()), *idle]:
+                ray.kill(actor)
+        finally:
+            self._handles.clear()
+            self._calls.clear()
+            self._idle.clear()
+            self._payload = None
+            if self._ours:
+                ray.shutdown()
+
+
+def _keep_handler(number: int) -> None:
+    """Have the process do again what Python was told to do about a signal."""
+    handler = signal.getsignal(number)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(number, handler)
 
 
 def _cause_of_loss(error: ray.exceptions.RayError, handle: _Handle) -> Cause:
@@ -203,10 +226,10 @@ def _cause_of_loss(error: ray.exceptions.RayError, handle: _Handle) -> Cause:
     Ray's memory monitor, which ends the youngest actors and not those that took the memory."""
     if handle.stopped is not None:
         return handle.stopped
-    if not handle.node:
-        return "crash"  # it could not even start
     if getattr(error, "preempted", False):
         return "preempted"
+    if not handle.node:
+        return "node lost" if "node has died" in str(error) else "crash"  # it could not even start
     living = {
         node["NodeID"]
         for node in ray.nodes()  # type: ignore[no-untyped-call]

@@ -837,13 +837,16 @@ MUTATIONS = [
     Mutation(
         "a photograph that cannot be read is its own row",
         without(
-            jobs.worker._TaskStages._load, ("except Exception as error:", "except ZeroDivisionError as error:")
+            jobs.worker._TaskStages._load,
+            ("except Exception as error:", "except ZeroDivisionError as error:"),
         ),
         check_failures_are_rows,
     ),
     Mutation(
         "a photograph that the method refuses is its own row",
-        without(Worker.stylize, ("except Exception as error:", "except ZeroDivisionError as error:")),
+        without(
+            Worker.stylize, ("except (Exception, SystemExit) as error:", "except ZeroDivisionError as error:")
+        ),
         check_failures_are_rows,
     ),
     Mutation(
