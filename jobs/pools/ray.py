@@ -77,6 +77,7 @@ class RayPool:
         self._ours = False
         self._payload: Any = None
         self._actor_class: Any = None
+        self._ray_thread = ThreadPoolExecutor(1, "ray")
 
     def __enter__(self) -> Self:
         if not ray.is_initialized():
@@ -99,12 +100,12 @@ class RayPool:
         logging.getLogger("ray").setLevel(logging.ERROR)
         # In the main thread Ray would put a handler of its own in the place of the driver's for SIGTERM. Its
         # C++ core does that anyway, some time on the way.
-        with ThreadPoolExecutor(1) as thread:
-            connected = thread.submit(self._init)
-            while wait([connected], timeout=0.01).not_done:
-                _keep_handler(signal.SIGTERM)
+        # Ray's processes die with the thread that started them: it is kept.
+        connected = self._ray_thread.submit(self._init)
+        while wait([connected], timeout=0.01).not_done:
             _keep_handler(signal.SIGTERM)
-            connected.result()
+        _keep_handler(signal.SIGTERM)
+        connected.result()
 
     def _init(self) -> None:
         address = self._resources.address or os.environ.get("RAY_ADDRESS")
@@ -212,6 +213,7 @@ class RayPool:
             self._payload = None
             if self._ours:
                 ray.shutdown()
+            self._ray_thread.shutdown()
 
 
 def _keep_handler(number: int) -> None:
