@@ -10,11 +10,13 @@ from PIL import Image
 import jobs.worker  # noqa: F401
 from nst.images import decode_image, encode_image
 
+__all__ = ["once"]
 
-def _once() -> None:
+
+def once() -> None:
     out = io.BytesIO()
     Image.new("RGB", (4, 4)).save(out, "JPEG")
     encode_image(decode_image(out.getvalue()))
 
 
-_once()
+once()

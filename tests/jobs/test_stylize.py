@@ -347,7 +347,7 @@ def test_stopped_gently_and_resumed(reference: tuple[Path, dict[str, str]], tmp_
     job = begin(
         folder,
         output=str(tmp_path / "out"),
-        method={"delay_s": 0.1},
+        method={"delay_s": 0.3},
         resources={"shard_size": 12},
     )
     stop = StopSignal()
