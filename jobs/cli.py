@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -280,10 +280,13 @@ def _errors() -> Iterator[None]:
 
 def _store(out: str, overrides: Sequence[str] | None) -> Store:
     """The store at OUT, reached as `--set storage.NAME=VALUE` says."""
+    return _open(out, _tables(overrides, ("storage",)))
+
+
+def _open(out: str, tables: Mapping[str, Any]) -> Store:
     from jobs.spec import storage_from_table
 
-    table = _tables(overrides, ("storage",))
-    return open_store(absolute_url(out, Path.cwd()), storage_from_table(table.get("storage", {})))
+    return open_store(absolute_url(out, Path.cwd()), storage_from_table(tables.get("storage", {})))
 
 
 def _tables(overrides: Sequence[str] | None, allowed: tuple[str, ...]) -> dict[str, Any]:
@@ -330,9 +333,8 @@ def _begin(job_file: JobFile, dry_run: bool, *, leave: bool = True) -> None:
 def _reopen(out: str, overrides: list[str]) -> Job:
     from jobs.job import reopen
 
-    table = _tables(overrides, ("resources", "storage"))
-    reach = [f"storage.{name}={json.dumps(value)}" for name, value in table.get("storage", {}).items()]
-    return reopen(_store(out, reach), overrides=table)
+    tables = _tables(overrides, ("resources", "storage"))
+    return reopen(_open(out, tables), overrides=tables)
 
 
 def _execute(prepare: Callable[[], tuple[Job, list[Work] | None]], *, leave: bool = True) -> None:

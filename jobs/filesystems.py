@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -23,18 +23,23 @@ __all__ = [
     "absolute_url",
     "is_url",
     "kind_of",
+    "local_path",
     "open_ranges",
     "open_url",
     "path_url",
     "read_url",
+    "refuse_secret_options",
     "refuse_secrets",
-    "secret_like",
     "url_to_filesystem",
 ]
 
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:(//|:)")
 _S3 = ("s3", "s3a")
 _WEB = ("http", "https", "ftp", "sftp")
+_SECRET_NAME = re.compile(r"secret|token|password|passwd|credential|(^|_)key($|_)|access_?key", re.IGNORECASE)
+_WHERE_SECRETS_BELONG = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, use ~/.aws/credentials, or the machine's role"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,9 +101,20 @@ def refuse_secrets(option: str, place: str) -> None:
         raise OptionError(
             option,
             f"{scheme}://***",
-            reason="a URL must not hold credentials; they belong in AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, in ~/.aws/credentials, or in the machine's role",
+            reason=f"a URL must not hold credentials; {_WHERE_SECRETS_BELONG}",
         )
+
+
+def refuse_secret_options(table: str, options: Iterable[str]) -> None:
+    """Refuse options of a job file's `table` whose names say that their values are secrets.
+
+    Raises:
+        OptionError: one does; the message does not repeat its value.
+    """
+    for name in options:
+        if _SECRET_NAME.search(name):
+            reason = f"secrets do not belong in a job file; {_WHERE_SECRETS_BELONG}"
+            raise OptionError(f"{table}.{name}", "***", reason=reason)
 
 
 def is_url(place: str) -> bool:
@@ -108,11 +124,8 @@ def is_url(place: str) -> bool:
 
 def absolute_url(place: str, base: Path) -> str:
     """`place` as it may be stored: a URL as it is (`file://` becomes a path), a path absolute from `base`."""
-    if place.startswith("file://"):
-        place = _local_path(place)
-    if is_url(place):
-        return place
-    return os.path.normpath(base / Path(place).expanduser())
+    path = local_path(place)
+    return place if path is None else os.path.normpath(base / Path(path).expanduser())
 
 
 def path_url(path: str) -> str:
@@ -124,10 +137,11 @@ def path_url(path: str) -> str:
     return path
 
 
-def _local_path(place: str) -> str:
+def local_path(place: str) -> str | None:
+    """The path that a plain path or a `file://` URL stands for; None: `place` is in another store."""
     if place.startswith("file://"):
         return os.fsdecode(unquote_to_bytes(place.removeprefix("file://")))
-    return place
+    return None if is_url(place) else place
 
 
 def read_url(url: str, options: StorageOptions = STANDARD_STORAGE) -> bytes:
@@ -137,8 +151,9 @@ def read_url(url: str, options: StorageOptions = STANDARD_STORAGE) -> bytes:
         StoreError: an object store refuses every call (wrong credentials, no such bucket), or none succeeds.
         OSError: it is not there or cannot be read.
     """
-    if not is_url(url) or url.startswith("file://"):
-        return Path(_local_path(url)).read_bytes()
+    local = local_path(url)
+    if local is not None:
+        return Path(local).read_bytes()
     filesystem, path = url_to_filesystem(url, options)
     try:
         return cast(bytes, options.backoff()(lambda: filesystem.cat_file(path)))
@@ -214,8 +229,9 @@ def open_url(url: str, options: StorageOptions = STANDARD_STORAGE) -> IO[bytes]:
     Raises:
         OSError: it is not there or cannot be read.
     """
-    if not is_url(url) or url.startswith("file://"):
-        return Path(_local_path(url)).open("rb")
+    local = local_path(url)
+    if local is not None:
+        return Path(local).open("rb")
     return open_ranges(*url_to_filesystem(url, options), options.backoff())
 
 
@@ -258,9 +274,3 @@ class _Ranges(io.RawIOBase):
         if len(data) != end - start:
             raise ConnectionError(f"{self._path}: asked for {end - start} bytes, got {len(data)}")
         return data
-
-
-def secret_like(options: Mapping[str, Any]) -> str | None:
-    """The first option whose name says that its value is a secret."""
-    wanted = re.compile(r"secret|token|password|passwd|credential|(^|_)key($|_)|access_?key", re.IGNORECASE)
-    return next((name for name in options if wanted.search(str(name))), None)

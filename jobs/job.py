@@ -19,15 +19,7 @@ from jobs.filesystems import StorageOptions
 from jobs.listing import list_photos
 from jobs.manifest import MANIFEST, Manifest, ManifestInfo, write_manifest
 from jobs.retry import is_lasting
-from jobs.spec import (
-    HOW,
-    JobFile,
-    Resources,
-    StylizeSpec,
-    fingerprint,
-    job_from_table,
-    job_to_table,
-)
+from jobs.spec import HOW, JobFile, Resources, StylizeSpec, fingerprint, job_from_table, job_to_table
 from jobs.storage import Store, open_store
 from nst.errors import OptionError
 from nst.methods import METHODS
@@ -106,8 +98,10 @@ def create_or_open(job: JobFile, registry: Mapping[str, type[Method]] = METHODS)
     store = open_store(job.spec.output, job.storage)
     _refuse_nesting(job.spec)
     with _reached(store):
-        if JOB in store.names("") or store.exists(JOB):
-            return reopen(store, job=job, registry=registry)
+        # Listings can lag behind; this one is made for what it says of a place that cannot be a job's.
+        begun = JOB in store.names("") or store.exists(JOB)
+    if begun:
+        return reopen(store, job=job, registry=registry)
     with tempfile.TemporaryDirectory() as folder:
         listing = Path(folder) / MANIFEST
         planned = _plan(job, listing)

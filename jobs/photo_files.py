@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from pathlib import Path
 
-from jobs.filesystems import STANDARD_STORAGE, StorageOptions, absolute_url, is_url, read_url, url_to_filesystem
+from jobs.filesystems import STANDARD_STORAGE, StorageOptions, local_path, read_url, url_to_filesystem
 from nst.errors import ImageTooLarge
 from nst.photos import refuse_bomb
 
@@ -35,8 +34,9 @@ def read_photo_file(
         StoreError: an object store refuses every call, or none succeeds.
         OSError: it is not there, is no file, or cannot be read.
     """
-    if not is_url(url) or url.startswith("file://"):
-        _look_at_file(absolute_url(url, Path.cwd()), max_pixels)
+    local = local_path(url)
+    if local is not None:
+        _look_at_file(local, max_pixels)
     elif size_bytes is None or size_bytes > HEAD_BYTES:
         _look_at_object(url, max_pixels, storage)
     return read_url(url, storage)

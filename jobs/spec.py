@@ -19,7 +19,14 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from jobs.errors import UsageError
-from jobs.filesystems import STANDARD_STORAGE, StorageOptions, absolute_url, is_url, refuse_secrets, secret_like
+from jobs.filesystems import (
+    STANDARD_STORAGE,
+    StorageOptions,
+    absolute_url,
+    is_url,
+    refuse_secret_options,
+    refuse_secrets,
+)
 from nst.errors import OptionError
 from nst.methods import METHODS
 
@@ -265,17 +272,14 @@ def storage_from_table(table: Mapping[str, Any]) -> StorageOptions:
     Raises:
         OptionError: an option is unknown, has a wrong value, or is a secret, which is not repeated.
     """
-    secret = secret_like(table)
-    if secret is not None:
-        reason = (
-            "secrets do not belong in a job file; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, use "
-            "~/.aws/credentials, or the machine's role"
-        )
-        raise OptionError(f"storage.{secret}", "***", reason=reason)
-    for option in table:
-        if option not in (known := [each.name for each in fields(StorageOptions)]):
-            raise OptionError(f"storage.{option}", "***", choices=known, reason="unknown option")
-    return _parse(StorageOptions, table, "storage")
+    refuse_secret_options("storage", table)
+    known = {option.name for option in fields(StorageOptions)}
+    # Who knows what a name unknown to us was meant to hold: it is refused without its value.
+    return _parse(
+        StorageOptions,
+        {name: value if name in known else "***" for name, value in table.items()},
+        "storage",
+    )
 
 
 def job_to_table(job: JobFile) -> dict[str, Any]:

@@ -139,7 +139,6 @@ class TaskProgress:
 class WorkerInfo:
     host: str
     pid: int
-    node: str = ""
     device: str = "cpu"
     seconds: Mapping[str, float] = field(default_factory=dict)
     """What the start cost, by phase."""

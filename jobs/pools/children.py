@@ -79,6 +79,8 @@ class Children:
             try:
                 process.start()
             except (EOFError, OSError) as error:
+                ours.close()
+                theirs.close()
                 self._stillborn.append(Died(worker, "crash", f"cannot start: {type(error).__name__}: {error}"))
                 return
             theirs.close()
@@ -103,11 +105,12 @@ class Children:
         while True:
             with self._lock:
                 by_pipe = {child.pipe: worker for worker, child in self._children.items()}
+                stillborn, self._stillborn = self._stillborn, []
             left_s = deadline - time.monotonic()
-            ready = wait(list(by_pipe), timeout=max(0.0, min(left_s, _GUARD_INTERVAL_S)))
+            wait_s = 0.0 if stillborn else max(0.0, min(left_s, _GUARD_INTERVAL_S))
+            ready = wait(list(by_pipe), timeout=wait_s)
             self._guard()
-            events: list[Event] = []
-            events += (self._stillborn.pop() for _ in list(self._stillborn))
+            events: list[Event] = [*stillborn]
             for pipe in ready:
                 events += self._receive(by_pipe[pipe])  # type: ignore[index]
             if events or left_s <= 0:

@@ -26,16 +26,8 @@ def used_share() -> float:
 
 def total_bytes() -> int:
     """Of the machine, or of the container if that may have less."""
-    limit = _read(_CGROUP / "memory.max").strip()
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(machine, int(limit)) if limit.isdigit() else machine
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
+    return min(machine, _container_limit() or machine)
 
 
 def _machine() -> float:
@@ -47,13 +39,21 @@ def _machine() -> float:
     return 1 - sizes["MemAvailable"] / sizes["MemTotal"]
 
 
-def _container() -> float:
+def _container_limit() -> int | None:
     try:
         limit = (_CGROUP / "memory.max").read_text().strip()
+    except OSError:
+        return None
+    return int(limit) if limit.isdigit() else None
+
+
+def _container() -> float:
+    limit = _container_limit()
+    if limit is None:
+        return 0.0
+    try:
         used = int((_CGROUP / "memory.current").read_text())
         stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
     except OSError:
         return 0.0
-    if limit == "max":
-        return 0.0
-    return (used - int(stat.get("inactive_file", 0))) / int(limit)  # the kernel takes cached files back
+    return (used - int(stat.get("inactive_file", 0))) / limit  # the kernel takes cached files back

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,7 +20,7 @@ import ray.exceptions
 from jobs.errors import WorkersBroken
 from jobs.pools.children import Children
 from jobs.spec import Resources
-from jobs.tasks import Cause, Died, Event, Ready, Task, WorkerId, WorkerSetup
+from jobs.tasks import Cause, Died, Event, Task, WorkerId, WorkerSetup
 from nst.errors import OptionError
 
 __all__ = ["RayPool"]
@@ -53,10 +53,7 @@ class _Host:
         self._children.drain()
 
     def poll(self) -> list[Event]:
-        return [
-            replace(event, info=replace(event.info, node=self._node)) if isinstance(event, Ready) else event
-            for event in self._children.poll(_LONG_POLL_S)
-        ]
+        return self._children.poll(_LONG_POLL_S)
 
 
 @dataclass(slots=True)
@@ -98,9 +95,9 @@ class RayPool:
     def _connect(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         logging.getLogger("ray").setLevel(logging.ERROR)
-        # In the main thread Ray would put a handler of its own in the place of the driver's for SIGTERM. Its
-        # C++ core does that anyway, some time on the way.
-        # Ray's processes die with the thread that started them: it is kept.
+        # In the main thread Ray would put a handler of its own in the place of the driver's for SIGTERM (its
+        # C++ core does so anyway, some time on the way). Its processes die with the thread that started them:
+        # that one is kept.
         connected = self._ray_thread.submit(self._init)
         while wait([connected], timeout=0.01).not_done:
             _keep_handler(signal.SIGTERM)
@@ -179,11 +176,10 @@ class RayPool:
         handle = self._handles[worker]
         try:
             news: list[Event] | str = ray.get(reference)
-        except (
-            ray.exceptions.RayError
-        ) as error:  # also one that is out of reach for a moment: its news are lost
-            ray.kill(handle.actor)
-            return [self._bury(worker, _cause_of_loss(error, handle), _brief(str(error)))]
+        except ray.exceptions.RayError as error:
+            ray.kill(handle.actor)  # it may only be out of reach for a moment, but its news are lost
+            del self._handles[worker]
+            return [Died(worker, _cause_of_loss(error, handle), _brief(str(error)))]
         events = news if isinstance(news, list) else []
         if isinstance(news, str):
             handle.node = news
@@ -194,10 +190,6 @@ class RayPool:
         if worker in self._handles:
             self._calls[handle.actor.poll.remote()] = worker
         return events
-
-    def _bury(self, worker: WorkerId, cause: Cause, detail: str) -> Died:
-        del self._handles[worker]
-        return Died(worker, cause, detail)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -19,6 +19,7 @@ import pytest
 from jobs.ledger import Ledger
 from jobs.storage import LocalStore
 from tests.conftest import encoded, picture
+from tests.processes import living
 
 Photos = Callable[..., Path]
 ROOT = Path(__file__).parents[2]
@@ -284,27 +285,14 @@ def test_interrupt_stops_gently_with_exit_code_75(folder: Path, pool: str, ray_s
     assert "go on with: nst resume" in stdout
     assert stderr == ""
     deadline = time.monotonic() + 10  # Python's own helper processes notice a moment later
-    while _group(process.pid) and time.monotonic() < deadline:
+    while living("group", process.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not _group(process.pid)
+    assert not living("group", process.pid)
     done = json.loads(nst("status", "out", "--json", cwd=folder).stdout)["done"]
     assert 0 < done < 6
     again = nst("resume", "out", "--pool", "local", "--workers", 1, cwd=folder)
     assert again.returncode == 0, again.stderr
     assert len(outputs(folder / "out")) == 6
-
-
-def _group(pgid: int) -> list[int]:
-    """Living processes of a process group."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _parent, group = path.read_text().rsplit(")", 1)[1].split()[:3]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(group) == pgid and state != "Z":
-            found.append(int(path.parent.name))
-    return found
 
 
 def pictures(folder: Path) -> int:

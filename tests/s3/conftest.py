@@ -6,7 +6,6 @@ import itertools
 import os
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import s3fs
@@ -66,7 +65,3 @@ def upload(server: Server, bucket: str, files: dict[str, bytes]) -> None:
     """Many objects at once, by key."""
     filesystem = s3fs.S3FileSystem(endpoint_url=server.url, use_listings_cache=False)
     filesystem.pipe({f"{bucket}/{key}": data for key, data in files.items()}, batch_size=32)
-
-
-def photo_bytes(path: Path) -> dict[str, bytes]:
-    return {str(each.relative_to(path)): each.read_bytes() for each in path.rglob("*") if each.is_file()}

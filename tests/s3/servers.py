@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -41,7 +42,7 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], seconds: float = 
     raise RuntimeError(f"{process.args} does not answer on port {port} after {seconds:g} s")
 
 
-class Server:
+class Server(ABC):
     """Processes that make up a server. `kill` is `kill -9` of all of them; `start` after that goes on with the
     same folder."""
 
@@ -53,8 +54,8 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def start(self) -> None: ...
 
     def kill(self) -> None:
         for process in reversed(self._processes):
