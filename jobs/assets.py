@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from jobs.filesystems import STANDARD_STORAGE, StorageOptions, read_url
@@ -36,17 +37,18 @@ def read_assets(
         OptionError: one is not there, is no picture, or has another digest than the option says.
         WeightsError: published weights are not to be had.
     """
-    return [_read(ref, storage) for ref in method.assets()]
+    read = cache(lambda kind, url: _bytes(kind, url, storage))  # once: its digests are those of its one content
+    return [_read(ref, read) for ref in method.assets()]
 
 
 def by_url(assets: Iterable[Asset]) -> Mapping[str, bytes]:
     return {asset.url: asset.data for asset in assets}
 
 
-def _read(ref: AssetRef, storage: StorageOptions) -> Asset:
+def _read(ref: AssetRef, read: Callable[[str, str], bytes]) -> Asset:
     option = f"method.{ref.option}"
     try:
-        data = _bytes(ref, storage)
+        data = read(ref.kind, ref.url)
     except OSError as error:
         if isinstance(error, FileNotFoundError):
             reason = "there is no such file"
@@ -74,10 +76,10 @@ def _read(ref: AssetRef, storage: StorageOptions) -> Asset:
     return Asset(option=ref.option, url=ref.url, data=data, sha256=digest)
 
 
-def _bytes(ref: AssetRef, storage: StorageOptions) -> bytes:
-    if ref.kind == "weights":
+def _bytes(kind: str, url: str, storage: StorageOptions) -> bytes:
+    if kind == "weights":
         from nst.features.weights import is_published, published_bytes
 
-        if is_published(ref.url):
-            return published_bytes(ref.url)
-    return read_url(ref.url, storage)
+        if is_published(url):
+            return published_bytes(url)
+    return read_url(url, storage)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from jobs.curves import read_curve
 from jobs.errors import StoreError, UsageError
 from jobs.job import JOB, read_job
 from jobs.ledger import Ledger, journal_folder, journal_part, read_journal_part, receipt_path
@@ -42,7 +43,7 @@ class Fault:
 
 
 def verify(store: Store) -> Iterator[Fault]:
-    """Read everything again: job, manifest, every receipt, every picture; and list what is there besides.
+    """Read everything again: job, manifest, every receipt, picture and curve; and list what is there besides.
 
     Raises:
         UsageError: there is no job, or nothing of it can be read.
@@ -64,6 +65,8 @@ def verify(store: Store) -> Iterator[Fault]:
         yield Fault(MANIFEST, "is not the one that the job was begun with")
     image = ImageSpec(**record["job"]["image"])
     known = {JOB, MANIFEST, REPORT}
+    keys: set[str] = set()  # of photographs that may have files
+    curves = []
     with ThreadPoolExecutor(_THREADS) as pool:
         for shard, rows in enumerate(shards):
             path = receipt_path(shard)
@@ -75,20 +78,28 @@ def verify(store: Store) -> Iterator[Fault]:
                 unfinished = f"there is none: {len(rows)} photographs are unfinished"
                 yield Fault(path, unfinished if missing else f"cannot be read: {error}")
                 # Pictures may be there before the receipt is.
-                known.update(image.output_path(row.key) for row in rows)
+                keys.update(row.key for row in rows)
                 continue
             yield from _verify_receipt(record, shard, rows, results, meta, image)
             good = [result for result in results if result.status == "ok" and result.output]
-            known.update(str(result.output) for result in good)
+            keys.update(result.key for result in good)
             for problem in pool.map(lambda result: _picture_fault(store, result), good):
                 if problem is not None:
                     yield problem
-    for path in store.find():
-        if path in known or path.startswith(f"{TEMPORARY}/"):
-            continue
-        part = journal_part(path)
-        if part is None or part[0] >= len(shards):
-            yield Fault(path, "does not belong to the job")
+        for path in store.find():
+            if path in known or path.startswith(f"{TEMPORARY}/"):
+                continue
+            key = image.key_of(path)
+            if key in keys:
+                if path == image.curve_path(key):
+                    curves.append((path, key))
+                continue
+            part = journal_part(path)
+            if part is None or part[0] >= len(shards):
+                yield Fault(path, "does not belong to the job")
+        for problem in pool.map(lambda curve: _curve_fault(store, *curve), curves):
+            if problem is not None:
+                yield problem
 
 
 def _verify_job(record: dict[str, Any]) -> Iterator[Fault]:
@@ -150,19 +161,27 @@ def _picture_fault(store: Store, result: Result) -> Fault | None:
     return None
 
 
+def _curve_fault(store: Store, path: str, key: str) -> Fault | None:
+    try:
+        read_curve(store.read(path))
+    except (OSError, ValueError) as error:
+        return Fault(path, f"the curve cannot be read: {error}", key)
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Garbage:
     """What a finished shard no longer needs."""
 
     journals: tuple[str, ...]
     pictures: tuple[str, ...]
-    """Of photographs that have no picture: published, and then their worker died."""
+    """And curves; of photographs that failed: published, and then their worker died."""
 
 
 def collect_garbage(store: Store, *, remove: bool = True) -> Garbage:
-    """Remove the journals of finished shards, pictures that no receipt knows of photographs that failed, and
-    what killed processes left half written. Nothing else; and nothing of a shard whose receipt cannot be read,
-    or of a retry that is not finished.
+    """Remove the journals of finished shards, pictures and curves of photographs that failed, and what
+    killed processes left half written. Nothing else; and nothing of a shard whose receipt cannot be read, or of
+    a retry that is not finished.
 
     Raises:
         UsageError: there is no job.
@@ -180,21 +199,19 @@ def collect_garbage(store: Store, *, remove: bool = True) -> Garbage:
         if shard >= manifest.shards or len(results) != manifest.rows_in(shard):
             continue
         generations[shard] = meta["generation"]
-        failed.update(image.output_path(each.key) for each in results if each.status != "ok")
+        failed.update(each.key for each in results if each.status != "ok")
     journals, pictures, retried = [], [], set()
     for path in store.find():
         part = journal_part(path)
         if part is None:
-            if path in failed:
+            if image.key_of(path) in failed:
                 pictures.append(path)
         elif part[1] <= generations.get(part[0], -1):
             journals.append(path)
         else:
             retried.add(part[0])
-    keep = {
-        image.output_path(row.key) for shard in retried & generations.keys() for row in manifest.shard(shard)
-    }
-    pictures = [path for path in pictures if path not in keep]
+    keep = {row.key for shard in retried & generations.keys() for row in manifest.shard(shard)}
+    pictures = [path for path in pictures if image.key_of(path) not in keep]
     if remove:
         with ThreadPoolExecutor(_THREADS) as pool:
             list(pool.map(store.remove, [*journals, *pictures]))
@@ -233,10 +250,12 @@ def explain(store: Store, key: str) -> Iterator[str]:
         results, meta = Ledger(store).receipt(shard)
     except FileNotFoundError:
         yield "its shard is not finished"
-        return
-    for result in results:
-        if result.row == row.index:
-            yield from _told(result, f"receipt, generation {meta['generation']}")
+    else:
+        for result in results:
+            if result.row == row.index:
+                yield from _told(result, f"receipt, generation {meta['generation']}")
+    if store.exists(ImageSpec.curve_path(key)):
+        yield f"curve: {ImageSpec.curve_path(key)}"
 
 
 def _told(result: Result, where: str) -> Iterable[str]:

@@ -71,7 +71,7 @@ def run(
 @app.command()
 def stylize(
     photos: Annotated[str, typer.Argument(help="A folder, glob, bucket prefix, or manifest.")],
-    style: Annotated[str, typer.Option("--style", help="The style picture.")],
+    style: Annotated[list[str], typer.Option("--style", help="The style picture; may be repeated.")],
     out: Annotated[str, typer.Option("--out", help="The job's folder or bucket prefix.")],
     size: Annotated[int | None, typer.Option("--size", help="Long side of the pictures in pixels.")] = None,
     set_: Set = None,
@@ -82,7 +82,7 @@ def stylize(
 ) -> None:
     """Paint photographs in the style of a picture."""
     with _errors():
-        method = {"kind": "style_transfer", "style": style}
+        method = {"kind": "style_transfer", "style": style[0] if len(style) == 1 else style}
         _quick(photos, out, method, size, [*(set_ or []), *_resources(pool, address, workers)], dry_run)
 
 
@@ -175,7 +175,7 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per fault.")] = False,
     set_: Reach = None,
 ) -> None:
-    """Read a job again, every row and every picture, and list what is not as it must be."""
+    """Read a job again, every row and every picture and curve, and list what is not as it must be."""
     with _errors():
         from dataclasses import asdict
 
@@ -205,7 +205,8 @@ def gc(
 
         garbage = collect_garbage(_store(out, set_), remove=not dry_run)
         done = "would be removed" if dry_run else "removed"
-        print(f"{len(garbage.journals)} journal parts and {len(garbage.pictures)} orphaned pictures {done}")
+        orphans = f"{len(garbage.pictures)} orphaned pictures and curves"
+        print(f"{len(garbage.journals)} journal parts and {orphans} {done}")
 
 
 @app.command()

@@ -7,17 +7,18 @@ import io
 import math
 import statistics
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from jobs.curves import read_curve
 from jobs.filesystems import StorageOptions, read_url
 from jobs.job import read_job
 from jobs.ledger import Ledger
 from jobs.results import Result, total
-from jobs.spec import storage_from_table
+from jobs.spec import CURVES, ImageSpec, storage_from_table
 from jobs.status import JobStatus, job_status
 from jobs.storage import Store
 from nst.errors import NstError
@@ -29,6 +30,7 @@ REPORT = "report.html"
 _MAX_PAIRS = 60
 _MAX_FAILURES = 500
 _THUMBNAIL_PX = 360
+_MAX_POINTS = 300
 
 
 def publish_report(store: Store) -> str:
@@ -47,8 +49,9 @@ def build_report(store: Store) -> str:
     record, status = read_job(store), job_status(store)
     storage = storage_from_table(record["job"]["storage"])
     found = _collect(store)
+    curves = CURVES in store.names("")  # most jobs have none: not asked for one by one
     with ThreadPoolExecutor(4) as pool:
-        cards = list(pool.map(lambda result: _card(store, result, storage), found.shown))
+        cards = list(pool.map(lambda result: _card(store, result, storage, curves), found.shown))
     title = f"{status.kind}: {status.done} of {status.rows} images"
     body = "".join(
         [
@@ -103,7 +106,7 @@ def _collect(store: Store) -> _Found:
     return found
 
 
-def _card(store: Store, result: Result, storage: StorageOptions) -> str:
+def _card(store: Store, result: Result, storage: StorageOptions, curves: bool) -> str:
     losses = ", ".join(f"{name} {value:.4g}" for name, value in result.stats.items())
     size = f"{result.width} x {result.height}"
     seconds = f"{result.compute_s:.1f} s" if result.compute_s is not None else ""
@@ -112,7 +115,8 @@ def _card(store: Store, result: Result, storage: StorageOptions) -> str:
         f"{_thumbnail(lambda: read_url(result.url, storage), 'photograph', result.key)}"
         f"{_thumbnail(lambda: store.read(result.output or ''), 'picture', result.key)}"
         f"</div><figcaption><b>{_text(result.key)}</b> {size}, {seconds}"
-        f"<br><small>{_text(losses)}</small></figcaption></figure>"
+        f"<br><small>{_text(losses)}</small></figcaption>"
+        f"{_curve(store, result.key) if curves else ''}</figure>"
     )
 
 
@@ -127,6 +131,38 @@ def _thumbnail(read: Any, what: str, key: str) -> str:
     width, height = image.size
     alt = _text(f"{what} {key}")
     return f'<img alt="{alt}" width="{width}" height="{height}" src="data:image/jpeg;base64,{data}">'
+
+
+def _curve(store: Store, key: str) -> str:
+    """The photograph's loss over its evaluations; nothing if there is no curve of it."""
+    try:
+        curve = read_curve(store.read(ImageSpec.curve_path(key)))
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        return f'<div class="gone">loss curve cannot be read: {_text(str(error))}</div>'
+    losses = [(number, loss) for number, loss in enumerate(curve.get("loss", ()), 1) if math.isfinite(loss)]
+    return _line(losses, key) if losses else '<div class="gone">its curve has no finite loss</div>'
+
+
+def _line(losses: Sequence[tuple[int, float]], key: str) -> str:
+    """A line through (evaluation, loss), on a logarithmic scale unless a loss is not positive."""
+    step = math.ceil(len(losses) / _MAX_POINTS)
+    points = [*losses[:-1:step], losses[-1]]
+    logarithmic = all(loss > 0 for _, loss in points)
+    heights = [math.log(loss) if logarithmic else loss for _, loss in points]
+    (first, before), (last, after) = points[0], points[-1]
+    width, low, high = max(1, last - first), min(heights), max(heights)
+    drawn = " ".join(
+        f"{300 * (number - first) / width:.1f},{50 * (high - height) / ((high - low) or 1):.1f}"
+        for (number, _), height in zip(points, heights, strict=True)
+    )
+    scale = "logarithmic" if logarithmic else "linear"
+    title = f"loss of {key}: {before:.4g} at evaluation {first}, {after:.4g} at {last}; {scale} scale"
+    return (
+        '<svg class="curve" role="img" viewBox="0 0 300 50" preserveAspectRatio="none">'
+        f'<title>{_text(title)}</title><polyline points="{drawn}"/></svg>'
+    )
 
 
 def _totals(status: JobStatus) -> str:
@@ -208,6 +244,8 @@ figure { margin: 0; border: 1px solid #8886; border-radius: 8px; padding: .6rem;
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: .4rem; align-items: center; }
 .pair img { width: 100%; height: auto; border-radius: 4px; display: block; }
 .gone { border: 1px dashed #888; padding: .5rem; overflow-wrap: anywhere; font-size: .85rem; }
+.curve { display: block; width: 100%; height: 3rem; margin-top: .4rem; overflow: visible; }
+.curve polyline { fill: none; stroke: currentColor; stroke-width: 1.5; vector-effect: non-scaling-stroke; }
 figcaption { margin-top: .4rem; overflow-wrap: anywhere; } small { opacity: .75; }
 table { border-collapse: collapse; } th { text-align: left; }
 th, td { border-bottom: 1px solid #8884; padding: .2rem .8rem .2rem 0; vertical-align: top; }

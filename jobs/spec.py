@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from nst.stylizer import Method
 
 __all__ = [
+    "CURVES",
     "HOW",
     "ImageSpec",
     "JobFile",
@@ -49,6 +51,9 @@ __all__ = [
 
 HOW = ("output", "resources", "storage")
 """Parts of a job file that no picture depends on."""
+
+CURVES = "curves"
+"""The folder of the photographs' curves, if their method records any."""
 
 Registry = Mapping[str, "type[Method]"]
 T = TypeVar("T")
@@ -93,6 +98,23 @@ class ImageSpec:
     def output_path(self, key: str) -> str:
         """Where a photograph's picture is, below the job's folder."""
         return f"images/{key}{self.extension}"
+
+    @staticmethod
+    def curve_path(key: str) -> str:
+        """Where its curve is, if its method records one."""
+        return f"{CURVES}/{key}.parquet"
+
+    def frame_path(self, key: str, evaluation: int) -> str:
+        """Where an intermediate picture is, if its method gives any."""
+        return f"frames/{key}/{evaluation:05d}{self.extension}"
+
+    def key_of(self, path: str) -> str | None:
+        """Of the photograph whose picture, curve or intermediate picture is at `path`; None if none can be."""
+        end = re.escape(self.extension)
+        number = "([0-9]{5}|[1-9][0-9]{5,})"
+        paths = rf"images/(.+){end}|{CURVES}/(.+)\.parquet|frames/(.+)/{number}{end}"
+        found = re.fullmatch(paths, path, re.DOTALL)
+        return None if found is None else found[1] or found[2] or found[3]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -311,11 +333,17 @@ def _method(table: Mapping[str, Any], base: Path, registry: Registry) -> tuple[s
     if not isinstance(kind, str) or kind not in registry:
         raise OptionError("method.kind", kind, choices=registry, reason=None if kind else "is required")
     method = _parse(registry[kind], options, "method")
-    places = {
-        ref.option: absolute_url(ref.url, base)
-        for ref in method.assets()
-        if getattr(method, ref.option) == ref.url
-    }
+    urls = {ref.option: ref.url for ref in method.assets()}
+
+    def absolute(option: str, value: Any) -> Any:
+        """`value`, its places made absolute; options like `weights` have values that are no places, too."""
+        if isinstance(value, list | tuple):
+            return type(value)(absolute(f"{option}[{index}]", item) for index, item in enumerate(value))
+        return absolute_url(value, base) if isinstance(value, str) and urls.get(option) == value else value
+
+    given = {item.name: getattr(method, item.name) for item in fields(cast(Any, method))}
+    resolved = {option: absolute(option, value) for option, value in given.items()}
+    places = {option: value for option, value in resolved.items() if value != given[option]}
     return kind, dataclasses.replace(cast(Any, method), **places) if places else method
 
 

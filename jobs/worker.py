@@ -15,11 +15,13 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import PIL.Image
 import torch
 
+from jobs.curves import write_curve
 from jobs.errors import JobMismatch, StoreError
 from jobs.job import read_job
 from jobs.ledger import JournalWriter, read_journal, seal
@@ -238,18 +240,13 @@ class _TaskStages:
         began = time.perf_counter()
         output = self._image.output_path(loaded.row.key)
         try:
-            data = encode_image(
-                stylized.image,
-                format=self._image.format,
-                quality=self._image.quality,
-                alpha=loaded.photo.alpha,
-                exif=loaded.photo.exif,
-            )
+            objects = self._objects(loaded, stylized)
         except Exception as error:  # noqa: BLE001  e.g. too large for WebP: this picture's own row
             return loaded.charge(self.failed(loaded.row, error), compute_s)
         try:
             with count_retries() as retries:
-                self._worker.store.publish(output, data)
+                for path, data in objects.items():
+                    self._worker.store.publish(path, data)
         except OSError as error:
             if error.errno not in _BAD_NAME:
                 raise
@@ -260,13 +257,26 @@ class _TaskStages:
             width=stylized.image.shape[2],
             height=stylized.image.shape[1],
             source_sha256=loaded.sha256,
-            output_sha256=hashlib.sha256(data).hexdigest(),
+            output_sha256=hashlib.sha256(objects[output]).hexdigest(),
             retries=loaded.retries + retries.count,
             load_s=loaded.load_s,
             compute_s=compute_s,
             save_s=time.perf_counter() - began,
             stats=_stats(loaded, stylized),
         )
+
+    def _objects(self, loaded: Loaded, stylized: Stylized) -> dict[str, bytes]:
+        """What is to be published, by path: the picture last, so that where it is, all is."""
+        key, objects = loaded.row.key, {}
+        encode = partial(
+            encode_image, format=self._image.format, quality=self._image.quality, alpha=loaded.photo.alpha
+        )
+        if stylized.curve:
+            objects[self._image.curve_path(key)] = write_curve(stylized.curve)
+        for frame in stylized.frames:
+            objects[self._image.frame_path(key, frame.evaluation)] = encode(frame.image)
+        objects[self._image.output_path(key)] = encode(stylized.image, exif=loaded.photo.exif)
+        return objects
 
     def failed(self, row: Row, error: Exception) -> Result:
         text = " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""How photographs share one pass through a network."""
+"""How photographs share passes through a network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
-__all__ = ["by_shape"]
+__all__ = ["by_shape", "plan_passes"]
+
+_WASTE = 0.25
+"""Share of a pass's pixels that may be padding."""
 
 
 def by_shape(images: Sequence[Tensor]) -> Iterable[list[int]]:
@@ -20,3 +23,26 @@ def by_shape(images: Sequence[Tensor]) -> Iterable[list[int]]:
         key: object = index if image.device.type == "cpu" else tuple(image.shape)
         groups.setdefault(key, []).append(index)
     return groups.values()
+
+
+def plan_passes(sizes: Sequence[tuple[int, int]], max_pixels: int | None = None) -> list[list[int]]:
+    """Indices of photographs of `sizes` (height, width) in passes, each on a canvas of its greatest height and
+    width: at most a quarter of a pass is padding, and no pass has more than `max_pixels`, unless it is a single
+    photograph.
+
+    Photographs are taken by falling height, then width, so that like stands beside like.
+    """
+    passes: list[list[int]] = []
+    height = width = pixels = 0
+    for index in sorted(range(len(sizes)), key=lambda index: (-sizes[index][0], -sizes[index][1], index)):
+        tall, wide = max(height, sizes[index][0]), max(width, sizes[index][1])
+        own = sizes[index][0] * sizes[index][1]
+        canvas = (len(passes[-1]) + 1) * tall * wide if passes else 0
+        fits = max_pixels is None or canvas <= max_pixels
+        if passes and fits and (pixels + own) >= (1 - _WASTE) * canvas:
+            passes[-1].append(index)
+            height, width, pixels = tall, wide, pixels + own
+        else:
+            passes.append([index])
+            (height, width), pixels = sizes[index], own
+    return passes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Protocol
 
 import torch
@@ -22,6 +21,11 @@ class Optimizer(Protocol):
 
     def reset(self) -> None:
         """Forget everything, as after a step that led nowhere."""
+        ...
+
+    def skip(self, x: Tensor, grad: Tensor) -> None:
+        """Take `grad` at `x` for where the next step starts, and learn nothing from how it got there, as when
+        the objective has changed a little."""
         ...
 
 
@@ -57,6 +61,7 @@ class LBFGS:
             raise OptionError("learning_rate", learning_rate, reason="more than 0")
         self.history_size, self.learning_rate = history_size, learning_rate
         self.first_step, self.bounds = first_step, bounds
+        self._last: tuple[Tensor, Tensor] | None = None
         self._forget()
 
     def reset(self) -> None:
@@ -64,10 +69,13 @@ class LBFGS:
             self.first_step /= 2
         self._forget()
 
+    def skip(self, x: Tensor, grad: Tensor) -> None:
+        if self._last is not None:
+            self._last = (x, grad)
+
     def _forget(self) -> None:
-        self._pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=self.history_size)  # s, y, 1 / s.y
-        self._last: tuple[Tensor, Tensor] | None = None
-        self._scale: Tensor | None = None  # of the initial inverse Hessian: s.y / y.y
+        self._history: _History | None = None
+        self._last = None
         self._reach = self.first_step  # how far, in mean absolute change, the next step may go
 
     def step(self, x: Tensor, grad: Tensor) -> Tensor:
@@ -76,15 +84,11 @@ class LBFGS:
         if self._last is None:
             self._last = (x, grad)
             return x + self._first(descent)
+        if self._history is None:
+            self._history = _History(self.history_size, x)
         s, y = (x - self._last[0]).flatten(), (grad - self._last[1]).flatten()
         self._last = (x, grad)
-        sy, yy = s.dot(y), y.dot(y)
-        # Positive curvature, beyond what rounding makes of nothing; a relative test, so that the scale of the
-        # loss does not matter (torch's is absolute: 1e-10).
-        if bool(sy > 1e-10 * s.norm() * yy.sqrt()):
-            self._pairs.append((s, y, 1.0 / sy))
-            self._scale = sy / yy
-        direction = self._two_loops(descent.flatten()).view_as(x)
+        direction = self._history.direction(s, y, descent.flatten()).view_as(x)
         if free is not None:
             direction = direction * free
         return x + self._limited(self.learning_rate * direction)
@@ -107,18 +111,63 @@ class LBFGS:
         low, high = self.bounds
         return ~(((x <= low) & (grad > 0)) | ((x >= high) & (grad < 0)))
 
-    def _two_loops(self, q: Tensor) -> Tensor:
-        """Nocedal and Wright 2006, algorithm 7.4."""
-        alphas = []
-        for s, y, rho in reversed(self._pairs):
-            alpha = rho * s.dot(q)
-            q = q - alpha * y
-            alphas.append(alpha)
-        if self._scale is not None:
-            q = q * self._scale
-        for (s, y, rho), alpha in zip(self._pairs, reversed(alphas), strict=True):
-            q = q + (alpha - rho * y.dot(q)) * s
-        return q
+
+class _History:
+    """Curvature pairs s, y as rows of two matrices, with their inner products.
+
+    The inverse Hessian in its compact form (Byrd, Nocedal, Schnabel 1994, theorem 2.2): the same as the
+    two-loop recursion, but each step reads the matrices twice, in a few large products instead of four hundred
+    small ones. What is left is a triangular system as large as the history, in float64.
+    """
+
+    def __init__(self, size: int, like: Tensor) -> None:
+        self._size = size
+        self._order: list[int] = []  # rows in use, oldest pair first
+        self._s = self._y = like.new_empty((0, like.numel()))
+        self._sy = torch.zeros(size, size, dtype=torch.float64)  # s_i . y_j
+        self._yy = torch.zeros(size, size, dtype=torch.float64)  # y_i . y_j
+
+    def direction(self, s: Tensor, y: Tensor, descent: Tensor) -> Tensor:
+        """Take in a pair, if it shows positive curvature, and apply the inverse Hessian to `descent`, (M,)."""
+        sy, yy, ss = torch.stack([s.dot(y), y.dot(y), s.dot(s)]).tolist()
+        # Positive curvature, beyond what rounding makes of nothing; a relative test, so that the scale of the
+        # loss does not matter (torch's is absolute: 1e-10).
+        row = self._place(s, y) if sy > 1e-10 * (ss * yy) ** 0.5 else None
+        rows = len(self._order)
+        if rows == 0:
+            return descent
+        all_s, all_y = self._s[:rows], self._y[:rows]
+        from_s = (all_s @ torch.stack([descent, y], 1)).double().cpu()
+        from_y = (all_y @ torch.stack([descent, y, s], 1)).double().cpu()
+        if row is not None:
+            self._sy[:rows, row], self._sy[row, :rows] = from_s[:, 1], from_y[:, 2]
+            self._yy[:rows, row] = self._yy[row, :rows] = from_y[:, 1]
+        order = torch.tensor(self._order)
+        inner_sy, inner_yy = self._sy[order][:, order], self._yy[order][:, order]
+        upper = inner_sy.triu()
+        scale = inner_sy[-1, -1] / inner_yy[-1, -1]
+        b = torch.linalg.solve_triangular(upper, from_s[order, :1], upper=True)
+        right = inner_sy.diagonal()[:, None] * b - scale * (from_y[order, :1] - inner_yy @ b)
+        a = torch.linalg.solve_triangular(upper.T, right, upper=False)
+        by_row = torch.empty(2, rows, dtype=torch.float64)
+        by_row[:, order] = torch.cat([a.T, -scale * b.T])
+        of_s, of_y = by_row.to(descent)
+        direction: Tensor = float(scale) * descent + of_s @ all_s + of_y @ all_y
+        return direction
+
+    def _place(self, s: Tensor, y: Tensor) -> int:
+        """Store a pair, in the place of the oldest if there are enough, and give its row."""
+        if len(self._order) == self._size:
+            row = self._order.pop(0)
+        else:
+            row = len(self._order)
+            if row == len(self._s):  # twice as many rows as before: few photographs need them all
+                more = min(max(8, 2 * row), self._size) - row
+                self._s = torch.cat([self._s, self._s.new_empty((more, self._s.shape[1]))])
+                self._y = torch.cat([self._y, self._y.new_empty((more, self._y.shape[1]))])
+        self._s[row], self._y[row] = s, y
+        self._order.append(row)
+        return row
 
 
 class Adam:
@@ -135,6 +184,9 @@ class Adam:
     def reset(self) -> None:
         self._steps = 0
         self._moments: tuple[Tensor, Tensor] | None = None
+
+    def skip(self, x: Tensor, grad: Tensor) -> None:
+        """Nothing: it does not look back at points."""
 
     def step(self, x: Tensor, grad: Tensor) -> Tensor:
         first, second = self._moments or (torch.zeros_like(grad), torch.zeros_like(grad))

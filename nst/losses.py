@@ -10,14 +10,21 @@ from torch import Tensor
 __all__ = [
     "GramNormalization",
     "LossScale",
+    "content_factor",
     "content_loss",
     "gram_matrix",
+    "normalize_gradient",
+    "normalize_gram",
+    "raw_gram",
+    "squared_distance",
+    "style_factor",
     "style_loss",
     "total_variation_loss",
 ]
 
 GramNormalization = Literal["hw", "chw"]
 LossScale = Literal["mean", "paper", "relative"]
+_TINY = 1e-30
 
 
 def gram_matrix(features: Tensor, *, normalization: GramNormalization = "hw") -> Tensor:
@@ -26,26 +33,39 @@ def gram_matrix(features: Tensor, *, normalization: GramNormalization = "hw") ->
     Gatys, Ecker, Bethge 2016, eq. 3. `hw` divides by the number of positions, which the paper does within its
     style loss; `chw` divides by the number of elements, as the well-known tutorial does.
     """
-    n, c, h, w = features.shape
-    elements = h * w if normalization == "hw" else c * h * w
-    gram: Tensor = _Gram.apply(features.reshape(n, c, h * w))
-    return gram / elements
+    height, width = features.shape[-2:]
+    return normalize_gram(raw_gram(features), height * width, normalization)
+
+
+def raw_gram(features: Tensor) -> Tensor:
+    """F F^T as it is, (N, C, H, W) to (N, C, C). Features in half precision are multiplied in float32."""
+    gram: Tensor = _Gram.apply(features.flatten(2))
+    return gram
+
+
+def normalize_gram(raw: Tensor, positions: Tensor | float, normalization: GramNormalization) -> Tensor:
+    """Raw Gram matrices (N, C, C) over the number of positions (one number, or (N, 1, 1)) that they are sums
+    of."""
+    return raw / (positions if normalization == "hw" else raw.shape[-1] * positions)
 
 
 class _Gram(torch.autograd.Function):
     """(N, C, M) to (N, C, C). Autograd's own way back multiplies twice, once for each factor; since they are
-    one and the same, the gradient is (G' + G'^T) F, one product."""
+    one and the same, the gradient is (G' + G'^T) F, one product, in the features' own precision."""
 
     @staticmethod
     def forward(ctx: Any, flat: Tensor) -> Tensor:
         ctx.save_for_backward(flat)
-        return _product(flat, flat.mT)
+        # Converted as it lies in memory: the other way is ten times slower.
+        wide = flat.mT.float().mT if flat.dtype.itemsize < 4 else flat
+        return _product(wide, wide.mT)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (flat,) = ctx.saved_tensors
         (grad,) = grads
-        return _product(grad + grad.mT, flat)
+        # Of the transpose, so that the result lies in memory as the features do, which are channels-last.
+        return _product(flat.mT, (grad + grad.mT).to(flat)).mT
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
@@ -53,33 +73,72 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     return torch.mm(a[0], b[0])[None] if len(a) == 1 else torch.bmm(a, b)
 
 
-def content_loss(features: Tensor, target: Tensor, *, scale: LossScale = "mean") -> Tensor:
-    """Squared distance of activations (N, C, H, W): (N,).
+def squared_distance(features: Tensor, target: Tensor) -> Tensor:
+    """Sum of squared differences of each image: (N, ...) to (N,), in float32 at least."""
+    return (features - target).square().flatten(1).sum(1)
+
+
+def content_factor(target: Tensor, *, scale: LossScale = "mean") -> Tensor:
+    """What makes the squared distance to a photograph's activations `target` (N, C, H, W) its content loss:
+    (N,).
 
     `mean` averages over elements; `paper` is half the sum (Gatys et al. 2016, eq. 1); `relative` is the mean
     divided by the target's variance, 1 for a picture that shares nothing with it.
     """
-    square = (features - target).square().flatten(1)
+    elements = target[0].numel()
     if scale == "paper":
-        return square.sum(1) / 2
+        return target.new_full((len(target),), 0.5)
     if scale == "relative":
-        return square.mean(1) / _positive(target.flatten(1).var(1, correction=0))
-    return square.mean(1)
+        return 1 / (elements * _positive(target.flatten(1).var(1, correction=0)))
+    return target.new_full((len(target),), 1 / elements)
 
 
-def style_loss(gram: Tensor, target: Tensor, *, scale: LossScale = "mean") -> Tensor:
-    """Squared distance of Gram matrices (N, C, C): (N,).
+def style_factor(target: Tensor, *, scale: LossScale = "mean") -> Tensor:
+    """What makes the squared distance to the Gram matrices `target` (N, C, C) their style loss: (N,).
 
     `mean` averages over the C^2 entries; `paper` is a quarter of that, which on `hw` Grams is
     Gatys et al. 2016, eq. 4: 1 / (4 C^2 (HW)^2) times the sum over unnormalized Grams; `relative` divides by
     the target's own mean square, so that it is 1 where the Gram is zero.
     """
-    mean = (gram - target).square().flatten(1).mean(1)
-    if scale == "paper":
-        return mean / 4
+    entries = target[0].numel()
     if scale == "relative":
-        return mean / _positive(target.square().flatten(1).mean(1))
-    return mean
+        return 1 / (entries * _positive(target.square().flatten(1).mean(1)))
+    return target.new_full((len(target),), (0.25 if scale == "paper" else 1.0) / entries)
+
+
+def content_loss(features: Tensor, target: Tensor, *, scale: LossScale = "mean") -> Tensor:
+    """Squared distance of activations (N, C, H, W), scaled by `content_factor`: (N,)."""
+    return content_factor(target, scale=scale) * squared_distance(features, target)
+
+
+def style_loss(gram: Tensor, target: Tensor, *, scale: LossScale = "mean") -> Tensor:
+    """Squared distance of Gram matrices (N, C, C), scaled by `style_factor`: (N,)."""
+    return style_factor(target, scale=scale) * squared_distance(gram, target)
+
+
+def normalize_gradient(features: Tensor, strength: float) -> Tensor:
+    """`features` (N, ...) as they are; the gradient that comes back through here is divided by its L1 norm, of
+    each image, and multiplied by `strength`.
+
+    The option `normalize_gradients` of Torch7's neural-style. (A well-known port scales the loss instead, which
+    multiplies by the square of the strength and normalizes nothing.)
+    """
+    normalized: Tensor = _NormalizedGradient.apply(features, strength)
+    return normalized
+
+
+class _NormalizedGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, strength: float) -> Tensor:
+        ctx.strength = strength
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (grad,) = grads
+        norm = grad.abs().flatten(1).sum(1, dtype=torch.promote_types(grad.dtype, torch.float32))
+        factor = ctx.strength / (norm + _TINY)
+        return grad * factor.to(grad).view(-1, *[1] * (grad.ndim - 1)), None
 
 
 def total_variation_loss(images: Tensor) -> Tensor:

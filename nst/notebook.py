@@ -52,9 +52,10 @@ def stylize(
     """
     method = StyleTransfer(style="style", **options)
     parameters = _parameters(method, state)
-    stylizer = method.build_from(style, parameters, torch.device(device))
+    stylizer = method.build_from([style], parameters, torch.device(device))
     for canvas in stylizer.iterate(photo, torch.Generator().manual_seed(seed)):
-        yield Step(canvas.evaluations, canvas.losses, canvas.image.to("cpu", torch.float32))
+        image = stylizer.finish(canvas.image.to("cpu", torch.float32), photo)
+        yield Step(canvas.evaluations, canvas.losses, image)
 
 
 def dream(

@@ -1,23 +1,26 @@
-"""The one optimization loop: many photographs in lockstep, each with its own optimizer and its own fate."""
+"""The one optimization loop: many photographs in rounds, each with its own optimizer and its own fate."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeVar
 
 from torch import Tensor
 
 from nst.errors import Diverged
 from nst.lbfgs import Optimizer
 
-__all__ = ["Descent", "Evaluation", "Objective", "minimize"]
+__all__ = ["Descent", "Evaluation", "in_rounds"]
 
 # A step is exploding when it lands at this many times the best loss so far: quasi-Newton steps without line
 # search go up now and then, but by less.
 _EXPLODING = 10.0
 _MAX_REJECTIONS = 8
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +32,22 @@ class Evaluation:
     grad: Tensor
 
 
-Objective: TypeAlias = Callable[[Sequence[int], Sequence[Tensor]], list[Evaluation]]
-"""(indices of the photographs, their current pixels) to one evaluation each."""
-
-
 @dataclass(slots=True)
 class Descent:
-    """One photograph on its way down."""
+    """One photograph on its way down within [0, 1].
+
+    A step to a non-finite or exploding loss is taken back, and the optimizer starts anew from the best point.
+    After too many of these the photograph stops where it is best, or, if it never got better than its start, is
+    given up with `Diverged`.
+    """
 
     x: Tensor
     """Where the objective is evaluated next: (3, H, W) in [0, 1]."""
     optimizer: Optimizer
-    best: Tensor
+    tolerance: float = 0.0
+    """Done when the best loss fell by less than this share of itself over the last `patience` evaluations."""
+    patience: int = 20
+    best: Tensor = field(init=False)
     """The point with the least loss so far."""
     losses: Mapping[str, float] = field(default_factory=dict)
     """At `best`; empty before the first evaluation."""
@@ -49,60 +56,97 @@ class Descent:
     rejections: int = 0
     done: bool = False
     error: Diverged | None = None
+    _recent: deque[float] = field(default_factory=deque)
+    _renewed: bool = False
 
+    def __post_init__(self) -> None:
+        self.best = self.x
 
-def minimize(
-    objective: Objective, starts: Sequence[Tensor], optimizers: Sequence[Optimizer], *, evaluations: int
-) -> Iterator[list[Descent]]:
-    """Descend from each of `starts` (3, H, W) within [0, 1], spending at most `evaluations` on each.
+    def renew(self) -> None:
+        """The objective changes a little, e.g. its precision: go on from the best point, whose loss is not
+        known anymore. The optimizer keeps what it has learned."""
+        self.x, self.losses, self._renewed, self.done = self.best, {}, True, self.error is not None
+        self._recent.clear()
 
-    Yields the photographs' states after every round of evaluations: the same list every time, to be looked at
-    and not kept. A step to a non-finite or exploding loss is taken back, and that photograph's optimizer
-    starts anew from its best point. After too many of these the photograph stops where it is best, or, if it
-    never got better than its start, is given up with `Diverged`.
-    """
-    descents = [
-        Descent(x=start, optimizer=optimizer, best=start)
-        for start, optimizer in zip(starts, optimizers, strict=True)
-    ]
-    for _ in range(evaluations):
-        running = [index for index, descent in enumerate(descents) if not descent.done]
-        if not running:
+    def advance(self, result: Evaluation) -> None:
+        """Take the evaluation at `x` in: accept it and move on, or go back."""
+        self.evaluations += 1
+        loss = result.losses["loss"]
+        best = self.losses.get("loss")
+        usable = math.isfinite(loss) and bool(result.grad.isfinite().all())
+        if not usable and best is None:
+            self.done, self.error = True, Diverged("the loss is not finite at the start")
             return
-        results = objective(running, [descents[index].x for index in running])
-        for index, result in zip(running, results, strict=True):
-            _advance(descents[index], result)
-        yield descents
+        if not usable or (best is not None and loss > _EXPLODING * best):
+            self._reject(loss)
+            return
+        if best is None:
+            self.start_loss = loss
+        if best is None or loss < best:
+            self.best, self.losses = self.x, result.losses
+        # A stationary point, e.g. a photograph that is its own style; or one that is as good as that.
+        if not bool(result.grad.any()) or self._stalls():
+            self.done = True
+            return
+        if self._renewed:
+            self.optimizer.skip(self.x, result.grad)
+            self._renewed = False
+        # The optimizer learns at the next step where the point really is.
+        self.x = self.optimizer.step(self.x, result.grad).clamp(0, 1)
 
-
-def _advance(descent: Descent, result: Evaluation) -> None:
-    """Take one evaluation in: accept it and move on, or go back."""
-    descent.evaluations += 1
-    loss = result.losses["loss"]
-    best = descent.losses.get("loss")
-    usable = math.isfinite(loss) and bool(result.grad.isfinite().all())
-    if not usable and best is None:
-        descent.done, descent.error = True, Diverged("the loss is not finite at the start")
-        return
-    if not usable or (best is not None and loss > _EXPLODING * best):
-        descent.rejections += 1
-        if descent.rejections > _MAX_REJECTIONS:
-            descent.done = True
-            if descent.losses["loss"] >= descent.start_loss:
-                descent.error = Diverged(
-                    f"gave up after {descent.evaluations} evaluations: {_MAX_REJECTIONS} steps led to a "
+    def _reject(self, loss: float) -> None:
+        self.rejections += 1
+        if self.rejections > _MAX_REJECTIONS:
+            self.done = True
+            if self.losses["loss"] >= self.start_loss:
+                self.error = Diverged(
+                    f"gave up after {self.evaluations} evaluations: {_MAX_REJECTIONS} steps led to a "
                     f"non-finite or exploding loss (the last to {loss:g})"
                 )
             return
-        descent.optimizer.reset()
-        descent.x = descent.best
-        return
-    if best is None:
-        descent.start_loss = loss
-    if best is None or loss < best:
-        descent.best, descent.losses = descent.x, result.losses
-    if not bool(result.grad.any()):  # a stationary point, e.g. a photograph that is its own style
-        descent.done = True
-        return
-    # The optimizer learns at the next step where the point really is.
-    descent.x = descent.optimizer.step(descent.x, result.grad).clamp(0, 1)
+        self.optimizer.reset()
+        self.x = self.best
+
+    def _stalls(self) -> bool:
+        self._recent.append(self.losses["loss"])
+        if len(self._recent) <= self.patience:
+            return False
+        before = self._recent.popleft()
+        return before - self._recent[-1] < self.tolerance * before
+
+
+def in_rounds(
+    tasks: Sequence[Generator[R, Evaluation, None]],
+    evaluate: Callable[[Sequence[R]], Sequence[Evaluation]],
+    fits: Callable[[Sequence[R]], bool],
+) -> Iterator[None]:
+    """Run tasks that ask for evaluations, answering what all of them ask at once; yields after every round.
+
+    A task that ends leaves its place to the next one: as many are under way as `fits`, which is asked with what
+    they ask for, and at least one.
+    """
+    waiting = deque(tasks)
+    active: list[tuple[Generator[R, Evaluation, None], R]] = []
+    held: list[tuple[Generator[R, Evaluation, None], R]] = []  # begun, and too large for now
+    while True:
+        while held or waiting:
+            if not held:
+                task = waiting.popleft()
+                request = next(task, None)
+                if request is None:
+                    continue
+                held.append((task, request))
+            if active and not fits([request for _, request in (*active, *held)]):
+                break
+            active.append(held.pop())
+        if not active:
+            return
+        answers = evaluate([request for _, request in active])
+        going: list[tuple[Generator[R, Evaluation, None], R]] = []
+        for (task, _), answer in zip(active, answers, strict=True):
+            try:
+                going.append((task, task.send(answer)))
+            except StopIteration:
+                continue
+        active = going
+        yield

@@ -2,55 +2,62 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from nst.batching import by_shape
+from nst.batching import plan_passes
 from nst.features import FeatureNetwork
-from nst.images import resize_image
 from nst.losses import (
     GramNormalization,
     LossScale,
-    content_loss,
-    gram_matrix,
-    style_loss,
+    normalize_gradient,
+    normalize_gram,
+    raw_gram,
+    squared_distance,
     total_variation_loss,
 )
 from nst.optimize import Evaluation
+from nst.style_targets import PreserveColor, Region, StyleTargets, Targets
+from nst.tiles import Tile, owned_features, strides_of
 
-__all__ = ["StyleObjective", "Targets"]
+__all__ = ["StyleObjective"]
 
-
-@dataclass(frozen=True, slots=True)
-class Targets:
-    """What one photograph is drawn to."""
-
-    content: Mapping[str, Tensor]
-    """The photograph's own activations by content layer, each (C, H, W)."""
-    grams: Mapping[str, Tensor]
-    """The style picture's Gram matrices by style layer, each (C, C)."""
+_CONTENT = -1
+Term: TypeAlias = tuple[int, str]
+"""A loss at a layer: the number of a style region, or `_CONTENT`; and the layer."""
 
 
 class StyleObjective:
     """content_weight * content + style_weight * style + tv_weight * total variation (Gatys et al. 2016, eq. 7).
 
     Args:
-        style: (3, H, W) in [0, 1].
-        style_scale: long side of the style picture relative to the photograph's.
+        styles: one or several (3, H, W) in [0, 1].
+        blend: weight of each style. Without masks their Gram matrices are averaged with these weights (as in
+            Torch7's neural-style); with masks, the regions' losses are.
+        masks: per style, where in the photographs it is painted: (1, H, W) in [0, 1], stretched to each of
+            them. The Gram matrices of a region are guided (Gatys et al. 2017, "Controlling perceptual factors
+            in neural style transfer"): activations times mask, over the sum of the squared mask.
+        style_scale: long side of the style pictures relative to the photograph's.
+        normalize_gradients: divide each loss's gradient at its layer by its L1 norm, and multiply it by its
+            weight.
+        preserve_color: how the styles are recolored for each photograph; see `nst.color`.
+        share_passes: let photographs share passes through the network, of different sizes too. Exact, but the
+            last bits of each may then depend on the others.
+        max_pass_pixels: of one pass; larger photographs are computed in tiles. For networks with `geometry`.
 
-    The style's Gram matrices are computed once per size of photograph and kept.
+    Raises:
+        OptionError: `max_pass_pixels` is too small for a tile.
     """
-
-    _MAX_CACHED_SIZES = 32
 
     def __init__(
         self,
         network: FeatureNetwork,
-        style: Tensor,
+        styles: Tensor | Sequence[Tensor],
         *,
         content_layers: Mapping[str, float],
         style_layers: Mapping[str, float],
@@ -60,71 +67,234 @@ class StyleObjective:
         gram_normalization: GramNormalization = "hw",
         loss_scale: LossScale = "mean",
         style_scale: float = 1.0,
+        blend: Sequence[float] | None = None,
+        masks: Sequence[Tensor] | None = None,
+        normalize_gradients: bool = False,
+        preserve_color: PreserveColor = "none",
+        share_passes: bool = False,
+        max_pass_pixels: int | None = None,
     ) -> None:
         self.network = network
-        self._style, self._style_scale = style.to(network.mean), style_scale
         self._content_layers, self._style_layers = dict(content_layers), dict(style_layers)
         self._content_weight, self._style_weight, self._tv_weight = content_weight, style_weight, tv_weight
-        self._gram_normalization, self._loss_scale = gram_normalization, loss_scale
-        self._grams: OrderedDict[int, dict[str, Tensor]] = OrderedDict()
+        self._gram_normalization: GramNormalization = gram_normalization
+        self._normalize = normalize_gradients
+        self._share_passes, self._max_pass_pixels = share_passes, max_pass_pixels
+        self._networks = {network.dtype: network}
+        self._targets = StyleTargets(
+            network,
+            [styles] if isinstance(styles, Tensor) else styles,
+            content_layers=content_layers,
+            style_layers=style_layers,
+            loss_scale=loss_scale,
+            gram_normalization=gram_normalization,
+            style_scale=style_scale,
+            blend=blend,
+            masks=masks,
+            preserve_color=preserve_color,
+            max_pass_pixels=max_pass_pixels,
+        )
 
-    @torch.no_grad()
     def targets(self, photo: Tensor) -> Targets:
         """What `photo` (3, H, W) is drawn to.
 
         Raises:
-            ImageTooSmall: the photograph or the scaled style picture vanishes before the deepest layer.
+            ImageTooSmall: the photograph or a scaled style picture vanishes before the deepest layer.
         """
-        features = self.network(photo.to(self.network.mean)[None])
-        content = {layer: features[layer][0] for layer in self._content_layers}
-        long_side = max(1, round(max(photo.shape[-2:]) * self._style_scale))
-        return Targets(content=content, grams=self._style_grams(long_side))
+        return self._targets.of(photo)
 
-    def evaluate(self, points: Sequence[Tensor], targets: Sequence[Targets]) -> list[Evaluation]:
-        """Losses by name and the gradient at each point (3, H, W), given that photograph's targets."""
+    def fits(self, pixels: Sequence[int]) -> bool:
+        """Whether photographs of so many pixels each may be in work at once."""
+        return self._max_pass_pixels is None or sum(pixels) <= self._max_pass_pixels
+
+    def evaluate(
+        self, points: Sequence[Tensor], targets: Sequence[Targets], dtype: torch.dtype | None = None
+    ) -> list[Evaluation]:
+        """Losses by name and the gradient at each point (3, H, W), given that photograph's targets.
+
+        Args:
+            dtype: of activations and their gradients; None: the network's own. Gram matrices, losses and the
+                pixels' gradients are not less than float32.
+        """
+        network = self._in_precision(dtype)
         evaluations: dict[int, Evaluation] = {}
-        for group in by_shape(points):
-            pixels = torch.stack([points[index] for index in group]).requires_grad_()
-            losses = self._losses(pixels, [targets[index] for index in group])
-            # One backward for the sum of all losses; no gradient crosses from one photograph to another.
-            (grads,) = torch.autograd.grad(losses["loss"].sum(), pixels)
-            rows = torch.stack(list(losses.values()), dim=1).tolist()
-            for index, row, grad in zip(group, rows, grads, strict=True):
-                evaluations[index] = Evaluation(losses=dict(zip(losses, row, strict=True)), grad=grad)
+        whole = [index for index, each in enumerate(targets) if not each.tiles]
+        for group in self._passes([points[index] for index in whole]):
+            mine = [whole[place] for place in group]
+            together = self._evaluate_pass(
+                network, [points[index] for index in mine], [targets[index] for index in mine]
+            )
+            evaluations.update(zip(mine, together, strict=True))
+        for index, each in enumerate(targets):
+            if each.tiles:
+                evaluations[index] = self._evaluate_tiles(network, points[index], each)
         return [evaluations[index] for index in range(len(points))]
 
-    def _losses(self, pixels: Tensor, targets: Sequence[Targets]) -> dict[str, Tensor]:
-        """(N, 3, H, W) to named losses, each (N,)."""
-        features = self.network(pixels)
-        content = style = smooth = pixels.new_zeros(len(pixels))
-        for layer, weight in self._content_layers.items():
-            wanted = torch.stack([target.content[layer] for target in targets])
-            content = content + weight * content_loss(features[layer], wanted, scale=self._loss_scale)
-        for layer, weight in self._style_layers.items():
-            gram = gram_matrix(features[layer], normalization=self._gram_normalization)
-            wanted = torch.stack([target.grams[layer] for target in targets])
-            style = style + weight * style_loss(gram, wanted, scale=self._loss_scale)
-        if self._tv_weight:
-            smooth = self._tv_weight * total_variation_loss(pixels)
-        content, style = self._content_weight * content, self._style_weight * style
-        return {
-            "loss": content + style + smooth,
-            "content_loss": content,
-            "style_loss": style,
-            "tv_loss": smooth,
-        }
+    def _in_precision(self, dtype: torch.dtype | None) -> FeatureNetwork:
+        if dtype is None:
+            return self.network
+        if dtype not in self._networks:
+            self._networks[dtype] = self.network.in_precision(dtype)
+        return self._networks[dtype]
 
-    def _style_grams(self, long_side: int) -> dict[str, Tensor]:
-        if long_side not in self._grams:
-            height, width = self._style.shape[-2:]
-            factor = long_side / max(height, width)
-            size = max(1, round(height * factor)), max(1, round(width * factor))
-            features = self.network(resize_image(self._style, size)[None])
-            self._grams[long_side] = {
-                layer: gram_matrix(features[layer], normalization=self._gram_normalization)[0]
-                for layer in self._style_layers
-            }
-            if len(self._grams) > self._MAX_CACHED_SIZES:
-                self._grams.popitem(last=False)
-        self._grams.move_to_end(long_side)
-        return self._grams[long_side]
+    def _passes(self, points: Sequence[Tensor]) -> list[list[int]]:
+        sizes = [(point.shape[1], point.shape[2]) for point in points]
+        if not self._share_passes:
+            return [[index] for index in range(len(points))]
+        if self.network.geometry is not None:
+            return plan_passes(sizes, self._max_pass_pixels)
+        return [[index for index, size in enumerate(sizes) if size == alike] for alike in dict.fromkeys(sizes)]
+
+    def _evaluate_pass(
+        self, network: FeatureNetwork, points: Sequence[Tensor], targets: Sequence[Targets]
+    ) -> list[Evaluation]:
+        sizes = [(point.shape[1], point.shape[2]) for point in points]
+        canvas = max(size[0] for size in sizes), max(size[1] for size in sizes)
+        pixels = _stacked(points, canvas).detach().requires_grad_()
+        features = network(pixels, sizes) if len(set(sizes)) > 1 else network(pixels)
+        values: dict[Term, Tensor] = {}
+        strengths = self._strengths(targets[0])
+        for (number, layer), strength in strengths.items():
+            own = features[layer]
+            if self._normalize:
+                own = normalize_gradient(own, strength)
+            if number == _CONTENT:
+                wanted = _stacked([each.content[layer] for each in targets], own.shape[-2:])
+                factors = torch.stack([each.content_factors[layer] for each in targets])
+                values[number, layer] = factors * squared_distance(own, wanted)
+            else:
+                regions = [each.regions[number] for each in targets]
+                if regions[0].masks is not None:
+                    own = own * _stacked([each.masks[layer] for each in regions if each.masks], own.shape[-2:])
+                values[number, layer] = self._region_loss(raw_gram(own), regions, layer)
+        smooth = pixels.new_zeros(len(points))
+        if self._tv_weight:
+            each_alone = (
+                total_variation_loss(image[None, :, :height, :width])
+                for image, (height, width) in zip(pixels, sizes, strict=True)
+            )
+            smooth = torch.cat(list(each_alone))
+        losses = self._named(values, strengths, smooth)
+        # One backward for the sum of all losses; no gradient crosses from one photograph to another.
+        (grads,) = torch.autograd.grad(losses["loss"].sum(), pixels)
+        rows = torch.stack(list(losses.values()), dim=1).tolist()
+        return [
+            Evaluation(dict(zip(losses, row, strict=True)), grad[:, :height, :width].contiguous())
+            for row, grad, (height, width) in zip(rows, grads, sizes, strict=True)
+        ]
+
+    def _evaluate_tiles(self, network: FeatureNetwork, point: Tensor, targets: Targets) -> Evaluation:
+        """First the Gram matrices, which need all tiles; then the gradient, tile by tile."""
+        strengths = self._strengths(targets)
+        grams: dict[Term, Tensor] = {}
+        with torch.no_grad():
+            for tile in targets.tiles:
+                features = owned_features(network, tile.cut(point), tile)
+                for term, gram in self._tile_grams(features, tile, targets):
+                    grams[term] = grams[term] + gram if term in grams else gram
+        values: dict[Term, Tensor] = {}
+        slopes: dict[Term, Tensor] = {}
+        for (number, layer), gram in grams.items():
+            gram.requires_grad_()
+            loss = self._region_loss(gram, [targets.regions[number]], layer)
+            (slopes[number, layer],) = torch.autograd.grad(loss.sum(), gram)
+            values[number, layer] = loss.detach()
+
+        def parts(features: Mapping[str, Tensor], tile: Tile) -> dict[Term, Tensor]:
+            """What has the gradient of each loss at the owned activations. Of content, it is that loss."""
+            found = {}
+            with torch.no_grad():
+                photo = owned_features(self.network, tile.cut(targets.photo), tile)
+            for layer in self._content_layers:
+                distance = squared_distance(features[layer][None], photo[layer][None])
+                found[_CONTENT, layer] = targets.content_factors[layer] * distance
+            for term, gram in self._tile_grams(features, tile, targets):
+                found[term] = (slopes[term] * gram).sum((1, 2))
+            return found
+
+        scales = strengths
+        if self._normalize:
+            norms: defaultdict[Term, float] = defaultdict(float)
+            for tile in targets.tiles:
+                with torch.no_grad():
+                    features = owned_features(network, tile.cut(point), tile)
+                features = {layer: each.requires_grad_() for layer, each in features.items()}
+                for (number, layer), part in parts(features, tile).items():
+                    (slope,) = torch.autograd.grad(part.sum(), features[layer])
+                    norms[number, layer] += float(slope.abs().sum(dtype=part.dtype))
+            scales = {term: strength / (norms[term] or 1.0) for term, strength in strengths.items()}
+        grad = torch.zeros_like(point)
+        for layer in self._content_layers:
+            values[_CONTENT, layer] = point.new_zeros(1)
+        for tile in targets.tiles:
+            pixels = tile.cut(point).clone().requires_grad_()
+            found = parts(owned_features(network, pixels, tile), tile)
+            total = torch.cat([scales[term] * part for term, part in found.items()]).sum()
+            tile.cut(grad).add_(torch.autograd.grad(total, pixels)[0])
+            for layer in self._content_layers:
+                values[_CONTENT, layer] += found[_CONTENT, layer].detach()
+        smooth = point.new_zeros(1)
+        if self._tv_weight:
+            pixels = point.clone().requires_grad_()
+            smooth = total_variation_loss(pixels[None])
+            grad += self._tv_weight * torch.autograd.grad(smooth.sum(), pixels)[0]
+        losses = self._named(values, strengths, smooth.detach())
+        return Evaluation({name: float(value) for name, value in losses.items()}, grad)
+
+    def _strengths(self, targets: Targets) -> dict[Term, float]:
+        """What each loss is multiplied by."""
+        content = {
+            (_CONTENT, layer): self._content_weight * weight for layer, weight in self._content_layers.items()
+        }
+        style = {
+            (number, layer): self._style_weight * region.weight * weight
+            for number, region in enumerate(targets.regions)
+            for layer, weight in self._style_layers.items()
+        }
+        return content | style
+
+    def _region_loss(self, raw: Tensor, regions: Sequence[Region], layer: str) -> Tensor:
+        """Of a layer's raw Gram matrices (N, C, C): (N,)."""
+        positions = torch.stack([region.positions[layer] for region in regions]).view(-1, 1, 1)
+        grams = normalize_gram(raw, positions, self._gram_normalization)
+        wanted = torch.stack([region.grams[layer] for region in regions])
+        factors = torch.stack([region.factors[layer] for region in regions])
+        return factors * squared_distance(grams, wanted)
+
+    def _tile_grams(
+        self, features: Mapping[str, Tensor], tile: Tile, targets: Targets
+    ) -> Iterator[tuple[Term, Tensor]]:
+        """The share of a tile, whose owned activations are `features`, in the raw Gram matrices."""
+        strides = strides_of(self.network)
+        for number, region in enumerate(targets.regions):
+            for layer in self._style_layers:
+                own = features[layer][None]
+                if region.masks is not None:
+                    own = own * tile.own_of_whole(region.masks[layer], strides[layer]).to(own)
+                yield (number, layer), raw_gram(own)
+
+    def _named(
+        self, values: Mapping[Term, Tensor], strengths: Mapping[Term, float], smooth: Tensor
+    ) -> dict[str, Tensor]:
+        """Losses by name, weighted as they enter the total, each (N,): the total, content, style and total
+        variation; then those of the layers."""
+        losses = {"content_loss": torch.zeros_like(smooth), "style_loss": torch.zeros_like(smooth)}
+        layers: dict[str, Tensor] = {}
+        for (number, layer), strength in strengths.items():
+            name = "content_loss" if number == _CONTENT else "style_loss"
+            weighted = strength * values[number, layer]
+            losses[name] = losses[name] + weighted
+            at_layer = f"{name}.{layer}"
+            layers[at_layer] = layers[at_layer] + weighted if at_layer in layers else weighted
+        losses["tv_loss"] = self._tv_weight * smooth
+        return {"loss": torch.stack(list(losses.values())).sum(0), **losses, **layers}
+
+
+def _stacked(images: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+    """(C, h, w) images on canvases of `size`, top left, zero beyond: (N, C, *size)."""
+    height, width = size
+    if len(images) == 1 and images[0].shape[1:] == (height, width):
+        return images[0][None]  # as it lies in memory: mixing layouts costs more than the arithmetic
+    return torch.stack(
+        [F.pad(each, (0, width - each.shape[-1], 0, height - each.shape[-2])) for each in images]
+    )

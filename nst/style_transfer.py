@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -11,9 +12,11 @@ import torch
 from torch import Tensor
 
 from nst import check
+from nst.color import luminance, with_luminance
 from nst.errors import ImageError, ImageTooSmall, OptionError
 from nst.features import (
     NETWORKS,
+    FeatureNetwork,
     build_features,
     check_layers,
     default_weights,
@@ -25,9 +28,11 @@ from nst.features.networks import Pooling, check_pooling
 from nst.images import decode_image, resize_image
 from nst.lbfgs import LBFGS, Adam, Optimizer
 from nst.losses import GramNormalization, LossScale
-from nst.optimize import Descent, Evaluation, minimize
-from nst.style_objective import StyleObjective, Targets
-from nst.stylizer import AssetRef, Assets, Outcome, Stylized
+from nst.optimize import Descent, Evaluation, in_rounds
+from nst.style_objective import StyleObjective
+from nst.style_targets import PreserveColor, Targets
+from nst.stylizer import AssetRef, Assets, Frame, Outcome, Stylized
+from nst.tiles import least_pixels, tile_side
 
 __all__ = ["PRESETS", "Canvas", "StyleTransfer", "StyleTransferStylizer"]
 
@@ -109,10 +114,14 @@ class StyleTransfer:
     and the digests.
     """
 
-    style: str
-    """Path or URL of the style picture."""
-    style_sha256: str | None = None
-    """Digest that the style picture must have."""
+    style: str | tuple[str, ...]
+    """Path or URL of the style picture, or a list of several."""
+    style_sha256: str | tuple[str, ...] | None = None
+    """Digest that the style picture must have; of several, a list."""
+    style_blend: tuple[float, ...] | None = None
+    """Weight of each of several style pictures, relative to the others; None: all alike."""
+    style_masks: tuple[str, ...] | None = None
+    """A picture for each style picture: it is painted where that is white. Stretched to each photograph."""
     network: str = "vgg19"
     """Feature network: vgg19, vgg16, resnet50, googlenet, or embedded, which comes with this package."""
     weights: str | None = None
@@ -138,24 +147,47 @@ class StyleTransfer:
     loss_scale: LossScale | None = None
     """`mean`: mean squares; `paper`: the sums and factors of the paper's equations 1 and 4; `relative`: mean
     squares over the target's own."""
+    normalize_gradients: bool = False
+    """Divide the gradient of each loss, at its layer, by its L1 norm, and multiply it by the loss's weight."""
     pooling: Pooling | None = None
-    """What the VGGs pool with: `max` or `average`."""
+    """What the VGGs pool with: `max`, `average`, or `l2`."""
     style_scale: float = 1.0
     """Long side of the style picture relative to the photograph's; above 1 for larger strokes."""
-    init: Literal["photo", "noise"] = "photo"
-    """Where the optimization starts: from the `photo` or from uniform `noise`."""
+    preserve_color: PreserveColor = "none"
+    """Keep the photograph's colors: `luminance` paints its luminance only, `match` first gives the style
+    pictures its colors' mean and covariance."""
+    init: Literal["photo", "noise", "picture"] = "photo"
+    """Where the optimization starts: from the `photo`, from uniform `noise`, or from `init_picture`."""
+    init_picture: str | None = None
+    """Path or URL; stretched to each photograph."""
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
     """`lbfgs`, with a history per photograph, or `adam`."""
     learning_rate: float | None = None
     """None: 1 for L-BFGS, 0.02 (of the range [0, 1]) for Adam."""
     history_size: int = 100
-    """Curvature pairs that L-BFGS keeps; each costs two photographs of float32."""
+    """Curvature pairs that L-BFGS keeps. Each costs two photographs of float32: 100 at 512 x 512 are 630 MB."""
     coarse_scales: tuple[float, ...] | None = None
     """Smaller sizes of the photograph to go through first, e.g. [0.25, 0.5]; each starts from the last."""
     coarse_steps: int = 100
     """Evaluations of loss and gradient at each of `coarse_scales`."""
     steps: int | None = None
     """Evaluations of loss and gradient at the photograph's own size."""
+    stop_tolerance: float = 0.0
+    """A scale ends early when the loss fell by less than this share of itself over the last 20 evaluations."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of activations. `bfloat16`: several times faster on GPUs and on CPUs with AMX; Gram matrices, losses and
+    optimizer stay float32, and the last `refine_steps` at the photograph's own size are computed in float32."""
+    refine_steps: int = 10
+    """With `bfloat16`: evaluations in float32 at the end."""
+    pass_memory_mb: int | None = None
+    """For activations and gradients of one pass through the network (VGGs only). Larger photographs are
+    computed in tiles, with the same result; smaller ones share passes up to this. None: no limit."""
+    deterministic: bool = True
+    """No byte of a picture depends on what else is in work. False: photographs share passes on GPUs."""
+    curve: bool = False
+    """Keep the losses of every evaluation."""
+    frame_every: int = 0
+    """Keep an intermediate picture after every so many evaluations; 0: none."""
 
     def __post_init__(self) -> None:
         check.one_of("network", self.network, NETWORKS)
@@ -179,7 +211,12 @@ class StyleTransfer:
         check.one_of("loss_scale", self.loss_scale, get_args(LossScale))
         assert self.pooling is not None
         check_pooling(self.network, self.pooling)
-        check.one_of("init", self.init, ("photo", "noise"))
+        check.one_of("init", self.init, ("photo", "noise", "picture"))
+        if (self.init == "picture") != (self.init_picture is not None):
+            raise OptionError("init_picture", self.init_picture, reason="goes with init = 'picture'")
+        check.one_of("preserve_color", self.preserve_color, get_args(PreserveColor))
+        check.one_of("precision", self.precision, ("float32", "bfloat16"))
+        self._check_styles()
         check.one_of("optimizer", self.optimizer, ("lbfgs", "adam"))
         for option in ("content_weight", "style_weight", "tv_weight"):
             check.at_least(option, getattr(self, option), 0)
@@ -191,6 +228,15 @@ class StyleTransfer:
             if not 0 < scale < 1:
                 raise OptionError("coarse_scales", list(self.coarse_scales), reason="each is between 0 and 1")
         check.at_least("history_size", self.history_size, 1)
+        check.at_least("refine_steps", self.refine_steps, 0)
+        check.at_least("frame_every", self.frame_every, 0)
+        if not 0 <= self.stop_tolerance < 1:
+            raise OptionError("stop_tolerance", self.stop_tolerance, reason="is from 0 to below 1")
+        if self.pass_memory_mb is not None:
+            check.at_least("pass_memory_mb", self.pass_memory_mb, 1)
+            if self.network not in VGG_BLOCKS:
+                reason = f"only {', '.join(VGG_BLOCKS)} can be computed in tiles"
+                raise OptionError("pass_memory_mb", self.pass_memory_mb, reason=reason)
         check.above_zero("style_scale", self.style_scale)
         if self.learning_rate is not None:
             check.above_zero("learning_rate", self.learning_rate)
@@ -200,8 +246,40 @@ class StyleTransfer:
         assert self.weights is not None
         return weights_asset(self.network, self.weights, self.weights_sha256)
 
+    def _check_styles(self) -> None:
+        count = len(self._styles())
+        if count == 0:
+            raise OptionError("style", self.style, reason="at least one picture is needed")
+        for option in ("style_blend", "style_masks"):
+            given = getattr(self, option)
+            if given is not None and len(given) != count:
+                raise OptionError(
+                    option, given, reason=f"must have one entry for each of {count} style pictures"
+                )
+        if self.style_sha256 is not None and len(self._digests()) != count:
+            reason = f"must have one entry for each of {count} style pictures"
+            raise OptionError("style_sha256", self.style_sha256, reason=reason)
+        for index, weight in enumerate(self.style_blend or ()):
+            check.above_zero(f"style_blend[{index}]", weight)
+
+    def _styles(self) -> tuple[str, ...]:
+        return (self.style,) if isinstance(self.style, str) else tuple(self.style)
+
+    def _digests(self) -> tuple[str | None, ...]:
+        if self.style_sha256 is None:
+            return (None,) * len(self._styles())
+        return (self.style_sha256,) if isinstance(self.style_sha256, str) else tuple(self.style_sha256)
+
     def assets(self) -> list[AssetRef]:
-        found = [AssetRef(option="style", url=self.style, kind="image", sha256=self.style_sha256)]
+        styles = zip(_names("style", self.style), self._styles(), self._digests(), strict=True)
+        found = [
+            AssetRef(option=option, url=url, kind="image", sha256=digest) for option, url, digest in styles
+        ]
+        masks = self.style_masks or ()
+        for option, url in zip(_names("style_masks", masks), masks, strict=True):
+            found.append(AssetRef(option=option, url=url, kind="image"))
+        if self.init_picture is not None:
+            found.append(AssetRef(option="init_picture", url=self.init_picture, kind="image"))
         weights = self._weights()
         return found if weights is None else [*found, weights]
 
@@ -213,12 +291,26 @@ class StyleTransfer:
     def build(self, assets: Assets, device: torch.device) -> StyleTransferStylizer:
         weights = self._weights()
         state = None if weights is None else read_state_dict(assets[weights.url])
-        return self.build_from(decode_image(assets[self.style]), state, device)
+        masks = self.style_masks
+        return self.build_from(
+            [decode_image(assets[url]) for url in self._styles()],
+            state,
+            device,
+            masks=None if masks is None else [luminance(decode_image(assets[url]))[:1] for url in masks],
+            init=None if self.init_picture is None else decode_image(assets[self.init_picture]),
+        )
 
     def build_from(
-        self, style: Tensor, state: Mapping[str, Tensor] | None, device: torch.device
+        self,
+        styles: Sequence[Tensor],
+        state: Mapping[str, Tensor] | None,
+        device: torch.device,
+        *,
+        masks: Sequence[Tensor] | None = None,
+        init: Tensor | None = None,
     ) -> StyleTransferStylizer:
-        """As `build`, from a style picture (3, H, W) and a state dict (None: seeded)."""
+        """As `build`, from style pictures (3, H, W), a state dict (None: seeded), masks (1, H, W) and a picture
+        (3, H, W) to start from."""
         assert self.content_layers is not None
         assert self.style_layers is not None
         assert self.content_weight is not None
@@ -230,7 +322,7 @@ class StyleTransfer:
         network = build_features(self.network, layers, state=state, pooling=self.pooling).to(device)
         objective = StyleObjective(
             network,
-            style,
+            styles,
             content_layers=self.content_layers,
             style_layers=self.style_layers,
             content_weight=self.content_weight,
@@ -239,8 +331,30 @@ class StyleTransfer:
             gram_normalization=self.gram_normalization,
             loss_scale=self.loss_scale,
             style_scale=self.style_scale,
+            blend=self.style_blend,
+            masks=masks,
+            normalize_gradients=self.normalize_gradients,
+            preserve_color=self.preserve_color,
+            share_passes=not self.deterministic and device.type != "cpu",
+            max_pass_pixels=self._pass_pixels(network),
         )
-        return StyleTransferStylizer(self, objective)
+        return StyleTransferStylizer(self, objective, init)
+
+    def _pass_pixels(self, network: FeatureNetwork) -> int | None:
+        if self.pass_memory_mb is None:
+            return None
+        assert network.geometry is not None
+        pixels = int(self.pass_memory_mb * 1e6 / network.geometry.bytes_per_pixel)
+        if tile_side(network, pixels) == 0:
+            least = math.ceil(least_pixels(network) * network.geometry.bytes_per_pixel / 1e6)
+            reason = f"a tile of {self.network} needs {least}"
+            raise OptionError("pass_memory_mb", self.pass_memory_mb, reason=reason)
+        return pixels
+
+
+def _names(option: str, value: str | Sequence[str]) -> list[str]:
+    """What its pictures are called in messages."""
+    return [option] if isinstance(value, str) else [f"{option}[{index}]" for index in range(len(value))]
 
 
 @dataclass(slots=True)
@@ -248,33 +362,44 @@ class Canvas:
     """One photograph while it is painted."""
 
     photo: Tensor
-    """(3, H, W) in [0, 1]."""
+    """(3, H, W) in [0, 1], as the method sees it."""
     image: Tensor
     """The best picture so far, (3, h, w) in [0, 1], at the size of the current scale."""
     losses: Mapping[str, float] = field(default_factory=dict)
     """Of `image`, at the current scale."""
     evaluations: int = 0
     """Over all scales."""
-    earlier: int = 0
-    """Those of the scales before."""
     error: ImageError | None = None
+    curve: list[Mapping[str, float]] = field(default_factory=list)
+    frames: list[Frame] = field(default_factory=list)
 
-    def take(self, descent: Descent) -> None:
-        self.image, self.losses, self.error = descent.best, descent.losses, descent.error
-        self.evaluations = self.earlier + descent.evaluations
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What a photograph wants to know next: loss and gradient at `point`."""
+
+    point: Tensor
+    targets: Targets
+    dtype: torch.dtype | None
+    pixels: int
+    """Of the photograph at its own size, which decides how many are in work at once."""
 
 
 class StyleTransferStylizer:
     """The loaded network and style, ready for photographs."""
 
-    def __init__(self, method: StyleTransfer, objective: StyleObjective) -> None:
+    def __init__(self, method: StyleTransfer, objective: StyleObjective, init: Tensor | None = None) -> None:
         self.method, self.objective = method, objective
+        self._init = init
 
     def __call__(self, images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]:
         canvases = [self._canvas(image, generator) for image, generator in zip(images, generators, strict=True)]
         for _ in self._paint(canvases):
             pass
-        return [canvas.error or self._stylized(canvas) for canvas in canvases]
+        return [
+            canvas.error or self._stylized(canvas, image)
+            for canvas, image in zip(canvases, images, strict=True)
+        ]
 
     def iterate(self, image: Tensor, generator: torch.Generator) -> Iterator[Canvas]:
         """Stylize one photograph and look on: its state after every evaluation, coarse scales first.
@@ -289,45 +414,80 @@ class StyleTransferStylizer:
         if canvas.error is not None:
             raise canvas.error
 
+    def finish(self, painted: Tensor, image: Tensor) -> Tensor:
+        """A painted picture (3, h, w) as it is shown: with the colors of `image`, if these are kept."""
+        if self.method.preserve_color != "luminance":
+            return painted
+        return with_luminance(resize_image(image.to(painted), (painted.shape[1], painted.shape[2])), painted)
+
     def _canvas(self, image: Tensor, generator: torch.Generator) -> Canvas:
         photo = image.to(self.objective.network.mean, copy=True)
-        noise = self.method.init == "noise"
-        return Canvas(photo, torch.rand(image.shape, generator=generator).to(photo) if noise else photo)
+        if self.method.preserve_color == "luminance":
+            photo = luminance(photo).contiguous()
+        start = photo
+        if self.method.init == "noise":
+            start = torch.rand(image.shape, generator=generator).to(photo)
+        elif self._init is not None:
+            start = resize_image(self._init.to(photo), (photo.shape[1], photo.shape[2])).clamp(0, 1)
+        return Canvas(photo, start)
 
     def _paint(self, canvases: Sequence[Canvas]) -> Iterator[None]:
-        """Coarse to fine (Gatys et al. 2017), in lockstep: every scale starts from the last one's picture."""
-        assert self.method.coarse_scales is not None
-        assert self.method.steps is not None
-        stages = [(scale, self.method.coarse_steps) for scale in sorted(self.method.coarse_scales)]
-        for scale, steps in [*stages, (1.0, self.method.steps)]:
-            working: list[Canvas] = []
-            starts: list[Tensor] = []
-            targets: list[Targets] = []
-            for canvas in canvases:
-                if canvas.error is not None:
-                    continue
-                height, width = canvas.photo.shape[-2:]
-                size = max(1, round(height * scale)), max(1, round(width * scale))
-                try:
-                    targets.append(self.objective.targets(resize_image(canvas.photo, size)))
-                except ImageTooSmall as error:
-                    if scale == 1.0:
-                        canvas.error = error
-                    continue  # a coarse scale that the network cannot see is left out
-                working.append(canvas)
-                starts.append(resize_image(canvas.image, size).clamp(0, 1))
-            for descents in self._minimize(starts, targets, steps):
-                for canvas, descent in zip(working, descents, strict=True):
-                    canvas.take(descent)
-                yield
-            for canvas in working:
-                canvas.earlier = canvas.evaluations
+        def evaluate(requests: Sequence[_Request]) -> list[Evaluation]:
+            answers: dict[int, Evaluation] = {}
+            for dtype in dict.fromkeys(request.dtype for request in requests):
+                mine = [index for index, request in enumerate(requests) if request.dtype == dtype]
+                points, targets = zip(*((requests[at].point, requests[at].targets) for at in mine), strict=True)
+                answers.update(zip(mine, self.objective.evaluate(points, targets, dtype), strict=True))
+            return [answers[index] for index in range(len(requests))]
 
-    def _minimize(self, starts: list[Tensor], targets: list[Targets], steps: int) -> Iterator[list[Descent]]:
-        def objective(which: Sequence[int], points: Sequence[Tensor]) -> list[Evaluation]:
-            return self.objective.evaluate(points, [targets[index] for index in which])
+        def fits(requests: Sequence[_Request]) -> bool:
+            return self.objective.fits([request.pixels for request in requests])
 
-        return minimize(objective, starts, [self._optimizer() for _ in starts], evaluations=steps)
+        return in_rounds([self._painting(canvas) for canvas in canvases], evaluate, fits)
+
+    def _painting(self, canvas: Canvas) -> Generator[_Request, Evaluation, None]:
+        """Coarse to fine (Gatys et al. 2017): every scale starts from the last one's picture."""
+        method = self.method
+        assert method.coarse_scales is not None
+        assert method.steps is not None
+        stages = [(scale, method.coarse_steps) for scale in sorted(method.coarse_scales)]
+        for scale, steps in [*stages, (1.0, method.steps)]:
+            height, width = canvas.photo.shape[-2:]
+            size = max(1, round(height * scale)), max(1, round(width * scale))
+            try:
+                targets = self.objective.targets(resize_image(canvas.photo, size))
+            except ImageTooSmall as error:
+                if scale == 1.0:
+                    canvas.error = error
+                continue  # a coarse scale that the network cannot see is left out
+            start = resize_image(canvas.image, size).clamp(0, 1)
+            descent = Descent(start, self._optimizer(), tolerance=method.stop_tolerance)
+            phases: list[tuple[torch.dtype | None, int]] = [(None, steps)]
+            if method.precision == "bfloat16":
+                refine = min(method.refine_steps, steps - 1) if scale == 1.0 else 0
+                phases = [(torch.bfloat16, steps - refine), (None, refine)]
+            for dtype, evaluations in phases:
+                if descent.evaluations and evaluations:
+                    descent.renew()
+                for _ in range(evaluations):
+                    if descent.done:
+                        break
+                    answer = yield _Request(descent.x, targets, dtype, height * width)
+                    descent.advance(answer)
+                    self._note(canvas, descent, answer, scale)
+            if descent.error is not None:
+                canvas.error = descent.error
+                return
+
+    def _note(self, canvas: Canvas, descent: Descent, answer: Evaluation, scale: float) -> None:
+        """Take over where a photograph stands, and keep of it what was asked for."""
+        canvas.image, canvas.losses = descent.best, descent.losses
+        canvas.evaluations += 1
+        if self.method.curve:
+            canvas.curve.append({"scale": scale, **answer.losses})
+        every = self.method.frame_every
+        if every and canvas.evaluations % every == 0:
+            canvas.frames.append(Frame(canvas.evaluations, canvas.image.to("cpu", torch.float32)))
 
     def _optimizer(self) -> Optimizer:
         rate = self.method.learning_rate
@@ -340,10 +500,16 @@ class StyleTransferStylizer:
             bounds=(0.0, 1.0),
         )
 
-    def _stylized(self, canvas: Canvas) -> Stylized:
+    def _stylized(self, canvas: Canvas, image: Tensor) -> Stylized:
         stats = {
             **canvas.losses,
             "evaluations": float(canvas.evaluations),
             "pretrained": float(self.objective.network.pretrained),
         }
-        return Stylized(image=canvas.image.to("cpu", torch.float32), stats=stats)
+        names = canvas.curve[0] if canvas.curve else {}
+        return Stylized(
+            image=self.finish(canvas.image.to("cpu", torch.float32), image),
+            stats=stats,
+            curve={name: [each[name] for each in canvas.curve] for name in names},
+            frames=[Frame(each.evaluation, self.finish(each.image, image)) for each in canvas.frames],
+        )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nst.errors import ImageError
 
-__all__ = ["AssetRef", "Assets", "Method", "Outcome", "Stylized", "Stylizer"]
+__all__ = ["AssetRef", "Assets", "Frame", "Method", "Outcome", "Stylized", "Stylizer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,8 @@ class AssetRef:
     """
 
     option: str
-    """The method's option that names it, for error messages: `style`, `weights`."""
+    """The method's option that names it, for error messages: `weights`, `style`, or, if it is a list, the place
+    in it: `style[1]`."""
     url: str
     """A path or URL as the user wrote it, or `torchvision:NAME` for a published state dict."""
     kind: Literal["image", "weights"]
@@ -38,6 +39,16 @@ Assets: TypeAlias = Mapping[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
+class Frame:
+    """A picture on its way."""
+
+    evaluation: int
+    """After how many evaluations of loss and gradient, over all scales; from 1."""
+    image: Tensor
+    """float32 (3, h, w), RGB in [0, 1], at the size of the scale that was worked on."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stylized:
     """One image's outcome."""
 
@@ -45,6 +56,11 @@ class Stylized:
     """float32 (3, H, W), RGB in [0, 1], finite, without gradient."""
     stats: Mapping[str, float] = field(default_factory=dict)
     """Final numbers worth keeping, e.g. `content_loss`, `style_loss`, `evaluations`."""
+    curve: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """If it was asked for: one number per evaluation, by name, all of one length: `scale`, `loss`,
+    `content_loss`, ..."""
+    frames: Sequence[Frame] = ()
+    """If they were asked for: intermediate pictures, in order."""
 
 
 Outcome: TypeAlias = Stylized | ImageError

@@ -6,14 +6,14 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from nst.errors import ImageError, OptionError
 from nst.methods import METHODS
-from nst.stylizer import AssetRef, Assets, Method, Outcome, Stylized
+from nst.stylizer import AssetRef, Assets, Frame, Method, Outcome, Stylized
 
 KILL, RAISE, HANG, NAN, TYPED, HOG = 61, 62, 63, 64, 65, 66
 """Widths of photographs that kill their worker, raise, hang, come out as NaN, fail with an ImageError, or take
@@ -28,6 +28,10 @@ class Stub:
     """Sleeps this long per photograph."""
     picture: str | None = None
     """A picture that it needs and does not use."""
+    pictures: tuple[str, ...] = ()
+    """More of them."""
+    curve: bool = False
+    """Gives a curve of four evaluations, and the pictures of the second and the last."""
     tally: str | None = None
     """A file that grows by one byte per photograph."""
     fits: int | None = None
@@ -40,7 +44,9 @@ class Stub:
             raise OptionError("delay_s", self.delay_s, reason="must be at least 0")
 
     def assets(self) -> list[AssetRef]:
-        return [] if self.picture is None else [AssetRef(option="picture", url=self.picture, kind="image")]
+        named = {} if self.picture is None else {"picture": self.picture}
+        named |= {f"pictures[{index}]": url for index, url in enumerate(self.pictures)}
+        return [AssetRef(option=option, url=url, kind="image") for option, url in named.items()]
 
     def notes(self) -> list[str]:
         return []
@@ -78,7 +84,12 @@ class Stub:
             time.sleep(3600)
             del hog
         noise = torch.rand(image.shape, generator=generator) / 50
-        return Stylized((1 - image + noise).clamp(0, 1), {"mean": float(image.mean())})
+        outcome = Stylized((1 - image + noise).clamp(0, 1), {"mean": float(image.mean())})
+        if not self.curve:
+            return outcome
+        curve = {"scale": [1.0, 1.0, 2.0, 2.0], "loss": [1e6, 1e4, 2e4, float(image.mean())]}
+        frames = [Frame(2, outcome.image[:, ::2, ::2]), Frame(4, outcome.image)]
+        return replace(outcome, curve=curve, frames=frames)
 
 
 REGISTRY: Mapping[str, type[Method]] = {**METHODS, "stub": Stub}

@@ -37,8 +37,6 @@ from tests.processes import living
 PHOTOS, WORKERS = 300, 2
 GRACE_S = {"local": 10.0, "ray": 30.0}
 """Ray's own start and end cannot be interrupted, and take more than ten seconds on two busy cores."""
-_LONGEST_S = {"local": 5.0, "ray": 9.0}
-"""Moments are drawn from this long after the driver's start."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -99,18 +97,22 @@ def torment(folder: Path, pool: str, moments: int, rng: random.Random) -> tuple[
     in_flight = WORKERS * _window()
     slowest_s = 0.0
     tally, store = folder / "tally", LocalStore(str(folder / "out"))
+    began = time.monotonic()
+    start(folder, pool).wait()
+    undisturbed_s = time.monotonic() - began
     while found["moments"] < moments:
         shutil.rmtree(folder / "out", ignore_errors=True)
         tally.write_bytes(b"")
         for _ in itertools.count():
             twice = rng.random() < 0.2
             vain_before = in_vain(tally, store)
-            code, took_s, left = stop_once(folder, pool, rng, twice=twice)
+            code, took_s, left = stop_once(folder, pool, rng.uniform(0, undisturbed_s), rng, twice=twice)
             slowest_s = max(slowest_s, took_s)
             found["late"] += took_s > GRACE_S[pool]
             found["left_behind"] += left
-            # Before its handlers are in place, a signal does to it what it does to any program.
-            ended_before = code in (-signal.SIGINT, -signal.SIGTERM) and not (folder / "listening").exists()
+            # Before its handlers are in place, a signal does to it what it does to any program that imports
+            # torch, which aborts if interrupted at a bad moment.
+            ended_before = code < 0 and not (folder / "listening").exists()
             found["before"] += ended_before
             found["moments"] += not ended_before
             found["stopped"] += code == EXIT_STOPPED
@@ -142,17 +144,23 @@ def in_vain(tally: Path, store: LocalStore) -> int:
     return tally.stat().st_size - done
 
 
-def stop_once(folder: Path, pool: str, rng: random.Random, *, twice: bool) -> tuple[int, float, bool]:
-    """Exit code, seconds from the signal to the exit, and whether a process was left behind."""
-    (folder / "listening").unlink(missing_ok=True)
+def start(folder: Path, pool: str) -> subprocess.Popen[bytes]:
     with (folder / "driver.out").open("wb") as out:
-        driver = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "tests.stopping", "--drive", str(folder), pool],
             stdout=out,
             stderr=out,
             start_new_session=True,
         )
-    time.sleep(rng.uniform(0, _LONGEST_S[pool]))
+
+
+def stop_once(
+    folder: Path, pool: str, moment_s: float, rng: random.Random, *, twice: bool
+) -> tuple[int, float, bool]:
+    """Exit code, seconds from the signal to the exit, and whether a process was left behind."""
+    (folder / "listening").unlink(missing_ok=True)
+    driver = start(folder, pool)
+    time.sleep(moment_s)
     number = rng.choice((signal.SIGINT, signal.SIGTERM))
     began = time.monotonic()
     driver.send_signal(number)

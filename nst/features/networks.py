@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -13,18 +15,40 @@ from nst.errors import ImageTooSmall, OptionError, WeightsError
 from nst.features.layers import VGG_BLOCKS, VGG_CHANNELS, check_layers, layer_names
 from nst.features.seeded import seed_parameters
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "FeatureNetwork", "Pooling", "build_features", "check_pooling"]
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "FeatureNetwork",
+    "Geometry",
+    "Pooling",
+    "build_features",
+    "check_pooling",
+]
 
-Pooling = Literal["max", "average"]
+Pooling = Literal["max", "average", "l2"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as torchvision's weights want it
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Of a network of 3 x 3 convolutions and 2 x 2 poolings."""
+
+    strides: Mapping[str, int]
+    """Pixels from one position of a layer to the next."""
+    margin_px: int
+    """Pixels around a box that can change an activation over it, rounded up to the largest stride."""
+    bytes_per_pixel: float
+    """Of one evaluation of activations and gradients in float32, about: what is kept for the way back, and
+    the two largest activations more."""
 
 
 class FeatureNetwork(nn.Module):
     """Images (N, 3, H, W), RGB in [0, 1], to a dict of activations (N, C_l, H_l, W_l) by layer name.
 
     Parameters are frozen, the network is in evaluation mode, and nothing deeper than the deepest of `layers`
-    exists. Normalization is inside.
+    exists. Normalization is inside. Activations are channels-last in memory: on CPUs with AVX-512 the
+    convolutions are 1.1 to 1.6 times faster so.
 
     Raises (on call):
         ImageTooSmall: the image vanishes before the deepest layer.
@@ -45,7 +69,7 @@ class FeatureNetwork(nn.Module):
         super().__init__()
         self.network, self.layers, self.pretrained = network, layers, pretrained
         self.min_side_px = min_side_px
-        self.body = body
+        self.body = body.to(memory_format=torch.channels_last)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
@@ -59,11 +83,38 @@ class FeatureNetwork(nn.Module):
                 f"on the short side"
             )
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        self.check_size(images)
+    def forward(self, images: Tensor, sizes: Sequence[tuple[int, int]] | None = None) -> dict[str, Tensor]:
+        """
+        Args:
+            sizes: (height, width) of each photograph, if they share a canvas that is larger; what is right of
+                and below a photograph is not looked at. Activations are those of the photograph alone, and
+                zero beyond. For networks with `geometry`.
+        """
+        if sizes is None:
+            self.check_size(images)
         normalized = (images - self.mean) / self.std
-        features: dict[str, Tensor] = self.body(normalized)
+        normalized = normalized.to(self.dtype, memory_format=torch.channels_last)
+        if sizes is None:
+            features: dict[str, Tensor] = self.body(normalized)
+        else:
+            features = self.body(normalized, sizes)
         return {layer: features[_node(layer)] for layer in self.layers}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the activations."""
+        return next(self.body.parameters()).dtype
+
+    def in_precision(self, dtype: torch.dtype) -> FeatureNetwork:
+        """The same network with parameters and activations in `dtype`; normalization stays as it is."""
+        other = copy.deepcopy(self)
+        other.body.to(dtype)
+        return other
+
+    @property
+    def geometry(self) -> Geometry | None:
+        """How its layers lie over the pixels; None: not known, and no tiles or shared canvases."""
+        return self.body.geometry if isinstance(self.body, _VGG) else None
 
 
 def build_features(
@@ -80,7 +131,8 @@ def build_features(
         state: a torchvision state dict of the network (keys of layers that are cut off are ignored);
             None draws seeded random parameters instead, scaled so that activations keep unit variance.
         seed: of the random parameters.
-        pooling: what the VGGs pool with. Gatys et al. 2016 found average pooling more pleasing.
+        pooling: what the VGGs pool with: `max`, `average`, which Gatys et al. 2016 found more pleasing, or
+            `l2`, the root of the mean square.
 
     Raises:
         OptionError: unknown network, layer, or pooling.
@@ -125,10 +177,9 @@ class _VGG(nn.Module):
         super().__init__()
         names = layer_names(network)
         self.names = names[: names.index(wanted[-1]) + 1]
-        self.wanted, self.pooling = wanted, pooling
-        self.features = (
-            nn.ModuleDict()
-        )  # keyed by torchvision's running index, which counts ReLUs and pools too
+        self.network, self.wanted, self.pooling = network, wanted, pooling
+        # Keyed by torchvision's running index, which counts ReLUs and pools too.
+        self.features = nn.ModuleDict()
         channels = 3
         for index, name in enumerate(self.names):
             if name.startswith("conv"):
@@ -136,18 +187,63 @@ class _VGG(nn.Module):
                 self.features[str(index)] = nn.Conv2d(channels, width, 3, padding=1)
                 channels = width
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, sizes: Sequence[tuple[int, int]] | None = None) -> dict[str, Tensor]:
+        """With `sizes` of the photographs on a canvas: what a layer computes beyond them is set to zero, which
+        is what the next convolution finds around a photograph that is alone."""
         found: dict[str, Tensor] = {}
+        if sizes is not None:
+            valid = _valid(sizes, x)
+            x = x * valid
         for index, name in enumerate(self.names):
             if name.startswith("conv"):
                 x = self.features[str(index)](x)
             elif name.startswith("relu"):
-                x = F.relu(x)  # not in place: the convolution's output may be a layer in use
+                # In place, unless the convolution's own output is in use too.
+                x = F.relu(x, inplace=self.names[index - 1] not in self.wanted)
             else:
-                x = F.max_pool2d(x, 2) if self.pooling == "max" else F.avg_pool2d(x, 2)
+                x = _pool(x, self.pooling)
+                if sizes is not None:
+                    sizes = [(height // 2, width // 2) for height, width in sizes]
+                    valid = _valid(sizes, x)
+            if sizes is not None and not name.startswith("relu"):  # which leaves zeros as they are
+                x = x * valid
             if name in self.wanted:
                 found[name] = x
         return found
+
+    @property
+    def geometry(self) -> Geometry:
+        strides, stride, margin, kept, largest = {}, 1, 0, 0.0, 0.0
+        channels = 3
+        for name in self.names:
+            if name.startswith("pool"):
+                stride *= 2
+            elif name.startswith("conv"):
+                margin += stride
+                channels = VGG_CHANNELS[self.network][int(name[4]) - 1]
+            size = 4.0 * channels / stride**2
+            largest = max(largest, size)
+            # The ReLU is in place; a maximum keeps 8 bytes of index for each of its 4.
+            kept += 0.0 if name.startswith("conv") else 3 * size if name.startswith("pool") else size
+            strides[name] = stride
+        return Geometry(strides, -(-margin // stride) * stride, kept + 3 * largest)
+
+
+def _valid(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
+    """(N, 1, H, W): 1 where a photograph is, 0 beyond it."""
+    mask = like.new_zeros(len(sizes), 1, *like.shape[-2:])
+    for index, (height, width) in enumerate(sizes):
+        mask[index, :, :height, :width] = 1
+    return mask
+
+
+def _pool(x: Tensor, pooling: Pooling) -> Tensor:
+    if pooling == "max":
+        return F.max_pool2d(x, 2)
+    if pooling == "average":
+        return F.avg_pool2d(x, 2)
+    # Henaff and Simoncelli 2016, by the root of the mean square. The root has no slope at zero: it stops short.
+    return F.avg_pool2d(x.square(), 2).clamp_min(1e-12).sqrt()
 
 
 # torchvision takes longer to import than torch itself, and the VGGs do without: it is imported where needed.

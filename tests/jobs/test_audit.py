@@ -31,7 +31,7 @@ from tests.methods import RAISE, REGISTRY
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """A finished job of 42 photographs in 6 shards, two of them without a picture."""
+    """A finished job of 42 photographs in 6 shards, two of them without a picture, some with curves."""
     folder = tmp_path_factory.mktemp("audit")
     (folder / "photos/deeper").mkdir(parents=True)
     for number in range(40):
@@ -42,13 +42,16 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     table = {
         "photos": "photos",
         "output": "out",
-        "method": {"kind": "stub"},
+        "method": {"kind": "stub", "curve": True},
         "resources": {"pool": "local", "shard_size": 7},
     }
     job = create_or_open(job_from_table(table, folder, REGISTRY), REGISTRY)
     worker = Worker(worker_setup(job), {})
     for shard in range(job.manifest.shards):
         assert worker.run(Task(id=shard, shard=shard)).sealed
+    for path in list(job.store.find()):  # a few curves and intermediate pictures are enough
+        if path.startswith(("curves/", "frames/")) and "0" not in path.rpartition("photo ")[2][:2]:
+            job.store.remove(path)
     return job
 
 
@@ -105,6 +108,21 @@ def flipped(store: LocalStore, chance: random.Random) -> str:
     data = bytearray(store.read(path))
     data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
     store.publish(path, bytes(data))
+    return path
+
+
+def curve_cut(store: LocalStore, chance: random.Random) -> str:
+    path = chance.choice(sorted(store.find("curves")))
+    data = store.read(path)
+    store.publish(path, data[: chance.randrange(len(data))])
+    return path
+
+
+def foreign_curve(store: LocalStore, chance: random.Random) -> str:
+    """Of no photograph, of one that failed, or under a name that none has."""
+    key = chance.choice(["raises", "nobody", "deeper/photo 00", "photo 01"])
+    path = chance.choice([f"curves/{key}.parquet", f"frames/{key}/00002.jpg", "frames/photo 00/2.jpg"])
+    store.publish(path, store.read("curves/photo 00.parquet"))
     return path
 
 
@@ -230,6 +248,8 @@ HARMS: list[Harm] = [
     deleted,
     swapped,
     flipped,
+    curve_cut,
+    foreign_curve,
     receipt_deleted,
     receipt_cut,
     receipt_of_another,
@@ -247,7 +267,7 @@ HARMS: list[Harm] = [
 
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.__name__)
 def test_every_fault_is_found(store: LocalStore, harm: Harm) -> None:
-    """20 of each kind: 300 in all."""
+    """20 of each kind: 340 in all."""
     before = contents(store)
     for seed in range(20):
         path = harm(store, random.Random(f"{harm.__name__} {seed}"))
@@ -274,16 +294,18 @@ def test_garbage_is_collected_and_nothing_else(store: LocalStore) -> None:
     clean = contents(store)
     journals = {path for path in clean if path.startswith("journal/")}
     assert journals
-    orphan = "images/raises.jpg"
-    store.publish(orphan, b"of a worker that died before it wrote its journal")
-    store.publish("images/foreign.jpg", b"not ours")
+    orphans = {"images/raises.jpg", "curves/raises.parquet", "frames/raises/00002.jpg"}
+    for orphan in orphans:
+        store.publish(orphan, b"of a worker that died before it wrote its journal")
+    for path in ("images/foreign.jpg", "curves/foreign.parquet", "frames/raises/foreign.jpg"):
+        store.publish(path, b"not ours")
     JournalWriter(store, 5, 1).death(41, "crash")  # of a retry that is not finished
     kept = {path for path in contents(store) if path.startswith("journal/shard-00005/g1-")}
     store.remove(receipt_path(3))
     of_unfinished = {path for path in journals if path.startswith("journal/shard-00003/")}
     (store.root / ".tmp").mkdir(exist_ok=True)
     (store.root / ".tmp" / "elsewhere-1-aa").write_bytes(b"")
-    foreign_orphans = set() if orphan_shard(store) == 5 else {orphan}
+    foreign_orphans = set() if orphan_shard(store) == 5 else orphans
 
     before = contents(store)
     listed = collect_garbage(store, remove=False)
@@ -293,6 +315,16 @@ def test_garbage_is_collected_and_nothing_else(store: LocalStore) -> None:
     assert set(listed.pictures) == foreign_orphans
     assert set(before) - set(contents(store)) == set(listed.journals) | set(listed.pictures)
     assert kept <= set(contents(store))
+
+
+def test_nothing_of_a_retry_in_work_is_garbage(store: LocalStore) -> None:
+    for path in ("images/raises.jpg", "curves/raises.parquet", "frames/raises/00002.jpg"):
+        store.publish(path, b"of a retry")
+    assert len(collect_garbage(store, remove=False).pictures) == 3
+    shard = orphan_shard(store)
+    assert shard is not None
+    JournalWriter(store, shard, 1).death(row_of(store, "raises"), "crash")
+    assert collect_garbage(store, remove=False).pictures == ()
 
 
 def orphan_shard(store: LocalStore) -> int | None:
@@ -306,10 +338,14 @@ def test_explains_a_photograph(store: LocalStore) -> None:
     text = "\n".join(explain(store, "photo 00"))
     for part in ("photo 00: row ", "ok (journal, generation 0), attempt 1", "ok (receipt, generation 0)"):
         assert part in text
-    for part in ("images/photo 00.jpg", "worker: process", "load 0.", "mean 0."):
+    for part in (
+        *("images/photo 00.jpg", "worker: process", "load 0.", "mean 0."),
+        "curve: curves/photo 00.parquet",
+    ):
         assert part in text
     text = "\n".join(explain(store, "raises"))
     assert "RuntimeError: this one raises" in text
+    assert "curve" not in text
     JournalWriter(store, orphan_shard(store) or 0, 0).death(row_of(store, "raises"), "crash")
     assert "a worker that ran it alone was gone: crash" in "\n".join(explain(store, "raises"))
     with pytest.raises(UsageError, match=r"has no photograph 'nobody'; keys are paths without extension"):
@@ -335,7 +371,9 @@ def test_commands(store: LocalStore) -> None:
     assert "2 faults" in found.output
     lines = run(app, ["verify", "--json", store.url]).output.splitlines()
     assert {json.loads(line)["key"] for line in lines} == {"photo 00", None}
-    assert run(app, ["gc", "--dry-run", store.url]).output.endswith("0 orphaned pictures would be removed\n")
+    assert run(app, ["gc", "--dry-run", store.url]).output.endswith(
+        "0 orphaned pictures and curves would be removed\n"
+    )
     assert run(app, ["explain", store.url, "photo 00"]).exit_code == 0
     missing = run(app, ["explain", store.url, "nobody"])
     assert missing.exit_code == 2

@@ -15,7 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from jobs.cli import app
 from jobs.ledger import Ledger
 from jobs.storage import LocalStore
 from tests.conftest import encoded, picture
@@ -214,6 +216,19 @@ def test_stylize_and_dream_need_no_job_file(folder: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert len(list((folder / "dreamed/images").rglob("*.jpg"))) == 4
+
+
+def test_style_may_be_repeated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is a plain path, several are a list."""
+    monkeypatch.chdir(folder)
+    command = ["stylize", "photos", "--out", "out", "--dry-run", "--set", "method.network=embedded"]
+    style = str(folder / "style.png")
+    for given, expected in ((1, style), (2, [style, style])):
+        shown = CliRunner().invoke(app, [*command, *["--style", "style.png"] * given])
+        assert shown.exit_code == 0, shown.output
+        resolved = json.loads(shown.output[: shown.output.rindex("}") + 1])
+        assert resolved["method"]["style"] == expected
+    assert CliRunner().invoke(app, command).exit_code == 2
 
 
 def test_methods_lists_every_option_with_its_meaning(folder: Path) -> None:

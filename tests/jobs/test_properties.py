@@ -152,6 +152,10 @@ def check_keys(photos: list[Photo]) -> None:
             assert len(part.encode()) <= 200
         assert os.path.normpath(f"/job/{output}") == f"/job/{output}"
         assert output.startswith("images/")
+        curve, frame = image.curve_path(key), image.frame_path(key, 50)
+        assert [image.key_of(path) for path in (output, curve, frame)] == [key] * 3
+        for path in (curve, frame):
+            assert os.path.normpath(f"/job/{path}") == f"/job/{path}"
 
 
 @many

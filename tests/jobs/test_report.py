@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jobs.curves import write_curve
 from jobs.job import create_or_open
 from jobs.report import REPORT, build_report, publish_report
 from jobs.spec import job_from_table
@@ -27,7 +29,7 @@ EVIL = "<img src=x onerror=alert(1)>&\"'"
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
-    """A finished job: two pictures, one photograph that is gone since, and two failures with evil names."""
+    """A job with curves: two pictures, a photograph that is gone, and two failures with evil names."""
     folder = tmp_path_factory.mktemp("report")
     (folder / "photos").mkdir()
     for number, name in enumerate(("one.jpg", f"evil {EVIL} two.jpg".replace("/", ""), "gone.jpg")):
@@ -37,7 +39,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
     table = {
         "photos": "photos",
         "output": "out",
-        "method": {"kind": "stub"},
+        "method": {"kind": "stub", "curve": True},
         "resources": {"pool": "local", "max_workers": 1, "shard_size": 5},
     }
     job = create_or_open(job_from_table(table, folder, REGISTRY), REGISTRY)
@@ -85,10 +87,10 @@ def test_shows_pairs_totals_failures_settings_and_times(store: LocalStore) -> No
 def test_names_are_escaped_and_nothing_is_loaded_or_run(store: LocalStore) -> None:
     text = build_report(store)
     page = Page(text)
-    assert page.text.count("<img src=x onerror=alert(1)>") == 2
+    assert page.text.count("<img src=x onerror=alert(1)>") == 3
     allowed = {"html", "head", "meta", "title", "style", "body", "header", "h1", "h2", "ul", "li", "b", "p"}
     allowed |= {"section", "figure", "div", "img", "figcaption", "br", "small", "table", "thead", "tbody", "tr"}
-    assert {tag for tag, _ in page.tags} <= allowed | {"th", "td"}
+    assert {tag for tag, _ in page.tags} <= allowed | {"th", "td", "svg", "polyline"}
     for tag, attributes in page.tags:
         assert not any(name.startswith("on") for name in attributes)
         assert "href" not in attributes
@@ -97,6 +99,64 @@ def test_names_are_escaped_and_nothing_is_loaded_or_run(store: LocalStore) -> No
     assert not re.search(
         r"(https?:)?//|url\(|@import", text.replace("data:image/jpeg;base64,", "", 5).split("</style>")[0]
     )
+
+
+@pytest.fixture
+def copy(store: LocalStore, tmp_path: Path) -> LocalStore:
+    return LocalStore(str(shutil.copytree(store.root, tmp_path / "copy")))
+
+
+def line(text: str, key: str) -> list[tuple[float, float]]:
+    """The points of a photograph's curve in the page, from its upper left corner, in [0, 1]."""
+    (points,) = re.findall(rf'<title>loss of {key}:[^<]*</title><polyline points="([^"]*)"/></svg>', text)
+    return [(float(x) / 300, float(y) / 50) for x, y in (point.split(",") for point in points.split())]
+
+
+def test_draws_curves(copy: LocalStore) -> None:
+    copy.publish("curves/one.parquet", write_curve({"loss": [1000.0, 10.0, 100.0, math.nan, 1.0]}))
+    text = build_report(copy)
+    assert text.count("<svg") == 3
+    assert "loss of one: 1000 at evaluation 1, 1 at 5; logarithmic scale" in Page(text).text
+    expected = [(0, 0), (0.25, 2 / 3), (0.5, 1 / 3), (1, 1)]
+    assert line(text, "one") == [pytest.approx(point, abs=0.002) for point in expected]
+
+
+def test_curves_of_every_shape(copy: LocalStore) -> None:
+    copy.publish("curves/one.parquet", write_curve({"loss": [3.0, -1.0, 1.0]}))
+    copy.publish("curves/gone.parquet", write_curve({"loss": [1e6 - n for n in range(100_000)]}))
+    text = build_report(copy)
+    assert "3 at evaluation 1, 1 at 3; linear scale" in Page(text).text
+    assert line(text, "one") == [(0, 0), (0.5, 1), (1, 0.5)]
+    assert len(line(text, "gone")) <= 301
+    assert (line(text, "gone")[0], line(text, "gone")[-1]) == ((0, 0), (1, 1))
+    copy.publish("curves/one.parquet", write_curve({"loss": [5.0]}))
+    copy.publish("curves/gone.parquet", write_curve({"loss": [math.inf], "scale": [1.0]}))
+    text = build_report(copy)
+    assert line(text, "one") == [(0, 0)] or line(text, "one") == [(0, 1)]
+    assert "its curve has no finite loss" in Page(text).text
+
+
+def test_a_damaged_curve_says_so_and_a_missing_one_does_not(copy: LocalStore) -> None:
+    copy.publish("curves/one.parquet", b"<b>loss</b>")
+    copy.remove("curves/gone.parquet")
+    text = build_report(copy)
+    assert text.count("<svg") == 1
+    assert text.count("loss curve cannot be read") == text.count("loss curve cannot be read: not a curve") == 1
+    assert text.count("<figure>") == 3
+
+
+def test_a_job_without_curves_is_not_asked_for_each(copy: LocalStore) -> None:
+    asked: list[str] = []
+
+    class Noting(LocalStore):
+        def read(self, path: str) -> bytes:
+            asked.append(path)
+            return super().read(path)
+
+    shutil.rmtree(copy.root / "curves")
+    assert "<svg" not in build_report(Noting(copy.url))
+    assert "images/one.jpg" in asked
+    assert not [path for path in asked if path.startswith("curves")]
 
 
 def test_is_published_beside_the_job(store: LocalStore) -> None:

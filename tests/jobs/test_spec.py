@@ -10,6 +10,7 @@ import pytest
 
 from jobs.errors import UsageError
 from jobs.spec import (
+    ImageSpec,
     JobFile,
     Resources,
     apply_overrides,
@@ -20,7 +21,7 @@ from jobs.spec import (
 )
 from nst.errors import OptionError
 from nst.style_transfer import StyleTransfer
-from tests.methods import REGISTRY
+from tests.methods import REGISTRY, Stub
 
 
 def table(**changes: Any) -> dict[str, Any]:
@@ -44,6 +45,31 @@ def test_paths_are_taken_from_the_job_files_folder(tmp_path: Path) -> None:
     assert job.spec.method.weights == "seeded"
     assert job.spec.image.max_side_px == 512
     assert job.resources == Resources()
+
+
+def test_so_are_all_in_a_list(tmp_path: Path) -> None:
+    listed = ["a.jpg", "/b.jpg", "s3://bucket/c.jpg", "a.jpg"]
+    job = resolve(tmp_path, method={"kind": "stub", "picture": "p.jpg", "pictures": listed})
+    assert isinstance(job.spec.method, Stub)
+    assert job.spec.method.picture == str(tmp_path / "p.jpg")
+    a = str(tmp_path / "a.jpg")
+    assert job.spec.method.pictures == (a, "/b.jpg", "s3://bucket/c.jpg", a)
+    again = job_from_table(json.loads(json.dumps(job_to_table(job))), Path("/elsewhere"), REGISTRY)
+    assert again == job
+    with pytest.raises(OptionError, match=r"method\.pictures\[1\]"):
+        resolve(tmp_path, method={"kind": "stub", "pictures": ["a.jpg", "https://me:secret@host/b.jpg"]})
+
+
+def test_whose_files_are_whose() -> None:
+    image = ImageSpec(format="png")
+    assert image.curve_path("a/b") == "curves/a/b.parquet"
+    assert image.frame_path("a/b", 7) == "frames/a/b/00007.png"
+    assert image.key_of(image.frame_path("a/00001", 123456)) == "a/00001"
+    for path in (
+        *("images/a.jpg", "curves/a.png", "images/.png", "frames/a.png", "frames/00001.png"),
+        *("frames/a/1.png", "frames/a/012345.png", "frames/a/00001.jpg", "frames/a/00001.png/b", "x/a.png"),
+    ):
+        assert image.key_of(path) is None, path
 
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "examples").glob("*.toml")), ids=str)

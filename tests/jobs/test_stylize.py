@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -15,15 +16,22 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
+from jobs.assets import by_url
+from jobs.audit import verify
+from jobs.curves import read_curve
 from jobs.errors import JobMismatch, StoreError, UsageError, WorkersBroken
+from jobs.filesystems import StorageOptions, read_url
 from jobs.job import Job, create_or_open, reopen
 from jobs.ledger import JournalWriter, Ledger
 from jobs.results import Result
 from jobs.spec import JobFile, job_from_table
 from jobs.status import job_status
 from jobs.storage import LocalStore
-from jobs.stylize import Snapshot, StopSignal, Summary, retry_work, run
+from jobs.stylize import Snapshot, StopSignal, Summary, retry_work, run, worker_setup
+from jobs.tasks import Task
+from jobs.worker import Worker
 from nst.errors import OptionError
 from tests.conftest import encoded, picture
 from tests.methods import HANG, HOG, KILL, NAN, RAISE, REGISTRY, TYPED
@@ -117,6 +125,7 @@ def test_the_store_holds_all_there_is_to_know(reference: tuple[Path, dict[str, s
     record = json.loads((folder / "out/job.json").read_bytes())
     assert record["fingerprint"] == job.fingerprint
     method = {"kind": "stub", "delay_s": 0.0, "picture": None, "tally": None, "fits": None, "broken": None}
+    method |= {"pictures": [], "curve": False}
     assert record["job"]["method"] == method
     assert record["manifest"]["rows"] == 24
     assert record["versions"]["torch"]
@@ -407,6 +416,148 @@ def test_a_store_that_fails_ends_the_job_resumable(tmp_path: Path, monkeypatch: 
     assert "No space left" in str(summary.error)
     assert summary.exit_code == 4
     assert run(job).exit_code == 3
+
+
+# Curves and intermediate pictures
+
+
+def other_files(job: Job) -> dict[str, bytes]:
+    found = {path: job.store.read(path) for path in job.store.find()}
+    return {path: data for path, data in found.items() if path.startswith(("curves/", "frames/"))}
+
+
+def test_curves_and_intermediate_pictures_are_published(tmp_path: Path) -> None:
+    write(tmp_path, "a.jpg", 1)
+    write(tmp_path, "deep/b.jpg", 2)
+    write(tmp_path, "raises.jpg", 3, RAISE)
+    job = begin(tmp_path, method={"curve": True}, image={"format": "webp", "quality": 40})
+    assert run(job).exit_code == 3
+    found = other_files(job)
+    assert set(found) == {
+        *("curves/a.parquet", "frames/a/00002.webp", "frames/a/00004.webp"),
+        *("curves/deep/b.parquet", "frames/deep/b/00002.webp", "frames/deep/b/00004.webp"),
+    }
+    (result,) = [result for result in rows(job) if result.key == "a"]
+    assert read_curve(found["curves/a.parquet"]) == {
+        "scale": [1.0, 1.0, 2.0, 2.0],
+        "loss": [1e6, 1e4, 2e4, result.stats["mean"]],
+    }
+    half = Image.open(io.BytesIO(found["frames/a/00002.webp"]))
+    assert (half.format, half.size) == ("WEBP", (20, 10))
+    assert hashlib.sha256(found["frames/a/00004.webp"]).hexdigest() == result.output_sha256, "encoded alike"
+    assert list(verify(job.store)) == []
+
+    again = begin(
+        tmp_path,
+        output="again",
+        method={"curve": True},
+        image={"format": "webp", "quality": 40},
+        resources={"shard_size": 3, "max_workers": 1, "batch_size": 2},
+    )
+    run(again)
+    assert other_files(again) == found
+
+
+class Noting(LocalStore):
+    """Notes what is published; has no room for what is called `full`."""
+
+    def __init__(self, url: str, full: str | None = None) -> None:
+        super().__init__(url)
+        self.published: list[str] = []
+        self._full = full
+
+    def publish(self, path: str, data: bytes, *, create_only: bool = False) -> None:
+        if self._full is not None and self._full in path:
+            raise OSError(28, "No space left on device")
+        super().publish(path, data, create_only=create_only)
+        self.published.append(path)
+
+
+def test_a_picture_is_published_after_what_belongs_to_it(tmp_path: Path) -> None:
+    write(tmp_path, "a.jpg", 1)
+    job = begin(tmp_path, method={"curve": True})
+    worker = Worker(worker_setup(job), {})
+    worker.store = store = Noting(job.store.url)
+    worker.run(Task(id=0, shard=0))
+    expected = ["curves/a.parquet", "frames/a/00002.png", "frames/a/00004.png", "images/a.png"]
+    assert store.published[:4] == expected
+    assert store.published[-1] == "results/shard-00000.parquet"
+
+
+@pytest.mark.parametrize("full", ["curves/", "frames/a/00004"])
+def test_a_store_without_room_for_curves_has_failed(tmp_path: Path, full: str) -> None:
+    write(tmp_path, "a.jpg", 1)
+    job = begin(tmp_path, method={"curve": True})
+    worker = Worker(worker_setup(job), {})
+    worker.store = Noting(job.store.url, full)
+    with pytest.raises(StoreError, match="No space left"):
+        worker.run(Task(id=0, shard=0))
+    assert not job.store.exists("images/a.png")
+    assert run(job).exit_code == 0
+    assert len(other_files(job)) == 3
+
+
+def test_a_curve_whose_name_a_folder_has_is_its_own_row(tmp_path: Path, photos: Photos) -> None:
+    photos(2)
+    lines = [{"url": f"photos/photo 00{n}.jpg", "key": key} for n, key in enumerate(("a", "a.parquet/b"))]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    job = begin(tmp_path, photos="list.jsonl", method={"curve": True}, resources={"max_workers": 1})
+    assert run(job).exit_code == 3
+    assert {len(keys) for keys in by_status(job).values()} == {1}
+    assert len(images(job)) == 1
+
+
+def test_a_retry_replaces_curves_and_intermediate_pictures(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").write_text("no picture")
+    job = begin(tmp_path, method={"curve": True})
+    assert run(job).exit_code == 3
+    assert other_files(job) == {}
+    for path in ("curves/a.parquet", "frames/a/00002.png"):
+        job.store.publish(path, b"of a worker that died")
+    write(tmp_path, "a.jpg", 1)
+    job = reopen(job.store, registry=REGISTRY)
+    assert run(job, retry_work(job)).exit_code == 0
+    found = other_files(job)
+    assert read_curve(found["curves/a.parquet"])["scale"] == [1, 1, 2, 2]
+    assert Image.open(io.BytesIO(found["frames/a/00002.png"])).size == (20, 10)
+
+
+# Options that are lists of pictures
+
+
+def test_pictures_in_a_list_are_assets_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "p.jpg", 1)
+    for number, name in enumerate(("a.png", "b.png")):
+        (tmp_path / name).write_bytes(encoded(picture(number), "PNG"))
+    listed = {"pictures": ["a.png", "b.png", "a.png"], "picture": "b.png"}
+    read: list[str] = []
+
+    def counted(url: str, storage: StorageOptions) -> bytes:
+        read.append(url)
+        return read_url(url, storage)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jobs.assets.read_url", counted)
+        job = begin(tmp_path, method=listed)
+    assert sorted(read) == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    a, b = (hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in ("a.png", "b.png"))
+    recorded = json.loads(job.store.read("job.json"))["assets"]
+    digests = {option: asset["sha256"] for option, asset in recorded.items()}
+    assert digests == {"picture": b, "pictures[0]": a, "pictures[1]": b, "pictures[2]": a}
+    assert set(by_url(job.assets)) == set(read)
+    assert reopen(job.store, registry=REGISTRY).spec == job.spec
+    assert run(job).exit_code == 0
+    assert list(verify(job.store)) == []
+
+    with pytest.raises(JobMismatch, match=r"method\.pictures: \[.*asked for"):
+        begin(tmp_path, method={**listed, "pictures": ["b.png", "a.png", "a.png"]})
+    (tmp_path / "b.png").write_bytes(encoded(picture(7), "PNG"))
+    with pytest.raises(JobMismatch, match=r"SHA-256 of pictures\[1\]"):
+        begin(tmp_path, method=listed)
+    (tmp_path / "b.png").unlink()
+    with pytest.raises(OptionError, match=r"method\.pictures\[1\] = '.*b\.png': there is no such file"):
+        begin(tmp_path, method={"pictures": ["a.png", "b.png"]})
 
 
 # What a folder belongs to

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import pytest
 import torch
 from torch import Tensor
 
 from nst.lbfgs import LBFGS, Adam, Optimizer
-from nst.optimize import Descent, Evaluation, minimize
+from nst.optimize import Descent, Evaluation, in_rounds
 
 
 def run(
@@ -18,7 +18,7 @@ def run(
     optimizers: Sequence[Optimizer],
     evaluations: int,
 ) -> list[Descent]:
-    def objective(_which: Sequence[int], points: Sequence[Tensor]) -> list[Evaluation]:
+    def objective(points: Sequence[Tensor]) -> list[Evaluation]:
         found = []
         for point in points:
             x = point.clone().requires_grad_()
@@ -27,8 +27,12 @@ def run(
             found.append(Evaluation({"loss": loss.item()}, grad))
         return found
 
-    descents: list[Descent] = []
-    for descents in minimize(objective, starts, optimizers, evaluations=evaluations):  # noqa: B007
+    def task(descent: Descent) -> Generator[Tensor, Evaluation, None]:
+        while not descent.done and descent.evaluations < evaluations:
+            descent.advance((yield descent.x))
+
+    descents = [Descent(start, optimizer) for start, optimizer in zip(starts, optimizers, strict=True)]
+    for _ in in_rounds([task(descent) for descent in descents], objective, lambda _: True):
         pass
     return descents
 
@@ -83,6 +87,9 @@ class _Jumps:
 
     def reset(self) -> None:
         self.resets += 1
+
+    def skip(self, *_: Tensor) -> None:
+        raise AssertionError("nothing was renewed")
 
 
 def test_a_non_finite_step_is_taken_back() -> None:

@@ -1,0 +1,97 @@
+"""Pictures too large for one pass, in tiles whose sums are exactly those of the whole.
+
+Every position of every layer is *owned* by one tile. A tile is computed with a margin as wide as the network
+looks, so that what it owns is what the whole picture would give; what it does not own is thrown away. Sums over
+owned positions add up to the sums over the picture, and gradients of owned positions, scattered to the pixels
+that they came from and added, to its gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from nst.features import FeatureNetwork
+from nst.features.networks import Geometry
+
+__all__ = ["Tile", "least_pixels", "owned_features", "strides_of", "tile_side", "tiles"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Pixels of a picture: what it owns, and what must be seen for that."""
+
+    rows: slice
+    columns: slice
+    """Of the pixels to be seen."""
+    owned: tuple[slice, slice]
+    """Pixels that are owned, rows and columns; their ends are open at the picture's own."""
+
+    def cut(self, picture: Tensor) -> Tensor:
+        """The pixels to be seen, of (..., H, W)."""
+        return picture[..., self.rows, self.columns]
+
+    def own(self, activations: Tensor, stride: int) -> Tensor:
+        """The owned positions among the activations (..., h, w) of this tile's pixels."""
+        return activations[
+            ...,
+            _within(self.owned[0], self.rows.start, stride),
+            _within(self.owned[1], self.columns.start, stride),
+        ]
+
+    def own_of_whole(self, activations: Tensor, stride: int) -> Tensor:
+        """The owned positions among those (..., h, w) of the whole picture."""
+        return activations[..., _within(self.owned[0], 0, stride), _within(self.owned[1], 0, stride)]
+
+
+def _within(owned: slice, origin: int, stride: int) -> slice:
+    start = (owned.start - origin) // stride
+    return slice(start, None if owned.stop is None else (owned.stop - origin) // stride)
+
+
+def owned_features(network: FeatureNetwork, pixels: Tensor, tile: Tile) -> dict[str, Tensor]:
+    """What `tile` owns of each layer, (C, h, w), given the pixels (3, H, W) that it sees."""
+    strides = strides_of(network)
+    return {layer: tile.own(each[0], strides[layer]) for layer, each in network(pixels[None]).items()}
+
+
+def strides_of(network: FeatureNetwork) -> Mapping[str, int]:
+    """Pixels from one position of a layer to the next, by layer."""
+    return _geometry(network).strides
+
+
+def tile_side(network: FeatureNetwork, max_pixels: int) -> int:
+    """The side of square tiles that, margin included, have at most `max_pixels`; 0: even the smallest has
+    more."""
+    geometry = _geometry(network)
+    step = max(geometry.strides.values())
+    return max(0, (int(max_pixels**0.5) - 2 * geometry.margin_px) // step * step)
+
+
+def least_pixels(network: FeatureNetwork) -> int:
+    """Of the smallest tile, margin included."""
+    geometry = _geometry(network)
+    return (max(geometry.strides.values()) + 2 * geometry.margin_px) ** 2
+
+
+def tiles(network: FeatureNetwork, height: int, width: int, side: int) -> Iterator[Tile]:
+    """Tiles of `side` pixels, a multiple of the network's largest stride, that own all of a picture."""
+    margin = _geometry(network).margin_px
+    for rows, owned_rows in _spans(height, side, margin):
+        for columns, owned_columns in _spans(width, side, margin):
+            yield Tile(rows, columns, (owned_rows, owned_columns))
+
+
+def _spans(length: int, side: int, margin: int) -> Iterator[tuple[slice, slice]]:
+    for start in range(0, length, side):
+        stop = start + side
+        last = stop >= length
+        seen = slice(max(0, start - margin), length if last else min(length, stop + margin))
+        yield seen, slice(start, None if last else stop)
+
+
+def _geometry(network: FeatureNetwork) -> Geometry:
+    assert network.geometry is not None, "checked with the options"
+    return network.geometry

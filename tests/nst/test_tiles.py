@@ -1,0 +1,106 @@
+"""Tiles are exact: losses and gradients are those of the whole picture."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from nst.errors import OptionError
+from nst.features import build_features
+from nst.features.networks import Pooling
+from nst.style_objective import StyleObjective
+from nst.style_transfer import PRESETS, StyleTransfer
+from nst.tiles import least_pixels, tile_side, tiles
+from tests.nst.test_batches import VARIANTS, objective, relative_difference, stylizer
+from tests.nst.test_style_transfer import build, image_of, method, pictures, run
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("pooling", "size"), [("max", (75, 94)), ("average", (61, 128)), ("l2", (32, 90))])
+def test_loss_and_gradient_in_tiles_equal_the_whole(
+    variant: str, pooling: Pooling, size: tuple[int, int]
+) -> None:
+    whole = objective(pooling, **VARIANTS[variant])
+    budget = least_pixels(whole.network) * 2
+    tiled = objective(pooling, **VARIANTS[variant], max_pass_pixels=budget)
+    photo, point = pictures(size, size, dtype=torch.float64)
+    point = (0.5 * photo + 0.5 * point).clamp(0.02, 0.98)
+    assert size[0] * size[1] > budget, "else nothing is shown"
+    targets = tiled.targets(photo)
+    assert len(targets.tiles) > 3
+    (in_tiles,) = tiled.evaluate([point], [targets])
+    (expected,) = whole.evaluate([point], [whole.targets(photo)])
+    assert in_tiles.losses == pytest.approx(expected.losses, rel=1e-10)
+    assert relative_difference(in_tiles.grad, expected.grad) < 1e-10
+
+
+def test_the_papers_layers_of_vgg19_in_tiles() -> None:
+    """To relu5_1 the network looks 80 pixels around."""
+    options: dict[str, Any] = {
+        name: value
+        for name, value in PRESETS["gatys"].items()
+        if name not in ("pooling", "coarse_scales", "steps")
+    }
+    layers = [*options["content_layers"], *options["style_layers"]]
+    network = build_features("vgg19", layers, pooling="average").double()
+    assert network.geometry is not None
+    assert network.geometry.margin_px == 80
+    photo, style, point = pictures((112, 208), (90, 120), (112, 208), dtype=torch.float64)
+    ours = StyleObjective(network, style, **options)
+    targets = ours.targets(photo)
+    parts = tuple(tiles(network, 112, 208, side=112))
+    assert [part.cut(photo).shape[-1] for part in parts] == [192, 176]
+    (in_tiles,) = ours.evaluate([point], [dataclasses.replace(targets, tiles=parts)])
+    (expected,) = ours.evaluate([point], [targets])
+    assert in_tiles.losses == pytest.approx(expected.losses, rel=1e-10)
+    assert relative_difference(in_tiles.grad, expected.grad) < 1e-10
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 127), (3, 200), (200, 17)])
+def test_every_pixel_is_owned_by_one_tile(size: tuple[int, int]) -> None:
+    network = build_features("vgg16", ["relu3_1"])
+    owners = torch.zeros(size)
+    for tile in tiles(network, *size, side=16):
+        owners[tile.owned[0], tile.owned[1]] += 1
+        assert tile.cut(owners).shape[0] <= 16 + 2 * 16 + 16
+    assert bool((owners == 1).all())
+
+
+@pytest.mark.slow
+def test_a_picture_painted_in_tiles_shows_no_seams() -> None:
+    """A hundred evaluations in float64, since L-BFGS amplifies rounding: less than one level of 8 bits
+    apart."""
+    (photo,) = pictures((48, 80), dtype=torch.float64)
+    plain = stylizer(torch.float64, steps=100)
+    budget = 2 * least_pixels(plain.objective.network)
+    in_tiles = stylizer(torch.float64, steps=100, max_pass_pixels=budget)
+    assert len(in_tiles.objective.targets(photo).tiles) > 1
+    difference = image_of(run(in_tiles, [photo])[0]) - image_of(run(plain, [photo])[0])
+    assert float(difference.abs().max()) < 1 / 255
+
+
+def test_too_little_memory_says_how_much_is_needed() -> None:
+    with pytest.raises(OptionError, match=r"pass_memory_mb = 1: a tile of vgg19 needs \d+"):
+        build(method(pass_memory_mb=1, style_layers={"relu5_1": 1.0}))
+    with pytest.raises(OptionError, match=r"pass_memory_mb.*embedded, vgg16, vgg19"):
+        StyleTransfer(
+            style="s",
+            network="resnet50",
+            content_layers={"layer1": 1.0},
+            style_layers={"layer1": 1.0},
+            pass_memory_mb=100,
+        )
+
+
+def test_tile_sides_fit_the_budget() -> None:
+    network = build_features("vgg16", ["relu3_1"])
+    assert network.geometry is not None
+    margin = network.geometry.margin_px
+    for budget in (least_pixels(network), 10_000, 50_000):
+        side = tile_side(network, budget)
+        assert side % 4 == 0
+        assert (side + 2 * margin) ** 2 <= budget < (side + 4 + 2 * margin) ** 2
+    assert tile_side(network, least_pixels(network) - 1) == 0
