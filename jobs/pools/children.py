@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import math
@@ -15,6 +16,7 @@ import time
 import types
 from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -183,6 +185,15 @@ def _detail(child: _Child) -> str:
     if code is not None and -code in set(signal.Signals):
         return signal.Signals(-code).name
     return f"exit code {code}"
+
+
+@atexit.register
+def _end_forkserver() -> None:
+    """By itself it ends when it notices that its parent has, which takes as long as what it still imports."""
+    pid: int | None = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -14,12 +15,15 @@ from nst.features.networks import Pooling
 from nst.style_objective import StyleObjective
 from nst.style_transfer import PRESETS, StyleTransfer
 from nst.tiles import least_pixels, tile_side, tiles
-from tests.nst.test_batches import VARIANTS, objective, relative_difference, stylizer
+from tests.nst.test_batches import POOLINGS, VARIANTS, objective, relative_difference, stylizer
 from tests.nst.test_style_transfer import build, image_of, method, pictures, run
 
+SIZES = ((75, 94), (61, 128), (32, 90), (94, 32))
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize(("pooling", "size"), [("max", (75, 94)), ("average", (61, 128)), ("l2", (32, 90))])
+
+@pytest.mark.parametrize(
+    ("variant", "pooling", "size"), list(zip(VARIANTS, cycle(POOLINGS[::-1]), cycle(SIZES), strict=False))
+)
 def test_loss_and_gradient_in_tiles_equal_the_whole(
     variant: str, pooling: Pooling, size: tuple[int, int]
 ) -> None:
