@@ -17,7 +17,7 @@ it to be spread. A hundredth of a level of 8 bits."""
 
 def luminance(image: Tensor) -> Tensor:
     """Gray of equal luminance, (3, H, W): the Y of YIQ in every channel."""
-    weights = torch.tensor(_LUMA).to(image).view(3, 1, 1)
+    weights = image.new_tensor(_LUMA).view(3, 1, 1)
     return (image * weights).sum(0, keepdim=True).expand_as(image)
 
 

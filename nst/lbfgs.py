@@ -96,7 +96,8 @@ class LBFGS:
     def _first(self, descent: Tensor) -> Tensor:
         if self.first_step is None:
             return self.learning_rate * torch.clamp(1.0 / descent.abs().sum(), max=1.0) * descent
-        return self.first_step / descent.abs().mean() * descent
+        size = descent.abs().mean().clamp_min(torch.finfo(descent.dtype).tiny)  # 0 where nothing may move
+        return self.first_step / size * descent
 
     def _limited(self, step: Tensor) -> Tensor:
         if self._reach is None:

@@ -137,7 +137,8 @@ class _NormalizedGradient(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (grad,) = grads
         norm = grad.abs().flatten(1).sum(1, dtype=torch.promote_types(grad.dtype, torch.float32))
-        factor = ctx.strength / (norm + _TINY)
+        # Where there is no gradient, large over tiny must not be infinity: that times nothing is not nothing.
+        factor = (ctx.strength / (norm + _TINY)).clamp_max(torch.finfo(grad.dtype).max)
         return grad * factor.to(grad).view(-1, *[1] * (grad.ndim - 1)), None
 
 

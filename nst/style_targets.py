@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst.color import match_color, match_luminance
-from nst.errors import OptionError
+from nst.errors import ImageTooSmall, OptionError
 from nst.features import FeatureNetwork
 from nst.images import resize_image
 from nst.losses import (
@@ -198,6 +198,10 @@ class StyleTargets:
         return resize_image(style, (max(1, round(height * factor)), max(1, round(width * factor))))
 
     def _grams_of(self, style: Tensor) -> dict[str, Tensor]:
+        try:
+            self.network.check_size(style)
+        except ImageTooSmall as error:
+            raise ImageTooSmall(f"the style picture at this photograph's size: {error}") from None
         parts = self._tiles(style)
         if not parts:
             features = self.network(style[None])

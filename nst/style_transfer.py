@@ -310,7 +310,12 @@ class StyleTransfer:
         init: Tensor | None = None,
     ) -> StyleTransferStylizer:
         """As `build`, from style pictures (3, H, W), a state dict (None: seeded), masks (1, H, W) and a picture
-        (3, H, W) to start from."""
+        (3, H, W) to start from.
+
+        Raises:
+            OptionError: masks or a picture to start from are given without their option, or it without them; or
+                `pass_memory_mb` is too small.
+        """
         assert self.content_layers is not None
         assert self.style_layers is not None
         assert self.content_weight is not None
@@ -318,6 +323,12 @@ class StyleTransfer:
         assert self.gram_normalization is not None
         assert self.loss_scale is not None
         assert self.pooling is not None
+        for option, value, given in (
+            ("style_masks", self.style_masks, masks),
+            ("init_picture", self.init_picture, init),
+        ):
+            if (value is None) != (given is None):
+                raise OptionError(option, value, reason="must come with its pictures, and they with it")
         layers = [*self.content_layers, *self.style_layers]
         network = build_features(self.network, layers, state=state, pooling=self.pooling).to(device)
         objective = StyleObjective(

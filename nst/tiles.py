@@ -8,6 +8,7 @@ that they came from and added, to its gradient.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -67,13 +68,19 @@ def tile_side(network: FeatureNetwork, max_pixels: int) -> int:
     more."""
     geometry = _geometry(network)
     step = max(geometry.strides.values())
-    return max(0, (int(max_pixels**0.5) - 2 * geometry.margin_px) // step * step)
+    side = (math.isqrt(max_pixels) - 2 * geometry.margin_px) // step * step
+    return side if side >= _least_side(geometry) else 0
 
 
 def least_pixels(network: FeatureNetwork) -> int:
     """Of the smallest tile, margin included."""
     geometry = _geometry(network)
-    return (max(geometry.strides.values()) + 2 * geometry.margin_px) ** 2
+    return (_least_side(geometry) + 2 * geometry.margin_px) ** 2
+
+
+def _least_side(geometry: Geometry) -> int:
+    """As wide as the margin: nine times the work of the whole, and more for less."""
+    return max(geometry.margin_px, *geometry.strides.values())
 
 
 def tiles(network: FeatureNetwork, height: int, width: int, side: int) -> Iterator[Tile]:

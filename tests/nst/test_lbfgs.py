@@ -93,6 +93,14 @@ def test_reset_forgets_everything() -> None:
         x = after
 
 
+def test_nothing_moves_where_every_element_is_held_at_its_bound() -> None:
+    optimizer = LBFGS(first_step=0.01, bounds=(0.0, 1.0))
+    x = torch.zeros(3, 2, 2)
+    for _ in range(3):
+        x = optimizer.step(x, torch.ones_like(x))
+        assert torch.equal(x, torch.zeros_like(x))
+
+
 def test_adam_equals_that_of_torch() -> None:
     x = torch.linspace(-1, 1, 8, dtype=torch.float64)
     theirs = x.clone().requires_grad_()
