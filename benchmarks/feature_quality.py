@@ -33,7 +33,7 @@ import nst
 from benchmarks.held_out import FAMILIES, colored, structure
 from nst.features import FeatureNetwork, build_features, read_state_dict
 from nst.features.weights import published_bytes
-from nst.images import resize_image
+from nst.images import picture_tensor, resize_image
 from nst.losses import gram_matrix
 from nst.pictures import brush_strokes, hatching, voronoi_mosaic
 
@@ -173,18 +173,14 @@ class Point:
 
 def pairs(side: int) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Photographs that the network was not trained on, and pictures with a plain style."""
-
-    def tensor(picture: np.ndarray) -> Tensor:
-        return torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255
-
     styles = {
-        "strokes": tensor(brush_strokes((side, side), seed=77)),
-        "mosaic": tensor(voronoi_mosaic((side, side), seed=78)),
-        "hatching": tensor(hatching((side, side), seed=79)),
-        "marble": tensor(colored(structure("marble", 3, 0, side), np.random.default_rng(80))),
+        "strokes": picture_tensor(brush_strokes((side, side), seed=77)),
+        "mosaic": picture_tensor(voronoi_mosaic((side, side), seed=78)),
+        "hatching": picture_tensor(hatching((side, side), seed=79)),
+        "marble": picture_tensor(colored(structure("marble", 3, 0, side), np.random.default_rng(80))),
     }
     for name in ("chelsea", "coffee"):
-        photo = tensor(getattr(skimage.data, name)())
+        photo = picture_tensor(getattr(skimage.data, name)())
         height, width = photo.shape[-2:]
         scaled = resize_image(photo, (round(height * side / width), side)).clamp(0, 1)
         for style, picture in styles.items():

@@ -13,12 +13,13 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.transcriptions import gatys_losses, state_of, tutorial_losses, vgg19
+from benchmarks.transcriptions import backward_by_loss, gatys_losses, state_of, tutorial_losses, vgg19
 from nst.features import build_features
 from nst.style_objective import StyleObjective
 from nst.style_transfer import PRESETS
@@ -34,12 +35,14 @@ def pictures(side: int) -> tuple[Tensor, Tensor, Tensor]:
     return photo, style, (0.8 * photo + 0.2 * style)
 
 
+def losses_of(preset: str) -> dict[str, Any]:
+    """The options of a preset that make up its loss."""
+    others = ("pooling", "coarse_scales", "steps")
+    return {name: value for name, value in PRESETS[preset].items() if name not in others}
+
+
 def ours(preset: str, photo: Tensor, style: Tensor, point: Tensor) -> Step:
-    options = {
-        name: value
-        for name, value in PRESETS[preset].items()
-        if name not in ("pooling", "coarse_scales", "steps")
-    }
+    options = losses_of(preset)
     layers = [*options["content_layers"], *options["style_layers"]]
     network = build_features("vgg19", layers, state=state_of(vgg19()), pooling=PRESETS[preset]["pooling"])
     objective = StyleObjective(network, style, **options)
@@ -59,12 +62,8 @@ def transcription(preset: str, photo: Tensor, style: Tensor, point: Tensor) -> S
         losses = gatys_losses(vgg19(), photo[None], style[None], alpha=1.0, beta=1e3)
 
     def step() -> tuple[float, Tensor]:
-        x = point[None].clone().requires_grad_()
-        terms = losses(x)
-        for term in terms:  # as the tutorial's loss modules did: one backward each
-            term.backward(retain_graph=True)  # type: ignore[no-untyped-call]
-        assert x.grad is not None
-        return sum(float(term.detach()) for term in terms), x.grad[0]
+        loss, grad = backward_by_loss(losses, point[None])
+        return loss, grad[0]
 
     return step
 

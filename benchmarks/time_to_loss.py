@@ -27,22 +27,23 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.transcriptions import MEAN, STD, tutorial_losses
+from benchmarks.style_transfer_step import losses_of
+from benchmarks.transcriptions import backward_by_loss, convolutions, tutorial_losses, vgg19
 from jobs.demo import sample_photographs
 from nst.features import build_features, read_state_dict
-from nst.images import decode_image, resize_image
+from nst.images import decode_image, picture_tensor, resize_image
 from nst.lbfgs import LBFGS
 from nst.pictures import brush_strokes, hatching
 from nst.style_objective import StyleObjective
-from nst.style_transfer import PRESETS, StyleTransfer
+from nst.style_transfer import StyleTransfer
 
 EVALUATIONS = 300
 PLAIN_EVERY = 30
@@ -88,16 +89,15 @@ class Clock:
 def pairs(count: int, side: int) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Name, photograph and style, (3, side, side)."""
     styles = {
-        "strokes": brush_strokes((side, side), seed=0),
-        "hatching": hatching((side, side), seed=1),
+        "strokes": picture_tensor(brush_strokes((side, side), seed=0)),
+        "hatching": picture_tensor(hatching((side, side), seed=1)),
     }
     for (name, style), file in list(product(styles.items(), PHOTOS))[:count]:
         photo = decode_image((sample_photographs() / file).read_bytes())
         height, width = photo.shape[-2:]
         factor = side / min(height, width)
         photo = resize_image(photo, (round(height * factor), round(width * factor)))
-        picture = torch.tensor(np.asarray(style)).permute(2, 0, 1).float() / 255
-        yield f"{Path(file).stem}, {name}", photo[:, :side, :side].contiguous(), picture
+        yield f"{Path(file).stem}, {name}", photo[:, :side, :side].contiguous(), style
 
 
 def networks(weights: str | None) -> tuple[dict[str, Tensor], nn.Sequential]:
@@ -107,33 +107,10 @@ def networks(weights: str | None) -> tuple[dict[str, Tensor], nn.Sequential]:
     else:
         seeded = build_features("vgg19", ["relu5_4"]).body.state_dict()
         state = {name: tensor.contiguous() for name, tensor in seeded.items()}
-    modules: list[nn.Module] = []
-    for index in range(37):
-        weight = state.get(f"features.{index}.weight")
-        if weight is not None:
-            convolution = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
-            convolution.load_state_dict({"weight": weight, "bias": state[f"features.{index}.bias"]})
-            modules.append(convolution.requires_grad_(False))
-        elif modules and isinstance(modules[-1], nn.Conv2d):
-            modules.append(nn.ReLU(inplace=False))
-        else:
-            modules.append(nn.MaxPool2d(2))
-    return state, nn.Sequential(*modules).eval()
-
-
-def plain(cnn: nn.Sequential, photo: Tensor, style: Tensor) -> Closure:
-    """The tutorial's way: the whole network, and a backward pass per loss."""
-    losses = tutorial_losses(cnn, photo[None], style[None], weight=1000.0)
-
-    def closure(x: Tensor) -> tuple[float, Tensor]:
-        x = x.detach().clone().requires_grad_()
-        terms = losses(x)
-        for term in terms:
-            term.backward(retain_graph=True)  # type: ignore[no-untyped-call]
-        assert x.grad is not None
-        return sum(float(term.detach()) for term in terms), x.grad
-
-    return closure
+    cnn = vgg19()
+    prefix = "features."
+    cnn.load_state_dict({name[len(prefix) :]: each for name, each in state.items() if name.startswith(prefix)})
+    return state, cnn
 
 
 def well_written(cnn: nn.Sequential, photo: Tensor, style: Tensor) -> Closure:
@@ -144,21 +121,13 @@ def well_written(cnn: nn.Sequential, photo: Tensor, style: Tensor) -> Closure:
         flat = x.flatten(2)[0]
         return flat @ flat.T / flat.numel()
 
-    def activations(image: Tensor) -> list[Tensor]:
-        x, found = (image - MEAN) / STD, []
-        for module in modules:
-            x = module(x)
-            if isinstance(module, nn.Conv2d):
-                found.append(x)
-        return found
-
     with torch.no_grad():
-        content = activations(photo[None])[3]
-        styles = [gram(x) for x in activations(style[None])]
+        content = convolutions(modules, photo[None])[3]
+        styles = [gram(x) for x in convolutions(modules, style[None])]
 
     def closure(x: Tensor) -> tuple[float, Tensor]:
         x = x.detach().clone().requires_grad_()
-        found = activations(x)
+        found = convolutions(modules, x)
         loss = F.mse_loss(found[3], content)
         for own, target in zip(found, styles, strict=True):
             loss = loss + 1e6 * F.mse_loss(gram(own), target)
@@ -242,7 +211,7 @@ def per_photo_over_joint(state: Mapping[str, Tensor], side: int, evaluations: in
     _, _, style = next(pairs(1, side))
     photos = [photo for _, photo, _ in pairs(5, side)]
     photos += [photo.flip(-2) for photo in photos[:3]]
-    options = {name: value for name, value in PRESETS["tutorial"].items() if name in _OBJECTIVE}
+    options = losses_of("tutorial")
     layers = [*options["content_layers"], *options["style_layers"]]
     objective = StyleObjective(build_features("vgg19", layers, state=state), style, **options)
     targets = [objective.targets(photo) for photo in photos]
@@ -268,16 +237,6 @@ def per_photo_over_joint(state: Mapping[str, Tensor], side: int, evaluations: in
     joint, split = run(split=False)[-1], run(split=True)
     needed = next((count for count, total in enumerate(split, start=1) if total <= joint), evaluations)
     return needed / evaluations
-
-
-_OBJECTIVE = (
-    "content_layers",
-    "style_layers",
-    "content_weight",
-    "style_weight",
-    "gram_normalization",
-    "loss_scale",
-)
 
 
 def main() -> None:
@@ -308,7 +267,7 @@ def main() -> None:
                 return float(sum(losses(saved[None])))
 
         efficient = well_written(cnn, photo, style)
-        way, costs = with_torch(photo, efficient, clamp=True, beside=plain(cnn, photo, style))
+        way, costs = with_torch(photo, efficient, clamp=True, beside=partial(backward_by_loss, losses))
         tutorial_s = EVALUATIONS * statistics.median(costs)
         target = judge((way[-1] if arguments.last else min(way, key=lambda point: point.loss)).image)
         baseline, _ = with_torch(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -24,20 +24,12 @@ def tutorial_losses(
         flat = x.view(a * b, c * d)
         return torch.mm(flat, flat.t()) / (a * b * c * d)
 
-    def activations(image: Tensor) -> list[Tensor]:
-        x, found = (image - MEAN.to(image)) / STD.to(image), []
-        for module in cnn:
-            x = module(x)
-            if isinstance(module, nn.Conv2d):
-                found.append(x)
-        return found
-
     with torch.no_grad():
-        content_target = activations(photo)[3]
-        style_targets = [gram(x) * weight for x in activations(style)[:5]]
+        content_target = convolutions(cnn, photo)[3]
+        style_targets = [gram(x) * weight for x in convolutions(cnn, style)[:5]]
 
     def losses(image: Tensor) -> list[Tensor]:
-        found = activations(image)
+        found = convolutions(cnn, image)
         content = F.mse_loss(found[3], content_target)
         styles = [
             F.mse_loss(gram(x) * weight, target) for x, target in zip(found[:5], style_targets, strict=True)
@@ -45,6 +37,26 @@ def tutorial_losses(
         return [content, *styles]
 
     return losses
+
+
+def convolutions(modules: Iterable[nn.Module], image: Tensor) -> list[Tensor]:
+    """What every convolution gives, in order."""
+    x, found = (image - MEAN.to(image)) / STD.to(image), []
+    for module in modules:
+        x = module(x)
+        if isinstance(module, nn.Conv2d):
+            found.append(x)
+    return found
+
+
+def backward_by_loss(losses: Callable[[Tensor], list[Tensor]], x: Tensor) -> tuple[float, Tensor]:
+    """Total and gradient at `x`, as the tutorial's loss modules had them: one backward pass each."""
+    x = x.detach().clone().requires_grad_()
+    terms = losses(x)
+    for term in terms:
+        term.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+    assert x.grad is not None
+    return sum(float(term.detach()) for term in terms), x.grad
 
 
 def gatys_losses(

@@ -13,8 +13,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -23,6 +21,7 @@ import nst
 from jobs.demo import sample_photographs
 from nst.features import read_state_dict
 from nst.features.weights import published_bytes
+from nst.images import picture_tensor
 from nst.pictures import brush_strokes, hatching, voronoi_mosaic
 from nst.style_transfer import StyleTransfer
 from nst.stylizer import Stylized
@@ -61,7 +60,7 @@ def main(target: Path) -> None:
     torch.set_num_threads(1)
     state = read_state_dict(published_bytes("nst:embedded"))
     styles = {
-        name: tensor(draw((STYLE_PX, STYLE_PX), seed=0))
+        name: picture_tensor(draw((STYLE_PX, STYLE_PX), seed=0))
         for name, draw in ((STROKES, brush_strokes), (HATCHING, hatching), (MOSAIC, voronoi_mosaic))
     }
     photos = [photograph(name) for name in PHOTOS]
@@ -85,10 +84,6 @@ def painted(
         if not isinstance(outcome, Stylized):
             raise outcome
         yield outcome.image
-
-
-def tensor(picture: npt.NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
 
 
 def photograph(name: str) -> Tensor:

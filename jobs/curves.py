@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-__all__ = ["read_curve", "write_curve"]
+from jobs.results import DAMAGED_PARQUET
 
-_DAMAGE = (pa.ArrowException, OSError, KeyError, TypeError, MemoryError)
+__all__ = ["read_curve", "write_curve"]
 
 
 def write_curve(curve: Mapping[str, Sequence[float]]) -> bytes:
@@ -45,7 +45,7 @@ def read_curve(data: bytes) -> dict[str, list[float]]:
         if table.schema.metadata[b"sha256"] != _digest(table).encode():
             raise ValueError("was changed: its digest is not that of its numbers")
         curve: dict[str, list[float]] = table.drop_columns("evaluation").to_pydict()
-    except _DAMAGE as error:
+    except DAMAGED_PARQUET as error:
         raise ValueError(f"not a curve: {error}") from error
     return curve
 

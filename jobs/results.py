@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 __all__ = [
+    "DAMAGED_PARQUET",
     "SCHEMA",
     "STATUSES",
     "Result",
@@ -28,7 +29,8 @@ __all__ = [
 
 Status = Literal["ok", "failed", "quarantined"]
 STATUSES: tuple[Status, ...] = get_args(Status)
-_DAMAGE = (pa.ArrowException, OSError, KeyError, TypeError, MemoryError)
+DAMAGED_PARQUET = (pa.ArrowException, OSError, KeyError, TypeError, MemoryError)
+"""What reading a damaged Parquet file may raise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +155,7 @@ def read_receipt(data: bytes) -> tuple[list[Result], dict[str, Any]]:
             io.BytesIO(data), schema=SCHEMA, use_threads=False, page_checksum_verification=True
         )
         meta = json.loads(table.schema.metadata[b"nst"]) if table.schema.metadata else _meta(data)
-    except _DAMAGE as error:
+    except DAMAGED_PARQUET as error:
         raise ValueError(f"not a receipt: {error}") from error
     return [_result(record) for record in table.to_pylist()], meta
 
@@ -166,7 +168,7 @@ def receipt_counts(data: bytes) -> dict[Status, int]:
     """
     try:
         return cast(dict[Status, int], _meta(data)["counts"])
-    except _DAMAGE as error:
+    except DAMAGED_PARQUET as error:
         raise ValueError(f"not a receipt: {error}") from error
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -16,7 +17,15 @@ from nst.errors import OptionError
 from nst.exif import KeepExif
 from nst.photos import AlphaMode, read_photo, srgb_profile
 
-__all__ = ["DecodedPhoto", "ImageFormat", "decode_image", "decode_photo", "encode_image", "resize_image"]
+__all__ = [
+    "DecodedPhoto",
+    "ImageFormat",
+    "decode_image",
+    "decode_photo",
+    "encode_image",
+    "picture_tensor",
+    "resize_image",
+]
 
 ImageFormat = Literal["jpeg", "png", "webp", "avif"]
 
@@ -68,14 +77,19 @@ def decode_photo(
         keep_exif=keep_exif,
     )
     return DecodedPhoto(
-        _levels(photo.image).permute(2, 0, 1).contiguous(),
+        picture_tensor(photo.image),
         None if photo.alpha is None else _levels(photo.alpha),
         photo.exif,
         photo.frames,
     )
 
 
-def _levels(image: Image.Image) -> Tensor:
+def picture_tensor(picture: Image.Image | npt.NDArray[np.uint8]) -> Tensor:
+    """An RGB picture of 8 bits, (H, W, 3) if it is an array, as float32 (3, H, W) in [0, 1]."""
+    return _levels(picture).permute(2, 0, 1).contiguous()
+
+
+def _levels(image: Image.Image | npt.NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.array(image, dtype=np.uint8)).to(torch.float32).div_(255.0)
 
 

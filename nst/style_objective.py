@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst.batching import plan_passes
+from nst.batching import by_shape, plan_passes
 from nst.features import FeatureNetwork
 from nst.losses import (
     GramNormalization,
@@ -137,13 +137,12 @@ class StyleObjective:
             self._networks[dtype] = self.network.in_precision(dtype)
         return self._networks[dtype]
 
-    def _passes(self, points: Sequence[Tensor]) -> list[list[int]]:
-        sizes = [(point.shape[1], point.shape[2]) for point in points]
+    def _passes(self, points: Sequence[Tensor]) -> Iterable[list[int]]:
         if not self._share_passes:
             return [[index] for index in range(len(points))]
-        if self.network.geometry is not None:
-            return plan_passes(sizes, self._max_pass_pixels)
-        return [[index for index, size in enumerate(sizes) if size == alike] for alike in dict.fromkeys(sizes)]
+        if self.network.geometry is None:
+            return by_shape(points)
+        return plan_passes([(point.shape[1], point.shape[2]) for point in points], self._max_pass_pixels)
 
     def _evaluate_pass(
         self, network: FeatureNetwork, points: Sequence[Tensor], targets: Sequence[Targets]

@@ -25,7 +25,7 @@ from nst.losses import (
     raw_gram,
     style_factor,
 )
-from nst.tiles import Tile, owned_features, strides_of, tile_side, tiles
+from nst.tiles import Tile, layer_sizes, owned_features, tile_side, tiles
 
 __all__ = ["PreserveColor", "Region", "StyleTargets", "Targets"]
 
@@ -59,7 +59,7 @@ class Targets:
     """From their squared distance to the content loss."""
     regions: tuple[Region, ...]
     tiles: tuple[Tile, ...]
-    """None, if it fits into a pass."""
+    """Empty if it fits into a pass."""
 
 
 class StyleTargets:
@@ -118,9 +118,7 @@ class StyleTargets:
         if parts:
             content: dict[str, Tensor] = {}
             factors = self._content_factors(photo, parts)
-            height, width = photo.shape[-2:]
-            strides = strides_of(self.network)
-            sizes = {layer: (height // strides[layer], width // strides[layer]) for layer in self._style_layers}
+            sizes = layer_sizes(self.network, photo)
         else:
             features = self.network(photo[None])
             content = {layer: features[layer][0] for layer in self._content_layers}
@@ -215,10 +213,8 @@ class StyleTargets:
             for layer in self._style_layers:
                 gram = raw_gram(features[layer][None])[0]
                 sums[layer] = sums[layer] + gram if layer in sums else gram
-        strides, (height, width) = strides_of(self.network), style.shape[-2:]
+        sizes = layer_sizes(self.network, style)
         return {
-            layer: normalize_gram(
-                gram, (height // strides[layer]) * (width // strides[layer]), self._gram_normalization
-            )
+            layer: normalize_gram(gram, math.prod(sizes[layer]), self._gram_normalization)
             for layer, gram in sums.items()
         }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from nst import check
-from nst.color import luminance, with_luminance
-from nst.errors import ImageError, ImageTooSmall, OptionError
+from nst.color import luminance
+from nst.errors import OptionError
 from nst.features import (
     NETWORKS,
     FeatureNetwork,
@@ -25,13 +25,12 @@ from nst.features import (
 )
 from nst.features.layers import VGG_BLOCKS
 from nst.features.networks import Pooling, check_pooling
-from nst.images import decode_image, resize_image
-from nst.lbfgs import LBFGS, Adam, Optimizer
+from nst.images import decode_image
 from nst.losses import GramNormalization, LossScale
-from nst.optimize import Descent, Evaluation, in_rounds
+from nst.painting import Canvas, StyleTransferStylizer
 from nst.style_objective import StyleObjective
-from nst.style_targets import PreserveColor, Targets
-from nst.stylizer import AssetRef, Assets, Frame, Outcome, Stylized
+from nst.style_targets import PreserveColor
+from nst.stylizer import AssetRef, Assets
 from nst.tiles import least_pixels, tile_side
 
 __all__ = ["PRESETS", "Canvas", "StyleTransfer", "StyleTransferStylizer"]
@@ -250,15 +249,14 @@ class StyleTransfer:
         count = len(self._styles())
         if count == 0:
             raise OptionError("style", self.style, reason="at least one picture is needed")
-        for option in ("style_blend", "style_masks"):
-            given = getattr(self, option)
-            if given is not None and len(given) != count:
-                raise OptionError(
-                    option, given, reason=f"must have one entry for each of {count} style pictures"
-                )
-        if self.style_sha256 is not None and len(self._digests()) != count:
-            reason = f"must have one entry for each of {count} style pictures"
-            raise OptionError("style_sha256", self.style_sha256, reason=reason)
+        for option, entries in (
+            ("style_blend", self.style_blend),
+            ("style_masks", self.style_masks),
+            ("style_sha256", self._digests()),
+        ):
+            if entries is not None and len(entries) != count:
+                reason = f"must have one entry for each of {count} style pictures"
+                raise OptionError(option, getattr(self, option), reason=reason)
         for index, weight in enumerate(self.style_blend or ()):
             check.above_zero(f"style_blend[{index}]", weight)
 
@@ -366,161 +364,3 @@ class StyleTransfer:
 def _names(option: str, value: str | Sequence[str]) -> list[str]:
     """What its pictures are called in messages."""
     return [option] if isinstance(value, str) else [f"{option}[{index}]" for index in range(len(value))]
-
-
-@dataclass(slots=True)
-class Canvas:
-    """One photograph while it is painted."""
-
-    photo: Tensor
-    """(3, H, W) in [0, 1], as the method sees it."""
-    image: Tensor
-    """The best picture so far, (3, h, w) in [0, 1], at the size of the current scale."""
-    losses: Mapping[str, float] = field(default_factory=dict)
-    """Of `image`, at the current scale."""
-    evaluations: int = 0
-    """Over all scales."""
-    error: ImageError | None = None
-    curve: list[Mapping[str, float]] = field(default_factory=list)
-    frames: list[Frame] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """What a photograph wants to know next: loss and gradient at `point`."""
-
-    point: Tensor
-    targets: Targets
-    dtype: torch.dtype | None
-    pixels: int
-    """Of the photograph at its own size, which decides how many are in work at once."""
-
-
-class StyleTransferStylizer:
-    """The loaded network and style, ready for photographs."""
-
-    def __init__(self, method: StyleTransfer, objective: StyleObjective, init: Tensor | None = None) -> None:
-        self.method, self.objective = method, objective
-        self._init = init
-
-    def __call__(self, images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]:
-        canvases = [self._canvas(image, generator) for image, generator in zip(images, generators, strict=True)]
-        for _ in self._paint(canvases):
-            pass
-        return [
-            canvas.error or self._stylized(canvas, image)
-            for canvas, image in zip(canvases, images, strict=True)
-        ]
-
-    def iterate(self, image: Tensor, generator: torch.Generator) -> Iterator[Canvas]:
-        """Stylize one photograph and look on: its state after every evaluation, coarse scales first.
-
-        Raises:
-            ImageTooSmall: the image vanishes before the deepest layer.
-            Diverged: after the last step, if there is no usable picture.
-        """
-        canvas = self._canvas(image, generator)
-        for _ in self._paint([canvas]):
-            yield canvas
-        if canvas.error is not None:
-            raise canvas.error
-
-    def finish(self, painted: Tensor, image: Tensor) -> Tensor:
-        """A painted picture (3, h, w) as it is shown: with the colors of `image`, if these are kept."""
-        if self.method.preserve_color != "luminance":
-            return painted
-        return with_luminance(resize_image(image.to(painted), (painted.shape[1], painted.shape[2])), painted)
-
-    def _canvas(self, image: Tensor, generator: torch.Generator) -> Canvas:
-        photo = image.to(self.objective.network.mean, copy=True)
-        if self.method.preserve_color == "luminance":
-            photo = luminance(photo).contiguous()
-        start = photo
-        if self.method.init == "noise":
-            start = torch.rand(image.shape, generator=generator).to(photo)
-        elif self._init is not None:
-            start = resize_image(self._init.to(photo), (photo.shape[1], photo.shape[2])).clamp(0, 1)
-        return Canvas(photo, start)
-
-    def _paint(self, canvases: Sequence[Canvas]) -> Iterator[None]:
-        def evaluate(requests: Sequence[_Request]) -> list[Evaluation]:
-            answers: dict[int, Evaluation] = {}
-            for dtype in dict.fromkeys(request.dtype for request in requests):
-                mine = [index for index, request in enumerate(requests) if request.dtype == dtype]
-                points, targets = zip(*((requests[at].point, requests[at].targets) for at in mine), strict=True)
-                answers.update(zip(mine, self.objective.evaluate(points, targets, dtype), strict=True))
-            return [answers[index] for index in range(len(requests))]
-
-        def fits(requests: Sequence[_Request]) -> bool:
-            return self.objective.fits([request.pixels for request in requests])
-
-        return in_rounds([self._painting(canvas) for canvas in canvases], evaluate, fits)
-
-    def _painting(self, canvas: Canvas) -> Generator[_Request, Evaluation, None]:
-        """Coarse to fine (Gatys et al. 2017): every scale starts from the last one's picture."""
-        method = self.method
-        assert method.coarse_scales is not None
-        assert method.steps is not None
-        stages = [(scale, method.coarse_steps) for scale in sorted(method.coarse_scales)]
-        for scale, steps in [*stages, (1.0, method.steps)]:
-            height, width = canvas.photo.shape[-2:]
-            size = max(1, round(height * scale)), max(1, round(width * scale))
-            try:
-                targets = self.objective.targets(resize_image(canvas.photo, size))
-            except ImageTooSmall as error:
-                if scale == 1.0:
-                    canvas.error = error
-                continue  # a coarse scale that the network cannot see is left out
-            start = resize_image(canvas.image, size).clamp(0, 1)
-            descent = Descent(start, self._optimizer(), tolerance=method.stop_tolerance)
-            phases: list[tuple[torch.dtype | None, int]] = [(None, steps)]
-            if method.precision == "bfloat16":
-                refine = min(method.refine_steps, steps - 1) if scale == 1.0 else 0
-                phases = [(torch.bfloat16, steps - refine), (None, refine)]
-            for dtype, evaluations in phases:
-                if descent.evaluations and evaluations:
-                    descent.renew()
-                for _ in range(evaluations):
-                    if descent.done:
-                        break
-                    answer = yield _Request(descent.x, targets, dtype, height * width)
-                    descent.advance(answer)
-                    self._note(canvas, descent, answer, scale)
-            if descent.error is not None:
-                canvas.error = descent.error
-                return
-
-    def _note(self, canvas: Canvas, descent: Descent, answer: Evaluation, scale: float) -> None:
-        """Take over where a photograph stands, and keep of it what was asked for."""
-        canvas.image, canvas.losses = descent.best, descent.losses
-        canvas.evaluations += 1
-        if self.method.curve:
-            canvas.curve.append({"scale": scale, **answer.losses})
-        every = self.method.frame_every
-        if every and canvas.evaluations % every == 0:
-            canvas.frames.append(Frame(canvas.evaluations, canvas.image.to("cpu", torch.float32)))
-
-    def _optimizer(self) -> Optimizer:
-        rate = self.method.learning_rate
-        if self.method.optimizer == "adam":
-            return Adam(learning_rate=0.02 if rate is None else rate)
-        return LBFGS(
-            history_size=self.method.history_size,
-            learning_rate=1.0 if rate is None else rate,
-            first_step=0.01,  # of the range [0, 1]: far above rounding, far below what the eye minds
-            bounds=(0.0, 1.0),
-        )
-
-    def _stylized(self, canvas: Canvas, image: Tensor) -> Stylized:
-        stats = {
-            **canvas.losses,
-            "evaluations": float(canvas.evaluations),
-            "pretrained": float(self.objective.network.pretrained),
-        }
-        names = canvas.curve[0] if canvas.curve else {}
-        return Stylized(
-            image=self.finish(canvas.image.to("cpu", torch.float32), image),
-            stats=stats,
-            curve={name: [each[name] for each in canvas.curve] for name in names},
-            frames=[Frame(each.evaluation, self.finish(each.image, image)) for each in canvas.frames],
-        )

@@ -17,7 +17,7 @@ from torch import Tensor
 from nst.features import FeatureNetwork
 from nst.features.networks import Geometry
 
-__all__ = ["Tile", "least_pixels", "owned_features", "strides_of", "tile_side", "tiles"]
+__all__ = ["Tile", "layer_sizes", "least_pixels", "owned_features", "strides_of", "tile_side", "tiles"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,12 @@ def owned_features(network: FeatureNetwork, pixels: Tensor, tile: Tile) -> dict[
 def strides_of(network: FeatureNetwork) -> Mapping[str, int]:
     """Pixels from one position of a layer to the next, by layer."""
     return _geometry(network).strides
+
+
+def layer_sizes(network: FeatureNetwork, picture: Tensor) -> dict[str, tuple[int, int]]:
+    """(h, w) of the activations of a picture (..., H, W), by layer; they are not computed."""
+    height, width = picture.shape[-2:]
+    return {layer: (height // stride, width // stride) for layer, stride in strides_of(network).items()}
 
 
 def tile_side(network: FeatureNetwork, max_pixels: int) -> int:

@@ -23,6 +23,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -199,7 +200,7 @@ def die_at(call: int, root: str) -> None:
     sys.addaudithook(hook)
 
 
-def child(work: Any) -> int:
+def child(work: Callable[[], int]) -> int:
     """The exit code of `work` in a forked process."""
     process = os.fork()
     if process == 0:
@@ -211,6 +212,17 @@ def child(work: Any) -> int:
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def looked(look: Callable[[], Counter[str]], report: Path) -> Counter[str]:
+    """What `look` finds in a forked process: who forks must have no threads, and Arrow's readers start some."""
+
+    def work() -> int:
+        report.write_text(json.dumps(look()))
+        return 0
+
+    assert child(work) == 0
+    return Counter(json.loads(report.read_text()))
 
 
 def visible(root: Path) -> dict[str, bytes]:
@@ -294,27 +306,28 @@ def torment(kind: str, folder: Path, every: int) -> Counter[str]:
         code = child(work)
         assert code in (KILLED, 3), f"{kind}, call {call}: exit code {code}"
         found["kill_points"] += code == KILLED
-        found["torn"] += sum(is_torn(path, data) for path, data in visible(root).items())
+        found.update(looked(torn, report))
         return code == KILLED
 
-    def ended() -> int:
-        code = run_job(folder, output)
+    def torn() -> Counter[str]:
+        return Counter(torn=sum(is_torn(path, data) for path, data in visible(root).items()))
+
+    def wrong() -> Counter[str]:
         time.sleep(2 * _STALE_S)
-        report.write_text(json.dumps(look(output, root, reference)))
-        return code
+        wrong = look(output, root, reference)
+        if any(wrong.values()):
+            faults = [asdict(fault) for fault in verify(open_store(output))]
+            print(f"{kind}, call {call}: {dict(wrong)} {faults}", flush=True)
+        return wrong
 
     for call in itertools.count(1, every):
         shutil.rmtree(root)
         if not killed(call):
             return found
         killed(random.Random(call).randint(1, call + 20))
-        code = child(ended)
+        code = child(lambda: run_job(folder, output))
         assert code == 3, f"{kind}, call {call}: exit code {code} at the end"
-        wrong = Counter(json.loads(report.read_text()))
-        if any(wrong.values()):
-            faults = [asdict(fault) for fault in verify(open_store(output))]
-            print(f"{kind}, call {call}: {dict(wrong)} {faults}", flush=True)
-        found.update(wrong)
+        found.update(looked(wrong, report))
     raise AssertionError("unreachable")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import torch
@@ -40,7 +41,7 @@ class Geometry:
     """Pixels around a box that can change an activation over it, rounded up to the largest stride."""
     bytes_per_pixel: float
     """Of one evaluation of activations and gradients in float32, about: what is kept for the way back, and
-    the two largest activations more."""
+    three times the largest activation."""
 
 
 class FeatureNetwork(nn.Module):
@@ -211,7 +212,7 @@ class _VGG(nn.Module):
                 found[name] = x
         return found
 
-    @property
+    @cached_property
     def geometry(self) -> Geometry:
         strides, stride, margin, kept, largest = {}, 1, 0, 0.0, 0.0
         channels = 3

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.style_transfer_step import losses_of
 from benchmarks.transcriptions import gatys_losses, state_of, tutorial_losses, vgg19
 from nst.errors import ImageTooSmall, OptionError, WeightsError
 from nst.features import build_features
@@ -21,11 +21,6 @@ from nst.stylizer import Outcome, Stylized
 @pytest.fixture(scope="module")
 def cnn() -> nn.Sequential:
     return vgg19().double()
-
-
-def losses_of(preset: str) -> dict[str, Any]:
-    others = ("pooling", "coarse_scales", "steps")
-    return {name: value for name, value in PRESETS[preset].items() if name not in others}
 
 
 def objective(cnn: nn.Sequential, preset: str, style: Tensor) -> StyleObjective:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from itertools import cycle
-from typing import Any
 
 import pytest
 import torch
 
+from benchmarks.style_transfer_step import losses_of
 from nst.errors import OptionError
 from nst.features import build_features
 from nst.features.networks import Pooling
 from nst.style_objective import StyleObjective
-from nst.style_transfer import PRESETS, StyleTransfer
+from nst.style_transfer import StyleTransfer
 from nst.tiles import least_pixels, tile_side, tiles
 from tests.nst.test_batches import POOLINGS, VARIANTS, objective, relative_difference, stylizer
 from tests.nst.test_style_transfer import build, image_of, method, pictures, run
@@ -43,11 +43,7 @@ def test_loss_and_gradient_in_tiles_equal_the_whole(
 
 def test_the_papers_layers_of_vgg19_in_tiles() -> None:
     """To relu5_1 the network looks 80 pixels around."""
-    options: dict[str, Any] = {
-        name: value
-        for name, value in PRESETS["gatys"].items()
-        if name not in ("pooling", "coarse_scales", "steps")
-    }
+    options = losses_of("gatys")
     layers = [*options["content_layers"], *options["style_layers"]]
     network = build_features("vgg19", layers, pooling="average").double()
     assert network.geometry is not None
