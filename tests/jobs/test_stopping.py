@@ -9,12 +9,12 @@ import sys
 
 def test_a_signal_at_any_moment_is_in_time_and_wastes_nothing() -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "tests.stopping", "--moments", "5", "--pools", "local"],
+        [sys.executable, "-m", "tests.stopping", "--moments", "3", "--pools", "local"],
         capture_output=True,
         text=True,
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr
     found = json.loads(run.stdout.splitlines()[-1])
-    assert found["moments"] == 5
+    assert found["moments"] == 3
     assert found["stopped"] > 0
