@@ -90,6 +90,7 @@ def stylize(
 def dream(
     photos: Annotated[str, typer.Argument(help="A folder, glob, bucket prefix, or manifest.")],
     out: Annotated[str, typer.Option("--out", help="The job's folder or bucket prefix.")],
+    guide: Annotated[str | None, typer.Option("--guide", help="A picture whose like is to appear.")] = None,
     size: Annotated[int | None, typer.Option("--size", help="Long side of the pictures in pixels.")] = None,
     set_: Set = None,
     dry_run: DryRun = False,
@@ -99,7 +100,7 @@ def dream(
 ) -> None:
     """Let a network dream on photographs."""
     with _errors():
-        method = {"kind": "deepdream"}
+        method = {"kind": "deepdream"} if guide is None else {"kind": "deepdream", "guide": guide}
         _quick(photos, out, method, size, [*(set_ or []), *_resources(pool, address, workers)], dry_run)
 
 

@@ -76,6 +76,10 @@ class ImageSpec:
     format: Literal["jpeg", "png", "webp", "avif"] = "jpeg"
     quality: int = 95
     """Of JPEG, WebP and AVIF, 1 to 100."""
+    animation: Literal["none", "gif", "webp"] = "none"
+    """Pictures on the way, or of a zoom, also as one file that plays them."""
+    frames_per_second: float = 10.0
+    """Of the animation."""
 
     def __post_init__(self) -> None:
         if self.max_side_px == 0:
@@ -84,6 +88,8 @@ class ImageSpec:
         _at_least("max_pixels", self.max_pixels, 1)
         if not 1 <= self.quality <= 100:
             raise OptionError("quality", self.quality, reason="must be from 1 to 100")
+        if not 0.1 <= self.frames_per_second <= 100:
+            raise OptionError("frames_per_second", self.frames_per_second, reason="must be from 0.1 to 100")
         if self.alpha == "keep" and self.format == "jpeg":
             raise OptionError(
                 "alpha", "keep", reason="JPEG has no transparency; format may be png, webp or avif"
@@ -104,15 +110,20 @@ class ImageSpec:
         """Where its curve is, if its method records one."""
         return f"{CURVES}/{key}.parquet"
 
-    def frame_path(self, key: str, evaluation: int) -> str:
+    def frame_path(self, key: str, number: int) -> str:
         """Where an intermediate picture is, if its method gives any."""
-        return f"frames/{key}/{evaluation:05d}{self.extension}"
+        return f"frames/{key}/{number:05d}{self.extension}"
+
+    def animation_path(self, key: str) -> str:
+        """Where these are as one file."""
+        return f"frames/{key}/animation.{self.animation}"
 
     def key_of(self, path: str) -> str | None:
         """Of the photograph whose picture, curve or intermediate picture is at `path`; None if none can be."""
         end = re.escape(self.extension)
-        number = "([0-9]{5}|[1-9][0-9]{5,})"
-        paths = rf"images/(.+){end}|{CURVES}/(.+)\.parquet|frames/(.+)/{number}{end}"
+        number = "(?:[0-9]{5}|[1-9][0-9]{5,})"
+        frame = rf"frames/(.+)/(?:{number}{end}|animation\.{self.animation})"
+        paths = rf"images/(.+){end}|{CURVES}/(.+)\.parquet|{frame}"
         found = re.fullmatch(paths, path, re.DOTALL)
         return None if found is None else found[1] or found[2] or found[3]
 

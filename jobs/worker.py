@@ -33,7 +33,7 @@ from jobs.retry import count_retries
 from jobs.storage import open_store
 from jobs.tasks import AtWork, Task, TaskProgress, TaskReport, WorkerInfo, WorkerSetup
 from nst.errors import ImageError
-from nst.images import decode_photo, encode_image
+from nst.images import decode_photo, encode_animation, encode_image
 from nst.stylizer import Outcome, Stylized
 
 __all__ = ["Worker"]
@@ -274,7 +274,14 @@ class _TaskStages:
         if stylized.curve:
             objects[self._image.curve_path(key)] = write_curve(stylized.curve)
         for frame in stylized.frames:
-            objects[self._image.frame_path(key, frame.evaluation)] = encode(frame.image)
+            objects[self._image.frame_path(key, frame.number)] = encode(frame.image)
+        if stylized.frames and self._image.animation != "none":
+            objects[self._image.animation_path(key)] = encode_animation(
+                [frame.image for frame in stylized.frames],
+                format=self._image.animation,
+                frames_per_second=self._image.frames_per_second,
+                quality=self._image.quality,
+            )
         objects[self._image.output_path(key)] = encode(stylized.image, exif=loaded.photo.exif)
         return objects
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -18,16 +19,19 @@ from nst.exif import KeepExif
 from nst.photos import AlphaMode, read_photo, srgb_profile
 
 __all__ = [
+    "AnimationFormat",
     "DecodedPhoto",
     "ImageFormat",
     "decode_image",
     "decode_photo",
+    "encode_animation",
     "encode_image",
     "picture_tensor",
     "resize_image",
 ]
 
 ImageFormat = Literal["jpeg", "png", "webp", "avif"]
+AnimationFormat = Literal["gif", "webp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +128,7 @@ def encode_image(
     if alpha is not None:
         size = (image.shape[1], image.shape[2])
         planes = torch.cat([planes, resize_image(alpha[None].to(planes), size)])
-    levels = planes.clamp(0, 1).mul(255).round().to(torch.uint8)
-    picture = Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
+    picture = _picture(planes)
     out = io.BytesIO()
     tags: dict[str, Any] = {"icc_profile": srgb_profile(), **({"exif": exif} if exif else {})}
     if format == "jpeg":
@@ -137,6 +140,48 @@ def encode_image(
     else:
         picture.save(out, "AVIF", quality=quality, subsampling="4:4:4", max_threads=1, **tags)
     return out.getvalue()
+
+
+def encode_animation(
+    images: Sequence[Tensor],
+    *,
+    format: AnimationFormat = "gif",
+    frames_per_second: float = 10.0,
+    quality: int = 95,
+) -> bytes:
+    """Encode (3, h, w) in [0, 1] as one file that plays them in order, for ever, at the size of the last.
+
+    Args:
+        frames_per_second: GIF counts hundredths of a second.
+        quality: 1 to 100, of WebP; GIF has 256 colors per picture.
+
+    Raises:
+        OptionError: unknown format.
+        ValueError: no image.
+    """
+    if format not in get_args(AnimationFormat):
+        raise OptionError("format", format, choices=get_args(AnimationFormat))
+    if not images:
+        raise ValueError("an animation has at least one picture")
+    size = (images[-1].shape[1], images[-1].shape[2])
+    first, *others = (_picture(resize_image(image.detach().to("cpu", torch.float32), size)) for image in images)
+    out = io.BytesIO()
+    first.save(
+        out,
+        format.upper(),
+        save_all=True,
+        append_images=others,
+        duration=round(1000 / frames_per_second),
+        loop=0,
+        **({"quality": quality, "method": 4} if format == "webp" else {}),
+    )
+    return out.getvalue()
+
+
+def _picture(planes: Tensor) -> Image.Image:
+    """Of 8 bits, from (3, H, W) or (4, H, W) in [0, 1]."""
+    levels = planes.clamp(0, 1).mul(255).round().to(torch.uint8)
+    return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -24,7 +24,7 @@ class Step:
 
     evaluations: int
     losses: Mapping[str, float]
-    """By name; for a dream, `energy`, which rises."""
+    """By name; for a dream, `objective`, which rises."""
     image: Tensor
     """The best picture so far, float32 (3, h, w), RGB in [0, 1], at the size of the current scale or octave."""
 
@@ -62,18 +62,23 @@ def dream(
     photo: Tensor,
     *,
     state: Mapping[str, Tensor] | None = None,
+    guide: Tensor | None = None,
     device: str | torch.device = "cpu",
     seed: int = 0,
     **options: Any,
 ) -> Iterator[Step]:
     """Dream on `photo` (3, H, W), RGB in [0, 1]; yields one `Step` per step, at the size of its octave.
 
-    Args and errors are those of `stylize`; options are those of `DeepDream`.
+    Args:
+        guide: (3, h, w), RGB in [0, 1]: what the layers see in it is what appears.
+        options: the options of `DeepDream` but `guide`.
+
+    Other arguments and errors are those of `stylize`.
     """
-    method = DeepDream(**options)
-    stylizer = method.build_from(_parameters(method, state), torch.device(device))
+    method = DeepDream(guide=None if guide is None else "guide", **options)
+    stylizer = method.build_from(_parameters(method, state), torch.device(device), guide=guide)
     for current in stylizer.iterate(photo, torch.Generator().manual_seed(seed)):
-        yield Step(current.steps, {"energy": current.energy}, current.image.to("cpu", torch.float32))
+        yield Step(current.steps, {"objective": current.objective}, current.image.to("cpu", torch.float32))
 
 
 def _parameters(

@@ -163,7 +163,7 @@ class StyleTransferStylizer:
         return LBFGS(
             history_size=self.method.history_size,
             learning_rate=1.0 if rate is None else rate,
-            first_step=0.01,  # of the range [0, 1]: far above rounding, far below what the eye minds
+            first_step=0.05,  # of the range [0, 1]: far above rounding, far below what the eye minds
             bounds=(0.0, 1.0),
         )
 
@@ -178,5 +178,5 @@ class StyleTransferStylizer:
             image=self.finish(canvas.image.to("cpu", torch.float32), image),
             stats=stats,
             curve={name: [each[name] for each in canvas.curve] for name in names},
-            frames=[Frame(each.evaluation, self.finish(each.image, image)) for each in canvas.frames],
+            frames=[Frame(each.number, self.finish(each.image, image)) for each in canvas.frames],
         )

@@ -140,7 +140,7 @@ class StyleObjective:
     def _passes(self, points: Sequence[Tensor]) -> Iterable[list[int]]:
         if not self._share_passes:
             return [[index] for index in range(len(points))]
-        if self.network.geometry is None:
+        if not self.network.shares_canvas:
             return by_shape(points)
         return plan_passes([(point.shape[1], point.shape[2]) for point in points], self._max_pass_pixels)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -16,7 +15,6 @@ from nst.color import luminance
 from nst.errors import OptionError
 from nst.features import (
     NETWORKS,
-    FeatureNetwork,
     build_features,
     check_layers,
     default_weights,
@@ -31,7 +29,7 @@ from nst.painting import Canvas, StyleTransferStylizer
 from nst.style_objective import StyleObjective
 from nst.style_targets import PreserveColor
 from nst.stylizer import AssetRef, Assets
-from nst.tiles import least_pixels, tile_side
+from nst.tiles import max_pass_pixels
 
 __all__ = ["PRESETS", "Canvas", "StyleTransfer", "StyleTransferStylizer"]
 
@@ -345,20 +343,9 @@ class StyleTransfer:
             normalize_gradients=self.normalize_gradients,
             preserve_color=self.preserve_color,
             share_passes=not self.deterministic and device.type != "cpu",
-            max_pass_pixels=self._pass_pixels(network),
+            max_pass_pixels=max_pass_pixels(network, self.pass_memory_mb),
         )
         return StyleTransferStylizer(self, objective, init)
-
-    def _pass_pixels(self, network: FeatureNetwork) -> int | None:
-        if self.pass_memory_mb is None:
-            return None
-        assert network.geometry is not None
-        pixels = int(self.pass_memory_mb * 1e6 / network.geometry.bytes_per_pixel)
-        if tile_side(network, pixels) == 0:
-            least = math.ceil(least_pixels(network) * network.geometry.bytes_per_pixel / 1e6)
-            reason = f"a tile of {self.network} needs {least}"
-            raise OptionError("pass_memory_mb", self.pass_memory_mb, reason=reason)
-        return pixels
 
 
 def _names(option: str, value: str | Sequence[str]) -> list[str]:

@@ -40,10 +40,10 @@ Assets: TypeAlias = Mapping[str, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A picture on its way."""
+    """A picture on its way, or of a sequence."""
 
-    evaluation: int
-    """After how many evaluations of loss and gradient, over all scales; from 1."""
+    number: int
+    """Of evaluations of loss and gradient before it, over all scales; or, of a sequence, from 0."""
     image: Tensor
     """float32 (3, h, w), RGB in [0, 1], at the size of the scale that was worked on."""
 

@@ -14,10 +14,20 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from nst.errors import OptionError
 from nst.features import FeatureNetwork
 from nst.features.networks import Geometry
 
-__all__ = ["Tile", "layer_sizes", "least_pixels", "owned_features", "strides_of", "tile_side", "tiles"]
+__all__ = [
+    "Tile",
+    "layer_sizes",
+    "least_pixels",
+    "max_pass_pixels",
+    "owned_features",
+    "strides_of",
+    "tile_side",
+    "tiles",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +86,23 @@ def tile_side(network: FeatureNetwork, max_pixels: int) -> int:
     step = max(geometry.strides.values())
     side = (math.isqrt(max_pixels) - 2 * geometry.margin_px) // step * step
     return side if side >= _least_side(geometry) else 0
+
+
+def max_pass_pixels(network: FeatureNetwork, memory_mb: int | None) -> int | None:
+    """Of a pass of `memory_mb`, the option `pass_memory_mb`; None: as many as there are.
+
+    Raises:
+        OptionError: that is too little for the smallest tile, margin included.
+    """
+    if memory_mb is None:
+        return None
+    geometry = _geometry(network)
+    pixels = int(memory_mb * 1e6 / geometry.bytes_per_pixel)
+    if tile_side(network, pixels) == 0:
+        least = math.ceil(least_pixels(network) * geometry.bytes_per_pixel / 1e6)
+        reason = f"a tile of {network.network} needs {least}"
+        raise OptionError("pass_memory_mb", memory_mb, reason=reason)
+    return pixels
 
 
 def least_pixels(network: FeatureNetwork) -> int:

@@ -1,10 +1,11 @@
 """Feature networks by the names of their layers."""
 
-from nst.features.layers import NETWORKS, check_layers, layer_names
+from nst.features.layers import LOGITS, NETWORKS, check_layers, layer_names
 from nst.features.networks import FeatureNetwork, build_features
 from nst.features.weights import default_weights, read_state_dict, weights_asset
 
 __all__ = [
+    "LOGITS",
     "NETWORKS",
     "FeatureNetwork",
     "build_features",

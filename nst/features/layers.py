@@ -7,9 +7,12 @@ from functools import cache
 
 from nst.errors import OptionError
 
-__all__ = ["NETWORKS", "VGG_BLOCKS", "VGG_CHANNELS", "check_layers", "layer_names"]
+__all__ = ["LOGITS", "NETWORKS", "VGG_BLOCKS", "VGG_CHANNELS", "check_layers", "layer_names"]
 
 NETWORKS = ("embedded", "vgg19", "vgg16", "resnet50", "googlenet")
+
+LOGITS = "logits"
+"""The classifier's output, (N, 1000), as a layer; of published networks."""
 
 # Convolutions in each block, and their channels. Simonyan and Zisserman 2015, configurations D and E; the
 # embedded network is a small one of the same kind, our own.
@@ -59,10 +62,11 @@ def layer_names(network: str) -> tuple[str, ...]:
     raise OptionError("network", network, choices=NETWORKS)
 
 
-def check_layers(option: str, network: str, layers: Iterable[str]) -> None:
-    """Raise `OptionError` for the first of `layers` that `network` does not have."""
+def check_layers(option: str, network: str, layers: Iterable[str], *, logits: bool = False) -> None:
+    """Raise `OptionError` for the first of `layers` that `network` does not have; `LOGITS` only if allowed."""
+    choices = layer_names(network)
+    if logits and network != "embedded":
+        choices = (*choices, LOGITS)
     for layer in layers:
-        if layer not in layer_names(network):
-            raise OptionError(
-                option, layer, choices=layer_names(network), reason=f"{network} has no such layer"
-            )
+        if layer not in choices:
+            raise OptionError(option, layer, choices=choices, reason=f"{network} has no such layer")

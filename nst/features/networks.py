@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst.errors import ImageTooSmall, OptionError, WeightsError
-from nst.features.layers import VGG_BLOCKS, VGG_CHANNELS, check_layers, layer_names
+from nst.features.layers import LOGITS, VGG_BLOCKS, VGG_CHANNELS, check_layers, layer_names
 from nst.features.seeded import seed_parameters
 
 __all__ = [
@@ -33,7 +34,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Of a network of 3 x 3 convolutions and 2 x 2 poolings."""
+    """How the layers of a network lie over the pixels."""
 
     strides: Mapping[str, int]
     """Pixels from one position of a layer to the next."""
@@ -89,7 +90,7 @@ class FeatureNetwork(nn.Module):
         Args:
             sizes: (height, width) of each photograph, if they share a canvas that is larger; what is right of
                 and below a photograph is not looked at. Activations are those of the photograph alone, and
-                zero beyond. For networks with `geometry`.
+                zero beyond. For networks with `shares_canvas`.
         """
         if sizes is None:
             self.check_size(images)
@@ -112,10 +113,15 @@ class FeatureNetwork(nn.Module):
         other.body.to(dtype)
         return other
 
-    @property
+    @cached_property
     def geometry(self) -> Geometry | None:
-        """How its layers lie over the pixels; None: not known, and no tiles or shared canvases."""
-        return self.body.geometry if isinstance(self.body, _VGG) else None
+        """None: it has none, as its logits see all of the pixels."""
+        return None if LOGITS in self.layers else _geometry(self.network, self.layers, self.body)
+
+    @property
+    def shares_canvas(self) -> bool:
+        """Whether it takes `sizes`."""
+        return isinstance(self.body, _VGG) and LOGITS not in self.layers
 
 
 def build_features(
@@ -126,7 +132,7 @@ def build_features(
     seed: int = 0,
     pooling: Pooling = "max",
 ) -> FeatureNetwork:
-    """Build `network` up to the deepest of `layers`.
+    """Build `network` up to the deepest of `layers`, which may be `LOGITS` too.
 
     Args:
         state: a torchvision state dict of the network (keys of layers that are cut off are ignored);
@@ -151,11 +157,18 @@ def build_features(
         seed_parameters(body, seed)
     else:
         _load(body, network, state)
-    pools = 0
-    if network in VGG_BLOCKS:  # each pooling halves and drops an odd pixel; the other networks pad theirs
-        names = layer_names(network)
-        pools = sum(name.startswith("pool") for name in names[: names.index(wanted[-1]) + 1])
-    return FeatureNetwork(network, wanted, body, pretrained=state is not None, min_side_px=2**pools)
+    min_side_px = _min_side_px(network, wanted[-1])
+    return FeatureNetwork(network, wanted, body, pretrained=state is not None, min_side_px=min_side_px)
+
+
+def _min_side_px(network: str, deepest: str) -> int:
+    """ResNet pads so that something is left of everything."""
+    names = _names(network)[: _names(network).index(deepest) + 1]
+    if network in VGG_BLOCKS:  # each pooling halves and drops an odd pixel
+        return 2 ** sum(name.startswith("pool") for name in names)
+    if network == "googlenet":  # a pooling of three wants two
+        return 2 ** (1 + sum(name in ("maxpool1", "maxpool2", "maxpool3") for name in names)) - 1
+    return 1
 
 
 def check_pooling(network: str, pooling: str) -> None:
@@ -167,17 +180,21 @@ def check_pooling(network: str, pooling: str) -> None:
 
 
 def _position(network: str, layer: str) -> int:
-    check_layers("layers", network, [layer])
-    return layer_names(network).index(layer)
+    check_layers("layers", network, [layer], logits=True)
+    return _names(network).index(layer)
+
+
+def _names(network: str) -> tuple[str, ...]:
+    return (*layer_names(network), LOGITS)
 
 
 class _VGG(nn.Module):
-    """The convolutional part of a VGG, with torchvision's parameter names (`features.0.weight`, ...)."""
+    """A VGG with torchvision's parameter names (`features.0.weight`, ...), its classifier only for logits."""
 
     def __init__(self, network: str, wanted: tuple[str, ...], pooling: Pooling) -> None:
         super().__init__()
-        names = layer_names(network)
-        self.names = names[: names.index(wanted[-1]) + 1]
+        names = _names(network)
+        self.names = [name for name in names[: names.index(wanted[-1]) + 1] if name != LOGITS]
         self.network, self.wanted, self.pooling = network, wanted, pooling
         # Keyed by torchvision's running index, which counts ReLUs and pools too.
         self.features = nn.ModuleDict()
@@ -187,6 +204,13 @@ class _VGG(nn.Module):
                 width = VGG_CHANNELS[network][int(name[4]) - 1]
                 self.features[str(index)] = nn.Conv2d(channels, width, 3, padding=1)
                 channels = width
+        # In place, unless the convolution's own output is in use too.
+        self.relu, self.relu_apart = nn.ReLU(inplace=True), nn.ReLU()
+        if LOGITS in wanted:
+            widths = (channels * 7 * 7, 4096, 4096, 1000)
+            self.classifier = nn.ModuleDict(
+                {str(3 * number): nn.Linear(*pair) for number, pair in enumerate(itertools.pairwise(widths))}
+            )
 
     def forward(self, x: Tensor, sizes: Sequence[tuple[int, int]] | None = None) -> dict[str, Tensor]:
         """With `sizes` of the photographs on a canvas: what a layer computes beyond them is set to zero, which
@@ -199,8 +223,7 @@ class _VGG(nn.Module):
             if name.startswith("conv"):
                 x = self.features[str(index)](x)
             elif name.startswith("relu"):
-                # In place, unless the convolution's own output is in use too.
-                x = F.relu(x, inplace=self.names[index - 1] not in self.wanted)
+                x = (self.relu_apart if self.names[index - 1] in self.wanted else self.relu)(x)
             else:
                 x = _pool(x, self.pooling)
                 if sizes is not None:
@@ -210,24 +233,26 @@ class _VGG(nn.Module):
                 x = x * valid
             if name in self.wanted:
                 found[name] = x
+        if LOGITS in self.wanted:
+            x = F.adaptive_avg_pool2d(x, 7).flatten(1)
+            first, second, last = self.classifier.values()
+            found[_node(LOGITS)] = last(self.relu(second(self.relu(first(x)))))
         return found
 
     @cached_property
-    def geometry(self) -> Geometry:
-        strides, stride, margin, kept, largest = {}, 1, 0, 0.0, 0.0
-        channels = 3
+    def bytes_per_pixel(self) -> float:
+        """As in `Geometry`."""
+        area, kept, largest, channels = 1, 0.0, 0.0, 3
         for name in self.names:
             if name.startswith("pool"):
-                stride *= 2
+                area *= 4
             elif name.startswith("conv"):
-                margin += stride
                 channels = VGG_CHANNELS[self.network][int(name[4]) - 1]
-            size = 4.0 * channels / stride**2
+            size = 4.0 * channels / area
             largest = max(largest, size)
             # The ReLU is in place; a maximum keeps 8 bytes of index for each of its 4.
             kept += 0.0 if name.startswith("conv") else 3 * size if name.startswith("pool") else size
-            strides[name] = stride
-        return Geometry(strides, -(-margin // stride) * stride, kept + 3 * largest)
+        return kept + 3 * largest
 
 
 def _valid(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
@@ -245,6 +270,53 @@ def _pool(x: Tensor, pooling: Pooling) -> Tensor:
         return F.avg_pool2d(x, 2)
     # Henaff and Simoncelli 2016, by the root of the mean square. The root has no slope at zero: it stops short.
     return F.avg_pool2d(x.square(), 2).clamp_min(1e-12).sqrt()
+
+
+def _geometry(network: str, layers: tuple[str, ...], body: nn.Module) -> Geometry:
+    """Every layer reaches some positions of the one before it further than the box of pixels that is looked
+    at, and then may take strides."""
+    strides, stride, margin = {}, 1, 0
+    for name in layer_names(network)[: layer_names(network).index(layers[-1]) + 1]:
+        reach, step = _reach_and_stride(network, name)
+        margin += reach * stride
+        stride *= step
+        strides[name] = stride
+    kept = body.bytes_per_pixel if isinstance(body, _VGG) else _bytes_per_pixel(body)
+    return Geometry(strides, -(-margin // stride) * stride, kept)
+
+
+def _reach_and_stride(network: str, name: str) -> tuple[int, int]:
+    if network in VGG_BLOCKS:
+        return (1, 1) if name.startswith("conv") else (0, 2) if name.startswith("pool") else (0, 1)
+    known = {
+        "resnet50": {"conv1": (3, 2), "bn1": (0, 1), "relu": (0, 1), "maxpool": (1, 2)}
+        | {f"layer{stage}.0": (1, 2) for stage in (2, 3, 4)}
+        | dict.fromkeys(_LAST_BLOCK, (0, 1)),  # a stage is its last block
+        "googlenet": {"conv1": (3, 2), "conv2": (0, 1), "maxpool4": (0, 2)}
+        | {f"maxpool{number}": (1, 2) for number in (1, 2, 3)},
+    }
+    return known[network].get(name, (1, 1))
+
+
+@torch.no_grad()
+def _bytes_per_pixel(body: nn.Module, side: int = 64) -> float:
+    """What a small picture leaves for the way back, and three times its largest activation."""
+    kept: list[int] = []
+
+    def look(module: nn.Module, _: object, output: Tensor) -> None:
+        # A ReLU in place leaves nothing; a maximum keeps 8 bytes of index for each of its own.
+        if not getattr(module, "inplace", False):
+            kept.append(output.numel() * (12 if isinstance(module, nn.MaxPool2d) else 4))
+
+    leaves = [module for module in body.modules() if not list(module.children())]
+    hooks = [module.register_forward_hook(look) for module in leaves]
+    parameter = next(body.parameters())
+    try:
+        body(parameter.new_zeros(1, 3, side, side))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return (sum(kept) + 3 * max(kept)) / side**2
 
 
 # torchvision takes longer to import than torch itself, and the VGGs do without: it is imported where needed.
@@ -267,6 +339,7 @@ def _node(layer: str) -> str:
 
 
 _LAST_BLOCK = {"layer1": "layer1.2", "layer2": "layer2.3", "layer3": "layer3.5", "layer4": "layer4.2"}
+_LAST_BLOCK[LOGITS] = "fc"
 
 
 def _resnet50() -> nn.Module:

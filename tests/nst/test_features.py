@@ -160,6 +160,14 @@ def test_an_image_that_vanishes_is_a_typed_error() -> None:
     with pytest.raises(ImageTooSmall, match="3 x 9"):
         network(torch.rand(1, 3, 9, 3))
     assert build_features("resnet50", ["layer4"])(torch.rand(1, 3, 1, 1))["layer4"].shape[-1] == 1
+    for layer, least in (("conv1", 1), ("maxpool1", 3), ("inception3a", 7), ("inception5b", 15)):
+        network = build_features("googlenet", [layer])
+        assert network(torch.rand(1, 3, least, 40))[layer].shape[2] == 1
+        if least > 1:
+            with pytest.raises(ImageTooSmall, match=f"needs {least}"):
+                network(torch.rand(1, 3, least - 1, 40))
+            with pytest.raises(RuntimeError):
+                network.body(torch.rand(1, 3, least - 1, 40))
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_progress_is_an_iterator_of_steps(photo: torch.Tensor, style: torch.Tens
     assert steps[-1].losses["loss"] <= steps[-4].losses["loss"]
     last = list(nst.dream(photo, weights="seeded", network="vgg16", steps=2, octaves=1))[-1]
     assert last.image.shape == photo.shape
-    assert last.losses["energy"] > 0
+    assert last.losses["objective"] > 0
 
 
 def test_equals_the_method_that_jobs_run(photo: torch.Tensor, style: torch.Tensor) -> None:
