@@ -165,9 +165,9 @@ def _min_side_px(network: str, deepest: str) -> int:
     """ResNet pads so that something is left of everything."""
     names = _names(network)[: _names(network).index(deepest) + 1]
     if network in VGG_BLOCKS:  # each pooling halves and drops an odd pixel
-        return 2 ** sum(name.startswith("pool") for name in names)
+        return 1 << sum(name.startswith("pool") for name in names)
     if network == "googlenet":  # a pooling of three wants two
-        return 2 ** (1 + sum(name in ("maxpool1", "maxpool2", "maxpool3") for name in names)) - 1
+        return (2 << sum(name in ("maxpool1", "maxpool2", "maxpool3") for name in names)) - 1
     return 1
 
 

@@ -228,6 +228,18 @@ def test_stylize_and_dream_need_no_job_file(folder: Path) -> None:
     assert len(list((folder / "dreamed/images").rglob("*.jpg"))) == 4
 
 
+def test_a_dream_may_have_a_guide(folder: Path, ask: Callable[..., Result]) -> None:
+    command = ["dream", "photos", "--out", "out", "--dry-run", "--set", "method.network=embedded"]
+    for given, expected in (([], None), (["--guide", "style.png"], str(folder / "style.png"))):
+        shown = ask(*command, *given)
+        assert shown.exit_code == 0, shown.output
+        resolved = json.loads(shown.output[: shown.output.rindex("}") + 1])
+        assert resolved["method"].get("guide") == expected
+    missing = ask(*command[:4], *command[5:], "--guide", "none.png", "--pool", "local")
+    assert missing.exit_code == 2
+    assert re.match(r"error: method\.guide = '.*none\.png': there is no such file", missing.stderr)
+
+
 def test_style_may_be_repeated(folder: Path, ask: Callable[..., Result]) -> None:
     """One is a plain path, several are a list."""
     command = ["stylize", "photos", "--out", "out", "--dry-run", "--set", "method.network=embedded"]

@@ -65,6 +65,11 @@ def test_whose_files_are_whose() -> None:
     assert image.curve_path("a/b") == "curves/a/b.parquet"
     assert image.frame_path("a/b", 7) == "frames/a/b/00007.png"
     assert image.key_of(image.frame_path("a/00001", 123456)) == "a/00001"
+    moving = ImageSpec(format="webp", animation="webp")
+    assert moving.animation_path("a/b") == "frames/a/b/animation.webp"
+    assert moving.key_of(moving.animation_path("a/animation")) == "a/animation"
+    assert image.key_of("frames/a/animation.png") is None
+    assert image.key_of("frames/a/animation.gif") is None
     for path in (
         *("images/a.jpg", "curves/a.png", "images/.png", "frames/a.png", "frames/00001.png"),
         *("frames/a/1.png", "frames/a/012345.png", "frames/a/00001.jpg", "frames/a/00001.png/b", "x/a.png"),

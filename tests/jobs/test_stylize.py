@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -456,6 +457,24 @@ def test_curves_and_intermediate_pictures_are_published(tmp_path: Path) -> None:
     )
     run(again)
     assert other_files(again) == found
+
+
+@pytest.mark.parametrize("format", ["gif", "webp"])
+def test_pictures_on_the_way_are_played_by_one_file_if_asked_for(tmp_path: Path, format: str) -> None:
+    write(tmp_path, "deep/b.jpg", 2)
+    job = begin(tmp_path, method={"curve": True}, image={"animation": format, "frames_per_second": 4})
+    assert run(job).exit_code == 0
+    path = f"frames/deep/b/animation.{format}"
+    assert set(other_files(job)) > {path}
+    animation = Image.open(io.BytesIO(job.store.read(path)))
+    assert (animation.format, animation.n_frames, animation.size) == (format.upper(), 2, (40, 20))  # type: ignore[attr-defined]
+    animation.seek(1)
+    animation.load()
+    assert animation.info["duration"] == 250
+    last = Image.open(io.BytesIO(other_files(job)["frames/deep/b/00004.png"]))
+    difference = np.abs(np.asarray(animation.convert("RGB"), float) - np.asarray(last.convert("RGB"), float))
+    assert difference.mean() < 12
+    assert list(verify(job.store)) == []
 
 
 class Noting(LocalStore):

@@ -1,0 +1,148 @@
+"""DeepDream's CPU time against a plain transcription of the published procedure, at equal pictures.
+
+The baseline dreams one photograph at a time as the notebooks do: torchvision's classifier runs as a whole, a
+hook takes the layer, its parameters want gradients too, and `backward` gives them. Ours is the library as it
+comes. Both get the same parameters (calibrated random ones), photographs, and streams of jitter, and take
+turns; one thread.
+
+    python -m benchmarks.deepdream [--photos 3] [--side 256] [--steps 5] [--rounds 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.transcriptions import MEAN, STD, deepdream
+from jobs.demo import sample_photographs
+from nst.deepdream import DeepDream
+from nst.features import build_features
+from nst.images import decode_image
+from nst.stylizer import Outcome, Stylized
+
+FILES = ("chelsea.png", "coffee.png", "rocket.jpg", "astronaut.png")
+OCTAVES, OCTAVE_SCALE, STEP_SIZE, JITTER_PX = 4, 1.4, 1.5 / 255, 32
+EQUAL_STEPS = 2
+
+
+def classifier() -> nn.Module:
+    """resnet50 with the parameters of ours, up to its last layer."""
+    from torchvision.models.resnet import resnet50
+
+    model: nn.Module = resnet50(weights=None)
+    seeded = build_features("resnet50", ["logits"]).body.state_dict()
+    model.load_state_dict({name: tensor.contiguous() for name, tensor in seeded.items()})
+    return model.eval()
+
+
+def plain(model: nn.Module, photo: Tensor, seed: int, steps: int) -> Tensor:
+    """The published procedure for (3, H, W)."""
+    found: list[Tensor] = []
+    stage = model.get_submodule("layer3")
+    hook = stage.register_forward_hook(lambda _module, _inputs, output: found.append(output))
+
+    def energy(images: Tensor) -> Tensor:
+        model((images - MEAN.to(images)) / STD.to(images))
+        return found.pop().square().sum() / 2
+
+    def gradient(loss: Tensor, image: Tensor) -> Tensor:
+        model.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert image.grad is not None
+        return image.grad
+
+    stream = torch.Generator().manual_seed(seed)
+    shifts = []
+    for _ in range(OCTAVES * steps):
+        down, right = torch.randint(-JITTER_PX, JITTER_PX + 1, (2,), generator=stream).tolist()
+        shifts.append((down, right))
+    try:
+        return deepdream(
+            energy,
+            photo[None],
+            shifts,
+            octaves=OCTAVES,
+            octave_scale=OCTAVE_SCALE,
+            steps=steps,
+            step_size=STEP_SIZE,
+            gradient=gradient,
+        )[0]
+    finally:
+        hook.remove()
+
+
+def image_of(outcome: Outcome) -> Tensor:
+    if not isinstance(outcome, Stylized):
+        raise outcome
+    return outcome.image
+
+
+def timed(work: Callable[[], Tensor]) -> float:
+    """CPU seconds."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--photos", type=int, default=3, choices=range(1, len(FILES) + 1))
+    parser.add_argument("--side", type=int, default=256, help="long side in pixels")
+    parser.add_argument("--steps", type=int, default=5, help="per octave")
+    parser.add_argument("--rounds", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    model = classifier()
+    state = model.state_dict()
+
+    def ours(photo: Tensor, seed: int, steps: int) -> Callable[[], Tensor]:
+        """In the photograph's precision."""
+        method = DeepDream(
+            network="resnet50",
+            weights="seeded",
+            layers={"layer3": 1.0},
+            octaves=OCTAVES,
+            octave_scale=OCTAVE_SCALE,
+            steps=steps,
+            step_size=STEP_SIZE,
+            jitter_px=JITTER_PX,
+        )
+        stylizer = method.build_from(state, torch.device("cpu"))
+        stylizer.objective.network.to(photo.dtype)
+        return lambda: image_of(*stylizer([photo], [torch.Generator().manual_seed(seed)]))
+
+    print(f"{'photo':16} {'plain':>8} {'ours':>8}  {'ratio':>6}  {'max difference':>14}")
+    print(f"{'':16} {'CPU seconds':>17}")
+    ratios, differences = [], []
+    for seed, file in enumerate(FILES[: arguments.photos]):
+        photo = decode_image((sample_photographs() / file).read_bytes(), max_side_px=arguments.side)
+        theirs = plain(model.double(), photo.double(), seed, EQUAL_STEPS)
+        differences.append(float((ours(photo.double(), seed, EQUAL_STEPS)() - theirs).abs().max()))
+        model.float()
+        mine = ours(photo, seed, arguments.steps)
+        for _ in range(arguments.rounds):
+            theirs_s = timed(partial(plain, model, photo, seed, arguments.steps))
+            mine_s = timed(mine)
+            ratios.append(theirs_s / mine_s)
+            times = f"{Path(file).stem:16} {theirs_s:8.2f} {mine_s:8.2f}"
+            print(f"{times}  {ratios[-1]:6.2f}  {differences[-1]:14.2g}", flush=True)
+    print(
+        json.dumps(
+            {
+                "cost_ratio": round(statistics.median(ratios), 3),
+                "max_pixel_difference": max(differences),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
