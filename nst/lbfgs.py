@@ -15,6 +15,9 @@ __all__ = ["LBFGS", "Adam", "Optimizer"]
 class Optimizer(Protocol):
     """Proposes points; knows nothing of the objective. One instance per photograph."""
 
+    descends: bool
+    """Whether its steps are meant to go down, so that one that goes up is too long."""
+
     def step(self, x: Tensor, grad: Tensor) -> Tensor:
         """The next point, given the gradient `grad` at `x`. The caller may move it (project it) as it likes."""
         ...
@@ -46,6 +49,8 @@ class LBFGS:
     displacement of a curvature pair is where the point really went, x - x_previous, not the step that was
     proposed, so that the projection does not corrupt the history.
     """
+
+    descends = True
 
     def __init__(
         self,
@@ -173,6 +178,8 @@ class _History:
 
 class Adam:
     """Adam (Kingma and Ba 2015)."""
+
+    descends = False
 
     def __init__(
         self, *, learning_rate: float = 0.02, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8

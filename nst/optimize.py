@@ -19,6 +19,9 @@ __all__ = ["Descent", "Evaluation", "in_rounds"]
 # search go up now and then, but by less.
 _EXPLODING = 10.0
 _MAX_REJECTIONS = 8
+# A step goes up when it gains this share of the loss: less is rounding, e.g. of bfloat16.
+_UPHILL = 0.01
+_MAX_SHORTENINGS = 5
 
 R = TypeVar("R")
 
@@ -36,9 +39,10 @@ class Evaluation:
 class Descent:
     """One photograph on its way down within [0, 1].
 
-    A step to a non-finite or exploding loss is taken back, and the optimizer starts anew from the best point.
-    After too many of these the photograph stops where it is best, or, if it never got better than its start, is
-    given up with `Diverged`.
+    A step that goes up is shortened to where a parabola through what is known has its minimum, if the optimizer
+    descends. A step to a non-finite or exploding loss, or one that cannot be mended so, is taken back, and the
+    optimizer starts anew from the best point. After too many of these the photograph stops where it is best,
+    or, if it never got better than its start, is given up with `Diverged`.
     """
 
     x: Tensor
@@ -57,6 +61,9 @@ class Descent:
     done: bool = False
     error: Diverged | None = None
     _recent: deque[float] = field(default_factory=deque)
+    _accepted: tuple[Tensor, float, Tensor] | None = None
+    """Point, loss and gradient that the optimizer took its last step from."""
+    _shortenings: int = 0
     _renewed: bool = False
 
     def __post_init__(self) -> None:
@@ -67,6 +74,7 @@ class Descent:
         known anymore. The optimizer keeps what it has learned."""
         self.x, self.losses, self._renewed, self.done = self.best, {}, True, self.error is not None
         self._recent.clear()
+        self._accepted = None
 
     def advance(self, result: Evaluation) -> None:
         """Take the evaluation at `x` in: accept it and move on, or go back."""
@@ -76,6 +84,8 @@ class Descent:
         usable = math.isfinite(loss) and bool(result.grad.isfinite().all())
         if not usable and best is None:
             self.done, self.error = True, Diverged("the loss is not finite at the start")
+            return
+        if usable and self._shorten(loss):
             return
         if not usable or (best is not None and loss > _EXPLODING * best):
             self._reject(loss)
@@ -91,11 +101,27 @@ class Descent:
         if self._renewed:
             self.optimizer.skip(self.x, result.grad)
             self._renewed = False
+        self._accepted, self._shortenings = (self.x, loss, result.grad), 0
         # The optimizer learns at the next step where the point really is.
         self.x = self.optimizer.step(self.x, result.grad).clamp(0, 1)
 
+    def _shorten(self, loss: float) -> bool:
+        """Whether the last step went up and is to be tried at a part of its length."""
+        if self._accepted is None or not self.optimizer.descends or self._shortenings == _MAX_SHORTENINGS:
+            return False
+        start, low, grad = self._accepted
+        if loss <= low + _UPHILL * abs(low):
+            return False
+        step = self.x - start
+        slope = min(0.0, float((grad * step).sum()))
+        part = -slope / (2 * (loss - low - slope))
+        self.x = start + min(max(part, 0.1), 0.5) * step
+        self._shortenings += 1
+        return True
+
     def _reject(self, loss: float) -> None:
         self.rejections += 1
+        self._accepted, self._shortenings = None, 0
         if self.rejections > _MAX_REJECTIONS:
             self.done = True
             if self.losses["loss"] >= self.start_loss:

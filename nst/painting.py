@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["Canvas", "StyleTransferStylizer"]
 
 
+FIRST_STEP = 0.05
+"""Of L-BFGS: the mean change of a pixel, of the range [0, 1]. Far above rounding; what is wrong with it is
+mended by the steps after it."""
+
+
 @dataclass(slots=True)
 class Canvas:
     """One photograph while it is painted."""
@@ -163,7 +168,7 @@ class StyleTransferStylizer:
         return LBFGS(
             history_size=self.method.history_size,
             learning_rate=1.0 if rate is None else rate,
-            first_step=0.05,  # of the range [0, 1]: far above rounding, far below what the eye minds
+            first_step=FIRST_STEP,
             bounds=(0.0, 1.0),
         )
 

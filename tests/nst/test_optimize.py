@@ -76,6 +76,8 @@ def test_stops_at_a_stationary_point() -> None:
 class _Jumps:
     """Proposes a point where the loss is not finite, now and then."""
 
+    descends = False
+
     def __init__(self, every: int) -> None:
         self.every, self.steps, self.resets = every, 0, 0
 
@@ -125,3 +127,33 @@ def test_an_exploding_step_is_taken_back() -> None:
     (descent,) = run(bowl, [torch.full((3, 2, 2), 0.6)], [optimizer], 12)
     assert descent.rejections == 1
     assert float(bowl(descent.best)) < 1e-3
+
+
+@pytest.mark.parametrize("descends", [True, False])
+def test_a_step_that_goes_up_is_shortened_to_the_minimum_of_a_parabola(descends: bool) -> None:
+    """Which a quadratic's own minimum is. Optimizers that do not descend are left alone."""
+
+    class TooLong(_Jumps):
+        def step(self, x: Tensor, grad: Tensor) -> Tensor:
+            return x - 1.5 * grad
+
+    optimizer = TooLong(every=0)
+    optimizer.descends = descends
+    (descent,) = run(bowl, [torch.full((3, 2, 2), 0.6)], [optimizer], 3)
+    assert (float(bowl(descent.best)) < 1e-9) == descends
+    assert (descent.rejections == 0) == descends
+
+
+def test_a_step_that_cannot_be_mended_is_accepted_in_the_end() -> None:
+    """The function goes up wherever one turns: the optimizer is not asked for ever for less."""
+
+    class Up(_Jumps):
+        def step(self, x: Tensor, grad: Tensor) -> Tensor:
+            self.steps += 1
+            return x + 0.1 * grad.sign()
+
+    optimizer = Up(every=0)
+    optimizer.descends = True
+    (descent,) = run(bowl, [torch.full((3, 2, 2), 0.5)], [optimizer], 30)
+    assert 3 < optimizer.steps < 10
+    assert torch.equal(descent.best, torch.full((3, 2, 2), 0.5))
