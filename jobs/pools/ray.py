@@ -8,7 +8,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from types import TracebackType
@@ -95,14 +95,25 @@ class RayPool:
     def _connect(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         logging.getLogger("ray").setLevel(logging.ERROR)
-        # In the main thread Ray would put a handler of its own in the place of the driver's for SIGTERM (its
-        # C++ core does so anyway, some time on the way). Its processes die with the thread that started them:
-        # that one is kept.
-        connected = self._ray_thread.submit(self._init)
-        while wait([connected], timeout=0.01).not_done:
+        self._beside_signals(self._init)
+
+    def _beside_signals(self, work: Callable[[], None]) -> None:
+        """Have Ray begin or end in its own thread, and keep the driver's handler for SIGTERM meanwhile.
+
+        In the main thread Ray would put a handler of its own in its place. Its C++ core does so anyway, some
+        time on the way: one that passes the signal on, but aborts the process three seconds later. When it
+        ends, it leaves none at all. Ray's processes die with the thread that started them: that one is kept.
+        """
+        alarmed = signal.getitimer(signal.ITIMER_REAL)[0] > 0  # by somebody else
+        done = self._ray_thread.submit(work)
+        while True:
+            ended = not wait([done], timeout=0.01).not_done
             _keep_handler(signal.SIGTERM)
-        _keep_handler(signal.SIGTERM)
-        connected.result()
+            if not alarmed:
+                signal.alarm(0)
+            if ended:
+                break
+        done.result()
 
     def _init(self) -> None:
         address = self._resources.address or os.environ.get("RAY_ADDRESS")
@@ -204,7 +215,7 @@ class RayPool:
             self._idle.clear()
             self._payload = None
             if self._ours:
-                ray.shutdown()
+                self._beside_signals(ray.shutdown)
             self._ray_thread.shutdown()
 
 
