@@ -26,7 +26,7 @@ test-s3: $(STAMP)
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos
 
-# Jobs stopped by signals at 200 random moments: some twenty minutes.
+# Jobs stopped by signals at 200 random moments: some fifty minutes.
 stopping: $(STAMP)
 	$(BIN)/python -m tests.stopping
 
@@ -45,6 +45,8 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.style_transfer_step
+	$(BIN)/python -m benchmarks.deepdream
+	$(BIN)/python -m benchmarks.time_to_loss
 	$(BIN)/python -m benchmarks.runner_overhead
 	$(BIN)/python -m benchmarks.feature_quality
 	$(BIN)/python -m benchmarks.verify_speed

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -53,3 +55,32 @@ class TestRayPool(PoolContract):
             return open_pool(Resources(pool="ray", address=ray_session), setup, {})
 
         return make
+
+
+def test_ray_cannot_take_a_signal_from_the_driver() -> None:
+    """What Ray's core does while it begins: it leaves SIGTERM without Python's handler, and has the process
+    aborted when an alarm goes off."""
+    script = """
+import ctypes, os, signal, time
+from jobs.pools.ray import RayPool
+from jobs.spec import Resources
+
+libc, asked = ctypes.CDLL(None), []
+signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+
+def core() -> None:
+    libc.signal(int(signal.SIGTERM), None)  # its default: the end
+    libc.alarm(1)
+    time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+pool = RayPool(Resources(), None, {})
+pool._beside_signals(core)
+libc.signal(int(signal.SIGTERM), None)
+pool._beside_signals(lambda: None)
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(1.5)
+assert asked == [1, 1], asked
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, (run.returncode, run.stderr)
