@@ -41,5 +41,6 @@ METHODS: Mapping[str, type[Method]] = _Registry(
     {
         "style_transfer": "nst.style_transfer:StyleTransfer",
         "deepdream": "nst.deepdream:DeepDream",
+        "cyclegan": "nst.cyclegan.method:CycleGAN",
     }
 )

@@ -125,10 +125,13 @@ def read_state_dict(data: bytes) -> dict[str, Tensor]:
         WeightsError: neither format, damaged, or not a mapping from names to tensors.
     """
     try:
-        if data[:2] == b"PK" or data[:1] == b"\x80":  # a zip archive, or the pickle of torch before 1.6
-            state: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        # The length of a JSON object, and that: any first bytes are possible, those of a pickle too.
+        if data[8:9] == b"{":
+            state: Any = safetensors.torch.load(data)
+        elif data[:2] == b"PK" or data[:1] == b"\x80":  # a zip archive, or the pickle of torch before 1.6
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         else:
-            state = safetensors.torch.load(data)
+            raise WeightsError("not a readable state dict (.safetensors or .pth)")
     except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise WeightsError(f"not a readable state dict (.safetensors or .pth): {error}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -187,6 +187,16 @@ def test_unknown_names_are_refused_with_the_choices(network: str, layers: list[s
 # Weights
 
 
+def test_a_safetensors_file_may_begin_as_a_pickle_does() -> None:
+    """It begins with the length of its header."""
+    for padding in range(40):
+        data = safetensors.torch.save({"a": torch.ones(2)}, metadata={"padding": "x" * (8 * padding)})
+        if data[0] == 0x80:
+            assert torch.equal(read_state_dict(data)["a"], torch.ones(2))
+            return
+    raise AssertionError("no such file was made")
+
+
 @pytest.mark.parametrize("format", ["safetensors", "pth", "old pth"])
 def test_reads_state_dicts(format: str) -> None:
     state = published_vgg_state(vgg("D"))

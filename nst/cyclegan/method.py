@@ -1,0 +1,177 @@
+"""A trained CycleGAN generator as a method of the batch runner."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from nst import check
+from nst.batching import by_shape
+from nst.cyclegan.networks import (
+    GENERATORS,
+    Norm,
+    Padding,
+    build_generator,
+    least_size,
+    load_published,
+    size_multiple,
+)
+from nst.errors import Diverged, WeightsError
+from nst.features import read_state_dict
+from nst.stylizer import AssetRef, Assets, Outcome, Stylized
+
+__all__ = ["CycleGAN", "CycleGANStylizer", "Direction", "GeneratorConfig", "generator_file"]
+
+Direction = Literal["A2B", "B2A"]
+_CONFIG = "nst.cyclegan"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GeneratorConfig:
+    """What `build_generator` needs to know."""
+
+    generator: str = "resnet_9blocks"
+    norm: Norm = "instance"
+    channels: int = 64
+    padding: Padding = "reflect"
+    dropout: bool = False
+
+    def build(self) -> nn.Module:
+        """
+        Raises:
+            OptionError: unknown generator, norm or padding.
+        """
+        return build_generator(
+            self.generator,
+            norm=self.norm,
+            channels=self.channels,
+            padding=self.padding,
+            dropout=self.dropout,
+        )
+
+
+def generator_file(generators: Mapping[Direction, nn.Module], config: GeneratorConfig) -> bytes:
+    """The bytes of a .safetensors with one or both generators and their configuration. Equal input, equal
+    bytes."""
+    tensors = {
+        f"{direction}.{name}": tensor.detach().to("cpu").contiguous()
+        for direction, network in sorted(generators.items())
+        for name, tensor in network.state_dict().items()
+    }
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    return safetensors.torch.save(tensors, metadata={_CONFIG: json.dumps(values, sort_keys=True)})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CycleGAN:
+    """Translate photographs with a trained CycleGAN generator, in one pass."""
+
+    weights: str
+    """Path or URL of a generator: a .safetensors as training here writes it, or a .pth of the public PyTorch
+    implementation, e.g. latest_net_G_A.pth."""
+    weights_sha256: str | None = None
+    """Digest that the weights file must have."""
+    direction: Direction = "A2B"
+    """Which generator of a file that has both; a file of the public implementation has one."""
+    generator: str | None = None
+    """resnet_9blocks, resnet_6blocks, unet_256 or unet_128. None: what the file says, else resnet_9blocks."""
+    norm: Norm | None = None
+    """`instance`, `batch` or `none`. None: what the file says, else `instance`."""
+    channels: int | None = None
+    """Of the first layer. None: what the file says, else 64."""
+    padding: Padding | None = None
+    """Of the ResNets' blocks: `reflect`, `replicate` or `zero`. None: what the file says, else `reflect`."""
+
+    def __post_init__(self) -> None:
+        check.one_of("direction", self.direction, get_args(Direction))
+        if self.generator is not None:
+            check.one_of("generator", self.generator, GENERATORS)
+        if self.norm is not None:
+            check.one_of("norm", self.norm, get_args(Norm))
+        if self.channels is not None:
+            check.at_least("channels", self.channels, 1)
+        if self.padding is not None:
+            check.one_of("padding", self.padding, get_args(Padding))
+
+    def assets(self) -> list[AssetRef]:
+        return [AssetRef(option="weights", url=self.weights, kind="weights", sha256=self.weights_sha256)]
+
+    def notes(self) -> list[str]:
+        return []
+
+    def build(self, assets: Assets, device: torch.device) -> CycleGANStylizer:
+        data = assets[self.weights]
+        state = read_state_dict(data)
+        known = _config_of(data)
+        given = {option: getattr(self, option) for option in ("generator", "norm", "channels", "padding")}
+        config = replace(known, **{option: value for option, value in given.items() if value is not None})
+        network = config.build()
+        prefix = f"{self.direction}."
+        if any(name.startswith(("A2B.", "B2A.")) for name in state):
+            state = {name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)}
+            if not state:
+                raise WeightsError(f"{self.weights} has no generator for direction = {self.direction!r}")
+        load_published(network, state)
+        return CycleGANStylizer(
+            network.to(device), size_multiple(config.generator), least_size(config.generator)
+        )
+
+
+def _config_of(data: bytes) -> GeneratorConfig:
+    """The configuration in the header of a .safetensors; of other files the default."""
+    if data[8:9] != b"{":
+        return GeneratorConfig()
+    length = int.from_bytes(data[:8], "little")
+    text = json.loads(data[8 : 8 + length]).get("__metadata__", {}).get(_CONFIG)
+    if text is None:
+        return GeneratorConfig()
+    values: dict[str, Any] = json.loads(text)
+    known = {field.name for field in fields(GeneratorConfig)}
+    return GeneratorConfig(**{name: value for name, value in values.items() if name in known})
+
+
+class CycleGANStylizer:
+    """The loaded generator, ready for photographs."""
+
+    def __init__(self, network: nn.Module, multiple: int, least: int) -> None:
+        self.network = network.requires_grad_(False).eval()
+        self._multiple, self._least = multiple, least
+        self._like = next(network.parameters())
+
+    @torch.no_grad()
+    def __call__(self, images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]:  # noqa: ARG002
+        """It needs no randomness."""
+        outcomes: dict[int, Outcome] = {}
+        for group in by_shape([image.to(self._like) for image in images]):
+            found = self.translate(torch.stack([images[index] for index in group]).to(self._like))
+            for index, image in zip(group, found.to("cpu", torch.float32), strict=True):
+                fine = bool(image.isfinite().all())
+                outcomes[index] = (
+                    Stylized(image=image) if fine else Diverged("the generator's picture is not finite")
+                )
+        return [outcomes[index] for index in range(len(images))]
+
+    def translate(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] to the same. Padded by mirroring to what the generator needs, and cropped
+        back."""
+        height, width = images.shape[-2:]
+        padded = images
+        for dim, length in ((-1, width), (-2, height)):
+            wanted = max(self._least, length + -length % self._multiple)
+            padded = _mirrored(padded, dim, wanted - length)
+        found: Tensor = self.network(2 * padded - 1)
+        return ((found[..., :height, :width] + 1) / 2).clamp(0, 1)
+
+
+def _mirrored(x: Tensor, dim: int, more: int) -> Tensor:
+    """`x` with `more` pixels after the last of `dim`: mirrored, back and forth if it is short."""
+    length = x.shape[dim]
+    period = max(1, 2 * length - 2)
+    places = torch.arange(length + more, device=x.device) % period
+    return x.index_select(dim, torch.where(places < length, places, period - places))

@@ -1,0 +1,327 @@
+"""Generators and discriminators, by the names, with the keys, order and shapes of the public implementation.
+
+So that published files load: https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix, `models/networks.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from nst import check
+from nst.errors import WeightsError
+
+__all__ = [
+    "DISCRIMINATORS",
+    "GENERATORS",
+    "Init",
+    "Norm",
+    "Padding",
+    "build_discriminator",
+    "build_generator",
+    "initialize",
+    "least_size",
+    "load_published",
+    "size_multiple",
+]
+
+Norm = Literal["instance", "batch", "none"]
+Padding = Literal["reflect", "replicate", "zero"]
+Init = Literal["normal", "xavier", "kaiming", "orthogonal"]
+
+_RESNET_BLOCKS = {"resnet_9blocks": 9, "resnet_6blocks": 6}
+_UNET_DOWNS = {"unet_256": 8, "unet_128": 7}
+GENERATORS = (*_RESNET_BLOCKS, *_UNET_DOWNS)
+DISCRIMINATORS = ("basic", "n_layers", "pixel")
+_PADS: Mapping[str, Callable[[int], nn.Module]] = {
+    "reflect": nn.ReflectionPad2d,
+    "replicate": nn.ReplicationPad2d,
+}
+
+
+def build_generator(
+    name: str,
+    *,
+    norm: Norm = "instance",
+    channels: int = 64,
+    image_channels: int = 3,
+    padding: Padding = "reflect",
+    dropout: bool = False,
+) -> nn.Module:
+    """A generator: (N, image_channels, H, W) in [-1, 1] to the same.
+
+    Args:
+        name: `resnet_9blocks`, `resnet_6blocks`, `unet_256`, `unet_128`. H and W are multiples of
+        `size_multiple`. norm: after convolutions, which have a bias of their own if it is `instance`.
+        channels: of the first layer.
+        padding: at the borders of the residual blocks; of the ResNets.
+        dropout: of a half, within the residual blocks or the U-Net's inner ones.
+
+    Raises:
+        OptionError: unknown name, norm or padding.
+    """
+    check.one_of("generator", name, GENERATORS)
+    check.one_of("norm", norm, get_args(Norm))
+    check.one_of("padding", padding, get_args(Padding))
+    check.at_least("channels", channels, 1)
+    if name in _RESNET_BLOCKS:
+        return _ResNet(_RESNET_BLOCKS[name], image_channels, channels, norm, padding, dropout)
+    return _UNet(_UNET_DOWNS[name], image_channels, channels, norm, dropout)
+
+
+def build_discriminator(
+    name: str,
+    *,
+    norm: Norm = "instance",
+    channels: int = 64,
+    image_channels: int = 3,
+    layers: int = 3,
+) -> nn.Module:
+    """A discriminator: (N, image_channels, H, W) in [-1, 1] to a map of logits (N, 1, h, w).
+
+    Args:
+        name: `basic`, which judges patches of 70 x 70 (PatchGAN: Isola et al. 2017); `n_layers`, which does so
+            with `layers`; or `pixel`.
+        norm: as in `build_generator`.
+        channels: of the first layer.
+
+    Raises:
+        OptionError: unknown name or norm.
+    """
+    check.one_of("discriminator", name, DISCRIMINATORS)
+    check.one_of("norm", norm, get_args(Norm))
+    check.at_least("channels", channels, 1)
+    check.at_least("layers", layers, 1)
+    if name == "pixel":
+        return _Pixels(image_channels, channels, norm)
+    return _Patches(image_channels, channels, norm, 3 if name == "basic" else layers)
+
+
+def size_multiple(name: str) -> int:
+    """What height and width must be multiples of for a generator."""
+    check.one_of("generator", name, GENERATORS)
+    return 4 if name in _RESNET_BLOCKS else 1 << _UNET_DOWNS[name]
+
+
+def least_size(name: str) -> int:
+    """Of height and width: an instance norm needs more than one pixel, and the ResNets end with one."""
+    return 2 * size_multiple(name) if name in _RESNET_BLOCKS else size_multiple(name)
+
+
+@torch.no_grad()
+def initialize(
+    network: nn.Module, init: Init = "normal", *, gain: float = 0.02, generator: torch.Generator | None = None
+) -> None:
+    """Fill the parameters of `network`: convolutions by `init`, biases with 0, batch norms around 1.
+
+    Raises:
+        OptionError: unknown `init`.
+    """
+    check.one_of("init", init, get_args(Init))
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            if init == "normal":
+                nn.init.normal_(module.weight, 0.0, gain, generator=generator)
+            elif init == "xavier":
+                nn.init.xavier_normal_(module.weight, gain=gain, generator=generator)
+            elif init == "kaiming":
+                nn.init.kaiming_normal_(module.weight, a=0, mode="fan_in", generator=generator)
+            else:
+                nn.init.orthogonal_(module.weight, gain=gain, generator=generator)
+            if module.bias is not None:
+                module.bias.zero_()
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, gain, generator=generator)
+            module.bias.zero_()
+
+
+def load_published(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load a state dict of the public layout: with or without the prefix `module.` of data-parallel training,
+    and without the running statistics that instance norms had in old files.
+
+    Raises:
+        WeightsError: a parameter is missing, is one too many, or has another shape.
+    """
+    own = network.state_dict()
+    given = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    old = ("running_mean", "running_var", "num_batches_tracked")
+    given = {name: tensor for name, tensor in given.items() if name in own or not name.endswith(old)}
+    for what, names in (("lacks", own.keys() - given.keys()), ("has an unknown", given.keys() - own.keys())):
+        names = {name for name in names if not name.endswith("num_batches_tracked")}
+        if names:
+            raise WeightsError(f"the state dict does not fit: it {what} {min(names)} (of {len(names)})")
+    for name in (name for name in own if name in given):
+        if own[name].shape != given[name].shape:
+            shapes = f"{tuple(given[name].shape)}, expected {tuple(own[name].shape)}"
+            raise WeightsError(f"the state dict does not fit: {name} is {shapes}")
+    network.load_state_dict({name: given.get(name, tensor) for name, tensor in own.items()})
+
+
+def _norm(norm: Norm, channels: int) -> nn.Module:
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    return nn.InstanceNorm2d(channels) if norm == "instance" else nn.Identity()
+
+
+class _ResNet(nn.Module):
+    """Johnson et al. 2016, as the CycleGAN paper's appendix has it: c7s1-64, d128, d256, R256 ..., u128, u64,
+    c7s1-3."""
+
+    def __init__(
+        self, blocks: int, image_channels: int, width: int, norm: Norm, padding: Padding, dropout: bool
+    ) -> None:
+        super().__init__()
+        bias = norm == "instance"
+        layers: list[nn.Module] = [
+            nn.ReflectionPad2d(3),
+            nn.Conv2d(image_channels, width, 7, bias=bias),
+            _norm(norm, width),
+            nn.ReLU(inplace=True),
+        ]
+        for _ in range(2):
+            layers += [
+                nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=bias),
+                _norm(norm, 2 * width),
+                nn.ReLU(inplace=True),
+            ]
+            width *= 2
+        layers += [_Block(width, norm, padding, dropout) for _ in range(blocks)]
+        for _ in range(2):
+            layers += [
+                nn.ConvTranspose2d(width, width // 2, 3, stride=2, padding=1, output_padding=1, bias=bias),
+                _norm(norm, width // 2),
+                nn.ReLU(inplace=True),
+            ]
+            width //= 2
+        layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, image_channels, 7), nn.Tanh()]
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.model(x)
+        return out
+
+
+class _Block(nn.Module):
+    """x + conv(relu(conv(x)))."""
+
+    def __init__(self, width: int, norm: Norm, padding: Padding, dropout: bool) -> None:
+        super().__init__()
+        pads = [_PADS[padding](1)] if padding in _PADS else []
+
+        def convolution() -> list[nn.Module]:
+            rim = 0 if pads else 1
+            return [*pads, nn.Conv2d(width, width, 3, padding=rim, bias=norm == "instance"), _norm(norm, width)]
+
+        between = [nn.Dropout(0.5)] if dropout else []
+        self.conv_block = nn.Sequential(*convolution(), nn.ReLU(inplace=True), *between, *convolution())
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.conv_block(x)
+        return out
+
+
+class _UNet(nn.Module):
+    """Isola et al. 2017: halves down to one pixel, and up again with what was there on the way down."""
+
+    def __init__(self, downs: int, image_channels: int, width: int, norm: Norm, dropout: bool) -> None:
+        super().__init__()
+        block = _Down(8 * width, 8 * width, None, norm)
+        for _ in range(downs - 5):
+            block = _Down(8 * width, 8 * width, block, norm, dropout)
+        for factor in (4, 2, 1):
+            block = _Down(factor * width, 2 * factor * width, block, norm)
+        self.model = _Outermost(image_channels, width, block, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.model(x)
+        return out
+
+
+class _Down(nn.Module):
+    """A level of the U-Net: its input beside what the levels below make of it."""
+
+    def __init__(
+        self, outer: int, inner: int, below: nn.Module | None, norm: Norm, dropout: bool = False
+    ) -> None:
+        super().__init__()
+        bias = norm == "instance"
+        down: list[nn.Module] = [nn.LeakyReLU(0.2), nn.Conv2d(outer, inner, 4, stride=2, padding=1, bias=bias)]
+        if below is not None:
+            down += [_norm(norm, inner), below]
+        wide = inner if below is None else 2 * inner
+        up = [
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(wide, outer, 4, stride=2, padding=1, bias=bias),
+            _norm(norm, outer),
+        ]
+        self.model = nn.Sequential(*down, *up, *([nn.Dropout(0.5)] if dropout else []))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # In the public implementation the leaky ReLU is in place, and so what is passed on is its output.
+        x = self.model[0](x)
+        return torch.cat([x, self.model[1:](x)], dim=1)
+
+
+class _Outermost(nn.Module):
+    def __init__(self, image_channels: int, width: int, below: nn.Module, norm: Norm) -> None:
+        super().__init__()
+        self.model = nn.Sequential(
+            nn.Conv2d(image_channels, width, 4, stride=2, padding=1, bias=norm == "instance"),
+            below,
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(2 * width, image_channels, 4, stride=2, padding=1),
+            nn.Tanh(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.model(x)
+        return out
+
+
+class _Patches(nn.Module):
+    """A judgment for each of many overlapping patches."""
+
+    def __init__(self, image_channels: int, width: int, norm: Norm, layers: int) -> None:
+        super().__init__()
+        model: list[nn.Module] = [
+            nn.Conv2d(image_channels, width, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2, True),
+        ]
+        before = width
+        for layer in range(1, layers + 1):
+            after = width * min(2**layer, 8)
+            stride = 2 if layer < layers else 1
+            model += [
+                nn.Conv2d(before, after, 4, stride=stride, padding=1, bias=norm == "instance"),
+                _norm(norm, after),
+                nn.LeakyReLU(0.2, True),
+            ]
+            before = after
+        self.model = nn.Sequential(*model, nn.Conv2d(before, 1, 4, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.model(x)
+        return out
+
+
+class _Pixels(nn.Module):
+    """A judgment for each pixel."""
+
+    def __init__(self, image_channels: int, width: int, norm: Norm) -> None:
+        super().__init__()
+        bias = norm == "instance"
+        self.net = nn.Sequential(
+            nn.Conv2d(image_channels, width, 1),
+            nn.LeakyReLU(0.2, True),
+            nn.Conv2d(width, 2 * width, 1, bias=bias),
+            _norm(norm, 2 * width),
+            nn.LeakyReLU(0.2, True),
+            nn.Conv2d(2 * width, 1, 1, bias=bias),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.net(x)
+        return out
