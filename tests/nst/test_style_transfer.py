@@ -13,6 +13,7 @@ from benchmarks.transcriptions import gatys_losses, state_of, tutorial_losses, v
 from nst.errors import ImageTooSmall, OptionError, WeightsError
 from nst.features import build_features
 from nst.images import encode_image
+from nst.lbfgs import LBFGS
 from nst.style_objective import StyleObjective
 from nst.style_transfer import PRESETS, StyleTransfer, StyleTransferStylizer
 from nst.stylizer import Outcome, Stylized
@@ -67,6 +68,47 @@ def test_gatys_preset_equals_the_paper(cnn: nn.Sequential) -> None:
     photo, style, point = pictures((48, 64), (64, 32), (48, 64), dtype=torch.float64)
     theirs = gatys_losses(cnn, photo[None], style[None], alpha=1.0, beta=1e3)
     check_loss_and_gradient(objective(cnn, "gatys", style), theirs, photo, point)
+
+
+@pytest.mark.parametrize("preset", ["tutorial", "gatys"])
+def test_a_whole_run_ends_where_the_plain_one_ends(cnn: nn.Sequential, preset: str) -> None:
+    """Sixty evaluations, by torch's L-BFGS on the transcription and by ours on the objective: within 1 %. And
+    the preset's own run, which keeps to [0, 1], ends at most 1 % above the transcription's, whose picture is
+    clamped to that as the tutorial does it."""
+    photo, style = pictures((32, 40), (40, 32), dtype=torch.float64)
+    if preset == "tutorial":
+        losses = tutorial_losses(cnn, photo[None], style[None], weight=1000.0)
+    else:
+        losses = gatys_losses(cnn, photo[None], style[None], alpha=1.0, beta=1e3)
+    x = photo[None].clone().requires_grad_()
+    endless = {"max_iter": 60, "max_eval": 60, "tolerance_grad": 0.0, "tolerance_change": 0.0}
+    theirs: list[float] = []
+
+    def closure() -> float:
+        x.grad = None
+        loss = torch.stack(losses(x)).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        theirs.append(loss.item())
+        return theirs[-1]
+
+    torch.optim.LBFGS([x], history_size=100, **endless).step(closure)  # type: ignore[arg-type, no-untyped-call]
+    ours = objective(cnn, preset, style)
+    targets = ours.targets(photo)
+    point, optimizer, found = photo, LBFGS(history_size=100), []
+    for _ in range(60):
+        (evaluation,) = ours.evaluate([point], [targets])
+        found.append(evaluation.losses["loss"])
+        point = optimizer.step(point, evaluation.grad)
+    assert found[-1] < 0.8 * found[0]
+    assert found[-1] == pytest.approx(theirs[-1], rel=0.01)
+
+    stylizer = build(method(preset=preset, network="vgg19", steps=60), style.float())
+    stylizer.objective = ours
+    for canvas in stylizer.iterate(photo, torch.Generator()):
+        pass
+    with torch.no_grad():
+        clamped = float(torch.stack(losses(x.clamp(0, 1))).sum())
+    assert canvas.losses["loss"] <= 1.01 * clamped
 
 
 def test_total_variation_and_layer_weights_enter_the_loss(cnn: nn.Sequential) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from itertools import cycle
 
 import pytest
@@ -104,3 +106,33 @@ def test_tile_sides_fit_the_budget() -> None:
         assert side % 4 == 0
         assert (side + 2 * margin) ** 2 <= budget < (side + 4 + 2 * margin) ** 2
     assert tile_side(network, least_pixels(network) - 1) == 0
+
+
+_LARGE = """
+import resource, torch
+from nst.pictures import brush_strokes
+from nst.images import picture_tensor, resize_image
+from nst.style_transfer import StyleTransfer
+torch.set_num_threads(1)
+photo = resize_image(torch.rand(3, 64, 64), (4096, 4096))
+style = picture_tensor(brush_strokes((256, 256), seed=0))
+method = StyleTransfer(
+    style="style", network="vgg19", weights="seeded", preset="tutorial", style_scale=1 / 16, steps=2,
+    optimizer="adam", pass_memory_mb=800,
+)
+stylizer = method.build_from([style], None, torch.device("cpu"))
+(outcome,) = stylizer([photo], [torch.Generator()])
+assert outcome.image.shape == (3, 4096, 4096), outcome
+assert not torch.equal(outcome.image, photo)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_photograph_of_4096_pixels_takes_less_than_3_gigabytes() -> None:
+    """Of the whole process, with VGG19; untiled it would take some 60."""
+    run = subprocess.run([sys.executable, "-c", _LARGE], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    print(f"{int(run.stdout) * 1024 / 1e9:.2f} GB")
+    assert int(run.stdout) * 1024 < 3e9
