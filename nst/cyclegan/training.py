@@ -1,0 +1,295 @@
+"""CycleGAN's training step, one process and one page, as the paper has it (Zhu et al. 2017, section 3).
+
+G_A translates A to B, and D_A judges pictures of B; G_B and D_B the other way round.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nst import check
+from nst.cyclegan.image_pool import ImagePool
+from nst.cyclegan.losses import (
+    GANMode,
+    Penalty,
+    check_penalty,
+    discriminator_loss,
+    generator_loss,
+    gradient_penalty,
+    mixed,
+)
+from nst.cyclegan.networks import (
+    DISCRIMINATORS,
+    GENERATORS,
+    Init,
+    Norm,
+    Padding,
+    build_discriminator,
+    build_generator,
+    initialize,
+)
+
+__all__ = ["CycleGANOptions", "CycleGANTraining", "train_step"]
+
+Losses = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CycleGANOptions:
+    """Networks, losses and optimizers. The defaults are the paper's."""
+
+    generator: str = "resnet_9blocks"
+    """resnet_9blocks, resnet_6blocks, unet_256 or unet_128."""
+    discriminator: str = "basic"
+    """basic (PatchGAN of 70 pixels), n_layers or pixel."""
+    discriminator_layers: int = 3
+    """Of `n_layers`."""
+    norm: Norm = "instance"
+    """After convolutions: `instance`, `batch` or `none`."""
+    generator_channels: int = 64
+    """Of the generators' first layer."""
+    discriminator_channels: int = 64
+    """Of the discriminators' first layer."""
+    padding: Padding = "reflect"
+    """Of the ResNets' blocks: `reflect`, `replicate` or `zero`."""
+    dropout: bool = False
+    """Of a half, within the generators."""
+    init: Init = "normal"
+    """`normal`, `xavier`, `kaiming` or `orthogonal`."""
+    init_gain: float = 0.02
+    """Standard deviation or gain of it."""
+    gan_mode: GANMode = "lsgan"
+    """`lsgan`, `vanilla`, `wgangp` or `hinge`."""
+    penalty: Penalty | None = None
+    """On the discriminators' gradients: `wgangp`, `r1`, `zero_centered` or `none`. None: what goes with
+    `gan_mode`."""
+    penalty_weight: float = 10.0
+    """Weight of the penalty."""
+    cycle_weight_a: float = 10.0
+    """Weight of A -> B -> A."""
+    cycle_weight_b: float = 10.0
+    """Weight of B -> A -> B."""
+    identity_weight: float = 0.5
+    """Weight of G_A(b) = b and G_B(a) = a, relative to the cycles'. 0: these passes are left out."""
+    pool_size: int = 50
+    """Earlier fakes that the discriminators may see again; 0: only the last."""
+    learning_rate: float = 2e-4
+    """Of Adam."""
+    beta1: float = 0.5
+    """Of Adam."""
+    ema_decay: float = 0.0
+    """Of an average of the generators' parameters over steps; 0: none."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of activations; parameters, losses and optimizers stay float32."""
+
+    def __post_init__(self) -> None:
+        check.one_of("generator", self.generator, GENERATORS)
+        check.one_of("discriminator", self.discriminator, DISCRIMINATORS)
+        check.one_of("norm", self.norm, get_args(Norm))
+        check.one_of("padding", self.padding, get_args(Padding))
+        check.one_of("init", self.init, get_args(Init))
+        check.one_of("gan_mode", self.gan_mode, get_args(GANMode))
+        check.one_of("precision", self.precision, ("float32", "bfloat16"))
+        if self.penalty is None:
+            object.__setattr__(self, "penalty", "wgangp" if self.gan_mode == "wgangp" else "none")
+        check.one_of("penalty", self.penalty, get_args(Penalty))
+        for option in ("discriminator_layers", "generator_channels", "discriminator_channels"):
+            check.at_least(option, getattr(self, option), 1)
+        for option in ("penalty_weight", "cycle_weight_a", "cycle_weight_b", "identity_weight", "pool_size"):
+            check.at_least(option, getattr(self, option), 0)
+        check.above_zero("learning_rate", self.learning_rate)
+        check.above_zero("init_gain", self.init_gain)
+        for option in ("beta1", "ema_decay"):
+            check.at_least(option, getattr(self, option), 0)
+            check.at_least(f"1 - {option}", 1 - getattr(self, option), 1e-9)
+
+
+class CycleGANTraining:
+    """Everything that training changes: networks, their averages, optimizers, image pools, random streams.
+
+    Args:
+        seed: of parameters, pools and of what penalties draw.
+
+    Raises:
+        OptionError: a penalty that the discriminators cannot have.
+    """
+
+    def __init__(self, options: CycleGANOptions, *, seed: int = 0, device: str | torch.device = "cpu") -> None:
+        self.options = options
+        self.generator = torch.Generator().manual_seed(seed)
+        self.G_A, self.G_B = (self._made(self._generator(), device) for _ in range(2))
+        self.D_A, self.D_B = (self._made(self._discriminator(), device) for _ in range(2))
+        assert options.penalty is not None
+        check_penalty(options.penalty, self.D_A)
+        self.averages = (
+            {name: copy.deepcopy(network).requires_grad_(False) for name, network in self.generators.items()}
+            if options.ema_decay
+            else {}
+        )
+        self.pool_a, self.pool_b = (ImagePool(options.pool_size, seed=seed + number) for number in (1, 2))
+        self.optimizer_g = self._adam(self.generators)
+        self.optimizer_d = self._adam(self.discriminators)
+
+    @property
+    def generators(self) -> dict[str, nn.Module]:
+        return {"G_A": self.G_A, "G_B": self.G_B}
+
+    @property
+    def discriminators(self) -> dict[str, nn.Module]:
+        return {"D_A": self.D_A, "D_B": self.D_B}
+
+    def _generator(self) -> nn.Module:
+        own = self.options
+        return build_generator(
+            own.generator,
+            norm=own.norm,
+            channels=own.generator_channels,
+            padding=own.padding,
+            dropout=own.dropout,
+        )
+
+    def _discriminator(self) -> nn.Module:
+        own = self.options
+        return build_discriminator(
+            own.discriminator,
+            norm=own.norm,
+            channels=own.discriminator_channels,
+            layers=own.discriminator_layers,
+        )
+
+    def _made(self, network: nn.Module, device: str | torch.device) -> nn.Module:
+        initialize(network, self.options.init, gain=self.options.init_gain, generator=self.generator)
+        return network.to(device).to(memory_format=torch.channels_last)
+
+    def _adam(self, networks: dict[str, nn.Module]) -> torch.optim.Adam:
+        parameters = [parameter for network in networks.values() for parameter in network.parameters()]
+        return torch.optim.Adam(
+            parameters, self.options.learning_rate, betas=(self.options.beta1, 0.999), fused=True
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs to go on to the bit; of tensors, numbers, lists and dicts alone."""
+        networks = {**self.generators, **self.discriminators}
+        return {
+            "networks": {name: network.state_dict() for name, network in networks.items()},
+            "averages": {name: network.state_dict() for name, network in self.averages.items()},
+            "optimizers": {"g": self.optimizer_g.state_dict(), "d": self.optimizer_d.state_dict()},
+            "pools": {"a": self.pool_a.state_dict(), "b": self.pool_b.state_dict()},
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, network in {**self.generators, **self.discriminators}.items():
+            network.load_state_dict(state["networks"][name])
+        for name, network in self.averages.items():
+            network.load_state_dict(state["averages"][name])
+        self.optimizer_g.load_state_dict(state["optimizers"]["g"])
+        self.optimizer_d.load_state_dict(state["optimizers"]["d"])
+        self.pool_a.load_state_dict(state["pools"]["a"])
+        self.pool_b.load_state_dict(state["pools"]["b"])
+        self.generator.set_state(state["generator"])
+
+
+def train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> Losses:
+    """One step of both generators, and one of both discriminators.
+
+    Args:
+        real_a, real_b: (N, 3, H, W) in [-1, 1], unpaired.
+
+    Returns:
+        The losses by name, detached: `gan_A`, `gan_B`, `cycle_A`, `cycle_B`, `identity_A`, `identity_B` (if
+        asked for), weighted; `D_A`, `D_B`; `penalty_A`, `penalty_B` (if there is one), weighted.
+    """
+    options = training.options
+    real_a, real_b = (x.contiguous(memory_format=torch.channels_last) for x in (real_a, real_b))
+    G_A, G_B, D_A, D_B = training.G_A, training.G_B, training.D_A, training.D_B  # noqa: N806
+
+    # The generators: fool the discriminators, find the way back, and leave alone what is there already.
+    with _frozen(training.discriminators.values()):
+        with _precision(options, real_a):
+            identity = options.identity_weight > 0
+            fake_b, same_b = _together(G_A, real_a, real_b if identity else None, options.norm)
+            fake_a, same_a = _together(G_B, real_b, real_a if identity else None, options.norm)
+            back_a, back_b = G_B(fake_b), G_A(fake_a)
+            judged_b, judged_a = D_A(fake_b), D_B(fake_a)
+        losses = {
+            "gan_A": generator_loss(options.gan_mode, judged_b.to(real_a)),
+            "gan_B": generator_loss(options.gan_mode, judged_a.to(real_a)),
+            "cycle_A": options.cycle_weight_a * F.l1_loss(back_a.to(real_a), real_a),
+            "cycle_B": options.cycle_weight_b * F.l1_loss(back_b.to(real_b), real_b),
+        }
+        if same_a is not None and same_b is not None:
+            weight = options.identity_weight
+            losses["identity_A"] = weight * options.cycle_weight_b * F.l1_loss(same_b.to(real_b), real_b)
+            losses["identity_B"] = weight * options.cycle_weight_a * F.l1_loss(same_a.to(real_a), real_a)
+        training.optimizer_g.zero_grad(set_to_none=True)
+        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        training.optimizer_g.step()
+    for name, average in training.averages.items():
+        _follow(average, training.generators[name], options.ema_decay)
+
+    # The discriminators: tell real pictures from fakes, some of them earlier ones.
+    training.optimizer_d.zero_grad(set_to_none=True)
+    for name, D, real, fake in (  # noqa: N806
+        ("A", D_A, real_b, training.pool_b.query(fake_b)),
+        ("B", D_B, real_a, training.pool_a.query(fake_a)),
+    ):
+        fake = fake.to(real)
+        with _precision(options, real):
+            judged_real, judged_fake = _together(D, real, fake, options.norm)
+        assert judged_fake is not None
+        losses[f"D_{name}"] = discriminator_loss(options.gan_mode, judged_real.to(real), judged_fake.to(real))
+        total = losses[f"D_{name}"]
+        if options.penalty not in (None, "none"):
+            seen = real if options.penalty == "r1" else mixed(real, fake, training.generator)
+            penalty = options.penalty_weight * gradient_penalty(D, seen, options.penalty)
+            losses[f"penalty_{name}"] = penalty
+            total = total + penalty
+        total.backward()  # type: ignore[no-untyped-call]
+    training.optimizer_d.step()
+    return {name: loss.detach() for name, loss in losses.items()}
+
+
+def _together(
+    network: nn.Module, first: Tensor, second: Tensor | None, norm: Norm
+) -> tuple[Tensor, Tensor | None]:
+    """The network's outputs for both, in one pass unless batch norm would let them see each other."""
+    if second is None:
+        return network(first), None
+    if norm == "batch":
+        return network(first), network(second)
+    both = network(torch.cat([first, second]))
+    return both[: len(first)], both[len(first) :]
+
+
+@contextmanager
+def _frozen(networks: Iterable[nn.Module]) -> Iterator[None]:
+    """Their parameters get no gradient."""
+    networks = list(networks)
+    for network in networks:
+        network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for network in networks:
+            network.requires_grad_(True)
+
+
+def _precision(options: CycleGANOptions, like: Tensor) -> torch.autocast:
+    return torch.autocast(like.device.type, torch.bfloat16, enabled=options.precision == "bfloat16")
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    for parameter, new in zip(average.parameters(), network.parameters(), strict=True):
+        parameter.lerp_(new, 1 - decay)
+    for buffer, there in zip(average.buffers(), network.buffers(), strict=True):
+        buffer.copy_(there)
