@@ -197,12 +197,12 @@ class Adam:
         """Nothing: it does not look back at points."""
 
     def step(self, x: Tensor, grad: Tensor) -> Tensor:
-        first, second = self._moments or (torch.zeros_like(grad), torch.zeros_like(grad))
+        if self._moments is None:
+            self._moments = torch.zeros_like(grad), torch.zeros_like(grad)
+        first, second = self._moments
         beta1, beta2 = self.betas
         self._steps += 1
-        first = beta1 * first + (1 - beta1) * grad
-        second = beta2 * second + (1 - beta2) * grad.square()
-        self._moments = first, second
-        corrected = first / (1 - beta1**self._steps)
-        spread = (second / (1 - beta2**self._steps)).sqrt() + self.eps
-        return x - self.learning_rate * corrected / spread
+        first.lerp_(grad, 1 - beta1)
+        second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        spread = (second / (1 - beta2**self._steps)).sqrt_().add_(self.eps)
+        return torch.addcdiv(x, first, spread, value=-self.learning_rate / (1 - beta1**self._steps))

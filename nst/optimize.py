@@ -101,13 +101,14 @@ class Descent:
         if self._renewed:
             self.optimizer.skip(self.x, result.grad)
             self._renewed = False
-        self._accepted, self._shortenings = (self.x, loss, result.grad), 0
+        if self.optimizer.descends:
+            self._accepted, self._shortenings = (self.x, loss, result.grad), 0
         # The optimizer learns at the next step where the point really is.
         self.x = self.optimizer.step(self.x, result.grad).clamp(0, 1)
 
     def _shorten(self, loss: float) -> bool:
         """Whether the last step went up and is to be tried at a part of its length."""
-        if self._accepted is None or not self.optimizer.descends or self._shortenings == _MAX_SHORTENINGS:
+        if self._accepted is None or self._shortenings == _MAX_SHORTENINGS:
             return False
         start, low, grad = self._accepted
         if loss <= low + _UPHILL * abs(low):
@@ -167,11 +168,11 @@ def in_rounds(
             active.append(held.pop())
         if not active:
             return
-        answers = evaluate([request for _, request in active])
+        answers = deque(evaluate([request for _, request in active]))
         going: list[tuple[Generator[R, Evaluation, None], R]] = []
-        for (task, _), answer in zip(active, answers, strict=True):
+        for task, _ in active:
             try:
-                going.append((task, task.send(answer)))
+                going.append((task, task.send(answers.popleft())))  # none is kept while the next are computed
             except StopIteration:
                 continue
         active = going

@@ -93,7 +93,7 @@ class StyleTransferStylizer:
         return with_luminance(resize_image(image.to(painted), (painted.shape[1], painted.shape[2])), painted)
 
     def _canvas(self, image: Tensor, generator: torch.Generator) -> Canvas:
-        photo = image.to(self.objective.network.mean, copy=True)
+        photo = image.to(self.objective.network.mean)
         if self.method.preserve_color == "luminance":
             photo = luminance(photo).contiguous()
         start = photo
@@ -147,6 +147,7 @@ class StyleTransferStylizer:
                     answer = yield _Request(descent.x, targets, dtype, height * width)
                     descent.advance(answer)
                     self._note(canvas, descent, answer, scale)
+                    del answer  # its gradient is not kept while the next is computed
             if descent.error is not None:
                 canvas.error = descent.error
                 return
