@@ -77,7 +77,7 @@ class ImageSpec:
     quality: int = 95
     """Of JPEG, WebP and AVIF, 1 to 100."""
     animation: Literal["none", "gif", "webp"] = "none"
-    """Pictures on the way, or of a zoom, also as one file that plays them."""
+    """Pictures on the way, or of a zoom, also as one file that plays them, without transparency."""
     frames_per_second: float = 10.0
     """Of the animation."""
 

@@ -268,13 +268,14 @@ class _TaskStages:
     def _objects(self, loaded: Loaded, stylized: Stylized) -> dict[str, bytes]:
         """What is to be published, by path: the picture last, so that where it is, all is."""
         key, objects = loaded.row.key, {}
-        encode = partial(
-            encode_image, format=self._image.format, quality=self._image.quality, alpha=loaded.photo.alpha
-        )
+        encode = partial(encode_image, format=self._image.format, quality=self._image.quality)
+        alpha = loaded.photo.alpha
         if stylized.curve:
             objects[self._image.curve_path(key)] = write_curve(stylized.curve)
         for frame in stylized.frames:
-            objects[self._image.frame_path(key, frame.number)] = encode(frame.image)
+            objects[self._image.frame_path(key, frame.number)] = encode(
+                frame.image, alpha=alpha if frame.aligned else None
+            )
         if stylized.frames and self._image.animation != "none":
             objects[self._image.animation_path(key)] = encode_animation(
                 [frame.image for frame in stylized.frames],
@@ -282,7 +283,7 @@ class _TaskStages:
                 frames_per_second=self._image.frames_per_second,
                 quality=self._image.quality,
             )
-        objects[self._image.output_path(key)] = encode(stylized.image, exif=loaded.photo.exif)
+        objects[self._image.output_path(key)] = encode(stylized.image, alpha=alpha, exif=loaded.photo.exif)
         return objects
 
     def failed(self, row: Row, error: Exception) -> Result:

@@ -95,8 +95,12 @@ class DreamObjective:
             ImageTooSmall: the images vanish before the deepest layer.
         """
         height, width = images.shape[-2:]
-        if self._tile_side is None or self._max_pass_pixels is None or height * width <= self._max_pass_pixels:
+        if self._tile_side is None or self._max_pass_pixels is None:
             return self._climb(images, backward, self.network)
+        if height * width <= self._max_pass_pixels:
+            passes = torch.split(images, self._max_pass_pixels // (height * width))
+            parts = [self._climb(part, backward, self.network) for part in passes]
+            return torch.cat([value for value, _ in parts]), torch.cat([grad for _, grad in parts])
         values, grads = images.new_zeros(len(images)), torch.zeros_like(images)
         for tile in tiles(self.network, height, width, self._tile_side):
             for index, image in enumerate(images):

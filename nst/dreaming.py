@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -43,10 +43,10 @@ class Dream:
     objective: float = 0.0
     """Before the last step."""
     error: ImageError | None = None
-    dreamed: Tensor | None = None
-    """The photograph, once all its octaves are dreamed: (3, H, W) in [0, 1]."""
+    dreamed: Stylized | None = None
+    """The photograph, once all its octaves are dreamed."""
     curve: list[tuple[float, float]] = field(default_factory=list)
-    """Scale and objective of every step."""
+    """Scale and objective of every step until then."""
     frames: list[Frame] = field(default_factory=list)
 
 
@@ -60,7 +60,7 @@ class DeepDreamStylizer:
         dreams = [self._start(image, generator) for image, generator in zip(images, generators, strict=True)]
         for _ in self._run(dreams):
             pass
-        return [dream.error or self._stylized(dream) for dream in dreams]
+        return [dream.error or self._finished(dream) for dream in dreams]
 
     def iterate(self, image: Tensor, generator: torch.Generator) -> Iterator[Dream]:
         """Dream one photograph and look on: its state after every step.
@@ -99,16 +99,20 @@ class DeepDreamStylizer:
         """The photographs, and then, if asked for, the frames of the zoom into each."""
         yield from self._dream(dreams)
         for dream in dreams:
-            dream.dreamed = dream.image
+            dream.dreamed = self._stylized(dream)
         for number in range(self.method.zoom_frames):
             for dream in dreams:
-                dream.frames.append(Frame(number, dream.image.to("cpu", torch.float32)))
+                dream.frames.append(self._frame(dream, number))
                 dream.bases = self._octaves(_enlarged(dream.image, self.method.zoom))
                 dream.image = dream.bases[0]
             yield from self._dream(dreams)
         if self.method.zoom_frames:
             for dream in dreams:
-                dream.frames.append(Frame(self.method.zoom_frames, dream.image.to("cpu", torch.float32)))
+                dream.frames.append(self._frame(dream, self.method.zoom_frames))
+
+    @staticmethod
+    def _frame(dream: Dream, number: int) -> Frame:
+        return Frame(number, dream.image.to("cpu", torch.float32), aligned=number == 0)
 
     def _dream(self, dreams: Sequence[Dream]) -> Iterator[None]:
         """Small octaves first, in lockstep; a photograph with fewer octaves joins at its smallest."""
@@ -148,7 +152,7 @@ class DeepDreamStylizer:
                 dream.image = (rolled[index] + change).clamp(0, 1).roll((-down, -right), dims=(-2, -1))
                 dream.steps += 1
                 dream.objective = value
-                if self.method.curve:
+                if self.method.curve and dream.dreamed is None:
                     dream.curve.append((dream.image.shape[-1] / dream.bases[-1].shape[-1], value))
 
     def _relu_backward(self, dream: Dream) -> ReLUBackward:
@@ -159,8 +163,8 @@ class DeepDreamStylizer:
     def _smoothed(self, grad: Tensor) -> Tensor:
         """(3, H, W) blurred, mirrored at the border."""
         sigma = self.method.gradient_blur_px
-        reach = math.ceil(3 * sigma)
-        if sigma == 0 or min(grad.shape[-2:]) <= reach:
+        reach = min(math.ceil(3 * sigma), min(grad.shape[-2:]) - 1)  # there is no more to mirror
+        if reach == 0:
             return grad
         axis = torch.arange(-reach, reach + 1, device=grad.device, dtype=grad.dtype)
         kernel = torch.softmax(-axis.square() / (2 * sigma**2), dim=0)
@@ -178,14 +182,16 @@ class DeepDreamStylizer:
             "steps": float(dream.steps),
             "pretrained": float(self.objective.network.pretrained),
         }
-        assert dream.dreamed is not None
         columns = zip(*dream.curve, strict=True)
         return Stylized(
-            image=dream.dreamed.to("cpu", torch.float32),
+            image=dream.image.to("cpu", torch.float32),
             stats=stats,
             curve=dict(zip(("scale", "objective"), columns, strict=False)),
-            frames=dream.frames,
         )
+
+    def _finished(self, dream: Dream) -> Stylized:
+        assert dream.dreamed is not None
+        return replace(dream.dreamed, frames=dream.frames)
 
 
 def _enlarged(image: Tensor, factor: float) -> Tensor:

@@ -40,16 +40,17 @@ class Descent:
     """One photograph on its way down within [0, 1].
 
     A step that goes up is shortened to where a parabola through what is known has its minimum, if the optimizer
-    descends. A step to a non-finite or exploding loss, or one that cannot be mended so, is taken back, and the
-    optimizer starts anew from the best point. After too many of these the photograph stops where it is best,
-    or, if it never got better than its start, is given up with `Diverged`.
+    descends; at most five times, and then it is accepted. A step to a non-finite or exploding loss is taken
+    back, and the optimizer starts anew from the best point. After too many of these the photograph stops where
+    it is best, or, if it never got better than its start, is given up with `Diverged`.
     """
 
     x: Tensor
     """Where the objective is evaluated next: (3, H, W) in [0, 1]."""
     optimizer: Optimizer
     tolerance: float = 0.0
-    """Done when the best loss fell by less than this share of itself over the last `patience` evaluations."""
+    """Done when the best loss fell by less than this share of itself over the last `patience` accepted
+    steps."""
     patience: int = 20
     best: Tensor = field(init=False)
     """The point with the least loss so far."""

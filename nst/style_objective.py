@@ -48,7 +48,7 @@ class StyleObjective:
         preserve_color: how the styles are recolored for each photograph; see `nst.color`.
         share_passes: let photographs share passes through the network, of different sizes too. Exact, but the
             last bits of each may then depend on the others.
-        max_pass_pixels: of one pass; larger photographs are computed in tiles. For networks with `geometry`.
+        max_pass_pixels: of one pass; larger photographs are computed in tiles. For the VGGs.
 
     Raises:
         OptionError: `max_pass_pixels` is too small for a tile.

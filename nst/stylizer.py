@@ -46,6 +46,8 @@ class Frame:
     """Of evaluations of loss and gradient before it, over all scales; or, of a sequence, from 0."""
     image: Tensor
     """float32 (3, h, w), RGB in [0, 1], at the size of the scale that was worked on."""
+    aligned: bool = True
+    """Whether all of the photograph is where it was, so that its transparency fits."""
 
 
 @dataclass(frozen=True, slots=True)

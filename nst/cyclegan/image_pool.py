@@ -39,7 +39,7 @@ class ImagePool:
                 handed.append(image)
             elif float(torch.rand((), generator=self._generator)) < 0.5:
                 place = int(torch.randint(self.size, (), generator=self._generator))
-                handed.append(self._images[place])
+                handed.append(self._images[place].to(image))
                 self._images[place] = image.clone()
             else:
                 handed.append(image)

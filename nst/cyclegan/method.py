@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, replace
+from typing import Literal, get_args
 
 import safetensors.torch
 import torch
@@ -22,7 +22,7 @@ from nst.cyclegan.networks import (
     load_published,
     size_multiple,
 )
-from nst.errors import Diverged, WeightsError
+from nst.errors import Diverged, OptionError, WeightsError
 from nst.features import read_state_dict
 from nst.stylizer import AssetRef, Assets, Outcome, Stylized
 
@@ -30,6 +30,7 @@ __all__ = ["CycleGAN", "CycleGANStylizer", "Direction", "GeneratorConfig", "gene
 
 Direction = Literal["A2B", "B2A"]
 _CONFIG = "nst.cyclegan"
+_CONFIGURED = ("generator", "norm", "channels", "padding", "dropout")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,8 +65,7 @@ def generator_file(generators: Mapping[Direction, nn.Module], config: GeneratorC
         for direction, network in sorted(generators.items())
         for name, tensor in network.state_dict().items()
     }
-    values = {field.name: getattr(config, field.name) for field in fields(config)}
-    return safetensors.torch.save(tensors, metadata={_CONFIG: json.dumps(values, sort_keys=True)})
+    return safetensors.torch.save(tensors, metadata={_CONFIG: json.dumps(asdict(config), sort_keys=True)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +87,9 @@ class CycleGAN:
     """Of the first layer. None: what the file says, else 64."""
     padding: Padding | None = None
     """Of the ResNets' blocks: `reflect`, `replicate` or `zero`. None: what the file says, else `reflect`."""
+    dropout: bool | None = None
+    """Whether the generator was trained with it, which moves its parameters' names. None: what the file says,
+    else not."""
 
     def __post_init__(self) -> None:
         check.one_of("direction", self.direction, get_args(Direction))
@@ -109,7 +112,7 @@ class CycleGAN:
         data = assets[self.weights]
         state = read_state_dict(data)
         known = _config_of(data)
-        given = {option: getattr(self, option) for option in ("generator", "norm", "channels", "padding")}
+        given = {option: getattr(self, option) for option in _CONFIGURED}
         config = replace(known, **{option: value for option, value in given.items() if value is not None})
         network = config.build()
         prefix = f"{self.direction}."
@@ -117,7 +120,11 @@ class CycleGAN:
             state = {name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)}
             if not state:
                 raise WeightsError(f"{self.weights} has no generator for direction = {self.direction!r}")
-        load_published(network, state)
+        try:
+            load_published(network, state)
+        except WeightsError as error:
+            said = ", ".join(f"{option} = {getattr(config, option)!r}" for option in _CONFIGURED)
+            raise WeightsError(f"{error}; it was read as {said}") from error
         return CycleGANStylizer(
             network.to(device), size_multiple(config.generator), least_size(config.generator)
         )
@@ -131,9 +138,19 @@ def _config_of(data: bytes) -> GeneratorConfig:
     text = json.loads(data[8 : 8 + length]).get("__metadata__", {}).get(_CONFIG)
     if text is None:
         return GeneratorConfig()
-    values: dict[str, Any] = json.loads(text)
-    known = {field.name for field in fields(GeneratorConfig)}
-    return GeneratorConfig(**{name: value for name, value in values.items() if name in known})
+    try:
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError(f"{values!r} is no table")
+        known = {name: type(default) for name, default in asdict(GeneratorConfig()).items()}
+        config = GeneratorConfig(**{name: values[name] for name in known if name in values})
+        if any(type(getattr(config, name)) is not kind for name, kind in known.items()):
+            raise ValueError(f"{values} has a value of another type")
+        with torch.device("meta"):
+            config.build()
+    except (ValueError, TypeError, OptionError) as error:
+        raise WeightsError(f"the configuration in the file is not one of a generator: {error}") from error
+    return config
 
 
 class CycleGANStylizer:

@@ -36,6 +36,7 @@ from nst.cyclegan.networks import (
     build_generator,
     initialize,
 )
+from nst.errors import OptionError
 
 __all__ = ["CycleGANOptions", "CycleGANTraining", "train_step"]
 
@@ -73,11 +74,11 @@ class CycleGANOptions:
     `gan_mode`."""
     penalty_weight: float = 10.0
     """Weight of the penalty."""
-    cycle_weight_a: float = 10.0
+    lambda_a: float = 10.0
     """Weight of A -> B -> A."""
-    cycle_weight_b: float = 10.0
+    lambda_b: float = 10.0
     """Weight of B -> A -> B."""
-    identity_weight: float = 0.5
+    lambda_identity: float = 0.5
     """Weight of G_A(b) = b and G_B(a) = a, relative to the cycles'. 0: these passes are left out."""
     pool_size: int = 50
     """Earlier fakes that the discriminators may see again; 0: only the last."""
@@ -103,13 +104,16 @@ class CycleGANOptions:
         check.one_of("penalty", self.penalty, get_args(Penalty))
         for option in ("discriminator_layers", "generator_channels", "discriminator_channels"):
             check.at_least(option, getattr(self, option), 1)
-        for option in ("penalty_weight", "cycle_weight_a", "cycle_weight_b", "identity_weight", "pool_size"):
+        for option in ("penalty_weight", "lambda_a", "lambda_b", "lambda_identity", "pool_size"):
             check.at_least(option, getattr(self, option), 0)
         check.above_zero("learning_rate", self.learning_rate)
         check.above_zero("init_gain", self.init_gain)
         for option in ("beta1", "ema_decay"):
-            check.at_least(option, getattr(self, option), 0)
-            check.at_least(f"1 - {option}", 1 - getattr(self, option), 1e-9)
+            if not 0 <= getattr(self, option) < 1:
+                raise OptionError(option, getattr(self, option), reason="must be from 0 to below 1")
+        if self.norm == "batch" and self.penalty != "none":
+            reason = "with batch norm an image's gradient depends on the other images"
+            raise OptionError("penalty", self.penalty, choices=("none",), reason=reason)
 
 
 class CycleGANTraining:
@@ -176,7 +180,7 @@ class CycleGANTraining:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on to the bit; of tensors, numbers, lists and dicts alone."""
+        """What `load_state_dict` needs to go on to the bit; of tensors and plain values."""
         networks = {**self.generators, **self.discriminators}
         return {
             "networks": {name: network.state_dict() for name, network in networks.items()},
@@ -202,12 +206,22 @@ def train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> Lo
     """One step of both generators, and one of both discriminators.
 
     Args:
-        real_a, real_b: (N, 3, H, W) in [-1, 1], unpaired.
+        real_a, real_b: (N, 3, H, W) in [-1, 1], unpaired, of one shape.
 
     Returns:
         The losses by name, detached: `gan_A`, `gan_B`, `cycle_A`, `cycle_B`, `identity_A`, `identity_B` (if
         asked for), weighted; `D_A`, `D_B`; `penalty_A`, `penalty_B` (if there is one), weighted.
+
+    Raises:
+        ValueError: the shapes differ.
     """
+    if real_a.shape != real_b.shape:
+        raise ValueError(f"expected one shape, got {tuple(real_a.shape)} and {tuple(real_b.shape)}")
+    with _drawing(training):
+        return _train_step(training, real_a, real_b)
+
+
+def _train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> Losses:
     options = training.options
     real_a, real_b = (x.contiguous(memory_format=torch.channels_last) for x in (real_a, real_b))
     G_A, G_B, D_A, D_B = training.G_A, training.G_B, training.D_A, training.D_B  # noqa: N806
@@ -215,7 +229,7 @@ def train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> Lo
     # The generators: fool the discriminators, find the way back, and leave alone what is there already.
     with _frozen(training.discriminators.values()):
         with _precision(options, real_a):
-            identity = options.identity_weight > 0
+            identity = options.lambda_identity > 0
             fake_b, same_b = _together(G_A, real_a, real_b if identity else None, options.norm)
             fake_a, same_a = _together(G_B, real_b, real_a if identity else None, options.norm)
             back_a, back_b = G_B(fake_b), G_A(fake_a)
@@ -223,13 +237,13 @@ def train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> Lo
         losses = {
             "gan_A": generator_loss(options.gan_mode, judged_b.to(real_a)),
             "gan_B": generator_loss(options.gan_mode, judged_a.to(real_a)),
-            "cycle_A": options.cycle_weight_a * F.l1_loss(back_a.to(real_a), real_a),
-            "cycle_B": options.cycle_weight_b * F.l1_loss(back_b.to(real_b), real_b),
+            "cycle_A": options.lambda_a * F.l1_loss(back_a.to(real_a), real_a),
+            "cycle_B": options.lambda_b * F.l1_loss(back_b.to(real_b), real_b),
         }
         if same_a is not None and same_b is not None:
-            weight = options.identity_weight
-            losses["identity_A"] = weight * options.cycle_weight_b * F.l1_loss(same_b.to(real_b), real_b)
-            losses["identity_B"] = weight * options.cycle_weight_a * F.l1_loss(same_a.to(real_a), real_a)
+            weight = options.lambda_identity
+            losses["identity_A"] = weight * options.lambda_b * F.l1_loss(same_b.to(real_b), real_b)
+            losses["identity_B"] = weight * options.lambda_a * F.l1_loss(same_a.to(real_a), real_a)
         training.optimizer_g.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
         training.optimizer_g.step()
@@ -268,6 +282,17 @@ def _together(
         return network(first), network(second)
     both = network(torch.cat([first, second]))
     return both[: len(first)], both[len(first) :]
+
+
+@contextmanager
+def _drawing(training: CycleGANTraining) -> Iterator[None]:
+    """Dropout draws from torch's own streams: they start from the training's."""
+    if not training.options.dropout:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(int(torch.randint(2**62, (), generator=training.generator)))
+        yield
 
 
 @contextmanager

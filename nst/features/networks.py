@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -329,8 +329,14 @@ def _cut(model: nn.Module, wanted: tuple[str, ...]) -> nn.Module:
         if isinstance(module, nn.ReLU):
             module.inplace = False
     nodes = {_node(name): _node(name) for name in wanted}
-    cut: nn.Module = create_feature_extractor(model.eval(), nodes)
-    return cut
+    cut: Any = create_feature_extractor(model.eval(), nodes)
+    # GoogLeNet calls a function; as modules, what they let back through can be swapped (`nst.ops`).
+    cut.relu_of_functions = nn.ReLU()
+    for node in cut.graph.nodes:
+        if node.op == "call_function" and node.target is F.relu:
+            node.op, node.target, node.args, node.kwargs = "call_module", "relu_of_functions", node.args[:1], {}
+    cut.recompile()
+    return cut  # type: ignore[no-any-return]
 
 
 def _node(layer: str) -> str:

@@ -477,6 +477,37 @@ def test_what_a_newer_version_says_is_not_taken_for_an_error() -> None:
     CycleGAN(weights="w").build({"w": len(text).to_bytes(8, "little") + text + data[8 + length :]}, CPU)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "not json",
+        "[1]",
+        '{"channels": "2"}',
+        '{"channels": 2.5}',
+        '{"channels": 0}',
+        '{"generator": "resnet_99"}',
+    ],
+)
+def test_a_file_with_a_damaged_configuration_is_a_typed_error(said: str) -> None:
+    network, _ = small()
+    data = safetensors.torch.save(network.state_dict(), metadata={"nst.cyclegan": said})
+    with pytest.raises(WeightsError, match="the configuration in the file"):
+        CycleGAN(weights="w").build({"w": data}, CPU)
+
+
+def test_generators_trained_with_dropout_are_read() -> None:
+    """Their blocks have other names. What does not fit says how it was read."""
+    network, _ = small(dropout=True)
+    data = safetensors.torch.save(network.state_dict())
+    plain = {"weights": "w", "generator": "resnet_6blocks", "channels": 4}
+    with pytest.raises(WeightsError, match=r"conv_block.*it was read as .*dropout = False"):
+        CycleGAN(**plain).build({"w": data}, CPU)
+    (image,) = pictures((16, 16))
+    (outcome,) = CycleGAN(**plain, dropout=True).build({"w": data}, CPU)([image], [torch.Generator()])
+    assert isinstance(outcome, Stylized)
+    torch.testing.assert_close(outcome.image[None], (network.eval()(2 * image[None] - 1).detach() + 1) / 2)
+
+
 def test_a_batch_of_mixed_sizes_equals_solo_runs() -> None:
     network, config = small()
     stylizer = CycleGAN(weights="w").build({"w": generator_file({"A2B": network}, config)}, CPU)

@@ -54,12 +54,12 @@ def plain_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> di
     losses = {
         "gan_A": for_generator(D_A(fake_b), 1.0),
         "gan_B": for_generator(D_B(fake_a), 1.0),
-        "cycle_A": (back_a - real_a).abs().mean() * own.cycle_weight_a,
-        "cycle_B": (back_b - real_b).abs().mean() * own.cycle_weight_b,
+        "cycle_A": (back_a - real_a).abs().mean() * own.lambda_a,
+        "cycle_B": (back_b - real_b).abs().mean() * own.lambda_b,
     }
-    if own.identity_weight:
-        losses["identity_A"] = (G_A(real_b) - real_b).abs().mean() * own.cycle_weight_b * own.identity_weight
-        losses["identity_B"] = (G_B(real_a) - real_a).abs().mean() * own.cycle_weight_a * own.identity_weight
+    if own.lambda_identity:
+        losses["identity_A"] = (G_A(real_b) - real_b).abs().mean() * own.lambda_b * own.lambda_identity
+        losses["identity_B"] = (G_B(real_a) - real_a).abs().mean() * own.lambda_a * own.lambda_identity
     training.optimizer_g.zero_grad()
     sum(losses.values(), torch.zeros(())).backward()  # type: ignore[no-untyped-call]
     training.optimizer_g.step()
@@ -85,7 +85,7 @@ def plain_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> di
     "changes",
     [
         {},
-        {"gan_mode": "vanilla", "identity_weight": 0.0, "pool_size": 3},
+        {"gan_mode": "vanilla", "lambda_identity": 0.0, "pool_size": 3},
         {"gan_mode": "hinge", "penalty": "r1", "norm": "none"},
         {"gan_mode": "wgangp"},
         {"norm": "batch", "discriminator": "pixel"},
@@ -133,7 +133,9 @@ def test_the_generators_step_leaves_the_discriminators_gradients_alone(monkeypat
     assert all(parameter.requires_grad for parameter in parameters)
 
 
-@pytest.mark.parametrize("changes", [{}, {"gan_mode": "wgangp", "ema_decay": 0.9, "pool_size": 4}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"gan_mode": "wgangp", "ema_decay": 0.9, "pool_size": 4}, {"dropout": True}], ids=str
+)
 def test_goes_on_to_the_bit_from_what_was_saved(changes: dict[str, Any]) -> None:
     data = batches(8, torch.float32)
     training = CycleGANTraining(options(**changes), seed=5)
@@ -183,8 +185,9 @@ def test_bfloat16_trains_float32_parameters() -> None:
         ({"gan_mode": "wgan"}, "lsgan, vanilla, wgangp, hinge"),
         ({"penalty": "r2"}, "none, wgangp, r1, zero_centered"),
         ({"learning_rate": 0.0}, "learning_rate"),
-        ({"beta1": 1.0}, "beta1"),
-        ({"cycle_weight_a": -1.0}, "cycle_weight_a"),
+        ({"beta1": 1.0}, r"^beta1 = 1\.0"),
+        ({"ema_decay": -0.1}, r"^ema_decay = -0\.1"),
+        ({"lambda_a": -1.0}, "lambda_a"),
         ({"precision": "float16"}, "float32, bfloat16"),
         ({"norm": "batch", "gan_mode": "wgangp"}, r"penalty = 'wgangp'.*batch norm"),
     ],

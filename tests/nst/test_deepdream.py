@@ -206,6 +206,8 @@ def test_gradient_blur_is_a_gaussian() -> None:
     torch.testing.assert_close(stylizer._smoothed(grad), expected)
     torch.testing.assert_close(stylizer._smoothed(torch.ones(3, 20, 31)), torch.ones(3, 20, 31))
     assert build()._smoothed(grad) is grad
+    small = build(gradient_blur_px=50.0)._smoothed(torch.randn(3, 6, 9))
+    assert float(small.std(dim=(1, 2)).max()) < 0.4, "as wide as there is something to mirror"
 
 
 @pytest.mark.parametrize(
@@ -258,9 +260,11 @@ def test_a_zoom_is_a_sequence_of_frames() -> None:
     assert isinstance(outcome, Stylized)
     assert [frame.number for frame in outcome.frames] == [0, 1, 2, 3]
     assert torch.equal(outcome.frames[0].image, outcome.image)
-    assert outcome.stats["steps"] == 4 * 2 * 3
+    assert [frame.aligned for frame in outcome.frames] == [True, False, False, False]
     (plain,) = build(jitter_px=0)([photo], [torch.Generator()])
-    assert torch.equal(image_of(plain), outcome.image)
+    assert isinstance(plain, Stylized)
+    assert torch.equal(plain.image, outcome.image)
+    assert plain.stats == outcome.stats, "of the picture, not of the zoom's end"
     for before, after in itertools.pairwise(frame.image for frame in outcome.frames):
         middle = resize_image(before[:, 6:58, 8:72], (64, 80))
         (expected,) = build(jitter_px=0)([_enlarged(before, 1.25)], [torch.Generator()])
@@ -338,6 +342,26 @@ def test_a_guide_takes_little_memory() -> None:
     assert guided <= 1.2 * plain
 
 
+def test_a_limit_of_memory_is_one_of_the_batch() -> None:
+    network = build_features("vgg16", ["relu2_1"]).double()
+    images = torch.stack(pictures(*[(20, 25)] * 5, dtype=torch.float64))
+    limited = DreamObjective(network, {"relu2_1": 1.0}, max_pass_pixels=1100)
+    seen: list[int] = []
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    values, grads = limited.evaluate(images)
+    assert seen == [2, 2, 1]
+    expected, directions = DreamObjective(network, {"relu2_1": 1.0}).evaluate(images)
+    torch.testing.assert_close(values, expected)
+    torch.testing.assert_close(grads, directions)
+
+
+def test_a_guide_is_shrunk_to_its_side() -> None:
+    (guide,) = pictures((60, 90))
+    method = DeepDream(network="vgg16", weights="seeded", layers={"relu1_1": 1.0}, guide="x", guide_side_px=30)
+    stylizer = method.build_from(None, torch.device("cpu"), guide=guide)
+    assert stylizer.objective._guide["relu1_1"].shape[1] == 20 * 30
+
+
 def test_default_layers_are_the_networks_own() -> None:
     assert DeepDream().layers == {"layer3": 1.0}
     assert DeepDream(network="googlenet").layers == {"inception4c": 1.0}
@@ -364,6 +388,9 @@ def test_default_layers_are_the_networks_own() -> None:
         ({"relu_backward": "leaky"}, "leaky.*redirected"),
         ({"relu_backward": "redirected", "redirected_steps": 0}, "redirected_steps = 0"),
         ({"relu_backward": "redirected", "pass_memory_mb": 500}, "pass_memory_mb = 500.*all of a photograph"),
+        ({"relu_backward": "guided", "pass_memory_mb": 500}, "pass_memory_mb = 500.*all of a photograph"),
+        ({"guide_sha256": "00"}, "guide_sha256 = '00': there is no guide"),
+        ({"guide_side_px": 0}, "guide_side_px = 0"),
         ({"layers": {"logits:3": 1.0}, "pass_memory_mb": 500}, "pass_memory_mb = 500.*all of a photograph"),
         ({"layers": {"relu4_1": 1.0}, "pass_memory_mb": 1}, r"pass_memory_mb = 1: a tile of vgg16 needs \d+"),
     ],

@@ -91,7 +91,14 @@ def test_relus_of_a_network_are_swapped_for_the_way_back_only(kind: ReLUBackward
     assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("build", [network, lambda: build_features("resnet50", ["layer1.0"])])
+@pytest.mark.parametrize(
+    "build",
+    [
+        network,
+        lambda: build_features("resnet50", ["layer1.0"]),
+        lambda: build_features("googlenet", ["conv3"]),  # which calls a function
+    ],
+)
 def test_a_network_is_the_same_after_an_exception(build: partial[nn.Module]) -> None:
     net = build()
     state, modules = copy.deepcopy(net.state_dict()), list(net.modules())
