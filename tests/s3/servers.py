@@ -177,8 +177,15 @@ class Ceph(Server):
             identity = str(uuid.uuid4())
             self._ask(b"", *ask, "osd", "new", identity)
             self._do("ceph-osd", "--conf", str(config), "-i", "0", "--mkfs", "--osd-uuid", identity)
-        self._spawn("osd", store)
+        daemon = self._spawn("osd", store)
         if fresh:
+            # On a busy machine it sometimes talks before it was told the cluster's identity, and is turned away.
+            for _ in range(3):
+                try:
+                    daemon.wait(timeout=5)
+                except subprocess.TimeoutExpired:
+                    break
+                daemon = self._spawn("osd", store)
             self._ask(b"1 up", *ask, "osd", "stat")
             user = [
                 "--uid=lab",
