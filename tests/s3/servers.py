@@ -179,7 +179,7 @@ class Ceph(Server):
             self._do("ceph-osd", "--conf", str(config), "-i", "0", "--mkfs", "--osd-uuid", identity)
         daemon = self._spawn("osd", store)
         if fresh:
-            # On a busy machine it sometimes talks before it was told the cluster's identity, and is turned away.
+            # On a busy machine it may talk before it was told the cluster's identity, and is turned away.
             for _ in range(3):
                 try:
                     daemon.wait(timeout=5)
