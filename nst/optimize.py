@@ -105,7 +105,7 @@ class Descent:
         if self.optimizer.descends:
             self._accepted, self._shortenings = (self.x, loss, result.grad), 0
         # The optimizer learns at the next step where the point really is.
-        self.x = self.optimizer.step(self.x, result.grad).clamp(0, 1)
+        self.x = self.optimizer.step(self.x, result.grad).clamp_(0, 1)
 
     def _shorten(self, loss: float) -> bool:
         """Whether the last step went up and is to be tried at a part of its length."""

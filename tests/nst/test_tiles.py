@@ -118,7 +118,7 @@ photo = resize_image(torch.rand(3, 64, 64), (4096, 4096))
 style = picture_tensor(brush_strokes((256, 256), seed=0))
 method = StyleTransfer(
     style="style", network="vgg19", weights="seeded", preset="tutorial", style_scale=1 / 16, steps=2,
-    optimizer="adam", pass_memory_mb=800,
+    optimizer="adam", pass_memory_mb=400,
 )
 stylizer = method.build_from([style], None, torch.device("cpu"))
 (outcome,) = stylizer([photo], [torch.Generator()])
