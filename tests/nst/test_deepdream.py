@@ -235,7 +235,7 @@ def least_side(network: FeatureNetwork) -> int:
     return tile_side(network, least_pixels(network))
 
 
-@pytest.mark.parametrize("network", ["resnet50", "googlenet", "vgg16"])
+@pytest.mark.parametrize("network", ["resnet50", "googlenet", pytest.param("vgg16", marks=pytest.mark.slow)])
 def test_a_class_is_torchvisions_own(network: str) -> None:
     """Logits and gradient of the whole published model with the same parameters."""
     extra = {"googlenet": {"aux_logits": False, "init_weights": False, "transform_input": True}}

@@ -468,7 +468,7 @@ def test_frames_come_at_every_so_many_evaluations() -> None:
     options: dict[str, Any] = {"coarse_scales": (0.5,), "coarse_steps": 6, "preserve_color": "luminance"}
     it = build({"style": style}, frame_every=4, steps=10, **options)
     outcome = run(it, photo)
-    assert [frame.evaluation for frame in outcome.frames] == [4, 8, 12, 16]
+    assert [frame.number for frame in outcome.frames] == [4, 8, 12, 16]
     assert [tuple(frame.image.shape) for frame in outcome.frames] == [(3, 16, 20)] + [(3, 32, 40)] * 3
     assert torch.equal(outcome.frames[-1].image, outcome.image), "the last one is the end"
     assert not run(build({"style": style}), photo).frames
