@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.transcriptions import MEAN, STD, deepdream
+from benchmarks.transcriptions import MEAN, STD, deepdream, jitter_shifts
 from jobs.demo import sample_photographs
 from nst.deepdream import DeepDream
 from nst.features import build_features
@@ -59,16 +59,11 @@ def plain(model: nn.Module, photo: Tensor, seed: int, steps: int) -> Tensor:
         assert image.grad is not None
         return image.grad
 
-    stream = torch.Generator().manual_seed(seed)
-    shifts = []
-    for _ in range(OCTAVES * steps):
-        down, right = torch.randint(-JITTER_PX, JITTER_PX + 1, (2,), generator=stream).tolist()
-        shifts.append((down, right))
     try:
         return deepdream(
             energy,
             photo[None],
-            shifts,
+            jitter_shifts(seed, OCTAVES * steps, JITTER_PX),
             octaves=OCTAVES,
             octave_scale=OCTAVE_SCALE,
             steps=steps,

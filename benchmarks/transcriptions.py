@@ -114,6 +114,13 @@ def state_of(cnn: nn.Sequential) -> dict[str, Tensor]:
     return {f"features.{name}": tensor for name, tensor in cnn.state_dict().items()}
 
 
+def jitter_shifts(seed: int, count: int, most: int = 32) -> list[tuple[int, int]]:
+    """Down and right, in pixels, of so many steps."""
+    stream = torch.Generator().manual_seed(seed)
+    drawn = [torch.randint(-most, most + 1, (2,), generator=stream).tolist() for _ in range(count)]
+    return [(down, right) for down, right in drawn]
+
+
 def deepdream(
     energy: Callable[[Tensor], Tensor],
     photo: Tensor,

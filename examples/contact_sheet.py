@@ -24,7 +24,7 @@ from nst.features.weights import published_bytes
 from nst.images import picture_tensor
 from nst.pictures import brush_strokes, hatching, voronoi_mosaic
 from nst.style_transfer import StyleTransfer
-from nst.stylizer import Stylized
+from nst.stylizer import Stylized, Stylizer
 
 PHOTOS = ("chelsea.png", "coffee.png")
 SIDE_PX, STYLE_PX, LABEL_PX, GAP_PX, COLUMNS = 184, 256, 16, 4, 4
@@ -80,10 +80,14 @@ def painted(
     halves = {LEFT: left, RIGHT: 1 - left}
     masks = None if method.style_masks is None else [halves[name] for name in method.style_masks]
     stylizer = method.build_from([styles[name] for name in names], state, torch.device("cpu"), masks=masks)
+    return (each.image for each in stylized(stylizer, photos))
+
+
+def stylized(stylizer: Stylizer, photos: list[Tensor]) -> Iterator[Stylized]:
     for outcome in stylizer(photos, [torch.Generator().manual_seed(0) for _ in photos]):
         if not isinstance(outcome, Stylized):
             raise outcome
-        yield outcome.image
+        yield outcome
 
 
 def photograph(name: str) -> Tensor:

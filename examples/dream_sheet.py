@@ -15,13 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from examples.contact_sheet import PHOTOS, photograph, sheet
+from examples.contact_sheet import PHOTOS, photograph, sheet, stylized
 from nst.deepdream import DeepDream
 from nst.features import read_state_dict
 from nst.features.weights import published_bytes
 from nst.images import picture_tensor
 from nst.pictures import hatching, voronoi_mosaic
-from nst.stylizer import Stylized
 
 GUIDES = {"hatching": hatching, "mosaic": voronoi_mosaic}
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -57,10 +56,7 @@ def dreamed(
     method = DeepDream(**{"network": "embedded", "octaves": 3, "steps": 12, "gradient_blur_px": 0.7, **options})
     guide = None if method.guide is None else guides[method.guide]
     stylizer = method.build_from(state, torch.device("cpu"), guide=guide)
-    for outcome in stylizer(photos, [torch.Generator().manual_seed(0) for _ in photos]):
-        if not isinstance(outcome, Stylized):
-            raise outcome
-        yield outcome.frames[-1].image if outcome.frames else outcome.image
+    return (each.frames[-1].image if each.frames else each.image for each in stylized(stylizer, photos))
 
 
 if __name__ == "__main__":

@@ -52,11 +52,11 @@ class DreamObjective:
     Args:
         network: with the layers of all terms.
         guide: (3, h, w) in [0, 1], of any size.
-        max_pass_pixels: of one pass; larger photographs are computed in tiles, exactly. Not with `logits`,
-            which see all of a photograph.
+        max_pass_pixels: of one pass, at least `nst.tiles.least_pixels`; larger photographs are computed in
+            tiles, exactly. Not with `logits`, which see all of a photograph.
 
     Raises:
-        OptionError: a layer has no such channel, or `max_pass_pixels` is too small for a tile.
+        OptionError: a layer has no such channel.
         ImageTooSmall: the guide vanishes before the deepest layer.
     """
 
@@ -70,7 +70,6 @@ class DreamObjective:
     ) -> None:
         self.network = network
         self._terms = [_Term(*parse_term(name), weight) for name, weight in layers.items()]
-        self._tile_side = None if max_pass_pixels is None else tile_side(network, max_pass_pixels)
         self._max_pass_pixels = max_pass_pixels
         self._guide: dict[str, Tensor] = {}
         with torch.no_grad():
@@ -95,14 +94,14 @@ class DreamObjective:
             ImageTooSmall: the images vanish before the deepest layer.
         """
         height, width = images.shape[-2:]
-        if self._tile_side is None or self._max_pass_pixels is None:
+        if self._max_pass_pixels is None:
             return self._climb(images, backward, self.network)
         if height * width <= self._max_pass_pixels:
             passes = torch.split(images, self._max_pass_pixels // (height * width))
             parts = [self._climb(part, backward, self.network) for part in passes]
             return torch.cat([value for value, _ in parts]), torch.cat([grad for _, grad in parts])
         values, grads = images.new_zeros(len(images)), torch.zeros_like(images)
-        for tile in tiles(self.network, height, width, self._tile_side):
+        for tile in tiles(self.network, height, width, tile_side(self.network, self._max_pass_pixels)):
             for index, image in enumerate(images):
                 value, grad = self._climb(tile.cut(image)[None], backward, partial(self._seen, tile))
                 values[index] += value[0]

@@ -98,6 +98,7 @@ class DeepDreamStylizer:
     def _run(self, dreams: Sequence[Dream]) -> Iterator[None]:
         """The photographs, and then, if asked for, the frames of the zoom into each."""
         yield from self._dream(dreams)
+        dreams = [dream for dream in dreams if dream.error is None]
         for dream in dreams:
             dream.dreamed = self._stylized(dream)
         for number in range(self.method.zoom_frames):

@@ -7,9 +7,10 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from nst import check
+from nst.cyclegan.networks import Norm
 from nst.errors import OptionError
 
 __all__ = [
@@ -90,13 +91,13 @@ def mixed(real: Tensor, fake: Tensor, generator: torch.Generator | None = None) 
     return torch.lerp(real, fake, share)
 
 
-def check_penalty(penalty: Penalty, discriminator: nn.Module) -> None:
-    """Refuse a penalty per image on a discriminator whose images see each other.
+def check_penalty(penalty: Penalty, norm: Norm) -> None:
+    """Refuse a penalty per image on a discriminator with a norm through which images see each other.
 
     Raises:
         OptionError: unknown penalty, or one together with batch norm.
     """
     check.one_of("penalty", penalty, get_args(Penalty))
-    if penalty != "none" and any(isinstance(each, nn.BatchNorm2d) for each in discriminator.modules()):
-        reason = "the discriminator has batch norm, with which an image's gradient depends on the other images"
+    if penalty != "none" and norm == "batch":
+        reason = "with batch norm an image's gradient depends on the other images"
         raise OptionError("penalty", penalty, choices=("none",), reason=reason)

@@ -14,28 +14,32 @@ from torch import Tensor, nn
 from nst import check
 from nst.batching import by_shape
 from nst.cyclegan.networks import (
-    GENERATORS,
     Norm,
     Padding,
     build_generator,
+    check_generator,
     least_size,
     load_published,
     size_multiple,
 )
 from nst.errors import Diverged, OptionError, WeightsError
 from nst.features import read_state_dict
+from nst.features.weights import read_metadata
 from nst.stylizer import AssetRef, Assets, Outcome, Stylized
 
 __all__ = ["CycleGAN", "CycleGANStylizer", "Direction", "GeneratorConfig", "generator_file"]
 
 Direction = Literal["A2B", "B2A"]
 _CONFIG = "nst.cyclegan"
-_CONFIGURED = ("generator", "norm", "channels", "padding", "dropout")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GeneratorConfig:
-    """What `build_generator` needs to know."""
+    """What `build_generator` needs to know.
+
+    Raises:
+        OptionError: unknown generator, norm or padding, or no channels.
+    """
 
     generator: str = "resnet_9blocks"
     norm: Norm = "instance"
@@ -43,11 +47,10 @@ class GeneratorConfig:
     padding: Padding = "reflect"
     dropout: bool = False
 
+    def __post_init__(self) -> None:
+        check_generator(self.generator, self.norm, self.channels, self.padding)
+
     def build(self) -> nn.Module:
-        """
-        Raises:
-            OptionError: unknown generator, norm or padding.
-        """
         return build_generator(
             self.generator,
             norm=self.norm,
@@ -93,14 +96,12 @@ class CycleGAN:
 
     def __post_init__(self) -> None:
         check.one_of("direction", self.direction, get_args(Direction))
-        if self.generator is not None:
-            check.one_of("generator", self.generator, GENERATORS)
-        if self.norm is not None:
-            check.one_of("norm", self.norm, get_args(Norm))
-        if self.channels is not None:
-            check.at_least("channels", self.channels, 1)
-        if self.padding is not None:
-            check.one_of("padding", self.padding, get_args(Padding))
+        self._over(GeneratorConfig())
+
+    def _over(self, config: GeneratorConfig) -> GeneratorConfig:
+        """`config`, but for what the options say."""
+        given = {name: getattr(self, name) for name in asdict(config)}
+        return replace(config, **{name: value for name, value in given.items() if value is not None})
 
     def assets(self) -> list[AssetRef]:
         return [AssetRef(option="weights", url=self.weights, kind="weights", sha256=self.weights_sha256)]
@@ -111,9 +112,7 @@ class CycleGAN:
     def build(self, assets: Assets, device: torch.device) -> CycleGANStylizer:
         data = assets[self.weights]
         state = read_state_dict(data)
-        known = _config_of(data)
-        given = {option: getattr(self, option) for option in _CONFIGURED}
-        config = replace(known, **{option: value for option, value in given.items() if value is not None})
+        config = self._over(_config_of(data))
         network = config.build()
         prefix = f"{self.direction}."
         if any(name.startswith(("A2B.", "B2A.")) for name in state):
@@ -123,7 +122,7 @@ class CycleGAN:
         try:
             load_published(network, state)
         except WeightsError as error:
-            said = ", ".join(f"{option} = {getattr(config, option)!r}" for option in _CONFIGURED)
+            said = ", ".join(f"{option} = {value!r}" for option, value in asdict(config).items())
             raise WeightsError(f"{error}; it was read as {said}") from error
         return CycleGANStylizer(
             network.to(device), size_multiple(config.generator), least_size(config.generator)
@@ -132,10 +131,7 @@ class CycleGAN:
 
 def _config_of(data: bytes) -> GeneratorConfig:
     """The configuration in the header of a .safetensors; of other files the default."""
-    if data[8:9] != b"{":
-        return GeneratorConfig()
-    length = int.from_bytes(data[:8], "little")
-    text = json.loads(data[8 : 8 + length]).get("__metadata__", {}).get(_CONFIG)
+    text = read_metadata(data).get(_CONFIG)
     if text is None:
         return GeneratorConfig()
     try:
@@ -146,8 +142,6 @@ def _config_of(data: bytes) -> GeneratorConfig:
         config = GeneratorConfig(**{name: values[name] for name in known if name in values})
         if any(type(getattr(config, name)) is not kind for name, kind in known.items()):
             raise ValueError(f"{values} has a value of another type")
-        with torch.device("meta"):
-            config.build()
     except (ValueError, TypeError, OptionError) as error:
         raise WeightsError(f"the configuration in the file is not one of a generator: {error}") from error
     return config
@@ -165,8 +159,9 @@ class CycleGANStylizer:
     def __call__(self, images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]:  # noqa: ARG002
         """It needs no randomness."""
         outcomes: dict[int, Outcome] = {}
-        for group in by_shape([image.to(self._like) for image in images]):
-            found = self.translate(torch.stack([images[index] for index in group]).to(self._like))
+        photos = [image.to(self._like) for image in images]
+        for group in by_shape(photos):
+            found = self.translate(torch.stack([photos[index] for index in group]))
             for index, image in zip(group, found.to("cpu", torch.float32), strict=True):
                 fine = bool(image.isfinite().all())
                 outcomes[index] = (

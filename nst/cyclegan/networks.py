@@ -22,6 +22,7 @@ __all__ = [
     "Padding",
     "build_discriminator",
     "build_generator",
+    "check_generator",
     "initialize",
     "least_size",
     "load_published",
@@ -55,7 +56,8 @@ def build_generator(
 
     Args:
         name: `resnet_9blocks`, `resnet_6blocks`, `unet_256`, `unet_128`. H and W are multiples of
-        `size_multiple`. norm: after convolutions, which have a bias of their own if it is `instance`.
+            `size_multiple`.
+        norm: after convolutions, which have a bias of their own if it is `instance`.
         channels: of the first layer.
         padding: at the borders of the residual blocks; of the ResNets.
         dropout: of a half, within the residual blocks or the U-Net's inner ones.
@@ -63,13 +65,18 @@ def build_generator(
     Raises:
         OptionError: unknown name, norm or padding.
     """
+    check_generator(name, norm, channels, padding)
+    if name in _RESNET_BLOCKS:
+        return _ResNet(_RESNET_BLOCKS[name], image_channels, channels, norm, padding, dropout)
+    return _UNet(_UNET_DOWNS[name], image_channels, channels, norm, dropout)
+
+
+def check_generator(name: str, norm: str, channels: int, padding: str) -> None:
+    """Raise `OptionError` for the first of these that `build_generator` does not know."""
     check.one_of("generator", name, GENERATORS)
     check.one_of("norm", norm, get_args(Norm))
     check.one_of("padding", padding, get_args(Padding))
     check.at_least("channels", channels, 1)
-    if name in _RESNET_BLOCKS:
-        return _ResNet(_RESNET_BLOCKS[name], image_channels, channels, norm, padding, dropout)
-    return _UNet(_UNET_DOWNS[name], image_channels, channels, norm, dropout)
 
 
 def build_discriminator(

@@ -101,7 +101,8 @@ class CycleGANOptions:
         check.one_of("precision", self.precision, ("float32", "bfloat16"))
         if self.penalty is None:
             object.__setattr__(self, "penalty", "wgangp" if self.gan_mode == "wgangp" else "none")
-        check.one_of("penalty", self.penalty, get_args(Penalty))
+        assert self.penalty is not None
+        check_penalty(self.penalty, self.norm)
         for option in ("discriminator_layers", "generator_channels", "discriminator_channels"):
             check.at_least(option, getattr(self, option), 1)
         for option in ("penalty_weight", "lambda_a", "lambda_b", "lambda_identity", "pool_size"):
@@ -111,19 +112,13 @@ class CycleGANOptions:
         for option in ("beta1", "ema_decay"):
             if not 0 <= getattr(self, option) < 1:
                 raise OptionError(option, getattr(self, option), reason="must be from 0 to below 1")
-        if self.norm == "batch" and self.penalty != "none":
-            reason = "with batch norm an image's gradient depends on the other images"
-            raise OptionError("penalty", self.penalty, choices=("none",), reason=reason)
 
 
 class CycleGANTraining:
     """Everything that training changes: networks, their averages, optimizers, image pools, random streams.
 
     Args:
-        seed: of parameters, pools and of what penalties draw.
-
-    Raises:
-        OptionError: a penalty that the discriminators cannot have.
+        seed: of parameters, pools and of what penalties and dropout draw.
     """
 
     def __init__(self, options: CycleGANOptions, *, seed: int = 0, device: str | torch.device = "cpu") -> None:
@@ -131,8 +126,6 @@ class CycleGANTraining:
         self.generator = torch.Generator().manual_seed(seed)
         self.G_A, self.G_B = (self._made(self._generator(), device) for _ in range(2))
         self.D_A, self.D_B = (self._made(self._discriminator(), device) for _ in range(2))
-        assert options.penalty is not None
-        check_penalty(options.penalty, self.D_A)
         self.averages = (
             {name: copy.deepcopy(network).requires_grad_(False) for name, network in self.generators.items()}
             if options.ema_decay

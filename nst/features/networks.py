@@ -288,14 +288,7 @@ def _geometry(network: str, layers: tuple[str, ...], body: nn.Module) -> Geometr
 def _reach_and_stride(network: str, name: str) -> tuple[int, int]:
     if network in VGG_BLOCKS:
         return (1, 1) if name.startswith("conv") else (0, 2) if name.startswith("pool") else (0, 1)
-    known = {
-        "resnet50": {"conv1": (3, 2), "bn1": (0, 1), "relu": (0, 1), "maxpool": (1, 2)}
-        | {f"layer{stage}.0": (1, 2) for stage in (2, 3, 4)}
-        | dict.fromkeys(_LAST_BLOCK, (0, 1)),  # a stage is its last block
-        "googlenet": {"conv1": (3, 2), "conv2": (0, 1), "maxpool4": (0, 2)}
-        | {f"maxpool{number}": (1, 2) for number in (1, 2, 3)},
-    }
-    return known[network].get(name, (1, 1))
+    return _REACH_AND_STRIDE[network].get(name, (1, 1))
 
 
 @torch.no_grad()
@@ -346,6 +339,13 @@ def _node(layer: str) -> str:
 
 _LAST_BLOCK = {"layer1": "layer1.2", "layer2": "layer2.3", "layer3": "layer3.5", "layer4": "layer4.2"}
 _LAST_BLOCK[LOGITS] = "fc"
+_REACH_AND_STRIDE = {
+    "resnet50": {"conv1": (3, 2), "bn1": (0, 1), "relu": (0, 1), "maxpool": (1, 2)}
+    | {f"layer{stage}.0": (1, 2) for stage in (2, 3, 4)}
+    | dict.fromkeys(_LAST_BLOCK, (0, 1)),  # a stage is its last block
+    "googlenet": {"conv1": (3, 2), "conv2": (0, 1), "maxpool4": (0, 2)}
+    | {f"maxpool{number}": (1, 2) for number in (1, 2, 3)},
+}
 
 
 def _resnet50() -> nn.Module:

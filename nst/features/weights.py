@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import pickle
 import shutil
@@ -27,6 +28,7 @@ __all__ = [
     "default_weights",
     "is_published",
     "published_bytes",
+    "read_metadata",
     "read_state_dict",
     "weights_asset",
 ]
@@ -125,8 +127,7 @@ def read_state_dict(data: bytes) -> dict[str, Tensor]:
         WeightsError: neither format, damaged, or not a mapping from names to tensors.
     """
     try:
-        # The length of a JSON object, and that: any first bytes are possible, those of a pickle too.
-        if data[8:9] == b"{":
+        if _is_safetensors(data):
             state: Any = safetensors.torch.load(data)
         elif data[:2] == b"PK" or data[:1] == b"\x80":  # a zip archive, or the pickle of torch before 1.6
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -137,6 +138,20 @@ def read_state_dict(data: bytes) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError("expected a state dict: a mapping from names to tensors")
     return {str(name): tensor for name, tensor in state.items()}
+
+
+def read_metadata(data: bytes) -> dict[str, str]:
+    """What else the header of a .safetensors that `read_state_dict` can read says; of other files nothing."""
+    if not _is_safetensors(data):
+        return {}
+    length = int.from_bytes(data[:8], "little")
+    metadata: dict[str, str] = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    return metadata
+
+
+def _is_safetensors(data: bytes) -> bool:
+    """It begins with the length of a JSON object, and that: any first bytes are possible, a pickle's too."""
+    return data[8:9] == b"{"
 
 
 def _download(source: str, path: Path) -> None:

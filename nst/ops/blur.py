@@ -39,8 +39,16 @@ def _blurred(x: Tensor, kernel: Tensor) -> Tensor:
     return _Blur.apply(x, kernel.to(x))  # type: ignore[no-any-return]
 
 
-class _Blur(torch.autograd.Function):
-    """It is linear, so that only the kernel is kept for the way back. Autocast is kept out."""
+class _Linear(torch.autograd.Function):
+    """Of an image, so that only the kernel is kept for the way back."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG004
+        ctx.save_for_backward(inputs[1])
+
+
+class _Blur(_Linear):
+    """Autocast is kept out."""
 
     @staticmethod
     def forward(x: Tensor, kernel: Tensor) -> Tensor:
@@ -48,15 +56,11 @@ class _Blur(torch.autograd.Function):
             return F.conv2d(_mirrored(x), _depthwise(kernel, x), groups=x.shape[1])
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG004
-        ctx.save_for_backward(inputs[1])
-
-    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return _Spread.apply(grad, *ctx.saved_tensors), None
 
 
-class _Spread(torch.autograd.Function):
+class _Spread(_Linear):
     """The transpose of `_Blur`: its gradient, whose gradient is `_Blur` again."""
 
     @staticmethod
@@ -64,10 +68,6 @@ class _Spread(torch.autograd.Function):
         with torch.autocast(grad.device.type, enabled=False):
             spread = F.conv_transpose2d(grad, _depthwise(kernel, grad), groups=grad.shape[1])
             return _folded(_folded(spread, -1), -2)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG004
-        ctx.save_for_backward(inputs[1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:

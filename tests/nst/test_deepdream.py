@@ -12,7 +12,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from benchmarks.transcriptions import deepdream
+from benchmarks.transcriptions import deepdream, jitter_shifts
 from jobs.demo import sample_photographs
 from nst.deepdream import DeepDream, DeepDreamStylizer
 from nst.dream_objective import DreamObjective, best_matches
@@ -96,8 +96,7 @@ def test_a_guided_dream_is_the_direct_formula() -> None:
 
 
 def assert_published(stylizer: DeepDreamStylizer, photo: Tensor, energy: Callable[[Tensor], Tensor]) -> None:
-    stream = torch.Generator().manual_seed(3)
-    shifts = [tuple(torch.randint(-32, 33, (2,), generator=stream).tolist()) for _ in range(10)]
+    shifts = jitter_shifts(3, 10)
     expected = deepdream(energy, photo[None], shifts, octaves=2, octave_scale=1.4, steps=5, step_size=1.5 / 255)
     (outcome,) = stylizer([photo], [torch.Generator().manual_seed(3)])
     torch.testing.assert_close(image_of(outcome).double(), expected[0], rtol=0, atol=1e-6)
