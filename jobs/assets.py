@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from jobs.filesystems import STANDARD_STORAGE, StorageOptions, read_url
 from nst.errors import DecodeError, ImageError, OptionError, WeightsError
 
 if TYPE_CHECKING:
-    from nst.stylizer import AssetRef, Method
+    from nst.stylizer import AssetRef
 
 __all__ = ["Asset", "by_url", "read_assets"]
+
+
+class NeedsAssets(Protocol):
+    """A method, or what else has files."""
+
+    def assets(self) -> Sequence[AssetRef]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,25 +34,27 @@ class Asset:
 
 
 def read_assets(
-    method: Method,
+    method: NeedsAssets,
     storage: StorageOptions = STANDARD_STORAGE,
+    *,
+    table: str = "method",
 ) -> list[Asset]:
-    """Read and check every asset of `method`.
+    """Read and check every asset of `method`, whose options are those of `table`.
 
     Raises:
         OptionError: one is not there, is no picture, or has another digest than the option says.
         WeightsError: published weights are not to be had.
     """
     read = cache(lambda kind, url: _bytes(kind, url, storage))  # once: its digests are those of its one content
-    return [_read(ref, read) for ref in method.assets()]
+    return [_read(ref, read, table) for ref in method.assets()]
 
 
 def by_url(assets: Iterable[Asset]) -> Mapping[str, bytes]:
     return {asset.url: asset.data for asset in assets}
 
 
-def _read(ref: AssetRef, read: Callable[[str, str], bytes]) -> Asset:
-    option = f"method.{ref.option}"
+def _read(ref: AssetRef, read: Callable[[str, str], bytes], table: str) -> Asset:
+    option = f"{table}.{ref.option}"
     try:
         data = read(ref.kind, ref.url)
     except OSError as error:

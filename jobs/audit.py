@@ -17,10 +17,10 @@ import pyarrow as pa
 
 from jobs.curves import read_curve
 from jobs.errors import StoreError, UsageError
-from jobs.job import JOB, read_job
 from jobs.ledger import Ledger, journal_folder, journal_part, read_journal_part, receipt_path
 from jobs.manifest import MANIFEST, Manifest, Row, row_digest
-from jobs.report import REPORT
+from jobs.page import REPORT
+from jobs.record import JOB, read_job
 from jobs.results import STATUSES, Result, image_seed, results_digest
 from jobs.spec import ImageSpec, fingerprint
 from jobs.storage import TEMPORARY, Store

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jobs.scheduler import Work
     from jobs.spec import JobFile
     from jobs.storage import Store
+    from jobs.training.job import TrainJob
 
 __all__ = ["app", "main"]
 
@@ -35,6 +36,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+train = typer.Typer(help='Train generators for `kind = "cyclegan"` on a cluster.', no_args_is_help=True)
+app.add_typer(train, name="train")
 
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set an option, e.g. method.steps=200.")
@@ -49,6 +53,8 @@ Reach = Annotated[
         "--set", metavar="storage.NAME=VALUE", help="How to reach OUT, e.g. storage.endpoint_url=http://..."
     ),
 ]
+_CHANGEABLE = ("resources", "storage", "log", "evaluation", "ddp")
+"""Tables of a training's job file whose options may be others when it goes on."""
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the resolved job and write nothing.")]
 
 
@@ -104,14 +110,43 @@ def dream(
         _quick(photos, out, method, size, [*(set_ or []), *_resources(pool, address, workers)], dry_run)
 
 
+@train.command()
+def cyclegan(
+    job: Annotated[Path, typer.Argument(metavar="JOB.TOML", help="The job file.")],
+    set_: Set = None,
+    dry_run: DryRun = False,
+    address: Address = None,
+    workers: Workers = None,
+) -> None:
+    """Train both generators of a CycleGAN with Ray Train; go on with it if its output folder holds the same."""
+    with _errors():
+        from jobs.training.job import create_or_open_training, plan_training
+        from jobs.training.spec import read_train_file, train_to_table
+
+        file = read_train_file(job, [*(set_ or []), *_resources(None, address, workers)])
+        if dry_run:
+            rows_a, rows_b = plan_training(file).rows
+            steps = file.spec.schedule.epoch_steps(max(rows_a, rows_b), file.spec.batch_size)
+            print(json.dumps(train_to_table(file), indent=2))
+            total = f"{steps * file.spec.schedule.epochs} steps, {steps} per epoch"
+            print(f"{rows_a} and {rows_b} photographs, {total}; nothing was written")
+            return
+        _train(lambda: create_or_open_training(file))
+
+
 @app.command()
 def resume(
     out: Out, pool: PoolName = None, address: Address = None, workers: Workers = None, set_: Set = None
 ) -> None:
-    """Go on with a job that was stopped or killed. --set takes options of `resources` and `storage` only."""
+    """Go on with a job that was stopped or killed. --set takes options of `resources` and `storage` only; of a
+    training also those of `log`, `evaluation` and `ddp`."""
     with _errors():
         overrides = [*(set_ or []), *_resources(pool, address, workers)]
-        _execute(lambda: (_reopen(out, overrides), None))
+        _tables(overrides, _CHANGEABLE)
+        if _is_training(_store(out, [each for each in overrides if each.startswith("storage.")])):
+            _train(lambda: _reopen_training(out, overrides))
+        else:
+            _execute(lambda: (_reopen(out, overrides), None))
 
 
 @app.command()
@@ -146,7 +181,11 @@ def status(
     with _errors():
         from jobs.status import job_status
 
-        found = job_status(_store(out, set_))
+        store = _store(out, set_)
+        if _is_training(store):
+            _show_training(store, as_json)
+            return
+        found = job_status(store)
         if as_json:
             print(json.dumps(found.to_json()))
             return
@@ -166,8 +205,10 @@ def report(out: Out, set_: Reach = None) -> None:
     """Write a contact sheet of a job, OUT/report.html, that opens from disk."""
     with _errors():
         from jobs.report import publish_report
+        from jobs.training.report import publish_training_report
 
-        print(publish_report(_store(out, set_)))
+        store = _store(out, set_)
+        print(publish_training_report(store) if _is_training(store) else publish_report(store))
 
 
 @app.command()
@@ -359,3 +400,76 @@ def _execute(prepare: Callable[[], tuple[Job, list[Work] | None]], *, leave: boo
         console.print(escape(f"go on with: nst {command} {job.store.url}"), highlight=False, soft_wrap=True)
     if leave or summary.exit_code:
         raise typer.Exit(summary.exit_code)
+
+
+# Trainings
+
+
+def _is_training(store: Store) -> bool:
+    from jobs.record import read_job
+    from jobs.training.layout import KIND
+
+    return read_job(store).get("kind") == KIND
+
+
+def _reopen_training(out: str, overrides: list[str]) -> TrainJob:
+    from jobs.training.job import reopen_training
+
+    tables = _tables(overrides, _CHANGEABLE)
+    return reopen_training(_open(out, tables), overrides=tables)
+
+
+def _train(prepare: Callable[[], TrainJob]) -> None:
+    """Plan, train, show progress, say how it ended. Leaves with the exit code."""
+    from jobs.stylize import StopSignal
+    from jobs.train_cyclegan import run_training
+    from jobs.training.display import TrainDisplay
+    from jobs.training.report import publish_training_report
+
+    console = Console()
+    with StopSignal().on_signals() as stop:
+        job = prepare()
+        for note in job.notes:
+            console.print(escape(f"note: {note}"), highlight=False)
+        with TrainDisplay(console) as display:
+            summary = run_training(job, observe=display, stop=stop)
+    where = job.store.url.rstrip("/")
+    if summary.done is not None:
+        console.print(escape(f"{summary.steps} steps: {where}"), highlight=False, soft_wrap=True)
+        for line in (
+            f'weights = "{where}/{summary.done["generator"]}"',
+            f'weights_sha256 = "{summary.done["sha256"]}"',
+            f"report: {publish_training_report(job.store)}",
+        ):
+            console.print(escape(line), highlight=False, soft_wrap=True)
+    else:
+        if summary.error is not None:
+            print(f"error: {summary.error}", file=sys.stderr)
+        console.print(escape(f"go on with: nst resume {job.store.url}"), highlight=False, soft_wrap=True)
+    raise typer.Exit(summary.exit_code)
+
+
+def _show_training(store: Store, as_json: bool) -> None:
+    from jobs.training.display import describe_losses
+    from jobs.training.status import train_status
+
+    found = train_status(store)
+    if as_json:
+        print(json.dumps(found.to_json()))
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("job", escape(f"{found.kind}, begun {found.created}, in {found.output}"))
+    table.add_row("state", found.state)
+    table.add_row("photos", ", ".join(f"{number} of {side.upper()}" for side, number in found.photos.items()))
+    table.add_row("step", f"{found.step}; the newest checkpoint is of {found.checkpoint or 'none'}")
+    if found.losses:
+        table.add_row("losses", describe_losses(found.losses))
+    if found.skipped:
+        table.add_row("left out", f"{found.skipped} photographs that cannot be read")
+    for step, distances in found.evaluations.items():
+        table.add_row(f"at {step}", describe_losses(distances))
+    if found.done is not None:
+        table.add_row("generator", escape(f"{found.done['generator']}, of step {found.done['step']}"))
+    for note in found.notes:
+        table.add_row("note", escape(note))
+    Console().print(table, highlight=False)

@@ -13,17 +13,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from jobs.stylize import Snapshot, Summary
 from jobs.text import printable
 
-__all__ = ["Display", "describe_summary"]
+__all__ = ["Bar", "Display", "describe_summary", "duration"]
 
 _LINE_EVERY_S = 10.0
 
 
-class Display:
-    """Give it to `run` as its observer, inside a `with`."""
+class Bar:
+    """A progress bar, inside a `with`; nothing where the console is no terminal."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._last_line = 0.0
+    def __init__(self, console: Console, what: str) -> None:
+        self.console = console
         self._progress: Progress | None = None
         if console.is_terminal:
             self._progress = Progress(
@@ -34,7 +33,7 @@ class Display:
                 console=console,
                 transient=True,
             )
-            self._task = self._progress.add_task("images", total=None, rest="starting workers")
+            self._task = self._progress.add_task(what, total=None, rest="starting workers")
 
     def __enter__(self) -> Self:
         if self._progress is not None:
@@ -47,18 +46,30 @@ class Display:
         if self._progress is not None:
             self._progress.stop()
 
+    def update(self, done: int, total: int, rest: str) -> bool:
+        """Whether there is a bar to show it."""
+        if self._progress is None:
+            return False
+        self._progress.update(self._task, total=total, completed=done, rest=escape(rest))
+        return True
+
+
+class Display(Bar):
+    """Give it to `run` as its observer, inside a `with`."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console, "images")
+        self._last_line = 0.0
+
     def __call__(self, snapshot: Snapshot) -> None:
         for message in snapshot.messages:
-            self._console.print(escape(printable(message)), highlight=False)
-        if self._progress is not None:
-            self._progress.update(
-                self._task, total=snapshot.total, completed=snapshot.done, rest=_rest(snapshot)
-            )
+            self.console.print(escape(printable(message)), highlight=False)
+        if self.update(snapshot.done, snapshot.total, _rest(snapshot)):
             return
         now = time.monotonic()
         if now - self._last_line >= _LINE_EVERY_S:
             self._last_line = now
-            self._console.print(
+            self.console.print(
                 f"{snapshot.done} of {snapshot.total} images, {_rest(snapshot)}", highlight=False
             )
 
@@ -72,7 +83,7 @@ def describe_summary(summary: Summary) -> str:
             text += f", {counts[status]} {status}"
     if summary.unfinished_shards:
         text += f", {summary.unfinished_shards} shards unfinished"
-    return f"{text}, in {_duration(summary.seconds['whole'])}"
+    return f"{text}, in {duration(summary.seconds['whole'])}"
 
 
 def _rest(snapshot: Snapshot) -> str:
@@ -87,11 +98,12 @@ def _rest(snapshot: Snapshot) -> str:
     if mine > 0 and snapshot.elapsed_s > 0:
         rate = mine / snapshot.elapsed_s
         parts.append(f"{rate:.2f} images/s" if rate >= 0.1 else f"{60 * rate:.2f} images/min")
-        parts.append(f"{_duration((snapshot.total - snapshot.done) / rate)} left")
+        parts.append(f"{duration((snapshot.total - snapshot.done) / rate)} left")
     return ", ".join(parts)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from jobs.assets import Asset, read_assets
 from jobs.errors import JobMismatch, UsageError
 from jobs.filesystems import StorageOptions
 from jobs.listing import list_photos
-from jobs.manifest import MANIFEST, Manifest, ManifestInfo, write_manifest
-from jobs.retry import is_lasting
+from jobs.manifest import MANIFEST, Manifest, ManifestInfo, listed_manifest, write_manifest
+from jobs.record import (
+    FORMAT,
+    JOB,
+    differences,
+    reached,
+    read_job,
+    refuse_foreign_folder,
+    try_writing,
+    versions,
+)
 from jobs.spec import HOW, JobFile, Resources, StylizeSpec, fingerprint, job_from_table, job_to_table
 from jobs.storage import Store, open_store
 from nst.errors import OptionError
@@ -27,10 +33,7 @@ from nst.methods import METHODS
 if TYPE_CHECKING:
     from nst.stylizer import Method
 
-__all__ = ["JOB", "Job", "create_or_open", "plan", "read_job", "reopen"]
-
-JOB = "job.json"
-_FORMAT = 1
+__all__ = ["Job", "create_or_open", "plan", "reopen"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +62,6 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def read_job(store: Store) -> dict[str, Any]:
-    """The stored `job.json`.
-
-    Raises:
-        UsageError: there is no job, or one of another version of this program.
-    """
-    try:
-        record = json.loads(store.read(JOB))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(f"{store.url} is no job: it has no {JOB}") from error
-    except ValueError as error:
-        raise UsageError(f"{store.url}/{JOB} is damaged: {error}") from error
-    if not isinstance(record, dict):
-        raise UsageError(f"{store.url}/{JOB} is damaged: it is no table")
-    if record.get("format") != _FORMAT:
-        raise UsageError(f"{store.url}/{JOB} has format {record.get('format')!r}; this program reads {_FORMAT}")
-    return cast(dict[str, Any], record)
-
-
 def plan(job: JobFile) -> Plan:
     """All that would be fixed if `job` were run now. Writes nothing.
 
@@ -97,7 +81,7 @@ def create_or_open(job: JobFile, registry: Mapping[str, type[Method]] = METHODS)
     """
     store = open_store(job.spec.output, job.storage)
     _refuse_nesting(job.spec)
-    with _reached(store):
+    with reached(store):
         # Listings can lag behind; this one is made for what it says of a place that cannot be a job's.
         begun = JOB in store.names("") or store.exists(JOB)
     if begun:
@@ -105,21 +89,21 @@ def create_or_open(job: JobFile, registry: Mapping[str, type[Method]] = METHODS)
     with tempfile.TemporaryDirectory() as folder:
         listing = Path(folder) / MANIFEST
         planned = _plan(job, listing)
-        _refuse_foreign_folder(store)
-        notes = (*planned.notes, *_try_writing(store))
+        refuse_foreign_folder(store)
+        notes = (*planned.notes, *try_writing(store))
         record = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "job": planned.table,
             "assets": {asset.option: {"url": asset.url, "sha256": asset.sha256} for asset in planned.assets},
             "manifest": asdict(planned.manifest),
             "fingerprint": planned.fingerprint,
             "notes": notes,
-            "versions": _versions(),
+            "versions": versions(),
         }
         # job.json decides what the manifest is, so that of several that begin at once all publish the same.
         try:
-            with _reached(store, "cannot be written"):
+            with reached(store, "cannot be written"):
                 store.publish(JOB, json.dumps(record, indent=2).encode(), create_only=True)
         except FileExistsError:
             return reopen(store, job=job, registry=registry)
@@ -162,20 +146,22 @@ def reopen(
         job = job_from_table(table, Path.cwd(), registry)
         store = open_store(store.url, job.storage)
     assets = read_assets(job.spec.method, job.storage)
-    manifest = _manifest(store, job, record["manifest"])
+    manifest = listed_manifest(
+        store, job.spec.photos, record["manifest"], exclude=job.spec.output, storage=job.storage
+    )
     table = job_to_table(job)
     digests = {asset.option: asset.sha256 for asset in assets}
-    differences = _differences(
+    found = differences(
         {name: value for name, value in stored.items() if name not in HOW},
         {name: value for name, value in table.items() if name not in HOW},
     )
     recorded = {option: asset["sha256"] for option, asset in record["assets"].items()}
-    differences += _differences(recorded, digests, "SHA-256 of ")
+    found += differences(recorded, digests, "SHA-256 of ")
     if manifest.sha256 != record["manifest"]["sha256"] or manifest.rows != record["manifest"]["rows"]:
-        differences.append(f"{MANIFEST}: not the one that the job was begun with")
-    if differences:
+        found.append(f"{MANIFEST}: not the one that the job was begun with")
+    if found:
         raise JobMismatch(
-            f"output = {store.url!r} belongs to another job. It differs in:\n  " + "\n  ".join(differences)
+            f"output = {store.url!r} belongs to another job. It differs in:\n  " + "\n  ".join(found)
         )
     print_now = fingerprint(table, digests, manifest.sha256)
     if print_now != record["fingerprint"]:
@@ -189,7 +175,7 @@ def reopen(
         tuple(assets),
         manifest,
         print_now,
-        (*job.spec.method.notes(), *_try_writing(store)),
+        (*job.spec.method.notes(), *try_writing(store)),
     )
 
 
@@ -205,32 +191,6 @@ def _plan(job: JobFile, listing: Path) -> Plan:
     return Plan(table, info, assets, fingerprint(table, digests, info.sha256), tuple(job.spec.method.notes()))
 
 
-def _manifest(store: Store, job: JobFile, recorded: Mapping[str, Any]) -> Manifest:
-    """The job's manifest; listed again if the process that began the job died before it could publish it."""
-    if not store.exists(MANIFEST):
-        with tempfile.TemporaryDirectory() as folder:
-            listing = Path(folder) / MANIFEST
-            photos = list_photos(job.spec.photos, exclude=job.spec.output, storage=job.storage)
-            if asdict(write_manifest(photos, listing, recorded["shard_size"])) != recorded:
-                raise JobMismatch(
-                    f"{store.url}/{JOB} was begun and its listing never published, and the photographs have "
-                    f"changed since. Nothing was done yet: delete it, or choose a new output"
-                )
-            store.publish(MANIFEST, listing.read_bytes())
-    return Manifest(store)
-
-
-def _differences(stored: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    lines = []
-    for name in sorted({*stored, *now}):
-        before, after = stored.get(name), now.get(name)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            lines += _differences(before, after, f"{prefix}{name}.")
-        elif before != after:
-            lines.append(f"{prefix}{name}: {before!r} in the folder, {after!r} asked for")
-    return lines
-
-
 def _refuse_other_arithmetic(before: Resources, now: Resources) -> None:
     """The number of threads and the kind of device decide in which order sums are rounded."""
     if before.threads != now.threads:
@@ -241,50 +201,6 @@ def _refuse_other_arithmetic(before: Resources, now: Resources) -> None:
         raise OptionError("resources.num_gpus", now.num_gpus, reason=reason)
 
 
-@contextmanager
-def _reached(store: Store, problem: str = "cannot be reached") -> Iterator[None]:
-    """A store that cannot even be asked is the user's to mend."""
-    try:
-        yield
-    except NotADirectoryError as error:
-        raise OptionError("output", store.url, reason="is a file") from error
-    except (FileExistsError, FileNotFoundError) as error:
-        if not is_lasting(error):
-            raise
-        raise OptionError("output", store.url, reason=f"{problem}: {error}") from error
-    except OSError as error:
-        raise OptionError("output", store.url, reason=f"{problem}: {error.strerror or error}") from error
-
-
-def _try_writing(store: Store) -> tuple[str, ...]:
-    """Find out whether the store honors create-only writes; what the user should know about it."""
-    with _reached(store, "cannot be written"):
-        store.create_only = store.honors_create_only()
-    if store.create_only:
-        return ()
-    return (
-        "this store ignores create-only writes: if a job runs twice at once, its photographs are done twice; "
-        "each still has one picture and one result, those of whoever was last",
-    )
-
-
 def _refuse_nesting(spec: StylizeSpec) -> None:
     if spec.output.rstrip("/") == spec.photos.rstrip("/"):
         raise OptionError("output", spec.output, reason="is the folder of the photographs")
-
-
-def _refuse_foreign_folder(store: Store) -> None:
-    """A folder that holds anything is not ours to write to, unless it became a job a moment ago."""
-    names = store.names("")
-    foreign = [name for name in names if name != ".tmp"]
-    if foreign and JOB not in names:
-        raise OptionError(
-            "output",
-            store.url,
-            reason=f"is not empty and no job: it holds {foreign[0]!r}; choose a new folder",
-        )
-
-
-def _versions() -> dict[str, str]:
-    names = ("nst", "torch", "torchvision", "ray", "pillow", "pyarrow", "numpy")
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}

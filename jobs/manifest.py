@@ -9,9 +9,10 @@ import hashlib
 import itertools
 import json
 import math
+import tempfile
 from array import array
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.errors import JobMismatch, UsageError
-from jobs.listing import Photo
+from jobs.filesystems import StorageOptions
+from jobs.listing import Photo, list_photos
 from jobs.storage import Store
 
-__all__ = ["MANIFEST", "Manifest", "ManifestInfo", "Row", "row_digest", "write_manifest"]
+__all__ = ["MANIFEST", "Manifest", "ManifestInfo", "Row", "listed_manifest", "row_digest", "write_manifest"]
 
 MANIFEST = "manifest.parquet"
 DEFAULT_SHARD_SIZE = 64
@@ -129,16 +131,16 @@ class Manifest:
         JobMismatch: there is none, or it is damaged.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, path: str = MANIFEST) -> None:
+        self._store, self._path = store, path
         try:
-            with store.open(MANIFEST) as handle:
+            with store.open(path) as handle:
                 self._footer = pq.read_metadata(handle)
             self._meta: dict[str, Any] = json.loads(self._footer.metadata[b"nst"])
         except FileNotFoundError as error:
-            raise JobMismatch(f"{store.url} has no {MANIFEST}") from error
+            raise JobMismatch(f"{store.url} has no {path}") from error
         except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
-            raise JobMismatch(f"{store.url}/{MANIFEST} is damaged: {error}") from error
+            raise JobMismatch(f"{store.url}/{path} is damaged: {error}") from error
 
     @property
     def rows(self) -> int:
@@ -163,8 +165,45 @@ class Manifest:
 
     def shard(self, shard: int) -> list[Row]:
         """The rows of one shard, in order."""
-        with self._store.open(MANIFEST) as handle:
+        with self._store.open(self._path) as handle:
             table = pq.ParquetFile(handle, metadata=self._footer).read_row_group(shard, use_threads=False)
         start = shard * self.shard_size
         columns = (table[name].to_pylist() for name in SCHEMA.names)
         return [Row(start + place, *values) for place, values in enumerate(zip(*columns, strict=True))]
+
+    def urls(self) -> pa.ChunkedArray:
+        """Of all rows, in order."""
+        with self._store.open(self._path) as handle:
+            table = pq.ParquetFile(handle, metadata=self._footer).read(columns=["url"], use_threads=False)
+        return table["url"]
+
+
+def listed_manifest(
+    store: Store,
+    source: str,
+    recorded: Mapping[str, Any],
+    *,
+    exclude: str,
+    storage: StorageOptions,
+    path: str = MANIFEST,
+) -> Manifest:
+    """A job's manifest; listed again if the process that began the job died before it could publish it.
+
+    Args:
+        source, exclude: see `list_photos`.
+        recorded: the `ManifestInfo` of `job.json`, as a table.
+
+    Raises:
+        JobMismatch: it would be another one now, or what is there is damaged.
+    """
+    if not store.exists(path):
+        with tempfile.TemporaryDirectory() as folder:
+            listing = Path(folder) / "manifest.parquet"
+            photos = list_photos(source, exclude=exclude, storage=storage)
+            if asdict(write_manifest(photos, listing, recorded["shard_size"])) != recorded:
+                raise JobMismatch(
+                    f"the job in {store.url} was begun and its listing never published, and the photographs "
+                    f"have changed since. Nothing was done yet: delete it, or choose a new output"
+                )
+            store.publish(path, listing.read_bytes())
+    return Manifest(store, path)

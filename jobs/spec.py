@@ -45,6 +45,7 @@ __all__ = [
     "fingerprint",
     "job_from_table",
     "job_to_table",
+    "parse_table",
     "read_job_file",
     "storage_from_table",
 ]
@@ -286,9 +287,9 @@ def job_from_table(table: Mapping[str, Any], base: Path, registry: Registry = ME
         kind=kind,
         method=method,
         seed=seed,
-        image=_parse(ImageSpec, table.get("image", {}), "image"),
+        image=parse_table(ImageSpec, table.get("image", {}), "image"),
     )
-    resources = _parse(Resources, table.get("resources", {}), "resources")
+    resources = parse_table(Resources, table.get("resources", {}), "resources")
     storage = storage_from_table(table.get("storage", {}))
     if (is_url(spec.photos) or is_url(spec.output)) and resources.timeout_s <= storage.slowest_s:
         reason = (
@@ -308,7 +309,7 @@ def storage_from_table(table: Mapping[str, Any]) -> StorageOptions:
     refuse_secret_options("storage", table)
     known = {option.name for option in fields(StorageOptions)}
     # Who knows what a name unknown to us was meant to hold: it is refused without its value.
-    return _parse(
+    return parse_table(
         StorageOptions,
         {name: value if name in known else "***" for name, value in table.items()},
         "storage",
@@ -343,7 +344,7 @@ def _method(table: Mapping[str, Any], base: Path, registry: Registry) -> tuple[s
     kind = options.pop("kind", None)
     if not isinstance(kind, str) or kind not in registry:
         raise OptionError("method.kind", kind, choices=registry, reason=None if kind else "is required")
-    method = _parse(registry[kind], options, "method")
+    method = parse_table(registry[kind], options, "method")
     urls = {ref.option: ref.url for ref in method.assets()}
 
     def absolute(option: str, value: Any) -> Any:
@@ -358,7 +359,7 @@ def _method(table: Mapping[str, Any], base: Path, registry: Registry) -> tuple[s
     return kind, dataclasses.replace(cast(Any, method), **places) if places else method
 
 
-def _parse(cls: type[T], table: Mapping[str, Any], name: str) -> T:
+def parse_table(cls: type[T], table: Mapping[str, Any], name: str) -> T:
     """A dataclass from a table, or an `OptionError` that says `name.option`."""
     known = {item.name: item for item in fields(cast(Any, cls))}
     for option, value in table.items():

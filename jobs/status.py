@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.errors import EXIT_FAILED_ROWS, EXIT_OK, EXIT_UNFINISHED
-from jobs.job import read_job
 from jobs.ledger import Ledger, read_journal
+from jobs.record import read_job
 from jobs.results import Status, total
 from jobs.storage import Store
 

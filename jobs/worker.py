@@ -23,11 +23,11 @@ import torch
 
 from jobs.curves import write_curve
 from jobs.errors import JobMismatch, StoreError
-from jobs.job import read_job
 from jobs.ledger import JournalWriter, read_journal, seal
 from jobs.manifest import Manifest, Row
 from jobs.photo_files import read_photo_file
 from jobs.pipeline import Loaded, Pipeline
+from jobs.record import read_job
 from jobs.results import Result, Status, image_seed, total, write_receipt
 from jobs.retry import count_retries
 from jobs.storage import open_store

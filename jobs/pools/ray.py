@@ -23,7 +23,7 @@ from jobs.spec import Resources
 from jobs.tasks import Cause, Died, Event, Task, WorkerId, WorkerSetup
 from nst.errors import OptionError
 
-__all__ = ["RayPool"]
+__all__ = ["RayPool", "RaySession"]
 
 _LONG_POLL_S = 1.0
 _IDLE_S = 10.0
@@ -63,6 +63,75 @@ class _Handle:
     stopped: Cause | None = None
 
 
+class RaySession:
+    """A connection to the Ray cluster at `address`, or to one that is started here and ended; inside a `with`.
+    Where the program has one already, it is used and left.
+
+    Args:
+        address: None: RAY_ADDRESS, if that is set.
+        least: what a cluster that is started here must have at least, as `num_cpus` and `num_gpus`.
+
+    Raises:
+        OptionError: there is no cluster at the address, or this machine has less.
+    """
+
+    def __init__(self, address: str | None, least: Mapping[str, float]) -> None:
+        self._address, self._least = address, least
+        self._ours = False
+        self._thread = ThreadPoolExecutor(1, "ray")
+
+    def __enter__(self) -> Self:
+        if ray.is_initialized():
+            return self
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        self._beside_signals(self._init)
+        self._ours = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._ours:
+            self._beside_signals(ray.shutdown)
+        self._thread.shutdown()
+
+    def _beside_signals(self, work: Callable[[], None]) -> None:
+        """Have Ray begin or end in its own thread, and keep the driver's handler for SIGTERM meanwhile.
+
+        In the main thread Ray would put a handler of its own in its place. Its C++ core does so anyway, some
+        time on the way: one that passes the signal on, but aborts the process three seconds later. When it
+        ends, it leaves none at all. Ray's processes die with the thread that started them: that one is kept.
+        """
+        alarmed = signal.getitimer(signal.ITIMER_REAL)[0] > 0  # by somebody else
+        done = self._thread.submit(work)
+        while True:
+            ended = not wait([done], timeout=0.01).not_done
+            _keep_handler(signal.SIGTERM)
+            if not alarmed:
+                signal.alarm(0)
+            if ended:
+                break
+        done.result()
+
+    def _init(self) -> None:
+        address = self._address or os.environ.get("RAY_ADDRESS")
+        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        if address:
+            try:
+                ray.init(address=address, **quiet)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise OptionError("resources.address", address, reason=str(error)) from error
+            return
+        ray.init(address="local", include_dashboard=False, **quiet)
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        for name, option in (("CPU", "num_cpus"), ("GPU", "num_gpus")):
+            wanted, there = self._least[option], resources.get(name, 0)
+            if wanted > there:
+                ray.shutdown()
+                raise OptionError(f"resources.{option}", wanted, reason=f"this machine has {there:g} {name}s")
+
+
 class RayPool:
     """A pool of actors on the cluster at `resources.address`, or on one that is started here and ended."""
 
@@ -71,15 +140,14 @@ class RayPool:
         self._handles: dict[WorkerId, _Handle] = {}
         self._calls: dict[Any, WorkerId] = {}  # under way: a worker's start, and who asks for its events
         self._idle: list[tuple[Any, float]] = []  # actors whose worker died, and since when
-        self._ours = False
+        self._session = RaySession(
+            resources.address, {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus}
+        )
         self._payload: Any = None
         self._actor_class: Any = None
-        self._ray_thread = ThreadPoolExecutor(1, "ray")
 
     def __enter__(self) -> Self:
-        if not ray.is_initialized():
-            self._connect()
-            self._ours = True
+        self._session.__enter__()
         # Ray's pickle also takes classes of a script; loading what it made takes the standard one.
         pickled = ray.cloudpickle.dumps((self._setup, dict(self._assets)))  # type: ignore[no-untyped-call]
         self._payload = ray.put(pickled)
@@ -91,46 +159,6 @@ class RayPool:
             max_concurrency=4,  # one call waits for events while others start, submit and stop
         )
         return self
-
-    def _connect(self) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        logging.getLogger("ray").setLevel(logging.ERROR)
-        self._beside_signals(self._init)
-
-    def _beside_signals(self, work: Callable[[], None]) -> None:
-        """Have Ray begin or end in its own thread, and keep the driver's handler for SIGTERM meanwhile.
-
-        In the main thread Ray would put a handler of its own in its place. Its C++ core does so anyway, some
-        time on the way: one that passes the signal on, but aborts the process three seconds later. When it
-        ends, it leaves none at all. Ray's processes die with the thread that started them: that one is kept.
-        """
-        alarmed = signal.getitimer(signal.ITIMER_REAL)[0] > 0  # by somebody else
-        done = self._ray_thread.submit(work)
-        while True:
-            ended = not wait([done], timeout=0.01).not_done
-            _keep_handler(signal.SIGTERM)
-            if not alarmed:
-                signal.alarm(0)
-            if ended:
-                break
-        done.result()
-
-    def _init(self) -> None:
-        address = self._resources.address or os.environ.get("RAY_ADDRESS")
-        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-        if address:
-            try:
-                ray.init(address=address, **quiet)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                raise OptionError("resources.address", address, reason=str(error)) from error
-            return
-        ray.init(address="local", include_dashboard=False, **quiet)
-        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        for name, option in (("CPU", "num_cpus"), ("GPU", "num_gpus")):
-            wanted, there = getattr(self._resources, option), resources.get(name, 0)
-            if wanted > there:
-                ray.shutdown()
-                raise OptionError(f"resources.{option}", wanted, reason=f"this machine has {there:g} {name}s")
 
     def start(self, worker: WorkerId) -> None:
         if self._idle:
@@ -214,9 +242,7 @@ class RayPool:
             self._calls.clear()
             self._idle.clear()
             self._payload = None
-            if self._ours:
-                self._beside_signals(ray.shutdown)
-            self._ray_thread.shutdown()
+            self._session.__exit__(kind, error, trace)
 
 
 def _keep_handler(number: int) -> None:

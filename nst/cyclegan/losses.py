@@ -85,10 +85,9 @@ def gradient_penalty(discriminator: Callable[[Tensor], Tensor], images: Tensor, 
     return penalty.mean() + 0 * logits.sum()
 
 
-def mixed(real: Tensor, fake: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Images on the lines between pairs of (N, C, H, W), each at a place of its own."""
-    share = torch.rand((len(real), 1, 1, 1), generator=generator, dtype=torch.float64).to(real)
-    return torch.lerp(real, fake, share)
+def mixed(real: Tensor, fake: Tensor, places: Tensor) -> Tensor:
+    """Images on the lines between pairs of (N, C, H, W), at `places` (N, 1, 1, 1): from 0, real, to 1, fake."""
+    return torch.lerp(real, fake, places.to(real))
 
 
 def check_penalty(penalty: Penalty, norm: Norm) -> None:

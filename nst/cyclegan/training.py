@@ -36,6 +36,7 @@ from nst.cyclegan.networks import (
     build_generator,
     initialize,
 )
+from nst.cyclegan.parallel import DDPOptions, Share, distributed
 from nst.errors import OptionError
 
 __all__ = ["CycleGANOptions", "CycleGANTraining", "train_step"]
@@ -88,8 +89,9 @@ class CycleGANOptions:
     """Of Adam."""
     ema_decay: float = 0.0
     """Of an average of the generators' parameters over steps; 0: none."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of activations; parameters, losses and optimizers stay float32."""
+    precision: Literal["float32", "bfloat16", "float64"] = "float32"
+    """`bfloat16` is that of activations; parameters, losses and optimizers stay float32. `float64` is for
+    proofs."""
 
     def __post_init__(self) -> None:
         check.one_of("generator", self.generator, GENERATORS)
@@ -98,7 +100,7 @@ class CycleGANOptions:
         check.one_of("padding", self.padding, get_args(Padding))
         check.one_of("init", self.init, get_args(Init))
         check.one_of("gan_mode", self.gan_mode, get_args(GANMode))
-        check.one_of("precision", self.precision, ("float32", "bfloat16"))
+        check.one_of("precision", self.precision, ("float32", "bfloat16", "float64"))
         if self.penalty is None:
             object.__setattr__(self, "penalty", "wgangp" if self.gan_mode == "wgangp" else "none")
         assert self.penalty is not None
@@ -134,6 +136,28 @@ class CycleGANTraining:
         self.pool_a, self.pool_b = (ImagePool(options.pool_size, seed=seed + number) for number in (1, 2))
         self.optimizer_g = self._adam(self.generators)
         self.optimizer_d = self._adam(self.discriminators)
+        self.share = Share()
+        self._trained: dict[str, nn.Module] = {**self.generators, **self.discriminators}
+
+    def distribute(self, share: Share, options: DDPOptions = DDPOptions()) -> None:  # noqa: B008  frozen
+        """From now on, train together with the other processes of torch's default group, which were made with
+        the same options and seed: `train_step` takes this process's part of each batch, and its losses are those
+        of the part. All parameters stay equal to those of a single process that takes whole batches, but for
+        rounding; with dropout, whose draws differ, only in distribution.
+        """
+        self.share = share
+        if share.world > 1:
+            self._trained = {name: distributed(network, options) for name, network in self._trained.items()}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of parameters and images."""
+        return torch.float64 if self.options.precision == "float64" else torch.float32
+
+    @property
+    def trained(self) -> tuple[nn.Module, ...]:
+        """G_A, G_B, D_A, D_B, called so that their gradients will be those of whole batches."""
+        return tuple(self._trained.values())
 
     @property
     def generators(self) -> dict[str, nn.Module]:
@@ -164,7 +188,7 @@ class CycleGANTraining:
 
     def _made(self, network: nn.Module, device: str | torch.device) -> nn.Module:
         initialize(network, self.options.init, gain=self.options.init_gain, generator=self.generator)
-        return network.to(device).to(memory_format=torch.channels_last)
+        return network.to(device, self.dtype).to(memory_format=torch.channels_last)
 
     def _adam(self, networks: dict[str, nn.Module]) -> torch.optim.Adam:
         parameters = [parameter for network in networks.values() for parameter in network.parameters()]
@@ -199,25 +223,25 @@ def train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> Lo
     """One step of both generators, and one of both discriminators.
 
     Args:
-        real_a, real_b: (N, 3, H, W) in [-1, 1], unpaired, of one shape.
+        real_a, real_b: (N, 3, H, W) in [-1, 1], unpaired, equally many; of a distributed training, its part.
 
     Returns:
         The losses by name, detached: `gan_A`, `gan_B`, `cycle_A`, `cycle_B`, `identity_A`, `identity_B` (if
         asked for), weighted; `D_A`, `D_B`; `penalty_A`, `penalty_B` (if there is one), weighted.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: not equally many.
     """
-    if real_a.shape != real_b.shape:
-        raise ValueError(f"expected one shape, got {tuple(real_a.shape)} and {tuple(real_b.shape)}")
+    if len(real_a) != len(real_b):
+        raise ValueError(f"expected equally many, got {tuple(real_a.shape)} and {tuple(real_b.shape)}")
     with _drawing(training):
         return _train_step(training, real_a, real_b)
 
 
 def _train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> Losses:
-    options = training.options
+    options, share = training.options, training.share
     real_a, real_b = (x.contiguous(memory_format=torch.channels_last) for x in (real_a, real_b))
-    G_A, G_B, D_A, D_B = training.G_A, training.G_B, training.D_A, training.D_B  # noqa: N806
+    G_A, G_B, D_A, D_B = training.trained  # noqa: N806
 
     # The generators: fool the discriminators, find the way back, and leave alone what is there already.
     with _frozen(training.discriminators.values()):
@@ -226,7 +250,7 @@ def _train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> L
             fake_b, same_b = _together(G_A, real_a, real_b if identity else None, options.norm)
             fake_a, same_a = _together(G_B, real_b, real_a if identity else None, options.norm)
             back_a, back_b = G_B(fake_b), G_A(fake_a)
-            judged_b, judged_a = D_A(fake_b), D_B(fake_a)
+            judged_b, judged_a = training.D_A(fake_b), training.D_B(fake_a)
         losses = {
             "gan_A": generator_loss(options.gan_mode, judged_b.to(real_a)),
             "gan_B": generator_loss(options.gan_mode, judged_a.to(real_a)),
@@ -238,7 +262,8 @@ def _train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> L
             losses["identity_A"] = weight * options.lambda_b * F.l1_loss(same_b.to(real_b), real_b)
             losses["identity_B"] = weight * options.lambda_a * F.l1_loss(same_a.to(real_a), real_a)
         training.optimizer_g.zero_grad(set_to_none=True)
-        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        total = torch.stack(list(losses.values())).sum()
+        (share.weight * total).backward()  # type: ignore[no-untyped-call]
         training.optimizer_g.step()
     for name, average in training.averages.items():
         _follow(average, training.generators[name], options.ema_decay)
@@ -246,8 +271,8 @@ def _train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> L
     # The discriminators: tell real pictures from fakes, some of them earlier ones.
     training.optimizer_d.zero_grad(set_to_none=True)
     for name, D, real, fake in (  # noqa: N806
-        ("A", D_A, real_b, training.pool_b.query(fake_b)),
-        ("B", D_B, real_a, training.pool_a.query(fake_a)),
+        ("A", D_A, real_b, _earlier(training.pool_b, fake_b, share)),
+        ("B", D_B, real_a, _earlier(training.pool_a, fake_a, share)),
     ):
         fake = fake.to(real)
         with _precision(options, real):
@@ -256,11 +281,11 @@ def _train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> L
         losses[f"D_{name}"] = discriminator_loss(options.gan_mode, judged_real.to(real), judged_fake.to(real))
         total = losses[f"D_{name}"]
         if options.penalty not in (None, "none"):
-            seen = real if options.penalty == "r1" else mixed(real, fake, training.generator)
+            seen = real if options.penalty == "r1" else _mixed(real, fake, training)
             penalty = options.penalty_weight * gradient_penalty(D, seen, options.penalty)
             losses[f"penalty_{name}"] = penalty
             total = total + penalty
-        total.backward()  # type: ignore[no-untyped-call]
+        (share.weight * total).backward()  # type: ignore[no-untyped-call]
     training.optimizer_d.step()
     return {name: loss.detach() for name, loss in losses.items()}
 
@@ -268,13 +293,26 @@ def _train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> L
 def _together(
     network: nn.Module, first: Tensor, second: Tensor | None, norm: Norm
 ) -> tuple[Tensor, Tensor | None]:
-    """The network's outputs for both, in one pass unless batch norm would let them see each other."""
+    """The network's outputs for both, in one pass unless batch norm would let them see each other, or they
+    differ in size."""
     if second is None:
         return network(first), None
-    if norm == "batch":
+    if norm == "batch" or first.shape != second.shape:
         return network(first), network(second)
     both = network(torch.cat([first, second]))
     return both[: len(first)], both[len(first) :]
+
+
+def _earlier(pool: ImagePool, fake: Tensor, share: Share) -> Tensor:
+    """All processes have the same pool, of the fakes of all."""
+    return share.own(pool.query(share.whole(fake.detach())))
+
+
+def _mixed(real: Tensor, fake: Tensor, training: CycleGANTraining) -> Tensor:
+    """All processes draw for all images."""
+    count = len(real) if training.share.world == 1 else training.share.batch_size
+    places = torch.rand((count, 1, 1, 1), generator=training.generator, dtype=torch.float64)
+    return mixed(real, fake, training.share.own(places))
 
 
 @contextmanager
@@ -284,7 +322,7 @@ def _drawing(training: CycleGANTraining) -> Iterator[None]:
         yield
         return
     with torch.random.fork_rng():
-        torch.manual_seed(int(torch.randint(2**62, (), generator=training.generator)))
+        torch.manual_seed(int(torch.randint(2**62, (), generator=training.generator)) + training.share.rank)
         yield
 
 

@@ -471,7 +471,7 @@ def check_another_listing_is_refused(place: Path) -> None:
 
 
 def check_of_two_that_begin_one_is_refused(place: Path) -> None:
-    original = jobs.job._refuse_foreign_folder
+    original = jobs.job.refuse_foreign_folder
 
     def meanwhile(*arguments: Any) -> None:
         original(*arguments)
@@ -479,7 +479,7 @@ def check_of_two_that_begin_one_is_refused(place: Path) -> None:
         begun(place, seed=1)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs.job, "_refuse_foreign_folder", meanwhile)
+        patch.setattr(jobs.job, "refuse_foreign_folder", meanwhile)
         with pytest.raises(JobMismatch):
             begun(place, seed=2)
 
@@ -820,7 +820,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a manifest that is listed again is the same one",
-        both(without(jobs.job._manifest, ("!= recorded", "is None")), REOPEN),
+        both(without(jobs.manifest.listed_manifest, ("!= recorded", "is None")), REOPEN),
         check_another_listing_is_refused,
     ),
     Mutation(
@@ -830,7 +830,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a folder that is not ours is not written to",
-        put(jobs.job, "_refuse_foreign_folder", lambda _: None),
+        put(jobs.job, "refuse_foreign_folder", lambda _: None),
         check_a_foreign_folder_is_refused,
     ),
     # Workers

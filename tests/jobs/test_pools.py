@@ -62,8 +62,7 @@ def test_ray_cannot_take_a_signal_from_the_driver() -> None:
     aborted when an alarm goes off."""
     script = """
 import ctypes, os, signal, time
-from jobs.pools.ray import RayPool
-from jobs.spec import Resources
+from jobs.pools.ray import RaySession
 
 libc, asked = ctypes.CDLL(None), []
 signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
@@ -74,10 +73,10 @@ def core() -> None:
     time.sleep(0.2)
     os.kill(os.getpid(), signal.SIGTERM)
 
-pool = RayPool(Resources(), None, {})
-pool._beside_signals(core)
+session = RaySession(None, {})
+session._beside_signals(core)
 libc.signal(int(signal.SIGTERM), None)
-pool._beside_signals(lambda: None)
+session._beside_signals(lambda: None)
 os.kill(os.getpid(), signal.SIGTERM)
 time.sleep(1.5)
 assert asked == [1, 1], asked

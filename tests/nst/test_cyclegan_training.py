@@ -73,7 +73,10 @@ def plain_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> di
         losses[f"D_{name}"] = half * (to(D(real), 1.0) + to(D(earlier.detach()), 0.0))
         total = losses[f"D_{name}"]
         if own.penalty not in (None, "none"):
-            seen = real if own.penalty == "r1" else mixed(real, earlier, training.generator)
+            seen = real
+            if own.penalty != "r1":
+                places = torch.rand((len(real), 1, 1, 1), generator=training.generator, dtype=torch.float64)
+                seen = mixed(real, earlier, places)
             losses[f"penalty_{name}"] = own.penalty_weight * gradient_penalty(D, seen, own.penalty)
             total = total + losses[f"penalty_{name}"]
         total.backward()

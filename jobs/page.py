@@ -1,0 +1,103 @@
+"""Pages that open from disk, load nothing from elsewhere, and run nothing: what reports are made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
+from typing import Any
+
+__all__ = ["REPORT", "curve", "page", "settings", "table", "text"]
+
+REPORT = "report.html"
+_MAX_POINTS = 300
+
+
+def page(title: str, body: str) -> str:
+    """A whole page.
+
+    Args:
+        title: plain text, which is escaped.
+        body: HTML.
+    """
+    return _PAGE.format(title=text(title), style=_STYLE, body=body)
+
+
+def curve(losses: Sequence[tuple[int, float]], what: str, unit: str = "evaluation") -> str:
+    """A line through (place, loss), on a logarithmic scale unless a loss is not positive."""
+    step = math.ceil(len(losses) / _MAX_POINTS)
+    points = [*losses[:-1:step], losses[-1]]
+    logarithmic = all(loss > 0 for _, loss in points)
+    heights = [math.log(loss) if logarithmic else loss for _, loss in points]
+    (first, before), (last, after) = points[0], points[-1]
+    width, low, high = max(1, last - first), min(heights), max(heights)
+    drawn = " ".join(
+        f"{300 * (number - first) / width:.1f},{50 * (high - height) / ((high - low) or 1):.1f}"
+        for (number, _), height in zip(points, heights, strict=True)
+    )
+    scale = "logarithmic" if logarithmic else "linear"
+    title = f"loss of {what}: {before:.4g} at {unit} {first}, {after:.4g} at {last}; {scale} scale"
+    return (
+        '<svg class="curve" role="img" viewBox="0 0 300 50" preserveAspectRatio="none">'
+        f'<title>{text(title)}</title><polyline points="{drawn}"/></svg>'
+    )
+
+
+def settings(record: Mapping[str, Any]) -> str:
+    """A section with all that `job.json` says of the job."""
+    rows = [*_flat(record["job"]), *_flat({"versions": record["versions"]}), ("begun", record["created"])]
+    rows.append(("fingerprint", record["fingerprint"]))
+    return f"<section><h2>Settings</h2>{table(('option', 'value'), rows)}</section>"
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            yield f"{prefix}{name}", str(value)
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Of plain text, which is escaped."""
+    header = "".join(f"<th>{text(name)}</th>" for name in head)
+    lines = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{header}</tr></thead><tbody>{lines}</tbody></table>"
+
+
+def text(plain: str) -> str:
+    """Escaped for HTML text and attributes; characters that do not print are shown, not obeyed."""
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in plain)
+    return escape(shown.encode("utf-8", "backslashreplace").decode(), quote=True)
+
+
+# The policy lets the page use its own style and embedded pictures, and nothing else.
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>{style}</style></head>
+<body>{body}</body></html>
+"""
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 1560px; padding: 1.5rem; }
+h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.1rem; margin: 1.5rem 0 .5rem; }
+.totals { display: flex; flex-wrap: wrap; gap: .4rem 1.5rem; list-style: none; margin: .5rem 0; padding: 0; }
+.note { border-left: 3px solid #d90; padding-left: .7rem; }
+.cards { display: grid; gap: 1rem; align-items: start;
+  grid-template-columns: repeat(auto-fill, minmax(460px, 1fr)); }
+figure { margin: 0; border: 1px solid #8886; border-radius: 8px; padding: .6rem; }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: .4rem; align-items: center; }
+.pair img { width: 100%; height: auto; border-radius: 4px; display: block; }
+.gone { border: 1px dashed #888; padding: .5rem; overflow-wrap: anywhere; font-size: .85rem; }
+.curve { display: block; width: 100%; height: 3rem; margin-top: .4rem; overflow: visible; }
+.curve polyline { fill: none; stroke: currentColor; stroke-width: 1.5; vector-effect: non-scaling-stroke; }
+figcaption { margin-top: .4rem; overflow-wrap: anywhere; } small { opacity: .75; }
+table { border-collapse: collapse; } th { text-align: left; }
+th, td { border-bottom: 1px solid #8884; padding: .2rem .8rem .2rem 0; vertical-align: top; }
+td { overflow-wrap: anywhere; }
+.columns { display: flex; flex-wrap: wrap; gap: 0 3rem; }
+"""

@@ -1,0 +1,346 @@
+"""CycleGAN's training as a job: Ray Train starts the workers, and starts them again; the store remembers.
+
+Checkpoints are this program's own, one object each, and not Ray Train's: with one authority nothing can
+disagree, and what is published is committed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+
+from jobs.assets import by_url
+from jobs.errors import (
+    EXIT_OK,
+    EXIT_STOPPED,
+    EXIT_UNFINISHED,
+    WorkersBroken,
+    exit_code_of,
+)
+from jobs.pools.ray import RaySession
+from jobs.stylize import StopSignal
+from jobs.training.evaluate import evaluate
+from jobs.training.job import TrainJob
+from jobs.training.layout import (
+    DONE,
+    GENERATOR,
+    STOP,
+    best_step,
+    generator_path,
+    generator_steps,
+    read_done,
+    read_evaluations,
+    read_skipped,
+)
+from jobs.training.loop import LoopSetup, train
+from jobs.training.metrics import METRICS, means, parts, read_metrics, read_part, write_metrics
+from jobs.training.tensorboard import publish_events
+from nst.errors import NstError
+
+__all__ = ["TrainSnapshot", "TrainSummary", "run_training"]
+
+_POLL_S = 0.25
+_LOOK_EVERY_S = 2.0
+_EVALUATION_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSnapshot:
+    """How far a training is, by what it published."""
+
+    step: int
+    steps: int
+    losses: Mapping[str, float]
+    """Means over the steps that were published last."""
+    images_per_s: float | None
+    batch_size: int
+    messages: tuple[str, ...] = ()
+    """What the user should read, each said once."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSummary:
+    """How a run ended."""
+
+    steps: int
+    done: Mapping[str, Any] | None
+    """What `done.json` says, if the training is complete."""
+    stopped: bool = False
+    error: NstError | None = None
+
+    @property
+    def exit_code(self) -> int:
+        if self.done is not None:
+            return EXIT_OK
+        if self.stopped:
+            return EXIT_STOPPED
+        return EXIT_UNFINISHED if self.error is None else exit_code_of(self.error)
+
+
+def run_training(
+    job: TrainJob,
+    *,
+    observe: Callable[[TrainSnapshot], None] | None = None,
+    stop: StopSignal | None = None,
+) -> TrainSummary:
+    """Do what is left of a training. Whatever ends it, the next run goes on from its newest checkpoint."""
+    done = read_done(job.store)
+    if done is not None:
+        return TrainSummary(job.steps, done)
+    return _Run(job, observe or (lambda _: None), stop or StopSignal()).go()
+
+
+class _Run:
+    def __init__(self, job: TrainJob, observe: Callable[[TrainSnapshot], None], stop: StopSignal) -> None:
+        self._job, self._observe, self._stop = job, observe, stop
+        self._store = job.store
+        self._watch = _Watch(job)
+        self._evaluations: dict[int, Any] = {}
+        self._tries: dict[int, int] = {}
+        self._asset: Any = None
+
+    def go(self) -> TrainSummary:
+        resources = self._job.file.resources
+        least = {"num_cpus": resources.num_cpus * resources.min_workers, "num_gpus": resources.num_gpus}
+        self._stop.running()
+        self._store.remove(STOP)
+        try:
+            with (
+                RaySession(resources.address, least),
+                tempfile.TemporaryDirectory(prefix="nst-train-") as folder,
+            ):
+                self._asset = ray.put(dict(by_url(self._job.assets)))
+                ended = self._train(folder)
+                if ended is not None:
+                    return ended
+                self._evaluate_all()
+        except NstError as error:
+            return TrainSummary(self._job.steps, None, error=error)
+        if self._stop.gently:
+            return TrainSummary(self._job.steps, None, stopped=True)
+        return TrainSummary(self._job.steps, self._finish())
+
+    # Training
+
+    def _train(self, folder: str) -> TrainSummary | None:
+        """Until all steps are done (None), or how it ended before."""
+        trainer = _trainer(self._job, folder)
+        outcome: list[BaseException | None] = []
+
+        def fit() -> None:
+            try:
+                trainer.fit()
+                outcome.append(None)
+            except BaseException as error:  # noqa: BLE001  told to who waits
+                outcome.append(error)
+
+        thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+        thread.start()
+        asked_at: float | None = None
+        looked_at = 0.0
+        while thread.is_alive():
+            thread.join(_POLL_S)
+            now = time.monotonic()
+            if now - looked_at >= _LOOK_EVERY_S:
+                looked_at = now
+                self._look()
+            if self._stop.gently and asked_at is None:
+                asked_at = now
+                self._store.publish(STOP, b"")
+            late = asked_at is not None and now - asked_at > self._job.file.resources.grace_s
+            if self._stop.at_once or late:
+                return TrainSummary(self._job.steps, None, stopped=True)
+        self._look()
+        error = outcome[0]
+        complete = self._job.steps in generator_steps(self._store)
+        if error is None and complete:
+            return None
+        if self._stop.gently:
+            return TrainSummary(self._job.steps, None, stopped=True)
+        return TrainSummary(self._job.steps, None, error=_cause(error))
+
+    def _look(self) -> None:
+        """Show what is new, keep TensorBoard's files up to it, and have what is to be evaluated evaluated."""
+        self._observe(self._watch.look())
+        self._start_evaluations()
+
+    # Evaluation
+
+    def _start_evaluations(self) -> None:
+        own = self._job.file.evaluation
+        if not own.every:
+            return
+        found = read_evaluations(self._store)
+        for step in [step for step in self._evaluations if step in found]:
+            self._evaluations.pop(step)
+        ready, _ = ray.wait(list(self._evaluations.values()), timeout=0) if self._evaluations else ([], [])
+        for step in [step for step, task in self._evaluations.items() if task in ready]:
+            task = self._evaluations.pop(step)
+            try:
+                ray.get(task)
+            except ray.exceptions.RayError as error:
+                self._watch.say(f"evaluation of step {step} failed: {_brief(error)}")
+        for step in generator_steps(self._store):
+            if step in found or step in self._evaluations or self._tries.get(step, 0) >= _EVALUATION_TRIES:
+                continue
+            self._tries[step] = self._tries.get(step, 0) + 1
+            remote = ray.remote(_evaluate_task).options(num_cpus=own.num_cpus, max_retries=0)
+            self._evaluations[step] = remote.remote(self._job.file, _urls(self._job), self._asset, step)
+        self._forget_generators(found)
+
+    def _forget_generators(self, found: Mapping[int, Mapping[str, float]]) -> None:
+        """Only the best ones and those that are not evaluated yet are kept, and the last."""
+        best = best_step(found, self._job.file.evaluation.metric)
+        for step in generator_steps(self._store):
+            if step in found and step not in (best, self._job.steps):
+                self._store.remove(generator_path(step))
+
+    def _evaluate_all(self) -> None:
+        while not self._stop.gently:
+            self._look()
+            if not self._evaluations:
+                return
+            time.sleep(_POLL_S)
+
+    # The end
+
+    def _finish(self) -> Mapping[str, Any]:
+        """Publish what the training was for; `done.json` last."""
+        store, own = self._store, self._job.file.evaluation
+        evaluations = read_evaluations(store)
+        step = self._job.steps
+        if own.every and own.keep == "best":
+            best = best_step(evaluations, own.metric)
+            step = step if best is None else best
+        data = store.read(generator_path(step))
+        store.publish(GENERATOR, data)
+        store.publish(METRICS, write_metrics(read_metrics(store)))
+        done = {
+            "generator": GENERATOR,
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "step": step,
+            "steps": self._job.steps,
+            "evaluation": evaluations.get(step),
+            "fingerprint": self._job.fingerprint,
+        }
+        store.publish(DONE, json.dumps(done, indent=2).encode())
+        for old in generator_steps(store):
+            store.remove(generator_path(old))
+        return done
+
+
+class _Watch:
+    """Reads what a running training publishes."""
+
+    def __init__(self, job: TrainJob) -> None:
+        self._job, self._store = job, job.store
+        self._seen: set[str] = set()
+        self._skipped: set[str] = set()
+        self._messages: list[str] = []
+        self._last = TrainSnapshot(0, job.steps, {}, None, job.file.spec.batch_size)
+
+    def say(self, message: str) -> None:
+        self._messages.append(message)
+
+    def look(self) -> TrainSnapshot:
+        for path in parts(self._store):
+            if path not in self._seen:
+                self._seen.add(path)
+                self._take(read_part(self._store.read(path)))
+        for name, found in read_skipped(self._store).items():
+            if name not in self._skipped:
+                self._skipped.add(name)
+                self.say(f"left out: {found['url']}: {found['error']}")
+        messages, self._messages = tuple(self._messages), []
+        return replace(self._last, messages=messages)
+
+    def _take(self, rows: list[dict[str, Any]]) -> None:
+        publish_events(self._store, rows)
+        spent = [row["seconds"] for row in rows[1:]] or [rows[0]["seconds"]]
+        rate = self._last.batch_size * len(spent) / max(1e-9, sum(spent))
+        self._last = replace(self._last, step=rows[-1]["step"], losses=means(rows), images_per_s=rate)
+
+
+def _trainer(job: TrainJob, folder: str) -> TorchTrainer:
+    own = job.file.resources
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(own.start_timeout_s)
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    setup = LoopSetup(
+        spec=job.file.spec,
+        log=job.file.log,
+        ddp=job.file.ddp,
+        storage=job.file.storage,
+        fingerprint=job.fingerprint,
+        urls=_urls(job),
+        epoch_steps=job.epoch_steps,
+        steps=job.steps,
+        generators_every=job.file.evaluation.every,
+        loader_workers=own.loader_workers,
+        threads=own.threads,
+    )
+    workers: Any = own.max_workers
+    if own.min_workers < own.max_workers:
+        workers = (own.min_workers, own.max_workers)
+    return TorchTrainer(
+        _train_worker,
+        train_loop_config={"setup": setup},
+        torch_config=TorchConfig(backend=own.backend or ("nccl" if own.num_gpus else "gloo")),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers,
+            use_gpu=own.num_gpus > 0,
+            resources_per_worker={"CPU": own.num_cpus, **({"GPU": own.num_gpus} if own.num_gpus else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            name=uuid.uuid4().hex,
+            storage_path=folder,  # of notes that it makes for itself
+            failure_config=ray.train.FailureConfig(max_failures=own.max_failures),
+        ),
+    )
+
+
+def _train_worker(config: Mapping[str, Any]) -> None:
+    """In each worker, with torch's default group set up."""
+    context = ray.train.get_context()
+    train(config["setup"], context.get_world_rank(), context.get_world_size(), get_device())
+
+
+def _evaluate_task(file: Any, urls: Any, assets: Mapping[str, bytes], step: int) -> None:
+    torch.set_num_threads(1)
+    evaluate(file, urls, assets, step)
+
+
+def _urls(job: TrainJob) -> tuple[Any, Any]:
+    return job.manifests["a"].urls(), job.manifests["b"].urls()
+
+
+def _cause(error: BaseException | None) -> NstError:
+    """What workers died of: this program's own error, if there is one behind what Ray says."""
+    failures = getattr(error, "worker_failures", {}) or {}
+    seen: list[BaseException] = [each for each in [error, *failures.values()] if each is not None]
+    for found in seen:  # grows
+        if isinstance(found, NstError):
+            return found
+        behind = (getattr(found, name, None) for name in ("cause", "_base_exc", "__cause__"))
+        seen += [each for each in behind if isinstance(each, BaseException) and each not in seen]
+    if error is None:
+        return WorkersBroken("the workers ended before the training did")
+    return WorkersBroken(f"the workers failed more often than resources.max_failures: {_brief(error)}")
+
+
+def _brief(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:500]

@@ -1,0 +1,1 @@
+"""Training of generators: what a training is, its loop, and what is kept. Ray is `jobs.train_cyclegan`'s."""

@@ -1,0 +1,204 @@
+"""A training's identity: `job.json`, written once, before any work, and compared whenever it goes on."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.assets import Asset, read_assets
+from jobs.errors import JobMismatch, UsageError
+from jobs.listing import list_photos
+from jobs.manifest import Manifest, ManifestInfo, listed_manifest, write_manifest
+from jobs.record import (
+    FORMAT,
+    JOB,
+    differences,
+    reached,
+    read_job,
+    refuse_foreign_folder,
+    try_writing,
+    versions,
+)
+from jobs.storage import Store, open_store
+from jobs.training.layout import KIND
+from jobs.training.spec import (
+    HOW,
+    TrainFile,
+    TrainResources,
+    train_fingerprint,
+    train_from_table,
+    train_to_table,
+)
+from nst.errors import OptionError
+
+__all__ = ["TrainJob", "TrainPlan", "create_or_open_training", "plan_training", "reopen_training"]
+
+_SIDES = ("a", "b")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainJob:
+    """A training that exists in its store."""
+
+    store: Store
+    file: TrainFile
+    manifests: Mapping[str, Manifest]
+    """By `a` and `b`."""
+    assets: tuple[Asset, ...]
+    """Of the evaluation."""
+    fingerprint: str
+    notes: tuple[str, ...]
+
+    @property
+    def epoch_steps(self) -> int:
+        photos = max(manifest.rows for manifest in self.manifests.values())
+        return self.file.spec.schedule.epoch_steps(photos, self.file.spec.batch_size)
+
+    @property
+    def steps(self) -> int:
+        """Of the whole training."""
+        return self.epoch_steps * self.file.spec.schedule.epochs
+
+
+@dataclass(frozen=True, slots=True)
+class TrainPlan:
+    """A training that could be begun."""
+
+    table: Mapping[str, Any]
+    manifests: Mapping[str, ManifestInfo]
+    assets: tuple[Asset, ...]
+    fingerprint: str
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        return self.manifests["a"].rows, self.manifests["b"].rows
+
+
+def plan_training(file: TrainFile) -> TrainPlan:
+    """All that would be fixed if the training were begun now. Writes nothing.
+
+    Raises:
+        OptionError, UsageError, WeightsError: it is asked for wrongly.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        return _plan(file, Path(folder))
+
+
+def create_or_open_training(file: TrainFile) -> TrainJob:
+    """Begin a training in its output folder, or go on with it if that is the same one.
+
+    Raises:
+        JobMismatch: the folder belongs to another job; the message shows the differences.
+        OptionError, UsageError, WeightsError: it is asked for wrongly. Nothing was written.
+    """
+    store = open_store(file.spec.output, file.storage)
+    for side in _SIDES:
+        if getattr(file.spec, side).rstrip("/") == file.spec.output.rstrip("/"):
+            raise OptionError("output", file.spec.output, reason=f"is the folder of {side}'s photographs")
+    with reached(store):
+        begun = JOB in store.names("") or store.exists(JOB)
+    if begun:
+        return reopen_training(store, file=file)
+    with tempfile.TemporaryDirectory() as folder:
+        planned = _plan(file, Path(folder))
+        refuse_foreign_folder(store)
+        notes = try_writing(store)
+        record = {
+            "format": FORMAT,
+            "kind": KIND,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "job": planned.table,
+            "assets": {asset.option: {"url": asset.url, "sha256": asset.sha256} for asset in planned.assets},
+            "manifests": {side: asdict(info) for side, info in planned.manifests.items()},
+            "fingerprint": planned.fingerprint,
+            "notes": notes,
+            "versions": versions(),
+        }
+        try:
+            with reached(store, "cannot be written"):
+                store.publish(JOB, json.dumps(record, indent=2).encode(), create_only=True)
+        except FileExistsError:
+            return reopen_training(store, file=file)
+        for side in _SIDES:
+            store.publish(_path(side), (Path(folder) / _path(side)).read_bytes())
+    manifests = {side: Manifest(store, _path(side)) for side in _SIDES}
+    return TrainJob(store, file, manifests, planned.assets, planned.fingerprint, notes)
+
+
+def reopen_training(
+    store: Store, *, file: TrainFile | None = None, overrides: Mapping[str, Any] | None = None
+) -> TrainJob:
+    """Go on with the training in `store`.
+
+    Args:
+        file: what was asked for now, which must be the same training; None: what is stored.
+        overrides: replacements of stored options, by table: of those in `HOW`.
+
+    Raises:
+        JobMismatch: what is stored differs, or was changed since the training was begun.
+        UsageError: there is no job, or one of another kind.
+    """
+    record = read_job(store)
+    if record.get("kind") != KIND:
+        raise UsageError(f"{store.url} is a job of another kind: photographs are stylized there")
+    stored = record["job"]
+    if file is None:
+        table = {**stored, "output": store.url}
+        for name, options in (overrides or {}).items():
+            table[name] = {**stored.get(name, {}), **options}
+        file = train_from_table(table, Path.cwd())
+        store = open_store(store.url, file.storage)
+    table = train_to_table(file)
+    found = differences(
+        {name: value for name, value in stored.items() if name not in HOW},
+        {name: value for name, value in table.items() if name not in HOW},
+    )
+    if found:
+        lines = "\n  ".join(found)
+        raise JobMismatch(f"output = {store.url!r} belongs to another training. It differs in:\n  {lines}")
+    manifests = {
+        side: listed_manifest(
+            store,
+            getattr(file.spec, side),
+            record["manifests"][side],
+            exclude=file.spec.output,
+            storage=file.storage,
+            path=_path(side),
+        )
+        for side in _SIDES
+    }
+    digests = {side: manifest.sha256 for side, manifest in manifests.items()}
+    if train_fingerprint(table, digests) != record["fingerprint"]:
+        raise JobMismatch(f"{store.url}: {JOB} or a manifest was changed since the training was begun")
+    if (TrainResources(**stored["resources"]).num_gpus > 0) != (file.resources.num_gpus > 0):
+        before = stored["resources"]["num_gpus"]
+        reason = f"the training was begun with {before}: GPUs and CPUs round differently"
+        raise OptionError("resources.num_gpus", file.resources.num_gpus, reason=reason)
+    assets = tuple(read_assets(file.evaluation, file.storage, table="evaluation"))
+    return TrainJob(store, file, manifests, assets, record["fingerprint"], try_writing(store))
+
+
+def _plan(file: TrainFile, folder: Path) -> TrainPlan:
+    assets = tuple(read_assets(file.evaluation, file.storage, table="evaluation"))
+    manifests = {}
+    for side in _SIDES:
+        source = getattr(file.spec, side)
+        try:
+            photos = list_photos(source, exclude=file.spec.output, storage=file.storage)
+            manifests[side] = write_manifest(photos, folder / _path(side), None)
+        except OptionError as error:
+            raise OptionError(side, source, choices=error.choices, reason=error.reason) from error
+        except (UsageError, OSError) as error:
+            raise OptionError(side, source, reason=str(error)) from error
+    table = train_to_table(file)
+    digests = {side: info.sha256 for side, info in manifests.items()}
+    return TrainPlan(table, manifests, assets, train_fingerprint(table, digests))
+
+
+def _path(side: str) -> str:
+    return f"manifest_{side}.parquet"

@@ -1,0 +1,106 @@
+"""Where a training's parts are in its folder. Loads no torch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from jobs.storage import Store
+
+__all__ = [
+    "DONE",
+    "GENERATOR",
+    "KIND",
+    "STOP",
+    "best_step",
+    "checkpoint_path",
+    "checkpoint_steps",
+    "evaluation_path",
+    "generator_path",
+    "generator_steps",
+    "read_done",
+    "read_evaluations",
+    "read_skipped",
+    "sample_path",
+    "sample_steps",
+    "skipped_path",
+]
+
+KIND = "train cyclegan"
+DONE = "done.json"
+"""Published last: the training is complete."""
+GENERATOR = "generator.safetensors"
+STOP = "stop-requested"
+"""An object of this name asks for a checkpoint and the end of the run."""
+_CHECKPOINTS, _GENERATORS, _SAMPLES, _EVALUATIONS = "checkpoints", "generators", "samples", "evaluations"
+_SKIPPED = "skipped"
+
+
+def checkpoint_path(step: int) -> str:
+    """Of all that is needed to go on from after a step."""
+    return f"{_CHECKPOINTS}/step-{step:09d}.pt"
+
+
+def generator_path(step: int) -> str:
+    """Of both generators as they were after a step."""
+    return f"{_GENERATORS}/step-{step:09d}.safetensors"
+
+
+def sample_path(step: int) -> str:
+    return f"{_SAMPLES}/step-{step:09d}.jpg"
+
+
+def evaluation_path(step: int) -> str:
+    return f"{_EVALUATIONS}/step-{step:09d}.json"
+
+
+def checkpoint_steps(store: Store) -> list[int]:
+    """In order, as the others."""
+    return _steps(store, _CHECKPOINTS)
+
+
+def generator_steps(store: Store) -> list[int]:
+    return _steps(store, _GENERATORS)
+
+
+def sample_steps(store: Store) -> list[int]:
+    return _steps(store, _SAMPLES)
+
+
+def read_evaluations(store: Store) -> dict[int, dict[str, float]]:
+    """By step: `fid_A2B`, `fid_B2A`, `kid_A2B`, `kid_B2A`."""
+    return {step: json.loads(store.read(evaluation_path(step))) for step in _steps(store, _EVALUATIONS)}
+
+
+def best_step(found: Mapping[int, Mapping[str, float]], metric: str) -> int | None:
+    """Whose mean over both directions is least; of equal ones the first."""
+
+    def distance(step: int) -> tuple[float, int]:
+        return found[step][f"{metric}_A2B"] + found[step][f"{metric}_B2A"], step
+
+    return min(found, key=distance, default=None)
+
+
+def read_done(store: Store) -> dict[str, Any] | None:
+    """What `done.json` says; None: the training is not complete."""
+    if DONE not in store.names(""):
+        return None
+    done: dict[str, Any] = json.loads(store.read(DONE))
+    return done
+
+
+def skipped_path(name: str) -> str:
+    """Of the note on a photograph that cannot be read."""
+    return f"{_SKIPPED}/{name}.json"
+
+
+def read_skipped(store: Store) -> dict[str, dict[str, str]]:
+    """`url` and `error` of each, by name."""
+    return {name: json.loads(store.read(f"{_SKIPPED}/{name}")) for name in store.names(_SKIPPED)}
+
+
+def _steps(store: Store, folder: str) -> list[int]:
+    found = (re.fullmatch(r"step-([0-9]+)\.[a-z]+", name) for name in store.names(folder))
+    return sorted(int(match[1]) for match in found if match)

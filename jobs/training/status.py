@@ -1,0 +1,75 @@
+"""What the store says about a training. Loads neither torch nor ray, and asks no running process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jobs.errors import EXIT_OK, EXIT_UNFINISHED
+from jobs.record import read_job
+from jobs.storage import Store
+from jobs.training.layout import checkpoint_steps, read_done, read_evaluations, read_skipped
+from jobs.training.metrics import means, parts, read_part
+
+__all__ = ["TrainStatus", "train_status"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainStatus:
+    """How far a training is, by what exists."""
+
+    output: str
+    kind: str
+    created: str
+    fingerprint: str
+    photos: Mapping[str, int]
+    """Of `a` and `b`."""
+    step: int
+    """The last one whose losses are known."""
+    checkpoint: int | None
+    """The step that the next run goes on from."""
+    losses: Mapping[str, float]
+    """Means over the steps that were published last."""
+    evaluations: Mapping[int, Mapping[str, float]]
+    skipped: int
+    """Photographs that cannot be read."""
+    done: Mapping[str, Any] | None
+    """What the training ended with, if it is complete."""
+    notes: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_UNFINISHED if self.done is None else EXIT_OK
+
+    @property
+    def state(self) -> str:
+        return "unfinished" if self.done is None else "complete"
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "state": self.state, "exit_code": self.exit_code}
+
+
+def train_status(store: Store) -> TrainStatus:
+    """Read a training's state.
+
+    Raises:
+        UsageError: there is no job.
+    """
+    record = read_job(store)
+    newest = parts(store)[-1:]
+    rows = read_part(store.read(newest[0])) if newest else []
+    return TrainStatus(
+        output=store.url,
+        kind=record["kind"],
+        created=record["created"],
+        fingerprint=record["fingerprint"],
+        photos={side: manifest["rows"] for side, manifest in record["manifests"].items()},
+        step=rows[-1]["step"] if rows else 0,
+        checkpoint=max(checkpoint_steps(store), default=None),
+        losses=means(rows),
+        evaluations=read_evaluations(store),
+        skipped=len(read_skipped(store)),
+        done=read_done(store),
+        notes=tuple(record["notes"]),
+    )

@@ -1,0 +1,45 @@
+"""A training's losses for TensorBoard: a file of events for every part of its metrics."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Sequence
+
+from tensorboardX.crc32c import crc32c
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
+
+from jobs.storage import Store
+from jobs.training.metrics import Row, means
+
+__all__ = ["FOLDER", "publish_events", "write_events"]
+
+FOLDER = "tensorboard"
+
+
+def publish_events(store: Store, rows: Sequence[Row]) -> None:
+    """Means over some steps, at the last of them. TensorBoard reads such files in the order of their names."""
+    step = rows[-1]["step"]
+    store.publish(f"{FOLDER}/events.out.tfevents.{step:010d}.nst", write_events(rows))
+
+
+def write_events(rows: Sequence[Row]) -> bytes:
+    last = rows[-1]
+    values = {
+        **{f"loss/{name}": loss for name, loss in means(rows).items()},
+        "learning_rate": last["learning_rate"],
+    }
+    summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+    out = io.BytesIO()
+    for event in (Event(file_version="brain.Event:2"), Event(step=last["step"], summary=summary)):
+        data = event.SerializeToString()
+        length = struct.pack("<Q", len(data))
+        out.write(length + _masked(length) + data + _masked(data))
+    return out.getvalue()
+
+
+def _masked(data: bytes) -> bytes:
+    """The checksum of TensorFlow's record files."""
+    crc = crc32c(data)
+    return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)

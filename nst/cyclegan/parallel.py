@@ -1,0 +1,166 @@
+"""Training shared by several processes: each has a part of every batch, all have the same parameters.
+
+As many steps give the same numbers with any number of processes, but for rounding: batch norms, image pools and
+random numbers are of the whole batch.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from nst import check
+from nst.errors import OptionError
+
+__all__ = ["DDPOptions", "Share", "SharedBatchNorm2d", "distributed"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DDPOptions:
+    """Of torch's DistributedDataParallel."""
+
+    bucket_cap_mb: float = 25.0
+    """Gradients are averaged in buckets of this size, while others are still computed."""
+    gradient_as_bucket_view: bool = False
+    """Gradients are views of these buckets, which saves their memory once."""
+    static_graph: bool = False
+    """Refused: with it, networks that take part in two losses silently stop to be averaged."""
+
+    def __post_init__(self) -> None:
+        check.above_zero("bucket_cap_mb", self.bucket_cap_mb)
+        if self.static_graph:
+            reason = (
+                "the networks of a GAN are called differently from pass to pass, and would stop to be averaged"
+            )
+            raise OptionError("static_graph", True, choices=("false",), reason=reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A process's part of every batch: as many images as the others have, or one more.
+
+    Raises:
+        OptionError: there are more processes than images.
+    """
+
+    batch_size: int = 1
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        check.at_least("batch_size", self.batch_size, 1)
+        if self.world > self.batch_size:
+            reason = f"fewer images than the {self.world} workers that share them"
+            raise OptionError("batch_size", self.batch_size, reason=reason)
+
+    @property
+    def part(self) -> slice:
+        """Of the whole batch."""
+        start, stop = (self.batch_size * number // self.world for number in (self.rank, self.rank + 1))
+        return slice(start, stop)
+
+    @property
+    def weight(self) -> float:
+        """Of the mean over this part, so that the mean over processes is that over images."""
+        return self.world * len(range(self.batch_size)[self.part]) / self.batch_size
+
+    def whole(self, part: Tensor) -> Tensor:
+        """(n, ...) of this process to (batch_size, ...), the parts of all."""
+        if self.world == 1:
+            return part
+        whole = part.new_zeros((self.batch_size, *part.shape[1:]))
+        whole[self.part] = part
+        dist.all_reduce(whole)
+        return whole
+
+    def own(self, whole: Tensor) -> Tensor:
+        """(batch_size, ...) to (n, ...) of this process."""
+        return whole if self.world == 1 else whole[self.part]
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Means over this process's images to those over all."""
+        if self.world == 1:
+            return values
+        total = values * (self.weight / self.world)
+        dist.all_reduce(total)
+        return total
+
+
+def distributed(network: nn.Module, options: DDPOptions) -> nn.Module:
+    """`network`, whose gradients will be the mean over the processes of torch's default group. Its batch norms
+    are replaced, in place."""
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, SharedBatchNorm2d.of(child))
+    # Buffers are equal anyhow. Newer versions of torch have another word for it.
+    known = inspect.signature(DistributedDataParallel).parameters
+    still = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    more: dict[str, Any] = {still: False}
+    return DistributedDataParallel(
+        network,
+        bucket_cap_mb=options.bucket_cap_mb,
+        gradient_as_bucket_view=options.gradient_as_bucket_view,
+        **more,
+    )
+
+
+class SharedBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm by the statistics of all processes' parts; torch.nn.SyncBatchNorm is one for GPUs only."""
+
+    @classmethod
+    def of(cls, norm: nn.BatchNorm2d) -> SharedBatchNorm2d:
+        """Shares parameters and buffers with `norm`."""
+        shared = cls(norm.num_features, norm.eps, norm.momentum)
+        shared.train(norm.training)
+        shared._parameters = norm._parameters
+        shared._buffers = norm._buffers
+        return shared
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        values = x if x.dtype == torch.float64 else x.float()
+        own_mean = values.mean((0, 2, 3))
+        # The sum has no slope in its own mean.
+        own_squares = (values - own_mean.detach()[:, None, None]).square().sum((0, 2, 3))
+        own_count = values.new_full((1,), values.numel() // values.shape[1])
+        gathered: Tensor = _Gathered.apply(torch.cat([own_mean, own_squares, own_count]))
+        channels = self.num_features
+        means, squares, counts = gathered[:, :channels], gathered[:, channels:-1], gathered[:, -1:]
+        count = counts.sum()
+        mean = (counts * means).sum(0) / count
+        total = squares.sum(0) + (counts * (means - mean).square()).sum(0)
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+            self.running_var.lerp_((total / (count - 1)).to(self.running_var), self.momentum)
+        scale = self.weight.to(values) * (total / count + self.eps).rsqrt()
+        shifted = (values - mean[:, None, None]) * scale[:, None, None] + self.bias.to(values)[:, None, None]
+        return shifted.to(x.dtype)
+
+
+class _Gathered(torch.autograd.Function):
+    """(C,) of every process, stacked: (world, C)."""
+
+    @staticmethod
+    def forward(_context: Any, own: Tensor) -> Tensor:
+        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, own.contiguous())
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(_context: Any, grad: Tensor) -> Tensor:
+        total = grad.contiguous().clone()
+        dist.all_reduce(total)
+        return total[dist.get_rank()]

@@ -1,0 +1,112 @@
+"""Which photographs a step is trained on, and how they are cropped: functions of seed and step alone.
+
+Nothing is to be remembered, so training goes on from any step, with any number of workers, on the same images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, get_args
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from nst import check
+from nst.errors import OptionError
+from nst.images import picture_tensor
+
+__all__ = ["Domain", "Preprocess", "Preprocessing", "photo_of", "stream"]
+
+Domain = Literal["A", "B"]
+Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preprocessing:
+    """Photographs to training images. The names are those of the public implementation."""
+
+    preprocess: Preprocess = "resize_and_crop"
+    """`resize_and_crop`: to a square of load_size, of which a random square of crop_size is taken. `crop`: only
+    that. `scale_width`: to a width of load_size. `scale_width_and_crop`: both. `none`: sizes stay, but for what
+    the generator needs. Photographs that are smaller than the crop are enlarged first."""
+    load_size: int = 286
+    """Side, or width, in pixels."""
+    crop_size: int = 256
+    """Side in pixels."""
+    flip: bool = True
+    """Mirror half of the images, left to right."""
+
+    def __post_init__(self) -> None:
+        check.one_of("preprocess", self.preprocess, get_args(Preprocess))
+        check.at_least("load_size", self.load_size, 1)
+        check.at_least("crop_size", self.crop_size, 1)
+        if self.preprocess in ("resize_and_crop", "scale_width_and_crop") and self.load_size < self.crop_size:
+            raise OptionError("load_size", self.load_size, reason=f"less than crop_size = {self.crop_size}")
+
+    @property
+    def square(self) -> bool:
+        """Whether all images have one size."""
+        return self.preprocess.endswith("crop")
+
+    def check_multiple(self, multiple: int) -> None:
+        """Raises OptionError: crops are no multiple of what a generator needs."""
+        if self.square and self.crop_size % multiple:
+            reason = f"the generator needs a multiple of {multiple}"
+            raise OptionError("crop_size", self.crop_size, reason=reason)
+
+    def __call__(self, photo: Image.Image, generator: torch.Generator, multiple: int = 4) -> Tensor:
+        """An RGB photograph to (3, h, w) in [-1, 1]; h and w are multiples of `multiple` if it is a divisor of
+        crop_size."""
+        image = self._scaled(photo, multiple)
+        if self.square:
+            left, top = (_within(side - self.crop_size, generator) for side in image.size)
+            image = image.crop((left, top, left + self.crop_size, top + self.crop_size))
+        if self.flip and float(torch.rand((), generator=generator)) < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return picture_tensor(image).mul_(2).sub_(1)
+
+    def _scaled(self, photo: Image.Image, multiple: int) -> Image.Image:
+        width, height = photo.size
+        if self.preprocess == "resize_and_crop":
+            width = height = self.load_size
+        elif self.preprocess.startswith("scale_width"):
+            width, height = self.load_size, round(height * self.load_size / width)
+        if self.square:
+            more = max(1.0, self.crop_size / min(width, height))
+            width, height = (max(self.crop_size, round(side * more)) for side in (width, height))
+        else:
+            width, height = (max(2, round(side / multiple)) * multiple for side in (width, height))
+        return photo if (width, height) == photo.size else photo.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def photo_of(sample: int, photos: int, seed: int, domain: Domain) -> int:
+    """Which of `photos` the sample with this number, counted over the whole training, is made of.
+
+    Every photograph comes once before any comes again, each time in another order. The orders of A and B have
+    nothing to do with each other.
+    """
+    epoch, place = divmod(sample, photos)
+    return int(_order(photos, seed, domain, epoch)[place])
+
+
+def stream(seed: int, domain: Domain, sample: int) -> torch.Generator:
+    """Random numbers for the cropping of a sample."""
+    return torch.Generator().manual_seed(_seed("crop", seed, domain, sample))
+
+
+@lru_cache(maxsize=8)
+def _order(photos: int, seed: int, domain: Domain, epoch: int) -> Tensor:
+    generator = torch.Generator().manual_seed(_seed("order", seed, domain, epoch))
+    return torch.randperm(photos, generator=generator)
+
+
+def _seed(*parts: object) -> int:
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def _within(room: int, generator: torch.Generator) -> int:
+    return int(torch.randint(room + 1, (), generator=generator))

@@ -1,0 +1,147 @@
+"""Two processes that share batches train as one that has them whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from nst.cyclegan.parallel import DDPOptions, Share
+from nst.cyclegan.training import CycleGANOptions, CycleGANTraining, train_step
+from nst.errors import OptionError
+
+CASES: dict[str, dict[str, Any]] = {
+    "pool and identity": {"pool_size": 5, "ema_decay": 0.9},
+    "batch norm": {"norm": "batch", "pool_size": 5},
+    "batch norm in pixels": {"norm": "batch", "discriminator": "pixel", "gan_mode": "vanilla"},
+    "r1": {"penalty": "r1", "pool_size": 3},
+    "wgangp": {"gan_mode": "wgangp", "lambda_identity": 0.0},
+    "zero centered": {"penalty": "zero_centered", "gan_mode": "hinge", "norm": "none"},
+}
+SIDE = 32
+RUNS = (("float64", 4, 20), ("float64", 3, 5), ("float32", 4, 1))
+"""Precision, batch size, steps. Of three images, one process has two and one has one."""
+
+
+def trained(case: str, precision: str, share: Share, steps: int) -> dict[str, Any]:
+    small = {"generator": "resnet_6blocks", "generator_channels": 4, "discriminator_channels": 4}
+    options = {
+        **small,
+        "discriminator": "n_layers",
+        "discriminator_layers": 1,
+        "precision": precision,
+        **CASES[case],
+    }
+    training = CycleGANTraining(CycleGANOptions(**options), seed=1)
+    training.distribute(share)
+    generator = torch.Generator().manual_seed(2)
+    grads: dict[str, Tensor] = {}
+    losses = []
+    for step in range(steps):
+        a, b = torch.rand(2, share.batch_size, 3, SIDE, SIDE, generator=generator, dtype=torch.float64) * 2 - 1
+        found = train_step(training, *(share.own(x).to(training.dtype) for x in (a, b)))
+        losses.append(share.mean(torch.stack(list(found.values()))))
+        if step == 0:
+            networks = {**training.generators, **training.discriminators}
+            grads = {
+                f"{name}.{key}": parameter.grad.clone()
+                for name, network in networks.items()
+                for key, parameter in network.named_parameters()
+                if parameter.grad is not None
+            }
+    return {"grads": grads, "losses": torch.stack(losses), "state": training.state_dict()}
+
+
+def one_of_two(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    for precision, batch_size, steps in RUNS:
+        for case in CASES:
+            found = trained(case, precision, Share(batch_size, rank, 2), steps)
+            torch.save(found, f"{folder}/{case}-{precision}-{batch_size}-{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def in_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with what two processes found."""
+    folder = tmp_path_factory.mktemp("two")
+    torch.multiprocessing.spawn(one_of_two, args=(str(folder),), nprocs=2)  # type: ignore[no-untyped-call]
+    return folder
+
+
+def found_by(folder: Path, rank: int, case: str, precision: str, batch_size: int) -> dict[str, Any]:
+    return cast(dict[str, Any], torch.load(folder / f"{case}-{precision}-{batch_size}-{rank}.pt"))
+
+
+def flat(state: Any, at: str = "") -> dict[str, Tensor]:
+    if isinstance(state, Tensor):
+        return {at: state}
+    items = (
+        state.items()
+        if isinstance(state, dict)
+        else enumerate(state)
+        if isinstance(state, list | tuple)
+        else ()
+    )
+    return {name: tensor for key, value in items for name, tensor in flat(value, f"{at}/{key}").items()}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("precision", "batch_size", "steps"), RUNS[:2])
+def test_two_train_as_one(in_two: Path, case: str, precision: str, batch_size: int, steps: int) -> None:
+    """In float64: gradients to 1e-12, parameters and pools to 1e-8; both processes alike to the bit."""
+    first, second = (found_by(in_two, rank, case, precision, batch_size) for rank in (0, 1))
+    alone = trained(case, precision, Share(batch_size), steps)
+    assert alone["grads"].keys() == first["grads"].keys()
+    for name, grad in alone["grads"].items():
+        atol = 1e-12 * max(1.0, float(grad.abs().max()))
+        torch.testing.assert_close(first["grads"][name], grad, rtol=0, atol=atol, msg=name)
+    torch.testing.assert_close(first["losses"], alone["losses"], rtol=1e-9, atol=1e-9)
+    expected, one, two = flat(alone["state"]), flat(first["state"]), flat(second["state"])
+    assert expected.keys() == one.keys() == two.keys()
+    for name, value in expected.items():
+        atol = 1e-6 if name.startswith("/optimizers") else 1e-8
+        torch.testing.assert_close(one[name], value, rtol=0, atol=atol, msg=name)
+        assert torch.equal(one[name], two[name]), name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_in_float32_gradients_agree_to_two_millionths(in_two: Path, case: str) -> None:
+    precision, batch_size, steps = RUNS[2]
+    theirs = trained(case, precision, Share(batch_size), steps)["grads"]
+    mine = found_by(in_two, 0, case, precision, batch_size)["grads"]
+    a, b = (torch.cat([grads[name].flatten() for name in sorted(theirs)]) for grads in (mine, theirs))
+    assert float((a - b).norm() / b.norm()) <= 2e-6
+
+
+def test_parts_are_equal_but_for_one() -> None:
+    for batch_size in range(1, 12):
+        for world in range(1, batch_size + 1):
+            shares = [Share(batch_size, rank, world) for rank in range(world)]
+            images = [image for share in shares for image in range(batch_size)[share.part]]
+            assert images == list(range(batch_size))
+            sizes = [len(range(batch_size)[share.part]) for share in shares]
+            assert max(sizes) - min(sizes) <= 1
+            assert abs(sum(share.weight for share in shares) - world) < 1e-12
+
+
+def test_more_workers_than_images_are_refused() -> None:
+    with pytest.raises(OptionError, match="batch_size = 2: fewer images than the 3 workers"):
+        Share(2, 0, 3)
+
+
+def test_a_static_graph_is_refused() -> None:
+    with pytest.raises(OptionError, match="static_graph = True"):
+        DDPOptions(static_graph=True)
+
+
+def test_alone_nothing_is_wrapped() -> None:
+    training = CycleGANTraining(CycleGANOptions(generator_channels=1, discriminator_channels=1))
+    training.distribute(Share(4))
+    assert training.trained == (training.G_A, training.G_B, training.D_A, training.D_B)
+    assert not any(isinstance(each, nn.parallel.DistributedDataParallel) for each in training.trained)
