@@ -338,7 +338,9 @@ def _cause(error: BaseException | None) -> NstError:
         seen += [each for each in behind if isinstance(each, BaseException) and each not in seen]
     if error is None:
         return WorkersBroken("the workers ended before the training did")
-    return WorkersBroken(f"the workers failed more often than resources.max_failures: {_brief(error)}")
+    if isinstance(error, ray.train.WorkerGroupError):
+        return WorkersBroken(f"workers failed more often than resources.max_failures: {_brief(error)}")
+    return WorkersBroken(f"Ray Train gave up: {_brief(error)}")
 
 
 def _brief(error: BaseException) -> str:

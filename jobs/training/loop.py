@@ -10,7 +10,7 @@ import contextlib
 import io
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -107,6 +107,8 @@ class _Loop:
         training.distribute(self._share, setup.ddp)
         done, before = begin, time.monotonic()
         with self._publisher:
+            if begin and self._share.rank == 0:
+                self._remove_checkpoints(begin)  # what was left of those by a process that died
             for done, (real_a, real_b) in enumerate(self._batches(begin), begin + 1):
                 epoch, place = divmod(done - 1, setup.epoch_steps)
                 self._scheduler.begin(epoch)
@@ -176,8 +178,12 @@ class _Loop:
         out = io.BytesIO()
         torch.save(state, out)
         self._publisher.publish(checkpoint_path(step), out.getvalue())
-        others = [other for other in checkpoint_steps(self._store) if other != step]
-        for old in others[: len(others) - self._setup.log.keep_checkpoints + 1]:
+        self._remove_checkpoints(step)
+
+    def _remove_checkpoints(self, newest: int) -> None:
+        """All but the newest ones."""
+        others = [step for step in checkpoint_steps(self._store) if step != newest]
+        for old in others[: max(0, len(others) - self._setup.log.keep_checkpoints + 1)]:
             self._publisher.remove(checkpoint_path(old))
 
     def _stop_asked(self) -> bool:
@@ -279,23 +285,37 @@ def _evaluating(networks: Any) -> Iterator[None]:
 class _Publisher:
     """Publishes one object after the other, in order, while steps go on; at most one waits.
 
-    Inside a `with`, which ends when all is published. The first error is raised by the next call or at the end.
+    Inside a `with`, which ends when all is published. After an error nothing more is: a checkpoint must not be
+    there without the metrics before it. The error is raised by the next call or at the end.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._thread = ThreadPoolExecutor(1, "publisher")
         self._pending: list[Future[None]] = []
+        self._error: BaseException | None = None
 
     def __enter__(self) -> None:
         return None
 
     def publish(self, path: str, data: bytes) -> None:
         self._wait(1)
-        self._pending.append(self._thread.submit(self._store.publish, path, data))
+        self._then(lambda: self._store.publish(path, data))
 
     def remove(self, path: str) -> None:
-        self._pending.append(self._thread.submit(self._store.remove, path))
+        self._then(lambda: self._store.remove(path))
+
+    def _then(self, work: Callable[[], None]) -> None:
+        def unless_failed() -> None:
+            if self._error is not None:
+                raise self._error
+            try:
+                work()
+            except BaseException as error:
+                self._error = error
+                raise
+
+        self._pending.append(self._thread.submit(unless_failed))
 
     def _wait(self, left: int) -> None:
         while len(self._pending) > left:

@@ -47,8 +47,7 @@ class ImagePool:
 
     def state_dict(self) -> dict[str, Any]:
         """Images and the state of its choices."""
-        images = torch.stack(self._images) if self._images else torch.empty(0)
-        return {"images": images, "generator": self._generator.get_state()}
+        return {"images": list(self._images), "generator": self._generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._images = list(state["images"])

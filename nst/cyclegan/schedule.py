@@ -62,15 +62,19 @@ class Scheduler:
 
     def __init__(self, schedule: Schedule, optimizers: list[Optimizer]) -> None:
         self._schedule = schedule
-        self._groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-        self._first = [float(group["lr"]) for group in self._groups]
+        self._optimizers = optimizers
+        self._first = [float(group["lr"]) for group in self._groups()]
         self._drops, self._best, self._waited = 0, math.inf, 0
 
     def begin(self, epoch: int) -> None:
         """Set the rates of this epoch, counted from 0."""
         factor = self.factor(epoch)
-        for group, first in zip(self._groups, self._first, strict=True):
+        for group, first in zip(self._groups(), self._first, strict=True):
             group["lr"] = first * factor
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Loading an optimizer's state replaces them."""
+        return [group for optimizer in self._optimizers for group in optimizer.param_groups]
 
     def factor(self, epoch: int) -> float:
         """Of the first learning rate."""

@@ -141,9 +141,9 @@ class CycleGANTraining:
 
     def distribute(self, share: Share, options: DDPOptions = DDPOptions()) -> None:  # noqa: B008  frozen
         """From now on, train together with the other processes of torch's default group, which were made with
-        the same options and seed: `train_step` takes this process's part of each batch, and its losses are those
-        of the part. All parameters stay equal to those of a single process that takes whole batches, but for
-        rounding; with dropout, whose draws differ, only in distribution.
+        the same options and seed: `train_step` takes this process's part of each batch, and its losses are
+        those of the part. All parameters stay equal to those of a single process that takes whole batches, but
+        for rounding; with dropout, whose draws differ, only in distribution.
         """
         self.share = share
         if share.world > 1:

@@ -1,0 +1,178 @@
+"""The whole training job, through Ray Train."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.stylize import StopSignal
+from jobs.train_cyclegan import TrainSummary, run_training
+from jobs.training.job import TrainJob
+from jobs.training.layout import DONE, GENERATOR, checkpoint_steps, generator_steps
+from tests.jobs.test_training import TINY, begun, curve, photos, setup, train
+
+__all__ = ["photos"]  # the fixture
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+
+BATCH_NORM: dict[str, Any] = {
+    **TINY,
+    "generator_channels": 2,
+    "norm": "batch",
+    "precision": "float64",
+    "pool_size": 3,
+}
+
+
+def plain(folder: Path, **changes: Any) -> list[dict[str, Any]]:
+    """The curve of one process that is left alone."""
+    job = begun(folder, **{**changes, "output": str(folder / "plain"), "resources": {"loader_workers": 0}})
+    train(setup(job))
+    return curve(job.store)
+
+
+def equal(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    assert len(found) == len(expected)
+    for row, other in zip(found, expected, strict=True):
+        assert row == pytest.approx(other, rel=1e-6)
+
+
+def done(summary: TrainSummary) -> dict[str, Any]:
+    assert summary.error is None, summary.error
+    assert summary.done is not None
+    assert summary.exit_code == 0
+    return dict(summary.done)
+
+
+def test_two_workers_train_as_one(photos: Path, ray_session: str) -> None:
+    """With batch norm, image pool and identity loss. A finished training is over at once."""
+    expected = plain(photos, model=BATCH_NORM)
+    evaluation = {"every": 6, "photos": 6, "layer": "relu1_1"}
+    resources = {"address": ray_session, "max_workers": 2, "min_workers": 2, "num_cpus": 0.5}
+    job = begun(photos, model=BATCH_NORM, resources=resources, evaluation=evaluation)
+    found = done(run_training(job))
+    equal(curve(job.store), expected)
+    assert found["sha256"] == hashlib.sha256(job.store.read(GENERATOR)).hexdigest()
+    assert found["step"] in (6, 12)
+    assert found["evaluation"].keys() == {"fid_A2B", "fid_B2A", "kid_A2B", "kid_B2A"}
+    assert generator_steps(job.store) == []
+    began = time.monotonic()
+    assert done(run_training(job)) == found
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.slow
+def test_two_then_one_then_two_workers(photos: Path, ray_session: str) -> None:
+    changes = {"model": BATCH_NORM, "schedule": {"n_epochs": 4, "n_epochs_decay": 4}}
+    expected = plain(photos, **changes)
+    for workers, until in ((2, 10), (1, 20), (2, 48)):
+        resources = {"address": ray_session, "max_workers": workers, "min_workers": workers, "num_cpus": 0.5}
+        job = begun(photos, resources=resources, **changes)
+        stop = StopSignal()
+        threading.Thread(target=_ask_after, args=(job, until, stop), daemon=True).start()
+        summary = run_training(job, stop=stop)
+        assert summary.error is None
+        reached = max(checkpoint_steps(job.store))
+        assert until <= reached
+        if summary.done is None:
+            assert summary.stopped
+            assert reached < 48
+    assert summary.done is not None
+    equal(curve(job.store), expected)
+
+
+def _ask_after(job: TrainJob, step: int, stop: StopSignal) -> None:
+    while max(checkpoint_steps(job.store), default=0) < step:
+        time.sleep(0.02)
+    stop.ask()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_killed_at_twenty_moments_it_ends_as_if_it_was_not(photos: Path) -> None:
+    """Workers, the controller, and the driver, each by SIGKILL. Not more than what is between two checkpoints
+    is done again; in the end the curve is that of a training left alone, and nothing is left over."""
+    changes = {
+        "schedule": {"n_epochs": 40, "n_epochs_decay": 40},
+        "log": {"metrics_every": 2, "checkpoint_every": 10, "samples_every": 0},
+    }
+    expected = plain(photos, **changes)
+    chosen = random.Random(0)
+    folder = photos / "out"
+    begun(photos, **changes)
+    kills: dict[str, int] = {"driver": 0, "controller": 0, "worker": 0}
+    driver: subprocess.Popen[bytes] | None = None
+    store = begun(photos, **changes).store
+    for number in range(200):
+        if driver is None or driver.poll() is not None:
+            driver = _drive(folder)
+        if sum(kills.values()) == 20:
+            assert driver.wait(900) == 0
+            break
+        victim = ("worker", "driver", "controller")[number % 3]
+        before = max(checkpoint_steps(store), default=0)
+        assert not (folder / DONE).exists(), f"done after {kills}: make it longer"
+        _wait_for_a_step(store, driver)
+        time.sleep(chosen.random() * 1.0)
+        assert max(checkpoint_steps(store), default=0) >= before
+        pids = [driver.pid] if victim == "driver" else _named(victim)
+        if not pids:
+            continue
+        for pid in pids[:1]:
+            os.kill(pid, signal.SIGKILL)
+        kills[victim] += 1
+        if victim == "driver":
+            driver.wait()
+    assert sum(kills.values()) == 20, kills
+    assert min(kills.values()) >= 5, kills
+    found = curve(store)
+    assert len(found) == len(expected)
+    assert found == expected
+    left = {path.split("/")[0] for path in store.find()}
+    known = {"checkpoints", "metrics", "tensorboard", "samples", "skipped", "job.json", "metrics.parquet"}
+    assert left == known | {"manifest_a.parquet", "manifest_b.parquet", GENERATOR, DONE, "report.html"}
+    assert len(checkpoint_steps(store)) == 2
+
+
+def _drive(folder: Path) -> subprocess.Popen[bytes]:
+    command = [
+        str(Path(sys.executable).with_name("nst")),
+        "resume",
+        str(folder),
+        "--set",
+        "resources.max_failures=-1",
+    ]
+    return subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def _wait_for_a_step(store: Any, driver: subprocess.Popen[bytes]) -> None:
+    """Until workers train: something new is published."""
+    newest = len(store.names("metrics")), store.names("checkpoints")
+    deadline = time.monotonic() + 180
+    while (len(store.names("metrics")), store.names("checkpoints")) == newest and driver.poll() is None:
+        assert time.monotonic() < deadline, "nothing happens"
+        time.sleep(0.02)
+
+
+def _named(what: str) -> list[int]:
+    """Ray's processes of this name: it writes what they do into their command lines."""
+    name = {"worker": b"RayTrainWorker", "controller": b"TrainController"}[what]
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            line = path.read_bytes()
+            if line.startswith(b"ray::") and name in line:
+                found.append(int(path.parent.name))
+    return found

@@ -1,0 +1,335 @@
+"""A training ends the same wherever it is interrupted: in one process, by what kills it at every write."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from tensorboardX.crc32c import crc32c
+from tensorboardX.proto.event_pb2 import Event
+
+from jobs.errors import JobMismatch, UsageError
+from jobs.storage import LocalStore
+from jobs.training.data import NoPhotographs
+from jobs.training.evaluate import evaluate
+from jobs.training.job import TrainJob, create_or_open_training, plan_training, reopen_training
+from jobs.training.layout import (
+    STOP,
+    checkpoint_steps,
+    generator_steps,
+    read_evaluations,
+    read_skipped,
+    sample_path,
+    sample_steps,
+)
+from jobs.training.loop import LoopSetup, train
+from jobs.training.metrics import read_metrics, write_metrics
+from jobs.training.report import build_training_report
+from jobs.training.spec import read_train_file, train_from_table, train_to_table
+from jobs.training.status import train_status
+from jobs.training.tensorboard import write_events
+from nst.cyclegan.method import CycleGAN
+from nst.errors import Diverged, OptionError
+
+TINY: dict[str, Any] = {
+    "generator": "resnet_6blocks",
+    "generator_channels": 1,
+    "discriminator": "n_layers",
+    "discriminator_layers": 1,
+    "discriminator_channels": 1,
+}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with eleven photographs of A and seven of B, one of which is none."""
+    generator = torch.Generator().manual_seed(0)
+    for side, count in (("a", 11), ("b", 7)):
+        (tmp_path / side).mkdir()
+        for number in range(count):
+            levels = torch.randint(0, 256, (20, 24, 3), generator=generator, dtype=torch.uint8)
+            Image.fromarray(levels.numpy()).save(tmp_path / side / f"{number}.png")
+    (tmp_path / "b/3.png").write_text("no picture")
+    return tmp_path
+
+
+def table(folder: Path, **changes: Any) -> dict[str, Any]:
+    base: dict[str, Any] = {
+        "a": str(folder / "a"),
+        "b": str(folder / "b"),
+        "output": str(folder / "out"),
+        "batch_size": 2,
+        "model": {**TINY, "pool_size": 3, "ema_decay": 0.5},
+        "data": {"load_size": 18, "crop_size": 16},
+        "schedule": {"n_epochs": 1, "n_epochs_decay": 1},
+        "log": {"metrics_every": 2, "checkpoint_every": 4, "samples_every": 5, "samples": 2},
+        "resources": {"loader_workers": 0},
+    }
+    return {**base, **changes}
+
+
+def begun(folder: Path, **changes: Any) -> TrainJob:
+    return create_or_open_training(train_from_table(table(folder, **changes), folder))
+
+
+def setup(job: TrainJob) -> LoopSetup:
+    return LoopSetup(
+        spec=job.file.spec,
+        log=job.file.log,
+        ddp=job.file.ddp,
+        storage=job.file.storage,
+        fingerprint=job.fingerprint,
+        urls=(job.manifests["a"].urls(), job.manifests["b"].urls()),
+        epoch_steps=job.epoch_steps,
+        steps=job.steps,
+        generators_every=job.file.evaluation.every,
+        loader_workers=job.file.resources.loader_workers,
+        threads=1,
+    )
+
+
+def curve(store: Any) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in read_metrics(store)]
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+def test_ends_with_every_step_generators_samples_and_checkpoints(photos: Path) -> None:
+    job = begun(photos)
+    assert (job.epoch_steps, job.steps) == (6, 12)
+    assert train(setup(job)) == 12
+    rows = curve(job.store)
+    assert [row["step"] for row in rows] == list(range(1, 13))
+    assert [row["epoch"] for row in rows] == [0] * 6 + [1] * 6
+    assert rows[0]["learning_rate"] == pytest.approx(2e-4)
+    assert rows[6]["learning_rate"] == pytest.approx(1e-4)
+    assert {"gan_A", "gan_B", "cycle_A", "cycle_B", "identity_A", "identity_B", "D_A", "D_B"} < rows[0].keys()
+    assert checkpoint_steps(job.store) == [8, 12]
+    assert generator_steps(job.store) == [12]
+    assert sample_steps(job.store) == [5, 10, 12]
+    with Image.open(io.BytesIO(job.store.read(sample_path(5)))) as grid:
+        assert grid.size == (6 * 16, 2 * 16)
+    (skipped,) = read_skipped(job.store).values()
+    assert skipped["url"].endswith("b/3.png")
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before a write", "after a write"])
+def test_killed_at_any_write_it_ends_as_if_it_was_not(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    """The same losses of every step, the same bytes of the generators, nothing left over."""
+    changes: dict[str, Any] = {"schedule": {"n_epochs": 1, "n_epochs_decay": 1, "lr_policy": "plateau"}}
+    whole = begun(photos, **changes)
+    train(setup(whole))
+    expected = curve(whole.store)
+    files = {path: whole.store.read(path) for path in whole.store.find("generators")}
+    names = {path for path in whole.store.find() if not path.startswith("metrics/")}
+    publish, writes, kills, at = LocalStore.publish, 0, 0, 1
+
+    def deadly(store: LocalStore, path: str, data: bytes, *, create_only: bool = False) -> None:
+        nonlocal writes
+        writes += 1
+        if writes == at and before:
+            raise Killed
+        publish(store, path, data, create_only=create_only)
+        if writes == at:
+            raise Killed
+
+    job = begun(photos, output=str(photos / "killed"), **changes)
+    monkeypatch.setattr(LocalStore, "publish", deadly)
+    for chosen in range(1, 30):
+        writes, at = 0, chosen
+        newest = max(checkpoint_steps(job.store), default=0)
+        try:
+            end = train(setup(job))
+        except Killed:
+            kills += 1
+            assert max(checkpoint_steps(job.store), default=0) >= newest, "nothing that was committed is lost"
+            continue
+        assert end == 12
+        break
+    assert kills >= 3, "each later than the one before, until it is done"
+    assert curve(job.store) == expected
+    assert {path: job.store.read(path) for path in job.store.find("generators")} == files
+    assert {path for path in job.store.find() if not path.startswith("metrics/")} == names
+
+
+def test_stops_with_a_checkpoint_when_asked(photos: Path) -> None:
+    job = begun(photos)
+    job.store.publish(STOP, b"")
+    loop = setup(job)
+    assert train(loop) == 1
+    assert checkpoint_steps(job.store) == [1]
+    job.store.remove(STOP)
+    assert train(loop) == 12
+    whole = begun(photos, output=str(photos / "whole"))
+    train(setup(whole))
+    assert curve(job.store) == curve(whole.store)
+
+
+def test_decoding_ahead_changes_nothing(photos: Path) -> None:
+    curves = []
+    for workers in (0, 2):
+        job = begun(photos, output=str(photos / f"out{workers}"), resources={"loader_workers": workers})
+        train(setup(job))
+        curves.append(curve(job.store))
+    assert curves[0] == curves[1]
+
+
+def test_a_loss_that_is_not_finite_ends_it(photos: Path) -> None:
+    job = begun(photos, model={**TINY, "learning_rate": 1e30})
+    with pytest.raises(Diverged, match=r"loss \w+ is (nan|inf) in step \d"):
+        train(setup(job))
+
+
+def test_collections_without_photographs_are_refused(photos: Path) -> None:
+    for path in (photos / "b").iterdir():
+        path.write_text("no picture")
+    job = begun(photos)
+    with pytest.raises(NoPhotographs, match=r"b: no photograph can be read; the last one: .*not a picture"):
+        train(setup(job))
+
+
+def test_photographs_of_several_sizes_are_trained_one_by_one(photos: Path) -> None:
+    job = begun(
+        photos, batch_size=1, data={"preprocess": "none"}, schedule={"n_epochs": 1, "n_epochs_decay": 0}
+    )
+    Image.new("RGB", (33, 17), "red").save(photos / "a/0.png")
+    assert train(setup(job)) == 11
+
+
+# What a training is
+
+
+def test_a_training_is_recorded_and_compared(photos: Path) -> None:
+    job = begun(photos)
+    again = begun(photos, log={"metrics_every": 3}, resources={"max_workers": 2, "loader_workers": 1})
+    assert again.fingerprint == job.fingerprint
+    assert reopen_training(job.store).fingerprint == job.fingerprint
+    with pytest.raises(JobMismatch, match=r"model.gan_mode: 'lsgan' in the folder, 'hinge' asked for"):
+        begun(photos, model={**TINY, "pool_size": 3, "ema_decay": 0.5, "gan_mode": "hinge"})
+    Image.new("RGB", (8, 8)).save(photos / "a/new.png")
+    assert reopen_training(job.store).manifests["a"].rows == 11, "the listing is frozen"
+    with pytest.raises(UsageError, match="is no job"):
+        reopen_training(LocalStore(str(photos / "a")))
+
+
+def test_checkpoints_of_other_trainings_are_refused(photos: Path) -> None:
+    job, other = begun(photos), begun(photos, output=str(photos / "other"), seed=1)
+    train(setup(other))
+    for path in list(other.store.find("checkpoints")):
+        job.store.publish(path, other.store.read(path))
+    with pytest.raises(JobMismatch, match="is not a checkpoint of this training"):
+        train(setup(job))
+
+
+def test_tables_are_resolved_and_come_back(photos: Path) -> None:
+    (photos / "job.toml").write_text('a = "a"\nb = "b"\noutput = "out"\n[model]\ngan_mode = "wgangp"\n')
+    file = read_train_file(photos / "job.toml", ["schedule.n_epochs=7", "resources.max_workers=1"])
+    assert file.spec.a == str(photos / "a")
+    assert (file.spec.schedule.n_epochs, file.spec.model.penalty) == (7, "wgangp")
+    assert train_from_table(train_to_table(file), Path("/")) == file
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"modle": {}}, "modle.*model"),
+        ({"model": {"gan_mode": "wgan"}}, r"model.gan_mode = 'wgan'.*wgangp"),
+        ({"model": {"norm": "batch", "penalty": "r1"}}, r"model.penalty = 'r1'.*batch norm"),
+        ({"data": {"crop_size": 250}}, "data.crop_size = 250.*multiple of 4"),
+        ({"data": {"flop": True}}, "data.flop.*unknown option.*flip"),
+        ({"ddp": {"static_graph": True}}, "ddp.static_graph = True"),
+        ({"resources": {"max_workers": 3}}, "batch_size = 2: fewer images than the 3 workers"),
+        ({"resources": {"backend": "nccl"}}, "resources.backend = 'nccl'.*gloo"),
+        ({"data": {"preprocess": "none"}}, "batch_size = 2: images of several sizes"),
+        ({"evaluation": {"layer": "relu9_1"}}, "evaluation.layer = 'relu9_1'.*relu1_1"),
+        ({"seed": -1}, "seed = -1"),
+        ({"a": ""}, "a = ''.*required"),
+        ({"a": "s3://id:secret@bucket/x"}, r"a = 's3://\*\*\*'"),
+        ({"storage": {"aws_secret": "x"}}, r"storage.aws_secret = '\*\*\*'"),
+        ({"schedule": 3}, r"schedule = 3: must be a table"),
+    ],
+    ids=str,
+)
+def test_bad_options_are_named(photos: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        train_from_table(table(photos, **changes), photos)
+
+
+def test_places_without_photographs_are_named_and_nothing_is_written(photos: Path) -> None:
+    with pytest.raises(OptionError, match=r"b = .*nowhere"):
+        plan_training(train_from_table(table(photos, b=str(photos / "nowhere")), photos))
+    with pytest.raises(OptionError, match=r"output = .*is the folder of a's photographs"):
+        begun(photos, output=str(photos / "a"))
+    assert not (photos / "out").exists()
+
+
+# What becomes of it
+
+
+def test_evaluation_status_and_report(photos: Path) -> None:
+    job = begun(photos, evaluation={"every": 6, "photos": 6, "layer": "relu1_1"})
+    train(setup(job))
+    assert generator_steps(job.store) == [6, 12]
+    assets = {asset.url: asset.data for asset in job.assets}
+    for step in (6, 12):
+        found = evaluate(job.file, setup(job).urls, assets, step)
+        assert found.keys() == {"fid_A2B", "fid_B2A", "kid_A2B", "kid_B2A"}
+        assert found["fid_A2B"] > 0
+    assert read_evaluations(job.store)[12] == found
+    status = train_status(job.store)
+    assert (status.step, status.checkpoint, status.state, status.skipped) == (12, 12, "unfinished", 1)
+    assert status.photos == {"a": 11, "b": 7}
+    json.dumps(status.to_json())
+    html = build_training_report(job.store)
+    for text in ("cycle_A", "samples of step 5", "fid_A2B", "model.gan_mode", "b/3.png", "<polyline"):
+        assert text in html, text
+
+
+def test_generators_are_what_the_batch_job_takes(photos: Path) -> None:
+    job = begun(photos)
+    train(setup(job))
+    data = job.store.read("generators/step-000000012.safetensors")
+    for direction in ("A2B", "B2A"):
+        stylizer = CycleGAN(weights="x", direction=direction).build({"x": data}, torch.device("cpu"))  # type: ignore[arg-type]
+        (found,) = stylizer([torch.rand(3, 21, 30)], [torch.Generator()])
+        assert found.image.shape == (3, 21, 30)  # type: ignore[union-attr]
+
+
+def test_metrics_become_parquet_and_events(photos: Path) -> None:
+    job = begun(photos)
+    train(setup(job))
+    rows = read_metrics(job.store)
+    read = pq.read_table(io.BytesIO(write_metrics(rows))).to_pylist()
+    assert read == rows
+    loader = _events(write_events(rows[:2]))
+    assert loader[1].step == 2
+    values = {value.tag: value.simple_value for value in loader[1].summary.value}
+    assert values["loss/gan_A"] == pytest.approx((rows[0]["gan_A"] + rows[1]["gan_A"]) / 2)
+
+
+def _events(data: bytes) -> list[Any]:
+    """As TensorFlow's record files are read: length, its checksum, bytes, their checksum."""
+
+    def masked(part: bytes) -> int:
+        crc = crc32c(part)
+        return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+    found = []
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        assert struct.unpack("<I", data[8:12])[0] == masked(data[:8])
+        assert struct.unpack("<I", data[12 + length : 16 + length])[0] == masked(data[12 : 12 + length])
+        found.append(Event.FromString(data[12 : 12 + length]))
+        data = data[16 + length :]
+    return found
