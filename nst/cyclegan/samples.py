@@ -79,7 +79,9 @@ class Preprocessing:
             width, height = (max(self.crop_size, round(side * more)) for side in (width, height))
         else:
             width, height = (max(2, round(side / multiple)) * multiple for side in (width, height))
-        return photo if (width, height) == photo.size else photo.resize((width, height), Image.Resampling.BICUBIC)
+        return (
+            photo if (width, height) == photo.size else photo.resize((width, height), Image.Resampling.BICUBIC)
+        )
 
 
 def photo_of(sample: int, photos: int, seed: int, domain: Domain) -> int:
