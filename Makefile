@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Where this is set, every process compiles anew what it imports, which takes most of a short command's time.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test test-slow test-s3 test-browser chaos stopping check format bench features clean
 
 demo: $(STAMP)
 	$(BIN)/nst demo
 
+# In two processes, each with one thread: much of it is waiting.
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow and not browser and not s3"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not browser and not s3"
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

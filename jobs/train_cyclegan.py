@@ -130,6 +130,8 @@ class _Run:
                 self._evaluate_all()
         except NstError as error:
             return TrainSummary(self._job.steps, None, error=error)
+        finally:
+            self._store.remove(STOP)
         if self._stop.gently:
             return TrainSummary(self._job.steps, None, stopped=True)
         return TrainSummary(self._job.steps, self._finish())
@@ -214,7 +216,7 @@ class _Run:
             self._look()
             if not self._evaluations:
                 return
-            time.sleep(_POLL_S)
+            ray.wait(list(self._evaluations.values()), timeout=_LOOK_EVERY_S)
 
     # The end
 

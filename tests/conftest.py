@@ -57,3 +57,16 @@ def ray_session() -> Iterator[str]:
     )
     yield context.address_info["address"]
     ray.shutdown()
+
+
+_TOGETHER = ("ray_session", "in_two", "solo_runs", "reference")
+"""Fixtures that are worth more than waiting for: tests that share one run in one process."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run in several processes, there is one Ray instance."""
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        shared = next((name for name in _TOGETHER if name in names), None)
+        if shared is not None:
+            item.add_marker(pytest.mark.xdist_group(shared))

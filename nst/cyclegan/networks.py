@@ -5,10 +5,8 @@ So that published files load: https://github.com/junyanz/pytorch-CycleGAN-and-pi
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Mapping
-from itertools import product
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Mapping
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -176,6 +174,17 @@ def _norm(norm: Norm, channels: int) -> nn.Module:
     return _InstanceNorm(channels) if norm == "instance" else nn.Identity()
 
 
+class _InstanceNorm(nn.InstanceNorm2d):
+    """As torch's, whose gradient of a single image in channels_last is wrong (2.15); on CPUs it also takes
+    several times as long as batch norm of one image after the other."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 1 and x.device.type != "cpu":
+            return super().forward(x)
+        each = [F.batch_norm(image, None, None, training=True, eps=self.eps) for image in x.split(1)]
+        return torch.cat(each) if len(each) > 1 else each[0]
+
+
 class _ResNet(nn.Module):
     """Johnson et al. 2016, as the CycleGAN paper's appendix has it: c7s1-64, d128, d256, R256 ..., u128, u64,
     c7s1-3."""
@@ -223,7 +232,7 @@ class _Block(nn.Module):
 
         def convolution() -> list[nn.Module]:
             rim = 0 if pads else 1
-            return [*pads, _Conv3x3(width, width, 3, padding=rim, bias=norm == "instance"), _norm(norm, width)]
+            return [*pads, nn.Conv2d(width, width, 3, padding=rim, bias=norm == "instance"), _norm(norm, width)]
 
         between = [nn.Dropout(0.5)] if dropout else []
         self.conv_block = nn.Sequential(*convolution(), nn.ReLU(inplace=True), *between, *convolution())
@@ -335,121 +344,3 @@ class _Pixels(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.net(x)
         return out
-
-
-# Layers that give what torch's do, but for rounding, in less of a CPU's time.
-
-
-class _InstanceNorm(nn.InstanceNorm2d):
-    def forward(self, x: Tensor) -> Tensor:
-        """torch's copies channels_last maps; and then, of one image, its gradient is wrong (torch 2.15)."""
-        if x.device.type != "cpu":
-            return super().forward(x)
-        each = [F.batch_norm(image, None, None, training=True, eps=self.eps) for image in x.split(1)]
-        return torch.cat(each) if len(each) > 1 else each[0]
-
-
-class _Conv3x3(nn.Conv2d):
-    """Of stride 1."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        exact = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
-        if x.device.type != "cpu" or not exact:
-            return super().forward(x)
-        rim = int(self.padding[0])
-        height, width = (side + 2 * rim - 2 for side in x.shape[2:])
-        x = F.pad(x, (rim, rim + -width % 4, rim, rim + -height % 4))
-        out: Tensor = _Winograd.apply(x, self.weight, self.bias)
-        return out[:, :, :height, :width]
-
-
-class _Winograd(torch.autograd.Function):
-    """A convolution of 3 x 3 in a fourth of the multiplications: F(4 x 4, 3 x 3) of Lavin and Gray 2016.
-
-    Tiles of 6 x 6 give 4 x 4 each; in between is one matrix product for each of 36 places. Their letters: B, G
-    and A transform tiles, kernels, and back.
-    """
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """(N, C, H + 2, W + 2), (K, C, 3, 3), (K,) to (N, K, H, W), channels last; H and W multiples of 4."""
-        b, g, a = _transforms(x.dtype)
-        kernels = _kernels(weight, g)
-        images = x.permute(0, 2, 3, 1)
-        out = x.new_empty(len(x), x.shape[2] - 2, x.shape[3] - 2, len(weight))
-        for n, top, end in _bands(out):
-            tiles = (b @ _tiles(images[n, top : end + 2], 6)).view(36, -1, x.shape[1])
-            blocks = _blocks(out[n, top:end])
-            blocks.copy_((a @ tiles.bmm(kernels.mT).view(36, -1)).view(blocks.shape))
-        if bias is not None:
-            out += bias
-        return out.permute(0, 3, 1, 2)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:  # noqa: ARG004
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias = ctx.saved_tensors
-        if torch.is_grad_enabled():  # to be differentiated once more
-            wanted = [each for each in (x, weight, bias) if each is not None and each.requires_grad]
-            found = iter(torch.autograd.grad(F.conv2d(x, weight, bias), wanted, grad, create_graph=True))
-            return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
-        b, g, a = _transforms(x.dtype)
-        kernels = _kernels(weight, g)
-        images, grads = x.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1)
-        by_x = x.new_zeros(len(x), x.shape[2] + 2, x.shape[3] + 2, x.shape[1])
-        by_kernels = torch.zeros_like(kernels)
-        for n, top, end in _bands(grads):
-            tiles = (b @ _tiles(images[n, top : end + 2], 6)).view(36, -1, x.shape[1])
-            given = (a.T @ _tiles(grads[n, top:end], 4)).view(36, -1, len(weight))
-            by_kernels.baddbmm_(given.mT, tiles)
-            blocks = _blocks(by_x[n, top : end + 4])
-            height, width = (side - 1 for side in blocks.shape[2:4])
-            by_tiles = (b.T @ given.bmm(kernels).view(36, -1)).view(6, 6, height, width, -1)
-            for i, j in product((0, 1), repeat=2):  # the last two rows and columns are the next tiles' first
-                part = by_tiles[4 * i : 4 * i + 4, 4 * j : 4 * j + 4]
-                blocks[: len(part), : part.shape[1], i : i + height, j : j + width].add_(part)
-        by_weight = (g.T @ by_kernels.view(36, -1)).view(3, 3, *kernels.shape[1:]).permute(2, 3, 0, 1)
-        by_bias = None if bias is None else grad.sum((0, 2, 3))
-        return by_x[:, : x.shape[2], : x.shape[3]].permute(0, 3, 1, 2), by_weight, by_bias
-
-
-@functools.cache
-def _transforms(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """B, G and A of `_Winograd`, (36, 36), (36, 9) and (16, 36), by Toom and Cook's construction. The points
-    0, +-2/3, +-3/2 and infinity lose half as much to rounding as the paper's."""
-
-    def powers(count: int) -> Tensor:
-        finite = [[point**power for power in range(count)] for point in (0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)]
-        return torch.tensor([*finite, [0.0] * (count - 1) + [1.0]], dtype=torch.float64)
-
-    def for_both_axes(matrix: Tensor) -> Tensor:
-        return torch.kron(matrix, matrix).to(dtype)
-
-    return for_both_axes(powers(6).inverse().T), for_both_axes(powers(3)), for_both_axes(powers(4).T)
-
-
-def _kernels(weight: Tensor, g: Tensor) -> Tensor:
-    """(K, C, 3, 3) to (36, K, C)."""
-    return (g @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(36, *weight.shape[:2])
-
-
-def _bands(images: Tensor) -> Iterator[tuple[int, int, int]]:
-    """Numbers, top and end, of bands of (N, H, W, C) in which a few hundred tiles of 4 x 4 lie."""
-    count, height, width, _ = images.shape
-    rows = 4 * max(1, 256 // max(1, width // 4))
-    for n, top in product(range(count), range(0, height, rows)):
-        yield n, top, min(top + rows, height)
-
-
-def _tiles(image: Tensor, side: int) -> Tensor:
-    """(H, W, C) to (side * side, tiles * C); tiles are 4 apart."""
-    tiles = image.unfold(0, side, 4).unfold(1, side, 4)
-    return tiles.permute(3, 4, 0, 1, 2).reshape(side * side, -1)
-
-
-def _blocks(image: Tensor) -> Tensor:
-    """(4 h, 4 w, C) as (4, 4, h, w, C)."""
-    return image.unflatten(1, (-1, 4)).unflatten(0, (-1, 4)).permute(1, 3, 0, 2, 4)

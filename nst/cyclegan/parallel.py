@@ -92,13 +92,15 @@ class Share:
         return total
 
 
-def distributed(network: nn.Module, options: DDPOptions) -> nn.Module:
+def distributed(network: nn.Module, share: Share, options: DDPOptions) -> nn.Module:
     """`network`, whose gradients will be the mean over the processes of torch's default group. Its batch norms
-    are replaced, in place."""
+    are replaced, in place, even if there is one process: the arithmetic is the same."""
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.BatchNorm2d):
-                setattr(parent, name, SharedBatchNorm2d.of(child))
+                setattr(parent, name, SharedBatchNorm2d.of(child, share.world))
+    if share.world == 1:
+        return network
     # Buffers are equal anyhow. Newer versions of torch have another word for it.
     known = inspect.signature(DistributedDataParallel).parameters
     still = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
@@ -114,10 +116,13 @@ def distributed(network: nn.Module, options: DDPOptions) -> nn.Module:
 class SharedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm by the statistics of all processes' parts; torch.nn.SyncBatchNorm is one for GPUs only."""
 
+    world = 1
+
     @classmethod
-    def of(cls, norm: nn.BatchNorm2d) -> SharedBatchNorm2d:
+    def of(cls, norm: nn.BatchNorm2d, world: int) -> SharedBatchNorm2d:
         """Shares parameters and buffers with `norm`."""
         shared = cls(norm.num_features, norm.eps, norm.momentum)
+        shared.world = world
         shared.train(norm.training)
         shared._parameters = norm._parameters
         shared._buffers = norm._buffers
@@ -130,12 +135,13 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
-        values = x if x.dtype == torch.float64 else x.float()
+        values = x.double()  # its gradient is a difference of large sums
         own_mean = values.mean((0, 2, 3))
         # The sum has no slope in its own mean.
         own_squares = (values - own_mean.detach()[:, None, None]).square().sum((0, 2, 3))
         own_count = values.new_full((1,), values.numel() // values.shape[1])
-        gathered: Tensor = _Gathered.apply(torch.cat([own_mean, own_squares, own_count]))
+        own = torch.cat([own_mean, own_squares, own_count])
+        gathered: Tensor = own[None] if self.world == 1 else _Gathered.apply(own)
         channels = self.num_features
         means, squares, counts = gathered[:, :channels], gathered[:, channels:-1], gathered[:, -1:]
         count = counts.sum()

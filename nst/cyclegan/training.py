@@ -146,8 +146,8 @@ class CycleGANTraining:
         for rounding; with dropout, whose draws differ, only in distribution.
         """
         self.share = share
-        if share.world > 1:
-            self._trained = {name: distributed(network, options) for name, network in self._trained.items()}
+        networks = {**self.generators, **self.discriminators}
+        self._trained = {name: distributed(network, share, options) for name, network in networks.items()}
 
     @property
     def dtype(self) -> torch.dtype:

@@ -529,3 +529,17 @@ def test_a_batch_of_mixed_sizes_equals_solo_runs() -> None:
 def test_bad_options_name_option_and_value(options: dict[str, Any], said: str) -> None:
     with pytest.raises(OptionError, match=said):
         CycleGAN(weights="w", **options)
+
+
+@pytest.mark.parametrize("name", ["resnet_6blocks", "unet_128"])
+def test_gradients_do_not_depend_on_the_memory_format(name: str) -> None:
+    """Of a single image torch's instance norm gives wrong ones in channels_last."""
+    size = 128 if name == "unet_128" else 16
+    image = torch.rand(1, 3, size, size, dtype=torch.float64)
+    found = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        network = randomized(build_generator(name, channels=2)).to(memory_format=memory_format)
+        network(image.contiguous(memory_format=memory_format))[0, 0].sum().backward()
+        found.append([parameter.grad for parameter in network.parameters()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)

@@ -22,13 +22,13 @@ CASES: dict[str, dict[str, Any]] = {
     "wgangp": {"gan_mode": "wgangp", "lambda_identity": 0.0},
     "zero centered": {"penalty": "zero_centered", "gan_mode": "hinge", "norm": "none"},
 }
-SIDE = 32
+SIDE = 16
 RUNS = (("float64", 4, 20), ("float64", 3, 5), ("float32", 4, 1))
 """Precision, batch size, steps. Of three images, one process has two and one has one."""
 
 
 def trained(case: str, precision: str, share: Share, steps: int) -> dict[str, Any]:
-    small = {"generator": "resnet_6blocks", "generator_channels": 4, "discriminator_channels": 4}
+    small = {"generator": "resnet_6blocks", "generator_channels": 2, "discriminator_channels": 2}
     options = {
         **small,
         "discriminator": "n_layers",
