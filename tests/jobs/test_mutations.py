@@ -629,7 +629,7 @@ FALSE = "if False:"
 CALLS = itertools.count()
 REOPEN = without(
     jobs.job.reopen,
-    ("if differences:", FALSE),
+    ("if found:", FALSE),
     ('if print_now != record["fingerprint"]:', FALSE),
 )
 

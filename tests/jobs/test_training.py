@@ -232,6 +232,11 @@ def test_checkpoints_of_other_trainings_are_refused(photos: Path) -> None:
         train(setup(job))
 
 
+def test_the_example_is_a_job_file() -> None:
+    file = read_train_file(Path(__file__).parents[2] / "examples/train_cyclegan.toml")
+    assert train_from_table(train_to_table(file), Path("/")) == file
+
+
 def test_tables_are_resolved_and_come_back(photos: Path) -> None:
     (photos / "job.toml").write_text('a = "a"\nb = "b"\noutput = "out"\n[model]\ngan_mode = "wgangp"\n')
     file = read_train_file(photos / "job.toml", ["schedule.n_epochs=7", "resources.max_workers=1"])
