@@ -30,11 +30,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import fsspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from fsspec.spec import AbstractFileSystem
 from PIL import Image
 
+import jobs.pools.warm  # noqa: F401  for all children at once
 from jobs.audit import verify
 from jobs.job import create_or_open
 from jobs.ledger import Ledger
@@ -275,6 +277,7 @@ def main() -> None:
     parser.add_argument("--stores", nargs="+", default=["local", "objects"], choices=["local", "objects"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    pa.table({"warm": [1]})  # imports pandas where that is installed, once and not in every child
     fsspec.register_implementation("objects", Objects, clobber=True)
     found: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as place:
