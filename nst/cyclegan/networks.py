@@ -181,7 +181,7 @@ class _InstanceNorm(nn.InstanceNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if len(x) > 1 and x.device.type != "cpu":
             return super().forward(x)
-        each = [F.batch_norm(image, None, None, training=True, eps=self.eps) for image in x.split(1)]
+        each = [F.batch_norm(image, None, None, training=True, eps=self.eps) for image in torch.split(x, 1)]
         return torch.cat(each) if len(each) > 1 else each[0]
 
 
