@@ -406,10 +406,10 @@ def _execute(prepare: Callable[[], tuple[Job, list[Work] | None]], *, leave: boo
 
 
 def _is_training(store: Store) -> bool:
-    from jobs.record import read_job
+    from jobs.record import job_kind
     from jobs.training.layout import KIND
 
-    return read_job(store).get("kind") == KIND
+    return job_kind(store) == KIND
 
 
 def _reopen_training(out: str, overrides: list[str]) -> TrainJob:

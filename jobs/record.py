@@ -18,6 +18,7 @@ __all__ = [
     "FORMAT",
     "JOB",
     "differences",
+    "job_kind",
     "reached",
     "read_job",
     "refuse_foreign_folder",
@@ -29,12 +30,33 @@ JOB = "job.json"
 FORMAT = 1
 
 
-def read_job(store: Store) -> dict[str, Any]:
+def read_job(store: Store, kind: str | None = None) -> dict[str, Any]:
     """The stored `job.json`.
 
+    Args:
+        kind: None: photographs are stylized.
+
     Raises:
-        UsageError: there is no job, or one of another version of this program.
+        UsageError: there is no job, or one of another kind or another version of this program.
     """
+    record = _read(store)
+    found = record.get("kind")
+    if found != kind:
+        known = {
+            None: "stylizes photographs",
+            "train cyclegan": "trains a CycleGAN; resume, status and report know it",
+        }
+        raise UsageError(f"{store.url} holds a job of another kind: it {known.get(found, found)}")
+    return record
+
+
+def job_kind(store: Store) -> str | None:
+    """None: photographs are stylized. Raises UsageError as `read_job`."""
+    kind: str | None = _read(store).get("kind")
+    return kind
+
+
+def _read(store: Store) -> dict[str, Any]:
     try:
         record = json.loads(store.read(JOB))
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -118,6 +118,7 @@ class _Run:
         least = {"num_cpus": resources.num_cpus * resources.min_workers, "num_gpus": resources.num_gpus}
         self._stop.running()
         self._store.remove(STOP)
+        self._store.clean()
         try:
             with (
                 RaySession(resources.address, least),

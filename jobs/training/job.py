@@ -143,9 +143,7 @@ def reopen_training(
         JobMismatch: what is stored differs, or was changed since the training was begun.
         UsageError: there is no job, or one of another kind.
     """
-    record = read_job(store)
-    if record.get("kind") != KIND:
-        raise UsageError(f"{store.url} is a job of another kind: photographs are stylized there")
+    record = read_job(store, KIND)
     stored = record["job"]
     if file is None:
         table = {**stored, "output": store.url}

@@ -10,7 +10,7 @@ from typing import Any
 from jobs.page import REPORT, curve, page, settings, table, text
 from jobs.record import read_job
 from jobs.storage import Store
-from jobs.training.layout import read_skipped, sample_path, sample_steps
+from jobs.training.layout import KIND, read_skipped, sample_path, sample_steps
 from jobs.training.metrics import read_metrics
 from jobs.training.status import TrainStatus, train_status
 
@@ -47,7 +47,7 @@ def build_training_report(store: Store) -> str:
             _evaluations(status),
             _samples(store),
             left_out if skipped else "",
-            settings(read_job(store)),
+            settings(read_job(store, KIND)),
         ]
     )
     return page(title, body)

@@ -9,7 +9,7 @@ from typing import Any
 from jobs.errors import EXIT_OK, EXIT_UNFINISHED
 from jobs.record import read_job
 from jobs.storage import Store
-from jobs.training.layout import checkpoint_steps, read_done, read_evaluations, read_skipped
+from jobs.training.layout import KIND, checkpoint_steps, read_done, read_evaluations, read_skipped
 from jobs.training.metrics import means, parts, read_part
 
 __all__ = ["TrainStatus", "train_status"]
@@ -56,7 +56,7 @@ def train_status(store: Store) -> TrainStatus:
     Raises:
         UsageError: there is no job.
     """
-    record = read_job(store)
+    record = read_job(store, KIND)
     newest = parts(store)[-1:]
     rows = read_part(store.read(newest[0])) if newest else []
     return TrainStatus(

@@ -15,7 +15,10 @@ from PIL import Image
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
 
+from jobs.audit import explain, verify
 from jobs.errors import JobMismatch, UsageError
+from jobs.job import reopen
+from jobs.status import job_status
 from jobs.storage import LocalStore
 from jobs.training.data import NoPhotographs
 from jobs.training.evaluate import evaluate
@@ -277,6 +280,15 @@ def test_places_without_photographs_are_named_and_nothing_is_written(photos: Pat
     with pytest.raises(OptionError, match=r"output = .*is the folder of a's photographs"):
         begun(photos, output=str(photos / "a"))
     assert not (photos / "out").exists()
+
+
+def test_what_is_for_other_jobs_says_so(photos: Path) -> None:
+    job = begun(photos)
+    for use in (job_status, reopen, lambda store: list(verify(store)), lambda store: list(explain(store, "x"))):
+        with pytest.raises(
+            UsageError, match="another kind: it trains a CycleGAN; resume, status and report know it"
+        ):
+            use(job.store)
 
 
 # What becomes of it
