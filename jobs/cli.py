@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -132,6 +132,18 @@ def cyclegan(
             print(f"{rows_a} and {rows_b} photographs, {total}; nothing was written")
             return
         _train(lambda: create_or_open_training(file))
+
+
+@train.command()
+def options() -> None:
+    """List the options of a training's job file, table by table."""
+    with _errors():
+        from jobs.filesystems import StorageOptions
+        from jobs.training.spec import TABLES, TrainSpec
+
+        _show_options("a job file", TrainSpec, leave_out=TABLES)
+        for name, cls in {**TABLES, "storage": StorageOptions}.items():
+            _show_options(f"[{name}]", cls)
 
 
 @app.command()
@@ -268,19 +280,10 @@ def explain(
 def methods() -> None:
     """List the methods and their options."""
     with _errors():
-        from jobs.describe import options_of
         from nst.methods import METHODS
 
-        console = Console()
         for kind, cls in METHODS.items():
-            summary = (cls.__doc__ or "").split("\n\n")[0]
-            table = Table(title=f"{kind}: {summary}", title_justify="left", title_style="bold", box=None)
-            for name in ("option", "default", "meaning"):
-                table.add_column(name, overflow="fold")
-            for option in options_of(cls):
-                table.add_row(option.name, escape(option.default or "required"), escape(option.help))
-            console.print(table)
-            console.print()
+            _show_options(kind, cls)
 
 
 @app.command()
@@ -319,6 +322,21 @@ def _errors() -> Iterator[None]:
     except OSError as error:
         print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
         raise typer.Exit(EXIT_UNFINISHED) from None
+
+
+def _show_options(title: str, cls: type[Any], leave_out: Container[str] = ()) -> None:
+    from jobs.describe import options_of
+
+    summary = (cls.__doc__ or "").split("\n\n")[0]
+    table = Table(title=escape(f"{title}: {summary}"), title_justify="left", title_style="bold", box=None)
+    for name in ("option", "default", "meaning"):
+        table.add_column(name, overflow="fold")
+    for option in options_of(cls):
+        if option.name not in leave_out:
+            table.add_row(option.name, escape(option.default or "required"), escape(option.help))
+    console = Console()
+    console.print(table)
+    console.print()
 
 
 def _store(out: str, overrides: Sequence[str] | None) -> Store:

@@ -30,6 +30,7 @@ from nst.stylizer import AssetRef
 
 __all__ = [
     "HOW",
+    "TABLES",
     "EvaluationSpec",
     "LogSpec",
     "TrainFile",
@@ -167,6 +168,7 @@ class TrainSpec:
     output: str
     """The job's folder or bucket prefix."""
     seed: int = 0
+    """Of parameters, orders, crops, and all else that is drawn."""
     batch_size: int = 1
     """Pairs per step, over all workers."""
     max_pixels: int = 200_000_000
@@ -188,7 +190,7 @@ class TrainFile:
     storage: StorageOptions = STANDARD_STORAGE
 
 
-_TABLES: Mapping[str, type[Any]] = {
+TABLES: Mapping[str, type[Any]] = {
     "model": CycleGANOptions,
     "data": Preprocessing,
     "schedule": Schedule,
@@ -197,6 +199,7 @@ _TABLES: Mapping[str, type[Any]] = {
     "resources": TrainResources,
     "ddp": DDPOptions,
 }
+"""Of a job file, by name; and `storage`."""
 
 
 def read_train_file(path: Path, overrides: Sequence[str] = ()) -> TrainFile:
@@ -218,11 +221,11 @@ def read_train_file(path: Path, overrides: Sequence[str] = ()) -> TrainFile:
 def train_from_table(table: Mapping[str, Any], base: Path) -> TrainFile:
     """Resolve a job file's table; see `read_train_file`."""
     plain = ("seed", "batch_size", "max_pixels")
-    choices = ("a", "b", "output", *plain, *_TABLES, "storage")
+    choices = ("a", "b", "output", *plain, *TABLES, "storage")
     for name, value in table.items():
         if name not in choices:
             raise OptionError(name, value, choices=choices, reason="unknown option")
-        if (name in _TABLES or name == "storage") and not isinstance(value, Mapping):
+        if (name in TABLES or name == "storage") and not isinstance(value, Mapping):
             raise OptionError(name, value, reason=f"must be a table: [{name}]")
     places: dict[str, Any] = {}
     for name in ("a", "b", "output"):
@@ -236,7 +239,7 @@ def train_from_table(table: Mapping[str, Any], base: Path) -> TrainFile:
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**63:
             raise OptionError(name, value, reason=f"must be a whole number from {least} to 2^63 - 1")
         numbers[name] = value
-    parts = {name: parse_table(kind, table.get(name, {}), name) for name, kind in _TABLES.items()}
+    parts = {name: parse_table(kind, table.get(name, {}), name) for name, kind in TABLES.items()}
     spec = TrainSpec(**places, **numbers, **{name: parts.pop(name) for name in ("model", "data", "schedule")})
     file = TrainFile(spec=spec, **parts, storage=storage_from_table(table.get("storage", {})))
     _check_together(file)

@@ -14,8 +14,10 @@ import torch
 from PIL import Image
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
+from typer.testing import CliRunner
 
 from jobs.audit import explain, verify
+from jobs.cli import app
 from jobs.errors import JobMismatch, UsageError
 from jobs.job import reopen
 from jobs.status import job_status
@@ -289,6 +291,42 @@ def test_what_is_for_other_jobs_says_so(photos: Path) -> None:
             UsageError, match="another kind: it trains a CycleGAN; resume, status and report know it"
         ):
             use(job.store)
+
+
+def nst(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(arguments))
+    return result.exit_code, result.output
+
+
+def test_the_command_line_shows_options_plans_and_states(photos: Path) -> None:
+    code, shown = nst("train", "options")
+    assert code == 0
+    for text in ("batch_size", "[model]", "lambda_identity", "checkpoint_every", "read_timeout_s"):
+        assert text in shown, text
+    (photos / "job.toml").write_text('a = "a"\nb = "b"\noutput = "out"\n')
+    code, shown = nst("train", "cyclegan", str(photos / "job.toml"), "--dry-run", "--set", "batch_size=2")
+    assert (code, shown.splitlines()[-1]) == (
+        0,
+        "11 and 7 photographs, 1200 steps, 6 per epoch; nothing was written",
+    )
+    assert not (photos / "out").exists()
+    code, shown = nst("train", "cyclegan", str(photos / "job.toml"), "--set", "model.norm=bach")
+    assert code == 2
+    assert "model.norm = 'bach'" in shown
+    job = begun(photos)
+    train(setup(job))
+    code, shown = nst("status", job.store.url)
+    assert code == 0
+    assert "12; the newest checkpoint is of 12" in shown
+    assert "1 photographs that cannot be read" in shown
+    assert json.loads(nst("status", job.store.url, "--json")[1])["step"] == 12
+    code, shown = nst("report", job.store.url)
+    assert code == 0
+    assert (photos / "out/report.html").read_text().startswith("<!doctype html>")
+    for command in ("verify", "retry", "gc"):
+        code, shown = nst(command, job.store.url)
+        assert code == 2
+        assert "a job of another kind" in shown
 
 
 # What becomes of it
