@@ -128,13 +128,12 @@ class _Run:
                 ended = self._train(folder)
                 if ended is not None:
                     return ended
-                self._evaluate_all()
+                if not self._evaluate_all():
+                    return TrainSummary(self._job.steps, None, stopped=True)
         except NstError as error:
             return TrainSummary(self._job.steps, None, error=error)
         finally:
             self._store.remove(STOP)
-        if self._stop.gently:
-            return TrainSummary(self._job.steps, None, stopped=True)
         return TrainSummary(self._job.steps, self._finish())
 
     # Training
@@ -212,12 +211,13 @@ class _Run:
             if step in found and step not in (best, self._job.steps):
                 self._store.remove(generator_path(step))
 
-    def _evaluate_all(self) -> None:
-        while not self._stop.gently:
-            self._look()
-            if not self._evaluations:
-                return
+    def _evaluate_all(self) -> bool:
+        """Whether it was done, and not stopped."""
+        self._look()
+        while self._evaluations and not self._stop.gently:
             ray.wait(list(self._evaluations.values()), timeout=_LOOK_EVERY_S)
+            self._look()
+        return not self._evaluations
 
     # The end
 
