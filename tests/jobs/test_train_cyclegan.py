@@ -74,7 +74,9 @@ def test_two_workers_train_as_one(photos: Path, ray_session: str) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_two_then_one_then_two_workers(photos: Path, ray_session: str) -> None:
-    changes = {"model": BATCH_NORM, "schedule": {"n_epochs": 80, "n_epochs_decay": 80}}
+    """Training is chaotic: what is left over of rounding doubles with every step, at the usual learning rate."""
+    model = {**BATCH_NORM, "learning_rate": 2e-6}
+    changes = {"model": model, "schedule": {"n_epochs": 40, "n_epochs_decay": 40}}
     expected = plain(photos, **changes)
     reached = 0
     for workers, more in ((2, 10), (1, 10), (2, 10_000)):
@@ -87,7 +89,7 @@ def test_two_then_one_then_two_workers(photos: Path, ray_session: str) -> None:
         before, reached = reached, max(checkpoint_steps(job.store))
         assert before < reached
         assert (summary.done is None) == summary.stopped == (workers == 1 or before == 0)
-    assert reached == 960
+    assert reached == 480
     equal(curve(job.store), expected)
 
 
