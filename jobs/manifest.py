@@ -1,4 +1,4 @@
-"""The frozen listing of a job's photographs: Parquet, one row group per shard.
+"""The frozen listing of a job's photographs: Parquet, whole shards in every row group.
 
 A shard is a row range that a worker reads itself, so the driver's memory grows with shards, not photographs.
 """
@@ -31,6 +31,9 @@ MANIFEST = "manifest.parquet"
 DEFAULT_SHARD_SIZE = 64
 # A small job is cut finer than the default, so that there are shards for several workers.
 _WANTED_SHARDS = 32
+# A row group costs some 5 KB of memory wherever the manifest is open: one for each shard of millions of
+# photographs would be too many. Who reads a shard reads what is around it.
+_GROUP_ROWS = 4096
 
 SCHEMA = pa.schema(
     [
@@ -65,7 +68,7 @@ class ManifestInfo:
 
 
 def write_manifest(photos: Iterable[Photo], path: Path, shard_size: int | None) -> ManifestInfo:
-    """Write the listing to a local file, in one pass, with memory for one shard.
+    """Write the listing to a local file, in one pass, with memory for one row group.
 
     Raises:
         UsageError: no photographs, or two with the same key.
@@ -76,22 +79,24 @@ def write_manifest(photos: Iterable[Photo], path: Path, shard_size: int | None) 
         raise UsageError("no photographs found")
     if shard_size is None:
         shard_size = max(1, min(DEFAULT_SHARD_SIZE, math.ceil(len(head) / _WANTED_SHARDS)))
+    group_shards = max(1, _GROUP_ROWS // shard_size)
     digest = hashlib.sha256()
     key_hashes = array("Q")
     rows = 0
     rest = itertools.chain(head, iterator)
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-        while chunk := list(itertools.islice(rest, shard_size)):
+        while chunk := list(itertools.islice(rest, group_shards * shard_size)):
             for photo in chunk:
                 digest.update(row_digest(photo.key, photo.url))
                 key_hashes.append(_hash64(photo.key))
             columns = {name: [getattr(photo, name) for photo in chunk] for name in SCHEMA.names}
-            writer.write_table(pa.table(columns, schema=SCHEMA), row_group_size=shard_size)
+            writer.write_table(pa.table(columns, schema=SCHEMA), row_group_size=len(chunk))
             rows += len(chunk)
         info = ManifestInfo(
             rows=rows, shards=math.ceil(rows / shard_size), shard_size=shard_size, sha256=digest.hexdigest()
         )
-        writer.add_key_value_metadata({"nst": json.dumps({"sha256": info.sha256, "shard_size": shard_size})})
+        meta = {"sha256": info.sha256, "shard_size": shard_size, "group_shards": group_shards}
+        writer.add_key_value_metadata({"nst": json.dumps(meta)})
     _refuse_repeated_keys(key_hashes, path)
     return info
 
@@ -125,7 +130,7 @@ def _refuse_repeated_keys(hashes: array[int], path: Path) -> None:
 
 
 class Manifest:
-    """A job's published manifest, read shard by shard. Holds the footer, and nothing open.
+    """A job's published manifest, read shard by shard. Holds the footer and one row group, and nothing open.
 
     Raises:
         JobMismatch: there is none, or it is damaged.
@@ -133,6 +138,7 @@ class Manifest:
 
     def __init__(self, store: Store, path: str = MANIFEST) -> None:
         self._store, self._path = store, path
+        self._last: tuple[int, pa.Table] | None = None
         try:
             with store.open(path) as handle:
                 self._footer = pq.read_metadata(handle)
@@ -148,7 +154,7 @@ class Manifest:
 
     @property
     def shards(self) -> int:
-        return int(self._footer.num_row_groups)
+        return math.ceil(self.rows / self.shard_size)
 
     @property
     def shard_size(self) -> int:
@@ -165,11 +171,25 @@ class Manifest:
 
     def shard(self, shard: int) -> list[Row]:
         """The rows of one shard, in order."""
-        with self._store.open(self._path) as handle:
-            table = pq.ParquetFile(handle, metadata=self._footer).read_row_group(shard, use_threads=False)
+        if not 0 <= shard < self.shards:
+            raise IndexError(f"shard {shard}: the manifest has {self.shards}")
+        group, place = divmod(shard, int(self._meta.get("group_shards", 1)))  # there was one per shard once
+        table = self._group(group).slice(place * self.shard_size, self.shard_size)
+        if table.num_rows != self.rows_in(shard):
+            raise JobMismatch(f"{self._store.url}/{self._path} is damaged: its row groups are not whole shards")
         start = shard * self.shard_size
         columns = (table[name].to_pylist() for name in SCHEMA.names)
         return [Row(start + place, *values) for place, values in enumerate(zip(*columns, strict=True))]
+
+    def _group(self, group: int) -> pa.Table:
+        """Shards are mostly asked for in order."""
+        last = self._last
+        if last is None or last[0] != group:
+            with self._store.open(self._path) as handle:
+                file = pq.ParquetFile(handle, metadata=self._footer)
+                last = group, file.read_row_group(group, use_threads=False)
+            self._last = last
+        return last[1]
 
     def urls(self) -> pa.ChunkedArray:
         """Of all rows, in order."""

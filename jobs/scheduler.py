@@ -4,14 +4,20 @@ A worker's death strikes nobody. The rows that it was at when it died (if that i
 unfinished ones of each of its tasks) go to the probe lane: one row per call, alone on its worker. Only a
 death there is a strike against that row; two strikes quarantine it. A row that exceeds its time limit there
 fails. The rest of the task goes back to the queue.
+
+Near the end shards are given out in parts, each an eighth of a fair share of what is left (guided
+self-scheduling, Polychronopoulos and Kuck 1987), so that nobody waits for the last whole ones. When the last
+part of a shard is done, a task over the whole shard finds all its results in the journal and publishes the
+receipt.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from jobs.errors import WorkersBroken
@@ -26,6 +32,9 @@ _START_TRIES = 3
 _DEATHS_IN_A_ROW = 10
 _LOSSES_IN_A_ROW = 100
 _NOBODYS_FAULT = ("host lost", "node lost", "preempted", "stopped")
+_PARTS_PER_WORKER = 8
+"""Of what is left, when shards are given out in parts: a worker that has two is not the last one even if it is
+three times slower than others."""
 _TASKS_PER_WORKER = 2
 """So that the next shard is being loaded while the last one is still in work."""
 
@@ -37,6 +46,8 @@ class Limits:
     window: int
     timeout_s: float
     start_timeout_s: float
+    batch_size: int = 1
+    """Photographs that a method is given at once: parts of shards are multiples of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,8 @@ class Work:
     generation: int = 0
     rows: tuple[int, ...] | None = None
     attempts: int = 1
+    sealing: bool = False
+    """All rows are in the journal, only the receipt is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,14 +161,21 @@ class Scheduler:
     def __init__(self, work: Iterable[Work], rows_of: Callable[[int], range], limits: Limits) -> None:
         self._rows_of, self._limits = rows_of, limits
         self._bulk = deque(work)
+        self._rows_waiting = sum(self._size(item) for item in self._bulk)
+        self._in_parts: set[int] = set()  # shards that a worker is to seal when all parts are done
         self._probes: deque[Task] = deque()
         self._open: dict[int, set[int]] = {}  # rows without a result, of shards that are done piecewise
         self._generation: dict[int, int] = {}
         self._inspecting: dict[int, Task] = {}
         self._strikes: Counter[int] = Counter()
-        self._failures: Counter[int] = Counter()
+        self._failures: Counter[int] = Counter()  # of tasks, by row
         self._task_ids, self._worker_ids = itertools.count(), itertools.count()
         self._workers: dict[WorkerId, _Worker] = {}
+        # Who may be given a task, by how many they have, who has any, and who is ready: kept, because there are
+        # as many events a second as workers, and looking at all workers for each of them is a square.
+        self._free: tuple[set[WorkerId], ...] = tuple(set() for _ in range(_TASKS_PER_WORKER))
+        self._busy: set[WorkerId] = set()
+        self._ready: set[WorkerId] = set()
         self._done_rows: dict[int, int] = {}  # by running task: results as last reported
         self._deaths = self._losses = 0  # since anything got done
         self._died_on: set[tuple[int, ...] | None] = set()  # single photographs
@@ -171,11 +191,11 @@ class Scheduler:
     def finished(self) -> bool:
         """Nothing is waiting, running, or to be looked into."""
         waiting = bool(self._bulk or self._probes) and not self._stopping
-        return not (waiting or self._inspecting or any(worker.tasks for worker in self._workers.values()))
+        return not (waiting or self._inspecting or self._busy)
 
     @property
     def ready_workers(self) -> int:
-        return sum(worker.ready for worker in self._workers.values())
+        return len(self._ready)
 
     def begin(self, now: float) -> list[Action]:
         self._no_worker_since = now
@@ -193,6 +213,7 @@ class Scheduler:
         actions: list[Action] = []
         if isinstance(event, Ready):
             worker.ready, worker.seen_at = True, now
+            self._file(event.worker)
             self._failed_starts = 0
         elif isinstance(event, Progress):
             worker.seen_at = now
@@ -200,14 +221,14 @@ class Scheduler:
             for progress in (each for each in event.tasks if each.task in worker.tasks):
                 self._note_progress(progress.task, sum(progress.counts.values()))
         elif isinstance(event, Finished):
-            task = worker.tasks.pop(event.task)
+            task = self._take_back(event.worker, event.task)
             worker.seen_at, worker.slowest_s = now, 0.0
             self._note_progress(event.task, sum(event.report.counts.values()))
             self._done_rows.pop(event.task, None)
             if event.report.complete and not event.report.sealed:
                 actions += self._resolve(task, self._rows(task))
         elif isinstance(event, Failed):
-            task = worker.tasks.pop(event.task)
+            task = self._take_back(event.worker, event.task)
             self._done_rows.pop(event.task, None)
             if isinstance(event.error, NstError):  # a store that does not answer, and the like: for everyone
                 return self._abort(event.error)
@@ -265,9 +286,10 @@ class Scheduler:
     def tick(self, now: float) -> list[Action]:
         """What to do because time has passed."""
         actions: list[Action] = []
-        for worker_id, worker in self._workers.items():
+        for worker_id in sorted(self._busy):
+            worker = self._workers[worker_id]
             waited = worker.slowest_s + (now - worker.seen_at)
-            if worker.tasks and waited > self._limits.timeout_s:
+            if waited > self._limits.timeout_s:
                 actions.append(Stop(worker_id, "time limit"))
                 worker.seen_at, worker.slowest_s = now, 0.0  # until its death is reported
         if self.ready_workers or self.finished:
@@ -291,6 +313,11 @@ class Scheduler:
         if waiting:
             return []
         del self._open[task.shard]
+        if task.shard in self._in_parts and not self._stopping:
+            self._in_parts.remove(task.shard)
+            del self._generation[task.shard]
+            self._put_back(Work(task.shard, task.generation, sealing=True))
+            return []
         return [Seal(task.shard, self._generation.pop(task.shard, task.generation))]
 
     def _probe(self, task: Task, row: int) -> None:
@@ -310,11 +337,11 @@ class Scheduler:
             for row in rows:
                 self._probe(task, row)
             return
-        self._bulk.appendleft(Work(task.shard, task.generation, tuple(rows), task.attempts))
+        self._put_back(Work(task.shard, task.generation, tuple(rows), task.attempts))
 
     def _failed_again(self, task: Task, rows: list[int], detail: str) -> list[Action]:
-        self._failures[task.shard] += 1
-        if self._failures[task.shard] >= _TASK_TRIES:
+        self._failures.update(rows)
+        if max(self._failures[row] for row in rows) >= _TASK_TRIES:
             return [GiveUp(task.shard, detail)]
         self._requeue(task, rows, probe=task.probe)
         return []
@@ -322,7 +349,7 @@ class Scheduler:
     # Workers
 
     def _bury(self, event: Died, worker: _Worker) -> list[Action]:
-        del self._workers[event.worker]
+        self._forget(event.worker)
         actions: list[Action] = []
         if not worker.ready:
             if isinstance(event.error, NstError):
@@ -375,35 +402,66 @@ class Scheduler:
         if self._stopping:
             return []
         actions: list[Action] = []
-        ready = {key: worker for key, worker in self._workers.items() if worker.ready}
-        for worker_id, worker in ready.items():
-            if self._probes and not worker.tasks:
-                actions.append(self._submit(worker_id, self._probes.popleft(), now))
+        idle = sorted(self._free[0]) if self._probes else []
+        for worker_id in idle[: len(self._probes)]:
+            actions.append(self._submit(worker_id, self._probes.popleft(), now))
         # One task for everyone, also those still starting, before anyone gets a second.
-        for depth in range(1, _TASKS_PER_WORKER + 1):
-            for worker_id, worker in ready.items():
-                if not self._bulk or (depth > 1 and len(self._bulk) < len(self._workers)):
+        for depth, free in enumerate(self._free):
+            for worker_id in sorted(free) if self._enough_for(depth) else []:
+                if not self._enough_for(depth):
                     break
-                if not worker.probing and len(worker.tasks) < depth:
-                    actions.append(self._submit(worker_id, self._task(self._bulk.popleft()), now))
+                actions.append(self._submit(worker_id, self._task(self._next_work()), now))
         return actions + self._resize()
+
+    def _enough_for(self, depth: int) -> bool:
+        """Whether a worker that has `depth` tasks may have one more."""
+        tasks = max(len(self._bulk), self._rows_waiting // self._limits.batch_size)
+        return bool(self._bulk) and (depth == 0 or tasks >= len(self._workers))
+
+    def _next_work(self) -> Work:
+        """A shard; near the end, a part of one."""
+        item = self._bulk.popleft()
+        self._rows_waiting -= (size := self._size(item))
+        part = self._fair_share(self._rows_waiting + size)
+        if item.sealing or len(self._workers) == 1 or size < 2 * part:
+            return item
+        rows = self._rows_of(item.shard) if item.rows is None else item.rows
+        if item.rows is None:
+            self._open[item.shard] = set(rows)
+            self._generation[item.shard] = item.generation
+            self._in_parts.add(item.shard)
+        self._put_back(replace(item, rows=tuple(rows[part:])))
+        return replace(item, rows=tuple(rows[:part]))
+
+    def _fair_share(self, rows: int) -> int:
+        batch = self._limits.batch_size
+        return batch * math.ceil(rows / (batch * _PARTS_PER_WORKER * len(self._workers)))
+
+    def _put_back(self, item: Work) -> None:
+        self._bulk.appendleft(item)
+        self._rows_waiting += self._size(item)
+
+    def _size(self, item: Work) -> int:
+        """How many rows are to be done."""
+        if item.sealing:
+            return 0
+        return len(self._rows_of(item.shard) if item.rows is None else item.rows)
 
     def _resize(self) -> list[Action]:
         """As many workers as there is work for, between the pool's bounds; the idle ones go at the end."""
         waiting = len(self._bulk) + len(self._probes)
-        busy = sum(bool(worker.tasks) for worker in self._workers.values())
-        wanted = min(self._limits.max_workers, busy + waiting)
+        wanted = min(self._limits.max_workers, len(self._busy) + waiting)
         actions: list[Action] = []
         if waiting and self._failed_starts < _START_TRIES:
             for _ in range(wanted - len(self._workers)):
                 worker_id = next(self._worker_ids)
                 self._workers[worker_id] = _Worker()
                 actions.append(Start(worker_id))
-        if not waiting and not self._inspecting:
-            idle = [key for key, worker in self._workers.items() if not worker.tasks]
-            spare = len(self._workers) - max(wanted, self._limits.min_workers)
-            for worker_id in idle[: max(0, spare)]:
-                del self._workers[worker_id]
+        spare = len(self._workers) - max(wanted, self._limits.min_workers)
+        if not waiting and not self._inspecting and spare > 0:
+            idle = [key for key in self._workers if key not in self._busy]
+            for worker_id in idle[:spare]:
+                self._forget(worker_id)
                 actions.append(Stop(worker_id, "stopped"))
         return actions
 
@@ -412,7 +470,32 @@ class Scheduler:
         worker.tasks[task.id] = task
         if len(worker.tasks) == 1:
             worker.seen_at, worker.slowest_s = now, 0.0
+        self._file(worker_id)
         return Submit(worker_id, task)
+
+    def _take_back(self, worker_id: WorkerId, task: int) -> Task:
+        taken = self._workers[worker_id].tasks.pop(task)
+        self._file(worker_id)
+        return taken
+
+    def _file(self, worker_id: WorkerId) -> None:
+        """Note what a worker may be given, after something about it changed."""
+        worker = self._workers[worker_id]
+        self._unfile(worker_id)
+        if worker.ready:
+            self._ready.add(worker_id)
+        if worker.tasks:
+            self._busy.add(worker_id)
+        if worker.ready and not worker.probing and len(worker.tasks) < _TASKS_PER_WORKER:
+            self._free[len(worker.tasks)].add(worker_id)
+
+    def _unfile(self, worker_id: WorkerId) -> None:
+        for group in (*self._free, self._busy, self._ready):
+            group.discard(worker_id)
+
+    def _forget(self, worker_id: WorkerId) -> None:
+        del self._workers[worker_id]
+        self._unfile(worker_id)
 
     def _task(self, work: Work) -> Task:
         return Task(
@@ -421,4 +504,5 @@ class Scheduler:
             generation=work.generation,
             rows=work.rows,
             attempts=work.attempts,
+            sealing=work.sealing,
         )

@@ -213,6 +213,7 @@ class _Run:
             window=self._setup.window,
             timeout_s=resources.timeout_s,
             start_timeout_s=resources.start_timeout_s,
+            batch_size=resources.batch_size,
         )
         self._scheduler = Scheduler(work, self._rows_of, limits)
         self._shards = frozenset(item.shard for item in work)
@@ -224,7 +225,7 @@ class _Run:
             self._total = job.manifest.rows
             self._before = total(self._ledger.counts(self._ledger.done()))
         self._running: dict[int, Mapping[Status, int]] = {}  # counts by running task
-        self._ended: Counter[Status] = Counter()  # rows of tasks that are over
+        self._seen: Counter[Status] = Counter(self._before)  # and rows of this run's tasks, as last heard
         self._first_ready: float | None = None
         self._messages: list[str] = []
         self._seconds: dict[str, float] = {}
@@ -266,11 +267,12 @@ class _Run:
             return self._counts(), len(self._unsealed)
 
     def _counts(self) -> Mapping[Status, int]:
-        return total([self._before, self._ended, *self._running.values()])
+        return total([self._seen])
 
     def _loop(self, pool: Pool) -> bool:
         """Returns whether the run was stopped."""
         deadline: float | None = None
+        ticked = time.monotonic()
         self._perform(self._scheduler.begin(time.monotonic()), pool)
         while self._error is None and not self._scheduler.finished:
             if self._stop.gently and deadline is None:
@@ -285,8 +287,10 @@ class _Run:
             for event in events:
                 self._take(event, pool)
             # What waits to be heard while the store is slow is not a worker that says nothing.
-            if time.monotonic() - heard < 1.0:
-                self._perform(self._scheduler.tick(time.monotonic()), pool)
+            now = time.monotonic()
+            if now - heard < 1.0 and now - ticked >= _POLL_S:
+                ticked = now
+                self._perform(self._scheduler.tick(now), pool)
             self._observe(self._snapshot())
         return deadline is not None
 
@@ -300,7 +304,7 @@ class _Run:
                 self._count(progress.task, progress.counts)
         elif isinstance(event, Finished):
             self._count(event.task, event.report.counts)
-            self._ended.update(self._running.pop(event.task))
+            self._running.pop(event.task, None)
         elif isinstance(event, Failed):
             self._messages.append(f"worker {event.worker}: task failed: {event.error}")
         elif event.cause != "stopped":
@@ -316,7 +320,8 @@ class _Run:
             elif isinstance(action, Stop):
                 pool.stop(action.worker, action.cause)
             elif isinstance(action, Submit):
-                self._running[action.task.id] = total([])
+                if not action.task.sealing:  # its rows are counted
+                    self._running[action.task.id] = total([])
                 pool.submit(action.worker, action.task)
             elif isinstance(action, Inspect):
                 self._inspect(action, pool)
@@ -335,8 +340,9 @@ class _Run:
         task = action.task
         journal = read_journal(self._job.store, task.shard, task.generation)
         rows = self._rows_of(task.shard) if task.rows is None else task.rows
-        self._running.pop(task.id, None)
-        self._ended.update(journal.results[row].status for row in rows if row in journal.results)
+        if task.id in self._running:
+            self._seen.subtract(self._running.pop(task.id))
+            self._seen.update(journal.results[row].status for row in rows if row in journal.results)
         now = time.monotonic()
         done, deaths = journal.results.keys(), journal.deaths
         self._perform(self._scheduler.inspected(action, done, deaths, now), pool)
@@ -355,7 +361,7 @@ class _Run:
             finished_at=time.time(),
         )
         self._journal(action.task).results([result])
-        self._ended[action.status] += 1
+        self._seen[action.status] += 1
         self._messages.append(f"{row.key}: {action.status}: {action.error}")
 
     def _seal(self, action: Seal) -> None:
@@ -390,6 +396,8 @@ class _Run:
     def _count(self, task: int, counts: Mapping[Status, int]) -> None:
         if task not in self._running:  # news of a task that is over
             return
+        self._seen.update(counts)
+        self._seen.subtract(self._running[task])
         self._running[task] = counts
         if any(counts.values()):
             self._mark("first_result")

@@ -109,6 +109,8 @@ class Task:
     """One row, alone on its worker, after a worker died that may have been running it."""
     attempts: int = 1
     """Of its rows, with this one."""
+    sealing: bool = False
+    """A whole shard that was done in parts: all its results are in the journal, only the receipt is missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

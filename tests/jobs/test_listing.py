@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.errors import UsageError
+from jobs.errors import JobMismatch, UsageError
 from jobs.filesystems import read_url
-from jobs.listing import list_photos
-from jobs.manifest import Manifest, write_manifest
+from jobs.listing import Photo, list_photos
+from jobs.manifest import SCHEMA, Manifest, write_manifest
 from jobs.storage import LocalStore
 from nst.errors import OptionError
 
@@ -259,3 +259,39 @@ def test_equal_keys_are_refused_also_in_other_case(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("url,key\na.jpg,x\nb.jpg,y\nc.jpg,X\n")
     with pytest.raises(UsageError, match=r"'x' \(.*a\.jpg\) and 'X' \(.*c\.jpg\)"):
         write_manifest(list_photos(str(tmp_path / "list.csv")), tmp_path / "m.parquet", None)
+
+
+def test_a_row_group_holds_many_shards(tmp_path: Path) -> None:
+    """What is known of a row group takes memory in every process of a job."""
+    rows = 10_000
+    photos = (Photo(f"{number:05d}", f"{number:05d}.jpg") for number in range(rows))
+    info = write_manifest(photos, tmp_path / "manifest.parquet", None)
+    manifest = Manifest(LocalStore(str(tmp_path)))
+    assert (info.shards, manifest.shards) == (157, 157)
+    assert pq.read_metadata(tmp_path / "manifest.parquet").num_row_groups == 3
+    for shard in (0, 63, 64, 127, 156):
+        found = manifest.shard(shard)
+        assert [row.index for row in found] == list(range(64 * shard, min(64 * shard + 64, rows)))
+        assert [row.key for row in found] == [f"{row.index:05d}" for row in found]
+    for shard in (-1, 157):
+        with pytest.raises(IndexError, match="157"):
+            manifest.shard(shard)
+
+
+def test_a_manifest_with_a_row_group_per_shard_can_be_read(tmp_path: Path) -> None:
+    """As jobs have that were begun with version 0.1."""
+    table = pa.table(
+        {"key": list("abcde"), "url": list("ABCDE"), "size_bytes": [None, 1, 2, 3, 4]}, schema=SCHEMA
+    )
+    meta = {"nst": json.dumps({"sha256": "", "shard_size": 2})}
+    pq.write_table(table.replace_schema_metadata(meta), tmp_path / "manifest.parquet", row_group_size=2)
+    manifest = Manifest(LocalStore(str(tmp_path)))
+    assert [[row.key for row in manifest.shard(shard)] for shard in range(3)] == [["a", "b"], ["c", "d"], ["e"]]
+
+
+def test_row_groups_that_are_not_whole_shards_are_damage(tmp_path: Path) -> None:
+    table = pa.table({"key": list("abcde"), "url": list("ABCDE"), "size_bytes": [0] * 5}, schema=SCHEMA)
+    meta = {"nst": json.dumps({"sha256": "", "shard_size": 2})}
+    pq.write_table(table.replace_schema_metadata(meta), tmp_path / "manifest.parquet", row_group_size=1)
+    with pytest.raises(JobMismatch, match="whole shards"):
+        Manifest(LocalStore(str(tmp_path))).shard(0)

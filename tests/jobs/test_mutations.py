@@ -41,7 +41,7 @@ from jobs.errors import JobMismatch, UsageError, WorkersBroken
 from jobs.job import Job, create_or_open
 from jobs.ledger import JournalWriter, Ledger, ShardJournal, read_journal, receipt_path, seal
 from jobs.listing import Photo, list_photos
-from jobs.manifest import write_manifest
+from jobs.manifest import Manifest, write_manifest
 from jobs.results import Result, write_receipt
 from jobs.retry import Backoff
 from jobs.scheduler import Abort, Limits, Scheduler, Start, Work
@@ -383,7 +383,9 @@ def check_shards(_: Path) -> None:
     photos = [Photo(f"k{number}", f"u{number}") for number in range(20)]
     info, manifest = test_properties.manifest_of(photos, 6)
     assert [len(manifest.shard(shard)) for shard in range(info.shards)] == [6, 6, 6, 2]
-    assert [row.index for shard in range(info.shards) for row in manifest.shard(shard)] == list(range(20))
+    rows = [row for shard in range(info.shards) for row in manifest.shard(shard)]
+    assert [row.index for row in rows] == list(range(20))
+    assert [row.key for row in rows] == [photo.key for photo in photos]
 
 
 def check_the_digest_knows_no_shards(_: Path) -> None:
@@ -624,7 +626,7 @@ def check_starts_are_given_up() -> None:
     raise AssertionError("started for ever")
 
 
-ON, JUDGE, NEXT, TICK = Scheduler.on, Scheduler.inspected, Scheduler._assign, Scheduler.tick
+ON, JUDGE, FILE, TICK = Scheduler.on, Scheduler.inspected, Scheduler._file, Scheduler.tick
 FALSE = "if False:"
 CALLS = itertools.count()
 REOPEN = without(
@@ -761,14 +763,17 @@ MUTATIONS = [
     Mutation(
         "every row is in one shard",
         without(
-            write_manifest, ("schema=SCHEMA), row_group_size=shard_size", "schema=SCHEMA), row_group_size=4")
+            Manifest.shard,
+            ("if table.num_rows != self.rows_in(shard):", FALSE),
+            ("place * self.shard_size, self", "place * 4, self"),
         ),
         check_shards,
     ),
     Mutation(
         "a manifest's digest knows no shards",
         without(
-            write_manifest, ("for photo in chunk:\n", "digest.update(b'-')\n            for photo in chunk:\n")
+            write_manifest,
+            ("for photo in chunk:\n", "digest.update(bytes(shard_size))\n            for photo in chunk:\n"),
         ),
         check_the_digest_knows_no_shards,
     ),
@@ -923,7 +928,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a suspect shares its worker with nothing",
-        without(NEXT, ("not worker.probing and ", "")),
+        without(FILE, ("not worker.probing and ", "")),
         bounded(check_neighbors_are_not_blamed),
     ),
     Mutation(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from typing import Any, NoReturn
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -362,6 +363,86 @@ def test_stopped_submits_nothing_and_finishes_with_what_runs() -> None:
         assert not scheduler.finished
         assert scheduler.on(Finished(0, submit.task.id, report), 2.0) == []
     assert scheduler.finished
+
+
+class Recorded(Simulation):
+    """Keeps the tasks."""
+
+    tasks: list[Task]
+
+    def perform(self, actions: list[Action]) -> None:
+        self.__dict__.setdefault("tasks", []).extend(a.task for a in actions if isinstance(a, Submit))
+        super().perform(actions)
+
+
+def test_the_last_shards_are_given_out_in_parts_and_sealed_whole() -> None:
+    done = Recorded(shards=12, size=32, max_workers=4)
+    done.run()
+    parts = [task for task in done.tasks if task.rows is not None]
+    in_parts = {task.shard for task in parts}
+    assert len(done.tasks[0].rows or ()) == 12, "an eighth of a fair share of 384 rows"
+    assert min(len(task.rows or ()) for task in parts) == 1, "the last ones"
+    assert sorted(row for task in parts for row in task.rows or ()) == [
+        row for shard in sorted(in_parts) for row in done.shard_rows(shard)
+    ]
+    whole = [task for task in done.tasks if task.rows is None]
+    assert sorted(task.shard for task in whole) == list(range(12)), "one receipt for each"
+    assert {task.shard for task in whole if task.sealing} == in_parts
+    assert done.sealed == dict.fromkeys(range(12), 1)
+
+
+def test_parts_are_whole_batches() -> None:
+    scheduler = Scheduler(
+        [Work(0), Work(1)], lambda s: range(64 * s, 64 * s + 64), Limits(1, 2, 4, 5.0, 50.0, 5)
+    )
+    scheduler.begin(0.0)
+    actions = scheduler.on(Ready(0, INFO), 1.0)
+    rows = [action.task.rows for action in actions if isinstance(action, Submit)]
+    assert rows == [tuple(range(10)), tuple(range(10, 20))]  # 128 / (8 * 2) = 8, and so on
+
+
+def test_one_worker_does_shards_whole() -> None:
+    done = Recorded(shards=3, size=32, max_workers=1)
+    done.run()
+    assert [(task.shard, task.rows) for task in done.tasks] == [(0, None), (1, None), (2, None)]
+
+
+def test_a_part_that_is_lost_is_done_by_another() -> None:
+    for seed in range(20):
+        done = Simulation(
+            shards=6, size=40, node_losses=0.1, outside_kills=0.02, max_workers=4, seed=seed
+        ).run()
+        assert done.sealed == dict.fromkeys(range(6), 1), seed
+        assert len(done.journal) == 240
+
+
+class Unread(dict[int, Any]):
+    """Of which one looks up one entry, and never all."""
+
+    def __iter__(self) -> NoReturn:
+        raise AssertionError("all workers were looked at")
+
+    values = items = keys = __iter__  # type: ignore[assignment]
+
+
+def test_news_of_one_worker_do_not_make_it_look_at_all() -> None:
+    """With a thousand of them there are a thousand news a second."""
+    scheduler = Scheduler([Work(n) for n in range(999)], lambda s: range(s, s + 1), Limits(1, 99, 4, 5.0, 50.0))
+    scheduler.begin(0.0)
+    submits = [action for worker in range(99) for action in scheduler.on(Ready(worker, INFO), 1.0)]
+    scheduler._workers = Unread(scheduler._workers)
+    for submit in submits:
+        assert isinstance(submit, Submit)
+        counts: dict[Status, int] = {"ok": 1, "failed": 0, "quarantined": 0}
+        progress = TaskProgress(task=submit.task.id, counts=counts, in_flight=1, slowest_s=0.1)
+        assert scheduler.on(Progress(submit.worker, (progress,)), 2.0) == []
+        report = TaskReport(shard=submit.task.shard, counts=counts, complete=True, sealed=True)
+        (more,) = scheduler.on(Finished(submit.worker, submit.task.id, report), 3.0)
+        assert isinstance(more, Submit)
+        assert more.worker == submit.worker
+    assert scheduler.ready_workers == 99
+    assert not scheduler.finished
+    assert scheduler.tick(3.5) == []
 
 
 @given(
