@@ -55,6 +55,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.feature_quality
 	$(BIN)/python -m benchmarks.verify_speed
 	$(BIN)/python -m benchmarks.poison
+	$(BIN)/python -m benchmarks.pool_scaling
 
 # Trains the embedded network anew: about half an hour on two cores. What comes out differs from the shipped file
 # in its bytes on other machines: EMBEDDED_SHA256 in nst/features/weights.py has to follow.
