@@ -3,8 +3,8 @@
 1. Jobs with 1, 2, 4 and 8 actors and a method that takes a fixed time per photograph by sleeping, so that two
    cores are enough. The start is left out: the driver hears of no actor before all are ready, and the steady
    part begins when it does; it ends when the last photograph is done. `efficiency` = ideal / actual seconds of
-   the steady part; ideal = photographs times their fixed time / actors. The tail is in it: its waste is the sum,
-   over the actors, of the seconds between an actor's last photograph and the job's last one.
+   the steady part; ideal = photographs times their fixed time / actors. The tail is in it: its waste is the
+   sum, over the actors, of the seconds between an actor's last photograph and the job's last one.
 2. `create_or_open` and `run` as they are, with a pool whose actors are simulated on a virtual clock. Times per
    photograph are lognormal (mean 1 s, sigma 1), seeded by shard; one actor in 100 is three times slower;
    actors die once in 20 hours of work, by turns of a crash, with their host, and with their node. They need 20
