@@ -14,7 +14,7 @@ from typing import Protocol
 
 from jobs.manifest import Row
 from jobs.results import Result, Status
-from jobs.tasks import AtWork
+from jobs.tasks import AtWork, Spent
 from nst.images import DecodedPhoto
 from nst.stylizer import Outcome, Stylized
 
@@ -98,6 +98,8 @@ class Pipeline:
         self.results: list[Result] = []
         """Those that are in the journal."""
         self.counts: Counter[Status] = Counter()
+        self._seconds = dict.fromkeys(("load", "compute", "save"), 0.0)
+        self._retries = 0
 
     def run(self) -> None:
         """Returns when all rows are journaled or, draining, those that were in work."""
@@ -115,6 +117,11 @@ class Pipeline:
             scribe.join()
         if self._error is not None:
             raise self._error
+
+    def spent(self) -> Spent:
+        """On what is in the journal."""
+        images = Counter(result.status for result in list(self.results))
+        return Spent(images=images, seconds=dict(self._seconds), retries=self._retries)
 
     def in_flight(self) -> int:
         """Photographs taken and not yet in the journal."""
@@ -223,6 +230,10 @@ class Pipeline:
                     self._moved = time.monotonic()
                     self.results += results
                     self.counts.update(result.status for result in results)
+                    for result in results:
+                        self._retries += result.retries
+                        for stage in self._seconds:
+                            self._seconds[stage] += getattr(result, f"{stage}_s") or 0.0
                     self._in_work -= len(results)
                     self._slots.release(len(results))
         except BaseException as error:  # noqa: BLE001  raised again by run()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nst.stylizer import Method
 
 __all__ = [
+    "NOTHING_SPENT",
     "AtWork",
     "Cause",
     "Died",
@@ -23,6 +24,7 @@ __all__ = [
     "Finished",
     "Progress",
     "Ready",
+    "Spent",
     "Task",
     "TaskProgress",
     "TaskReport",
@@ -114,6 +116,20 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What a task did and cost so far; what was in the journal before it is not of it."""
+
+    images: Mapping[Status, int] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Of photographs, by stage: load, compute, save."""
+    retries: int = 0
+    """Calls of a store that had to be made again."""
+
+
+NOTHING_SPENT = Spent()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskReport:
     """How a task ended that did not fail."""
 
@@ -124,6 +140,7 @@ class TaskReport:
     """False if the worker was told to stop taking photographs."""
     sealed: bool
     """The shard's receipt exists."""
+    spent: Spent = NOTHING_SPENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +152,7 @@ class TaskProgress:
     in_flight: int
     slowest_s: float
     """Seconds for which the slowest photograph is at work, divided by the photographs that share the call."""
+    spent: Spent = NOTHING_SPENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +176,8 @@ class Ready:
 class Progress:
     worker: WorkerId
     tasks: tuple[TaskProgress, ...]
+    gpu_memory_bytes: int = 0
+    """That the worker's process holds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from jobs.record import read_job
 from jobs.results import Result, Status, image_seed, total, write_receipt
 from jobs.retry import count_retries
 from jobs.storage import open_store
-from jobs.tasks import AtWork, Task, TaskProgress, TaskReport, WorkerInfo, WorkerSetup
+from jobs.tasks import NOTHING_SPENT, AtWork, Task, TaskProgress, TaskReport, WorkerInfo, WorkerSetup
 from nst.errors import ImageError
 from nst.images import decode_photo, encode_animation, encode_image
 from nst.stylizer import Outcome, Stylized
@@ -130,11 +130,21 @@ class Worker:
                 generation=task.generation,
                 fingerprint=self.setup.fingerprint,
             )
-        return TaskReport(shard=task.shard, counts=total([pipeline.counts]), complete=complete, sealed=sealed)
+        return TaskReport(
+            shard=task.shard,
+            counts=total([pipeline.counts]),
+            complete=complete,
+            sealed=sealed,
+            spent=pipeline.spent(),
+        )
 
     def progress(self) -> tuple[TaskProgress, ...]:
         """Where the running tasks are."""
         return tuple(activity.progress(task) for task, activity in list(self._running.items()))
+
+    def gpu_memory_bytes(self) -> int:
+        """That this process holds."""
+        return torch.cuda.memory_reserved() if self.device.type == "cuda" else 0
 
     def drain(self) -> None:
         """Take no more photographs; running tasks end when those in work are done."""
@@ -192,6 +202,7 @@ class _Activity:
             counts=total([pipeline.counts] if pipeline is not None else []),
             in_flight=pipeline.in_flight() if pipeline is not None else 0,
             slowest_s=slowest_s,
+            spent=pipeline.spent() if pipeline is not None else NOTHING_SPENT,
         )
 
 

@@ -265,7 +265,7 @@ def _serve(
             time.sleep(_PROGRESS_INTERVAL_S)
             progress = worker.progress()
             if progress:
-                send(Progress, progress)
+                send(Progress, progress, worker.gpu_memory_bytes())
 
     threading.Thread(target=tell, daemon=True).start()
     while True:

@@ -19,6 +19,7 @@ import ray.exceptions
 
 from jobs.errors import WorkersBroken
 from jobs.pools.children import Children
+from jobs.pools.ray_metrics import Metrics
 from jobs.spec import Resources
 from jobs.tasks import Cause, Died, Event, Task, WorkerId, WorkerSetup
 from nst.errors import OptionError
@@ -36,6 +37,7 @@ class _Host:
 
     def __init__(self, memory_bytes: int | None) -> None:
         self._children = Children(memory_bytes)
+        self._metrics = Metrics()
         self._node = ray.get_runtime_context().get_node_id()
 
     def start(self, worker: WorkerId, payload: bytes, slots: int) -> str:
@@ -53,7 +55,9 @@ class _Host:
         self._children.drain()
 
     def poll(self) -> list[Event]:
-        return self._children.poll(_LONG_POLL_S)
+        events = self._children.poll(_LONG_POLL_S)
+        self._metrics.take(events)
+        return events
 
 
 @dataclass(slots=True)

@@ -71,6 +71,9 @@ class PoolContract:
             assert (finished.worker, finished.task) == (3, 5)
             assert finished.report.counts == {"ok": 2, "failed": 0, "quarantined": 0}
             assert finished.report.sealed
+            assert finished.report.spent.images == {"ok": 2}
+            assert finished.report.spent.seconds["compute"] >= 0.8
+            assert set(finished.report.spent.seconds) == {"load", "compute", "save"}
             assert {result.worker_pid for result in Ledger(job.store).receipt(0)[0]} == {ready.info.pid}
 
             pool.submit(3, Task(id=6, shard=1, rows=(2,), probe=True, attempts=3))
