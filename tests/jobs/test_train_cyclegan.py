@@ -74,7 +74,8 @@ def test_two_workers_train_as_one(photos: Path, ray_session: str) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_two_then_one_then_two_workers(photos: Path, ray_session: str) -> None:
-    """Training is chaotic: what is left over of rounding doubles with every step, at the usual learning rate."""
+    """At a small learning rate: at the usual one, training is chaotic, and differences of rounding double with
+    every step."""
     model = {**BATCH_NORM, "learning_rate": 2e-6}
     changes = {"model": model, "schedule": {"n_epochs": 40, "n_epochs_decay": 40}}
     expected = plain(photos, **changes)
