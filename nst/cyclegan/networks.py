@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from nst import check
 from nst.errors import WeightsError
+from nst.ops.blur import blur
 
 __all__ = [
     "DISCRIMINATORS",
@@ -21,17 +22,20 @@ __all__ = [
     "Init",
     "Norm",
     "Padding",
+    "Upsample",
     "build_discriminator",
     "build_generator",
     "check_generator",
     "initialize",
     "least_size",
     "load_published",
+    "normalization",
     "size_multiple",
 ]
 
 Norm = Literal["instance", "batch", "none"]
 Padding = Literal["reflect", "replicate", "zero"]
+Upsample = Literal["transposed", "blur"]
 Init = Literal["normal", "xavier", "kaiming", "orthogonal"]
 
 _RESNET_BLOCKS = {"resnet_9blocks": 9, "resnet_6blocks": 6}
@@ -52,6 +56,7 @@ def build_generator(
     image_channels: int = 3,
     padding: Padding = "reflect",
     dropout: bool = False,
+    upsample: Upsample = "transposed",
 ) -> nn.Module:
     """A generator: (N, image_channels, H, W) in [-1, 1] to the same.
 
@@ -62,22 +67,26 @@ def build_generator(
         channels: of the first layer.
         padding: at the borders of the residual blocks; of the ResNets.
         dropout: of a half, within the residual blocks or the U-Net's inner ones.
+        upsample: of the ResNets. `transposed`: convolutions, as in the paper. `blur`: zoom by nearest neighbor,
+            convolve, blur, which leaves no checkerboards (Odena et al. 2016). The parameters' names are the
+            same; a transposed convolution's weights have input and output channels the other way round.
 
     Raises:
-        OptionError: unknown name, norm or padding.
+        OptionError: unknown name, norm, padding or upsample, or one that a U-Net does not have.
     """
-    check_generator(name, norm, channels, padding)
+    check_generator(name, norm, channels, padding, upsample)
     if name in _RESNET_BLOCKS:
-        return _ResNet(_RESNET_BLOCKS[name], image_channels, channels, norm, padding, dropout)
+        return _ResNet(_RESNET_BLOCKS[name], image_channels, channels, norm, padding, dropout, upsample)
     return _UNet(_UNET_DOWNS[name], image_channels, channels, norm, dropout)
 
 
-def check_generator(name: str, norm: str, channels: int, padding: str) -> None:
+def check_generator(name: str, norm: str, channels: int, padding: str, upsample: str = "transposed") -> None:
     """Raise `OptionError` for the first of these that `build_generator` does not know."""
     check.one_of("generator", name, GENERATORS)
     check.one_of("norm", norm, get_args(Norm))
     check.one_of("padding", padding, get_args(Padding))
     check.at_least("channels", channels, 1)
+    check.one_of("upsample", upsample, get_args(Upsample) if name in _RESNET_BLOCKS else ("transposed",))
 
 
 def build_discriminator(
@@ -168,7 +177,8 @@ def load_published(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     network.load_state_dict({name: given.get(name, tensor) for name, tensor in own.items()})
 
 
-def _norm(norm: Norm, channels: int) -> nn.Module:
+def normalization(norm: Norm, channels: int) -> nn.Module:
+    """Of (N, channels, H, W)."""
     if norm == "batch":
         return nn.BatchNorm2d(channels)
     return _InstanceNorm(channels) if norm == "instance" else nn.Identity()
@@ -179,7 +189,8 @@ class _InstanceNorm(nn.InstanceNorm2d):
     several times as long as batch norm of one image after the other."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if len(x) > 1 and x.device.type != "cpu":
+        # One by one is for gradients; a network that is exported takes any number of images.
+        if torch.compiler.is_exporting() or (len(x) > 1 and x.device.type != "cpu"):
             return super().forward(x)
         each = [F.batch_norm(image, None, None, training=True, eps=self.eps) for image in torch.split(x, 1)]
         return torch.cat(each) if len(each) > 1 else each[0]
@@ -190,28 +201,37 @@ class _ResNet(nn.Module):
     c7s1-3."""
 
     def __init__(
-        self, blocks: int, image_channels: int, width: int, norm: Norm, padding: Padding, dropout: bool
+        self,
+        blocks: int,
+        image_channels: int,
+        width: int,
+        norm: Norm,
+        padding: Padding,
+        dropout: bool,
+        upsample: Upsample,
     ) -> None:
         super().__init__()
         bias = norm == "instance"
         layers: list[nn.Module] = [
             nn.ReflectionPad2d(3),
             nn.Conv2d(image_channels, width, 7, bias=bias),
-            _norm(norm, width),
+            normalization(norm, width),
             nn.ReLU(inplace=True),
         ]
         for _ in range(2):
             layers += [
                 nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=bias),
-                _norm(norm, 2 * width),
+                normalization(norm, 2 * width),
                 nn.ReLU(inplace=True),
             ]
             width *= 2
         layers += [_Block(width, norm, padding, dropout) for _ in range(blocks)]
         for _ in range(2):
             layers += [
-                nn.ConvTranspose2d(width, width // 2, 3, stride=2, padding=1, output_padding=1, bias=bias),
-                _norm(norm, width // 2),
+                _BlurredUp(width, width // 2, bias)
+                if upsample == "blur"
+                else nn.ConvTranspose2d(width, width // 2, 3, stride=2, padding=1, output_padding=1, bias=bias),
+                normalization(norm, width // 2),
                 nn.ReLU(inplace=True),
             ]
             width //= 2
@@ -223,6 +243,17 @@ class _ResNet(nn.Module):
         return out
 
 
+class _BlurredUp(nn.Conv2d):
+    """(N, C, H, W) to (N, outputs, 2 H, 2 W): every output pixel is of as many input pixels, unlike those of a
+    transposed convolution."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool) -> None:
+        super().__init__(inputs, outputs, 3, padding=1, padding_mode="reflect", bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return blur(super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest")))
+
+
 class _Block(nn.Module):
     """x + conv(relu(conv(x)))."""
 
@@ -232,7 +263,11 @@ class _Block(nn.Module):
 
         def convolution() -> list[nn.Module]:
             rim = 0 if pads else 1
-            return [*pads, nn.Conv2d(width, width, 3, padding=rim, bias=norm == "instance"), _norm(norm, width)]
+            return [
+                *pads,
+                nn.Conv2d(width, width, 3, padding=rim, bias=norm == "instance"),
+                normalization(norm, width),
+            ]
 
         between = [nn.Dropout(0.5)] if dropout else []
         self.conv_block = nn.Sequential(*convolution(), nn.ReLU(inplace=True), *between, *convolution())
@@ -269,12 +304,12 @@ class _Down(nn.Module):
         bias = norm == "instance"
         down: list[nn.Module] = [nn.LeakyReLU(0.2), nn.Conv2d(outer, inner, 4, stride=2, padding=1, bias=bias)]
         if below is not None:
-            down += [_norm(norm, inner), below]
+            down += [normalization(norm, inner), below]
         wide = inner if below is None else 2 * inner
         up = [
             nn.ReLU(inplace=True),
             nn.ConvTranspose2d(wide, outer, 4, stride=2, padding=1, bias=bias),
-            _norm(norm, outer),
+            normalization(norm, outer),
         ]
         self.model = nn.Sequential(*down, *up, *([nn.Dropout(0.5)] if dropout else []))
 
@@ -315,7 +350,7 @@ class _Patches(nn.Module):
             stride = 2 if layer < layers else 1
             model += [
                 nn.Conv2d(before, after, 4, stride=stride, padding=1, bias=norm == "instance"),
-                _norm(norm, after),
+                normalization(norm, after),
                 nn.LeakyReLU(0.2, True),
             ]
             before = after
@@ -336,7 +371,7 @@ class _Pixels(nn.Module):
             nn.Conv2d(image_channels, width, 1),
             nn.LeakyReLU(0.2, True),
             nn.Conv2d(width, 2 * width, 1, bias=bias),
-            _norm(norm, 2 * width),
+            normalization(norm, 2 * width),
             nn.LeakyReLU(0.2, True),
             nn.Conv2d(2 * width, 1, 1, bias=bias),
         )
