@@ -18,7 +18,9 @@ __all__ = [
     "Penalty",
     "check_penalty",
     "discriminator_loss",
+    "discriminator_losses",
     "generator_loss",
+    "generator_losses",
     "gradient_penalty",
     "mixed",
 ]
@@ -36,10 +38,15 @@ def generator_loss(mode: GANMode, fake: Tensor) -> Tensor:
     Raises:
         OptionError: unknown mode.
     """
+    return generator_losses(mode, fake).mean()
+
+
+def generator_losses(mode: GANMode, fake: Tensor) -> Tensor:
+    """Of each logit, of which `generator_loss` is the mean."""
     check.one_of("gan_mode", mode, get_args(GANMode))
     if mode == "lsgan":
-        return (fake - 1).square().mean()
-    return F.softplus(-fake).mean() if mode == "vanilla" else -fake.mean()
+        return (fake - 1).square()
+    return F.softplus(-fake) if mode == "vanilla" else -fake
 
 
 def discriminator_loss(mode: GANMode, real: Tensor, fake: Tensor) -> Tensor:
@@ -49,14 +56,20 @@ def discriminator_loss(mode: GANMode, real: Tensor, fake: Tensor) -> Tensor:
     Raises:
         OptionError: unknown mode.
     """
+    of_real, of_fake = discriminator_losses(mode, real, fake)
+    return of_real.mean() + of_fake.mean()
+
+
+def discriminator_losses(mode: GANMode, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each logit of real pictures, and of fakes; `discriminator_loss` is the sum of their means."""
     check.one_of("gan_mode", mode, get_args(GANMode))
     if mode == "lsgan":
-        return ((real - 1).square().mean() + fake.square().mean()) / 2
+        return (real - 1).square() / 2, fake.square() / 2
     if mode == "vanilla":
-        return (F.softplus(-real).mean() + F.softplus(fake).mean()) / 2
+        return F.softplus(-real) / 2, F.softplus(fake) / 2
     if mode == "hinge":
-        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
-    return fake.mean() - real.mean()
+        return F.relu(1 - real), F.relu(1 + fake)
+    return -real, fake
 
 
 def gradient_penalty(discriminator: Callable[[Tensor], Tensor], images: Tensor, kind: Penalty) -> Tensor:

@@ -18,7 +18,7 @@ from nst import check
 from nst.errors import OptionError
 from nst.images import picture_tensor
 
-__all__ = ["Domain", "Preprocess", "Preprocessing", "photo_of", "stream"]
+__all__ = ["Domain", "Preprocess", "Preprocessing", "direction_of", "photo_of", "stream"]
 
 Domain = Literal["A", "B"]
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
@@ -94,15 +94,23 @@ def photo_of(sample: int, photos: int, seed: int, domain: Domain) -> int:
     return int(_order(photos, seed, domain, epoch)[place])
 
 
+def direction_of(sample: int, styles: int, seed: int) -> tuple[int, int]:
+    """From which style to which other one the sample with this number, counted over the whole training, is
+    translated. Each of the styles * (styles - 1) directions comes once before any comes again."""
+    epoch, place = divmod(sample, styles * (styles - 1))
+    source, rest = divmod(int(_order(styles * (styles - 1), seed, "directions", epoch)[place]), styles - 1)
+    return source, rest + (rest >= source)
+
+
 def stream(seed: int, domain: Domain, sample: int) -> torch.Generator:
     """Random numbers for the cropping of a sample."""
     return torch.Generator().manual_seed(_seed("crop", seed, domain, sample))
 
 
 @lru_cache(maxsize=8)
-def _order(photos: int, seed: int, domain: Domain, epoch: int) -> Tensor:
-    generator = torch.Generator().manual_seed(_seed("order", seed, domain, epoch))
-    return torch.randperm(photos, generator=generator)
+def _order(count: int, seed: int, what: str, epoch: int) -> Tensor:
+    generator = torch.Generator().manual_seed(_seed("order", seed, what, epoch))
+    return torch.randperm(count, generator=generator)
 
 
 def _seed(*parts: object) -> int:

@@ -39,7 +39,7 @@ from nst.cyclegan.networks import (
 from nst.cyclegan.parallel import DDPOptions, Share, distributed
 from nst.errors import OptionError
 
-__all__ = ["CycleGANOptions", "CycleGANTraining", "train_step"]
+__all__ = ["CycleGANOptions", "CycleGANTraining", "follow", "frozen", "train_step"]
 
 Losses = dict[str, Tensor]
 
@@ -244,7 +244,7 @@ def _train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> L
     G_A, G_B, D_A, D_B = training.trained  # noqa: N806
 
     # The generators: fool the discriminators, find the way back, and leave alone what is there already.
-    with _frozen(training.discriminators.values()):
+    with frozen(training.discriminators.values()):
         with _precision(options, real_a):
             identity = options.lambda_identity > 0
             fake_b, same_b = _together(G_A, real_a, real_b if identity else None, options.norm)
@@ -266,7 +266,7 @@ def _train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> L
         (share.weight * total).backward()  # type: ignore[no-untyped-call]
         training.optimizer_g.step()
     for name, average in training.averages.items():
-        _follow(average, training.generators[name], options.ema_decay)
+        follow(average, training.generators[name], options.ema_decay)
 
     # The discriminators: tell real pictures from fakes, some of them earlier ones.
     training.optimizer_d.zero_grad(set_to_none=True)
@@ -327,7 +327,7 @@ def _drawing(training: CycleGANTraining) -> Iterator[None]:
 
 
 @contextmanager
-def _frozen(networks: Iterable[nn.Module]) -> Iterator[None]:
+def frozen(networks: Iterable[nn.Module]) -> Iterator[None]:
     """Their parameters get no gradient."""
     networks = list(networks)
     for network in networks:
@@ -344,7 +344,8 @@ def _precision(options: CycleGANOptions, like: Tensor) -> torch.autocast:
 
 
 @torch.no_grad()
-def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the average towards the network."""
     for parameter, new in zip(average.parameters(), network.parameters(), strict=True):
         parameter.lerp_(new, 1 - decay)
     for buffer, there in zip(average.buffers(), network.buffers(), strict=True):

@@ -1,0 +1,340 @@
+"""The training step of one generator for many styles: CycleGAN's (Zhu et al. 2017), in every direction at once.
+
+G translates an image of style a to style b; D judges pictures of style b by a map of its own. Every image of a
+batch has its own direction.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from nst import check
+from nst.cyclegan.losses import GANMode, check_penalty, discriminator_losses, generator_losses, gradient_penalty
+from nst.cyclegan.modulated import ModulatedGenerator, StyleDiscriminator, check_styles
+from nst.cyclegan.networks import Norm
+from nst.cyclegan.parallel import DDPOptions, Share, distributed
+from nst.cyclegan.samples import direction_of
+from nst.cyclegan.training import follow, frozen
+from nst.errors import OptionError
+from nst.ops.equalized import Border, draw_parameters
+from nst.ops.modulated import Form
+
+__all__ = ["ManyStylesOptions", "ManyStylesTraining", "direction_means", "train_step"]
+
+Losses = dict[str, Tensor]
+_GAN_MODES = tuple(mode for mode in get_args(GANMode) if mode != "wgangp")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ManyStylesOptions:
+    """Networks, losses and optimizers."""
+
+    styles: tuple[str, ...]
+    """Names; the first is that of the photographs."""
+    generator_channels: int = 64
+    """Of the generator's first layer."""
+    blocks: int = 6
+    """Residual ones, of the generator."""
+    latent: int = 64
+    """Length of a style's latent."""
+    mapping_layers: int = 2
+    """From a style's embedding to its latent."""
+    pixel_norm: bool = True
+    """Of the embeddings."""
+    form: Form = "scaled"
+    """Of the modulated convolutions: `grouped` or `scaled`, which is faster."""
+    padding: Border = "reflect"
+    """Of the generator's convolutions: `reflect` or `zero`."""
+    norm: Norm = "instance"
+    """Of the generator's encoder: `instance`, `batch` or `none`."""
+    discriminator_channels: int = 64
+    """Of the discriminator's first layer."""
+    discriminator_layers: int = 3
+    """Of stride 2."""
+    discriminator_norm: Norm = "none"
+    """`instance`, `batch` or `none`."""
+    blur: bool = True
+    """Before the discriminator's strides."""
+    gan_mode: GANMode = "vanilla"
+    """`vanilla`, `lsgan` or `hinge`."""
+    penalty: Literal["none", "r1"] = "r1"
+    """On the discriminator's gradients at real pictures (Mescheder et al. 2018)."""
+    penalty_weight: float = 1.0
+    """Weight of the penalty's mean over steps."""
+    penalty_every: int = 16
+    """Steps, of which only the first has the penalty, times as many (Karras et al. 2020, section 3.1)."""
+    lambda_cycle: float = 10.0
+    """Weight of a -> b -> a."""
+    lambda_identity: float = 0.0
+    """Weight of a -> a, relative to the cycles'. 0: this pass is left out."""
+    learning_rate: float = 2e-3
+    """Of Adam."""
+    beta1: float = 0.0
+    """Of Adam."""
+    beta2: float = 0.99
+    """Of Adam."""
+    ema_decay: float = 0.999
+    """Of an average of the generator's parameters over steps; while few steps are done, over a tenth of them.
+    0: none."""
+    precision: Literal["float32", "bfloat16", "float64"] = "float32"
+    """`bfloat16` is that of activations; parameters, losses and optimizers stay float32. `float64` is for
+    proofs."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "styles", tuple(self.styles))
+        check_styles(self.styles)
+        for option, choices in (
+            ("form", get_args(Form)),
+            ("padding", get_args(Border)),
+            ("norm", get_args(Norm)),
+            ("discriminator_norm", get_args(Norm)),
+            ("gan_mode", _GAN_MODES),
+            ("penalty", ("none", "r1")),
+            ("precision", ("float32", "bfloat16", "float64")),
+        ):
+            check.one_of(option, getattr(self, option), choices)
+        check_penalty(self.penalty, self.discriminator_norm)
+        for option in ("generator_channels", "latent", "discriminator_channels", "discriminator_layers"):
+            check.at_least(option, getattr(self, option), 1)
+        check.at_least("penalty_every", self.penalty_every, 1)
+        for option in ("blocks", "mapping_layers", "penalty_weight", "lambda_cycle", "lambda_identity"):
+            check.at_least(option, getattr(self, option), 0)
+        check.above_zero("learning_rate", self.learning_rate)
+        for option in ("beta1", "beta2", "ema_decay"):
+            if not 0 <= getattr(self, option) < 1:
+                raise OptionError(option, getattr(self, option), reason="must be from 0 to below 1")
+
+
+class ManyStylesTraining:
+    """Everything that training changes: networks, the generator's average, optimizers, the number of steps.
+
+    Args:
+        seed: of parameters, and of which image is translated to what.
+    """
+
+    def __init__(
+        self, options: ManyStylesOptions, *, seed: int = 0, device: str | torch.device = "cpu"
+    ) -> None:
+        self.options, self.seed = options, seed
+        self.steps = 0
+        generator = torch.Generator().manual_seed(seed)
+        self.G: nn.Module = self._made(
+            ModulatedGenerator(
+                options.styles,
+                channels=options.generator_channels,
+                blocks=options.blocks,
+                latent=options.latent,
+                mapping_layers=options.mapping_layers,
+                pixel_norm=options.pixel_norm,
+                norm=options.norm,
+                padding=options.padding,
+                form=options.form,
+            ),
+            generator,
+            device,
+        )
+        self.D: nn.Module = self._made(
+            StyleDiscriminator(
+                len(options.styles),
+                channels=options.discriminator_channels,
+                layers=options.discriminator_layers,
+                norm=options.discriminator_norm,
+                blur=options.blur,
+            ),
+            generator,
+            device,
+        )
+        self.averages = {"G": copy.deepcopy(self.G).requires_grad_(False)} if options.ema_decay else {}
+        self.optimizer_g, self.optimizer_d = self._adam(self.G), self._adam(self.D)
+        self.share = Share()
+        self._trained: dict[str, nn.Module] = {**self.generators, **self.discriminators}
+
+    def distribute(self, share: Share, options: DDPOptions = DDPOptions()) -> None:  # noqa: B008  frozen
+        """As of `CycleGANTraining`: `train_step` takes this process's part of each batch."""
+        self.share = share
+        networks = {**self.generators, **self.discriminators}
+        self._trained = {name: distributed(network, share, options) for name, network in networks.items()}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of parameters and images."""
+        return torch.float64 if self.options.precision == "float64" else torch.float32
+
+    @property
+    def trained(self) -> tuple[nn.Module, ...]:
+        """G, D, called so that their gradients will be those of whole batches."""
+        return tuple(self._trained.values())
+
+    @property
+    def generators(self) -> dict[str, nn.Module]:
+        return {"G": self.G}
+
+    @property
+    def discriminators(self) -> dict[str, nn.Module]:
+        return {"D": self.D}
+
+    def directions(self, count: int) -> tuple[Tensor, Tensor]:
+        """Of the next step's `count` images, this process's part: styles that they have, and that they get."""
+        whole = count if self.share.world == 1 else self.share.batch_size
+        samples = range(self.steps * whole, (self.steps + 1) * whole)
+        pairs = [direction_of(sample, len(self.options.styles), self.seed) for sample in samples]
+        device = next(self.G.parameters()).device
+        sources, targets = self.share.own(torch.tensor(pairs)).to(device).unbind(1)
+        return sources, targets
+
+    def _made(self, network: nn.Module, generator: torch.Generator, device: str | torch.device) -> nn.Module:
+        draw_parameters(network, generator)
+        return network.to(device, self.dtype).to(memory_format=torch.channels_last)
+
+    def _adam(self, network: nn.Module) -> torch.optim.Adam:
+        own = self.options
+        return torch.optim.Adam(
+            network.parameters(), own.learning_rate, betas=(own.beta1, own.beta2), fused=True
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs to go on to the bit; of tensors and plain values."""
+        networks = {**self.generators, **self.discriminators}
+        return {
+            "networks": {name: network.state_dict() for name, network in networks.items()},
+            "averages": {name: network.state_dict() for name, network in self.averages.items()},
+            "optimizers": {"g": self.optimizer_g.state_dict(), "d": self.optimizer_d.state_dict()},
+            "steps": self.steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, network in {**self.generators, **self.discriminators}.items():
+            network.load_state_dict(state["networks"][name])
+        for name, network in self.averages.items():
+            network.load_state_dict(state["averages"][name])
+        self.optimizer_g.load_state_dict(state["optimizers"]["g"])
+        self.optimizer_d.load_state_dict(state["optimizers"]["d"])
+        self.steps = state["steps"]
+
+
+def train_step(
+    training: ManyStylesTraining,
+    real_a: Tensor,
+    real_b: Tensor,
+    directions: tuple[Tensor, Tensor] | None = None,
+) -> Losses:
+    """One step of the generator, and one of the discriminator.
+
+    Args:
+        real_a: (N, 3, H, W) in [-1, 1], of the styles that are translated; of a distributed training, its part.
+        real_b: as many, unpaired, of the styles that they are translated to.
+        directions: these styles, (N,) each. None: `training.directions`, by which the images were chosen.
+
+    Returns:
+        The losses by name, detached, always the same ones. Those of a direction or a style are its images'
+        part of the mean over all images: they sum up to the whole, and their mean over processes is that over
+        all. `gan_photo_to_ukiyo-e`, `cycle_photo_to_ukiyo-e`, `identity_photo` (if asked for), weighted;
+        `D_ukiyo-e`; `images_photo_to_ukiyo-e`, the direction's share of the images (see `direction_means`).
+        `penalty` (if there is one) is weighted, and 0 in the steps that leave it out.
+
+    Raises:
+        ValueError: not equally many.
+    """
+    if real_a.shape != real_b.shape:
+        raise ValueError(f"expected equal shapes, got {tuple(real_a.shape)} and {tuple(real_b.shape)}")
+    own, share = training.options, training.share
+    sources, targets = training.directions(len(real_a)) if directions is None else directions
+    real_a, real_b = (x.contiguous(memory_format=torch.channels_last) for x in (real_a, real_b))
+    G, D = training.trained  # noqa: N806
+
+    # The generator: fool the discriminator, find the way back, and leave alone what is there already.
+    with frozen(training.discriminators.values()):
+        with _precision(own, real_a):
+            fake, same = G(real_a, targets), None
+            back = G(fake, sources)
+            if own.lambda_identity:
+                same = G(real_a, sources)
+            judged = training.D(fake, targets)
+        each = {
+            "gan": _per_image(generator_losses(own.gan_mode, judged.to(real_a))),
+            "cycle": own.lambda_cycle * _per_image((back.to(real_a) - real_a).abs()),
+        }
+        if same is not None:
+            weight = own.lambda_identity * own.lambda_cycle
+            each["identity"] = weight * _per_image((same.to(real_a) - real_a).abs())
+        training.optimizer_g.zero_grad(set_to_none=True)
+        # The mean over images, and not over directions: a process may have no image of one.
+        (share.weight * sum(each.values()).mean()).backward()  # type: ignore[union-attr]
+        training.optimizer_g.step()
+    for name, average in training.averages.items():
+        follow(average, training.generators[name], _decay(own.ema_decay, training.steps + 1))
+
+    # The discriminator: tell real pictures of a style from fakes of it.
+    training.optimizer_d.zero_grad(set_to_none=True)
+    fake = fake.detach().to(real_b)
+    with _precision(own, real_b):
+        if own.discriminator_norm == "batch":  # through which they would see each other
+            judged_real, judged_fake = D(real_b, targets), D(fake, targets)
+        else:
+            judged_real, judged_fake = D(torch.cat([real_b, fake]), targets.repeat(2)).chunk(2)
+    told = discriminator_losses(own.gan_mode, judged_real.to(real_b), judged_fake.to(real_b))
+    each["D"] = _per_image(told[0]) + _per_image(told[1])
+    total = each["D"].mean()
+    penalty = torch.zeros_like(total)
+    if own.penalty == "r1" and training.steps % own.penalty_every == 0:
+        found = gradient_penalty(lambda seen: D(seen, targets), real_b, "r1")
+        penalty = own.penalty_every * own.penalty_weight * found
+    (share.weight * (total + penalty)).backward()  # type: ignore[no-untyped-call]
+    training.optimizer_d.step()
+    training.steps += 1
+    losses = _by_direction(own.styles, sources, targets, each)
+    return losses if own.penalty == "none" else {**losses, "penalty": penalty.detach()}
+
+
+def direction_means(losses: Mapping[str, float]) -> dict[str, float]:
+    """Of `train_step`'s losses, or of their means over steps or processes, the means of each direction over its
+    own images: `gan_photo_to_ukiyo-e`, ... Directions without an image are left out."""
+    found = {}
+    for name, share in losses.items():
+        kind, _, direction = name.partition("_")
+        if kind == "images" and share > 0:
+            of = (f"{each}_{direction}" for each in ("gan", "cycle"))
+            found.update({each: losses[each] / share for each in of})
+    return found
+
+
+def _by_direction(
+    styles: tuple[str, ...], sources: Tensor, targets: Tensor, each: Mapping[str, Tensor]
+) -> Losses:
+    """Losses of images (N,) as those of directions and styles."""
+    losses: Losses = {}
+    count = len(styles)
+    pairs = [(a, b) for a in range(count) for b in range(count) if a != b]
+    values = {**each, "images": torch.ones_like(each["gan"])}
+    for name, of_images in values.items():
+        if name in ("gan", "cycle", "images"):
+            table = _parts(of_images, sources * count + targets, count**2)
+            losses |= {f"{name}_{styles[a]}_to_{styles[b]}": table[a * count + b] for a, b in pairs}
+        else:
+            table = _parts(of_images, sources if name == "identity" else targets, count)
+            losses |= {f"{name}_{style}": table[place] for place, style in enumerate(styles)}
+    return losses
+
+
+def _parts(of_images: Tensor, places: Tensor, count: int) -> Tensor:
+    values = of_images.detach() / len(of_images)
+    return values.new_zeros(count).index_add(0, places, values)
+
+
+def _per_image(x: Tensor) -> Tensor:
+    return x.flatten(1).mean(1)
+
+
+def _decay(longest: float, steps: int) -> float:
+    """Of an average over a tenth of the steps, or as `longest` says if that is less."""
+    return min(longest, 1 - 1 / max(1.0, steps / 10))
+
+
+def _precision(options: ManyStylesOptions, like: Tensor) -> torch.autocast:
+    return torch.autocast(like.device.type, torch.bfloat16, enabled=options.precision == "bfloat16")
