@@ -75,6 +75,8 @@ class ManyStylesOptions:
     """Weight of a -> a, relative to the cycles'. 0: this pass is left out."""
     learning_rate: float = 2e-3
     """Of Adam."""
+    discriminator_learning_rate: float | None = None
+    """Of the discriminator's Adam (Heusel et al. 2017). None: the same."""
     beta1: float = 0.0
     """Of Adam."""
     beta2: float = 0.99
@@ -106,6 +108,8 @@ class ManyStylesOptions:
         for option in ("blocks", "mapping_layers", "penalty_weight", "lambda_cycle", "lambda_identity"):
             check.at_least(option, getattr(self, option), 0)
         check.above_zero("learning_rate", self.learning_rate)
+        if self.discriminator_learning_rate is not None:
+            check.above_zero("discriminator_learning_rate", self.discriminator_learning_rate)
         for option in ("beta1", "beta2", "ema_decay"):
             if not 0 <= getattr(self, option) < 1:
                 raise OptionError(option, getattr(self, option), reason="must be from 0 to below 1")
@@ -151,7 +155,8 @@ class ManyStylesTraining:
             device,
         )
         self.averages = {"G": copy.deepcopy(self.G).requires_grad_(False)} if options.ema_decay else {}
-        self.optimizer_g, self.optimizer_d = self._adam(self.G), self._adam(self.D)
+        self.optimizer_g = self._adam(self.G, options.learning_rate)
+        self.optimizer_d = self._adam(self.D, options.discriminator_learning_rate or options.learning_rate)
         self.share = Share()
         self._trained: dict[str, nn.Module] = {**self.generators, **self.discriminators}
 
@@ -192,11 +197,9 @@ class ManyStylesTraining:
         draw_parameters(network, generator)
         return network.to(device, self.dtype).to(memory_format=torch.channels_last)
 
-    def _adam(self, network: nn.Module) -> torch.optim.Adam:
-        own = self.options
-        return torch.optim.Adam(
-            network.parameters(), own.learning_rate, betas=(own.beta1, own.beta2), fused=True
-        )
+    def _adam(self, network: nn.Module, rate: float) -> torch.optim.Adam:
+        betas = (self.options.beta1, self.options.beta2)
+        return torch.optim.Adam(network.parameters(), rate, betas=betas, fused=True)
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to go on to the bit; of tensors and plain values."""

@@ -224,6 +224,13 @@ def test_the_average_follows_over_a_tenth_of_the_steps_and_then_as_asked() -> No
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
 
 
+def test_the_discriminator_has_a_rate_of_its_own_if_asked_for() -> None:
+    for rate, expected in ((None, 2e-3), (5e-3, 5e-3)):
+        own = training(discriminator_learning_rate=rate)
+        assert own.optimizer_g.param_groups[0]["lr"] == 2e-3
+        assert own.optimizer_d.param_groups[0]["lr"] == expected
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_goes_on_to_the_bit_from_what_was_saved(case: str) -> None:
     data = batches(6)
@@ -264,6 +271,7 @@ def test_bfloat16_trains_float32_parameters() -> None:
         ({"penalty_every": 0}, "penalty_every = 0"),
         ({"lambda_cycle": -1.0}, r"lambda_cycle = -1\.0"),
         ({"learning_rate": 0.0}, "learning_rate"),
+        ({"discriminator_learning_rate": 0.0}, "discriminator_learning_rate"),
         ({"beta2": 1.0}, r"beta2 = 1\.0"),
         ({"ema_decay": -0.1}, r"ema_decay = -0\.1"),
     ],
