@@ -116,7 +116,7 @@ def plain_step(
         training.optimizer_g.step()
     training.optimizer_d.step()
     for name, average in training.averages.items():
-        module._follow(average, training.generators[name], own.ema_decay)
+        module.follow(average, training.generators[name], own.ema_decay)
     return {name: loss.detach() for name, loss in losses.items()}
 
 
