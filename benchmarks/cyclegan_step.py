@@ -269,7 +269,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--side", type=int, default=256, help="pixels, a multiple of 4")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2], help="images of each domain")
-    parser.add_argument("--rounds", type=int, default=3, help="after one to warm up")
+    parser.add_argument("--rounds", type=int, default=3, help="after those that warm up")
+    parser.add_argument("--warm-up", type=int, default=3, help="rounds until memory is mapped")
     parser.add_argument("--generator", default="resnet_9blocks", choices=BLOCKS)
     parser.add_argument("--steps", type=int, default=60, help="of each job that compares Ray Train")
     parser.add_argument("--no-ray", action="store_true", help="leave Ray Train out")
@@ -290,12 +291,12 @@ def main() -> None:
     for batch in arguments.batches:
         seconds: dict[str, list[float]] = {name: [] for name in steps}
         differences = []
-        for number in range(arguments.rounds + 1):
+        for number in range(arguments.warm_up + arguments.rounds):
             plain.follow(training)
             losses: dict[str, Losses] = {}
             for name, step in steps.items():
                 took, losses[name] = cpu_seconds(step, *pictures(number, batch, arguments.side))
-                seconds[name] += [took] if number else []
+                seconds[name] += [took] if number >= arguments.warm_up else []
             differences += [
                 float((losses["float32"][name] - loss).abs() / loss.abs())
                 for name, loss in losses["plain"].items()

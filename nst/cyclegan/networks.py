@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nst import check
 from nst.errors import WeightsError
 from nst.ops.blur import blur
+from nst.ops.winograd import conv3x3
 
 __all__ = [
     "DISCRIMINATORS",
@@ -39,6 +40,7 @@ Upsample = Literal["transposed", "blur"]
 Init = Literal["normal", "xavier", "kaiming", "orthogonal"]
 
 _RESNET_BLOCKS = {"resnet_9blocks": 9, "resnet_6blocks": 6}
+_WINOGRAD_CHANNELS = 128
 _UNET_DOWNS = {"unet_256": 8, "unet_128": 7}
 GENERATORS = (*_RESNET_BLOCKS, *_UNET_DOWNS)
 DISCRIMINATORS = ("basic", "n_layers", "pixel")
@@ -265,7 +267,7 @@ class _Block(nn.Module):
             rim = 0 if pads else 1
             return [
                 *pads,
-                nn.Conv2d(width, width, 3, padding=rim, bias=norm == "instance"),
+                _Conv3x3(width, width, 3, padding=rim, bias=norm == "instance"),
                 normalization(norm, width),
             ]
 
@@ -275,6 +277,18 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.conv_block(x)
         return out
+
+
+class _Conv3x3(nn.Conv2d):
+    """Of stride 1. On CPUs in float32 by Winograd's algorithm, which rounds otherwise, if it is wide enough for
+    that to be faster."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        plain = x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
+        if plain or self.in_channels < _WINOGRAD_CHANNELS or torch.compiler.is_exporting():
+            return super().forward(x)
+        rim = int(self.padding[0])
+        return conv3x3(F.pad(x, (rim,) * 4) if rim else x, self.weight, self.bias)
 
 
 class _UNet(nn.Module):

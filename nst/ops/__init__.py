@@ -1,10 +1,11 @@
-"""Custom autograd functions: ReLUs with other gradients, and a blur that is twice differentiable; and layers
-that are modulated or equalized."""
+"""Custom autograd functions: ReLUs with other gradients, a blur that is twice differentiable, layers that are
+modulated or equalized, and a faster convolution."""
 
 from nst.ops.blur import Blur, blur
 from nst.ops.equalized import EqualizedConv2d, EqualizedLinear, PixelNorm
 from nst.ops.modulated import ModulatedConv2d
 from nst.ops.relu import ReLUBackward, relu, relu_backward
+from nst.ops.winograd import conv3x3
 
 __all__ = [
     "Blur",
@@ -14,6 +15,7 @@ __all__ = [
     "PixelNorm",
     "ReLUBackward",
     "blur",
+    "conv3x3",
     "relu",
     "relu_backward",
 ]
