@@ -272,7 +272,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="after those that warm up")
     parser.add_argument("--warm-up", type=int, default=3, help="rounds until memory is mapped")
     parser.add_argument("--generator", default="resnet_9blocks", choices=BLOCKS)
-    parser.add_argument("--steps", type=int, default=60, help="of each job that compares Ray Train")
+    parser.add_argument("--steps", type=int, default=40, help="of each job that compares Ray Train")
     parser.add_argument("--no-ray", action="store_true", help="leave Ray Train out")
     parser.add_argument("--one-job", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -317,7 +317,7 @@ def main() -> None:
         "max_loss_difference": worst,
     }
     if not arguments.no_ray:
-        found["ray_train_overhead"] = round(ray_train_overhead(arguments.side // 2, arguments.steps, 5), 3)
+        found["ray_train_overhead"] = round(ray_train_overhead(arguments.side // 2, arguments.steps, arguments.rounds), 3)
     print(json.dumps(found))
 
 
