@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from jobs.curves import read_curve
 from jobs.errors import StoreError, UsageError
+from jobs.lease import is_lease
 from jobs.ledger import Ledger, journal_folder, journal_part, read_journal_part, receipt_path
 from jobs.manifest import MANIFEST, Manifest, Row, row_digest
 from jobs.page import REPORT
@@ -87,7 +88,7 @@ def verify(store: Store) -> Iterator[Fault]:
                 if problem is not None:
                     yield problem
         for path in store.find():
-            if path in known or path.startswith(f"{TEMPORARY}/"):
+            if path in known or path.startswith(f"{TEMPORARY}/") or is_lease(path):
                 continue
             key = image.key_of(path)
             if key in keys:

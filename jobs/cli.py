@@ -21,6 +21,7 @@ from nst.errors import NstError
 
 if TYPE_CHECKING:
     from jobs.job import Job
+    from jobs.lease import LeaseOptions
     from jobs.scheduler import Work
     from jobs.spec import JobFile
     from jobs.storage import Store
@@ -55,6 +56,13 @@ Reach = Annotated[
 ]
 _CHANGEABLE = ("resources", "storage", "log", "evaluation", "ddp")
 """Tables of a training's job file whose options may be others when it goes on."""
+Wait = Annotated[
+    bool,
+    typer.Option(
+        "--wait-for-lease",
+        help="If another driver is at this job: wait until it ends, or seems dead for a minute.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the resolved job and write nothing.")]
 
 
@@ -66,12 +74,13 @@ def run(
     pool: PoolName = None,
     address: Address = None,
     workers: Workers = None,
+    wait: Wait = False,
 ) -> None:
     """Run a job file; go on with it if its output folder holds the same job, begun earlier."""
     with _errors():
         from jobs.spec import read_job_file
 
-        _begin(read_job_file(job, [*(set_ or []), *_resources(pool, address, workers)]), dry_run)
+        _begin(read_job_file(job, [*(set_ or []), *_resources(pool, address, workers)]), dry_run, wait=wait)
 
 
 @app.command()
@@ -85,11 +94,13 @@ def stylize(
     pool: PoolName = None,
     address: Address = None,
     workers: Workers = None,
+    wait: Wait = False,
 ) -> None:
     """Paint photographs in the style of a picture."""
     with _errors():
         method = {"kind": "style_transfer", "style": style[0] if len(style) == 1 else style}
-        _quick(photos, out, method, size, [*(set_ or []), *_resources(pool, address, workers)], dry_run)
+        overrides = [*(set_ or []), *_resources(pool, address, workers)]
+        _quick(photos, out, method, size, overrides, dry_run, wait)
 
 
 @app.command()
@@ -103,11 +114,13 @@ def dream(
     pool: PoolName = None,
     address: Address = None,
     workers: Workers = None,
+    wait: Wait = False,
 ) -> None:
     """Let a network dream on photographs."""
     with _errors():
         method = {"kind": "deepdream"} if guide is None else {"kind": "deepdream", "guide": guide}
-        _quick(photos, out, method, size, [*(set_ or []), *_resources(pool, address, workers)], dry_run)
+        overrides = [*(set_ or []), *_resources(pool, address, workers)]
+        _quick(photos, out, method, size, overrides, dry_run, wait)
 
 
 @train.command()
@@ -117,6 +130,7 @@ def cyclegan(
     dry_run: DryRun = False,
     address: Address = None,
     workers: Workers = None,
+    wait: Wait = False,
 ) -> None:
     """Train both generators of a CycleGAN with Ray Train; go on with it if its output folder holds the same."""
     with _errors():
@@ -131,7 +145,7 @@ def cyclegan(
             total = f"{steps * file.spec.schedule.epochs} steps, {steps} per epoch"
             print(f"{rows_a} and {rows_b} photographs, {total}; nothing was written")
             return
-        _train(lambda: create_or_open_training(file))
+        _train(lambda: create_or_open_training(file), wait)
 
 
 @train.command()
@@ -148,7 +162,12 @@ def options() -> None:
 
 @app.command()
 def resume(
-    out: Out, pool: PoolName = None, address: Address = None, workers: Workers = None, set_: Set = None
+    out: Out,
+    pool: PoolName = None,
+    address: Address = None,
+    workers: Workers = None,
+    set_: Set = None,
+    wait: Wait = False,
 ) -> None:
     """Go on with a job that was stopped or killed. --set takes options of `resources` and `storage` only; of a
     training also those of `log`, `evaluation` and `ddp`."""
@@ -156,9 +175,9 @@ def resume(
         overrides = [*(set_ or []), *_resources(pool, address, workers)]
         _tables(overrides, _CHANGEABLE)
         if _is_training(_store(out, [each for each in overrides if each.startswith("storage.")])):
-            _train(lambda: _reopen_training(out, overrides))
+            _train(lambda: _reopen_training(out, overrides), wait)
         else:
-            _execute(lambda: (_reopen(out, overrides), None))
+            _execute(lambda: (_reopen(out, overrides), None), wait=wait)
 
 
 @app.command()
@@ -171,16 +190,56 @@ def retry(
     address: Address = None,
     workers: Workers = None,
     set_: Set = None,
+    wait: Wait = False,
 ) -> None:
     """Do the failed and quarantined photographs of a job again."""
     with _errors():
         from jobs.stylize import retry_work
 
-        def failed_ones() -> tuple[Job, list[Work]]:
+        def failed_ones() -> tuple[Job, Callable[[], list[Work]]]:
             job = _reopen(out, [*(set_ or []), *_resources(pool, address, workers)])
-            return job, retry_work(job, key)
+            return job, lambda: retry_work(job, key)
 
-        _execute(failed_ones)
+        _execute(failed_ones, wait=wait)
+
+
+@app.command()
+def submit(
+    job: Annotated[Path, typer.Argument(metavar="JOB.TOML", help="The job file, of either kind.")],
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="The cluster's dashboard, http://HEAD:8265. Else RAY_ADDRESS."),
+    ] = None,
+    set_: Set = None,
+    workers: Workers = None,
+    shared_paths: Annotated[
+        bool, typer.Option("--shared-paths", help="Local paths in the job file are the same on every node.")
+    ] = False,
+    wait: Wait = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow it.")] = False,
+    attach: Annotated[bool, typer.Option("--attach", help="Follow what was submitted.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop what was submitted, gently.")] = False,
+) -> None:
+    """Run a job file on a Ray cluster, with the driver there. Ends with the job's exit code, or with 130 if
+    Ctrl-C ends the following only. A cluster that asks for a token gets RAY_AUTH_TOKEN, or what is in
+    RAY_AUTH_TOKEN_PATH."""
+    with _errors():
+        import jobs.submit as submission
+        from nst.errors import OptionError
+
+        if attach + stop + no_wait > 1:
+            raise OptionError("--attach", attach, reason="is one of --attach, --stop and --no-wait")
+        prepared = submission.prepare(
+            job,
+            [*(set_ or []), *_resources(None, None, workers)],
+            shared_paths=shared_paths or attach or stop,
+            wait_for_lease=wait,
+        )
+        if stop:
+            raise typer.Exit(submission.stop(prepared, address))
+        if attach:
+            raise typer.Exit(submission.follow(prepared, address))
+        raise typer.Exit(submission.submit(prepared, address, wait=not no_wait))
 
 
 @app.command()
@@ -207,6 +266,8 @@ def status(
         counts = ", ".join(f"{number} {name}" for name, number in found.counts.items())
         table.add_row("images", f"{found.done} of {found.rows} done: {counts}")
         table.add_row("shards", f"{found.sealed_shards} of {found.shards} sealed")
+        if found.driver is not None:
+            table.add_row("driver", escape(found.driver.describe()))
         for note in found.notes:
             table.add_row("note", escape(note))
         Console().print(table, highlight=False)
@@ -369,17 +430,23 @@ def _resources(pool: str | None, address: str | None, workers: int | None) -> li
 
 
 def _quick(
-    photos: str, out: str, method: dict[str, Any], size: int | None, overrides: list[str], dry_run: bool
+    photos: str,
+    out: str,
+    method: dict[str, Any],
+    size: int | None,
+    overrides: list[str],
+    dry_run: bool,
+    wait: bool,
 ) -> None:
     from jobs.spec import apply_overrides, job_from_table
 
     table: dict[str, Any] = {"photos": photos, "output": out, "method": method}
     if size is not None:
         table["image"] = {"max_side_px": size}
-    _begin(job_from_table(apply_overrides(table, overrides), Path.cwd()), dry_run)
+    _begin(job_from_table(apply_overrides(table, overrides), Path.cwd()), dry_run, wait=wait)
 
 
-def _begin(job_file: JobFile, dry_run: bool, *, leave: bool = True) -> None:
+def _begin(job_file: JobFile, dry_run: bool, *, leave: bool = True, wait: bool = False) -> None:
     from jobs.job import create_or_open, plan
     from jobs.spec import job_to_table
 
@@ -388,7 +455,7 @@ def _begin(job_file: JobFile, dry_run: bool, *, leave: bool = True) -> None:
         print(json.dumps(job_to_table(job_file), indent=2))
         print(f"{planned.manifest.rows} photographs in {planned.manifest.shards} shards; nothing was written")
         return
-    _execute(lambda: (create_or_open(job_file), None), leave=leave)
+    _execute(lambda: (create_or_open(job_file), None), leave=leave, wait=wait)
 
 
 def _reopen(out: str, overrides: list[str]) -> Job:
@@ -398,7 +465,12 @@ def _reopen(out: str, overrides: list[str]) -> Job:
     return reopen(_open(out, tables), overrides=tables)
 
 
-def _execute(prepare: Callable[[], tuple[Job, list[Work] | None]], *, leave: bool = True) -> None:
+def _execute(
+    prepare: Callable[[], tuple[Job, Callable[[], list[Work]] | None]],
+    *,
+    leave: bool = True,
+    wait: bool = False,
+) -> None:
     """Plan, run, show progress, say how it ended. Leaves with the exit code; with 0 only if `leave`."""
     from jobs.display import Display, describe_summary
     from jobs.stylize import StopSignal, run
@@ -409,7 +481,7 @@ def _execute(prepare: Callable[[], tuple[Job, list[Work] | None]], *, leave: boo
         for note in job.notes:
             console.print(escape(f"note: {note}"), highlight=False)
         with Display(console) as display:
-            summary = run(job, work, observe=display, stop=stop)
+            summary = run(job, work, observe=display, stop=stop, lease=_lease(console, wait))
     console.print(escape(f"{describe_summary(summary)}: {job.store.url}"), highlight=False, soft_wrap=True)
     if summary.error is not None:
         print(f"error: {summary.error}", file=sys.stderr)
@@ -418,6 +490,14 @@ def _execute(prepare: Callable[[], tuple[Job, list[Work] | None]], *, leave: boo
         console.print(escape(f"go on with: nst {command} {job.store.url}"), highlight=False, soft_wrap=True)
     if leave or summary.exit_code:
         raise typer.Exit(summary.exit_code)
+
+
+def _lease(console: Console, wait: bool) -> LeaseOptions:
+    from jobs.lease import LeaseOptions
+
+    return LeaseOptions(
+        wait=wait, say=lambda text: console.print(escape(text), highlight=False, soft_wrap=True)
+    )
 
 
 # Trainings
@@ -437,7 +517,7 @@ def _reopen_training(out: str, overrides: list[str]) -> TrainJob:
     return reopen_training(_open(out, tables), overrides=tables)
 
 
-def _train(prepare: Callable[[], TrainJob]) -> None:
+def _train(prepare: Callable[[], TrainJob], wait: bool = False) -> None:
     """Plan, train, show progress, say how it ended. Leaves with the exit code."""
     from jobs.stylize import StopSignal
     from jobs.train_cyclegan import run_training
@@ -450,7 +530,7 @@ def _train(prepare: Callable[[], TrainJob]) -> None:
         for note in job.notes:
             console.print(escape(f"note: {note}"), highlight=False)
         with TrainDisplay(console) as display:
-            summary = run_training(job, observe=display, stop=stop)
+            summary = run_training(job, observe=display, stop=stop, lease=_lease(console, wait))
     where = job.store.url.rstrip("/")
     if summary.done is not None:
         console.print(escape(f"{summary.steps} steps: {where}"), highlight=False, soft_wrap=True)
@@ -479,6 +559,8 @@ def _show_training(store: Store, as_json: bool) -> None:
     table.add_row("job", escape(f"{found.kind}, begun {found.created}, in {found.output}"))
     table.add_row("state", found.state)
     table.add_row("photos", ", ".join(f"{number} of {side.upper()}" for side, number in found.photos.items()))
+    if found.driver is not None:
+        table.add_row("driver", escape(found.driver.describe()))
     table.add_row("step", f"{found.step}; the newest checkpoint is of {found.checkpoint or 'none'}")
     if found.losses:
         table.add_row("losses", describe_losses(found.losses))

@@ -4,8 +4,10 @@ NstError
 ├── OptionError          exit 2: an option has a value that it cannot take (from `nst`)
 └── JobError
     ├── UsageError       exit 2: the job was asked for wrongly; nothing was written
-    │   └── JobMismatch      the output folder belongs to another job
+    │   ├── JobMismatch      the output folder belongs to another job
+    │   └── LeaseHeld        another driver works on the output folder
     ├── StoreError       exit 4: a store failed for good; what is done is kept
+    ├── LeaseLost        exit 4: another driver has taken the job over; what is done is kept
     ├── Stopped          exit 75: asked to stop before any photograph was begun
     └── WorkersBroken    exit 4: workers cannot be started or keep dying; what is done is kept
 """
@@ -23,6 +25,8 @@ __all__ = [
     "EXIT_USAGE",
     "JobError",
     "JobMismatch",
+    "LeaseHeld",
+    "LeaseLost",
     "Stopped",
     "StoreError",
     "UsageError",
@@ -57,6 +61,14 @@ class UsageError(JobError):
 
 class JobMismatch(UsageError):
     """The output folder belongs to a job that differs; the message shows in what."""
+
+
+class LeaseHeld(UsageError):
+    """Another driver works on the job; the message says who, and for how long at least."""
+
+
+class LeaseLost(JobError):
+    """Another driver has taken the job over."""
 
 
 class StoreError(JobError):

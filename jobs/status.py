@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.errors import EXIT_FAILED_ROWS, EXIT_OK, EXIT_UNFINISHED
+from jobs.holder import Holder
+from jobs.lease import read_holder
 from jobs.ledger import Ledger, read_journal
 from jobs.record import read_job
 from jobs.results import Status, total
@@ -30,6 +32,8 @@ class JobStatus:
     counts: Mapping[Status, int]
     """Rows by status, of sealed shards and of the journals of the others."""
     notes: tuple[str, ...]
+    driver: Holder | None
+    """Who works on it, or was killed at it; None: nobody."""
 
     @property
     def done(self) -> int:
@@ -81,4 +85,5 @@ def job_status(store: Store) -> JobStatus:
         sealed_shards=len(done),
         counts=counts,
         notes=tuple(record["notes"]),
+        driver=read_holder(store),
     )

@@ -14,6 +14,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -65,6 +66,11 @@ class Store(ABC):
     def remove(self, path: str) -> None:
         """Remove an object if it is there."""
 
+    @abstractmethod
+    def age_s(self, path: str) -> float | None:
+        """How long ago an object was published, by the store's clock alone: against an object that is published
+        now. None: the store does not tell. Raises FileNotFoundError if there is none."""
+
     def honors_create_only(self) -> bool:
         """Try whether create-only writes leave what is there.
 
@@ -95,7 +101,7 @@ class LocalStore(Store):
 
     def publish(self, path: str, data: bytes, *, create_only: bool = False) -> None:
         target = self.root / path
-        temporary = self.root / TEMPORARY / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
+        temporary = self._temporary()
         self._write(temporary, data)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -107,6 +113,9 @@ class LocalStore(Store):
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+    def _temporary(self) -> Path:
+        return self.root / TEMPORARY / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
 
     @staticmethod
     def _link(temporary: Path, target: Path) -> None:
@@ -159,6 +168,17 @@ class LocalStore(Store):
 
     def remove(self, path: str) -> None:
         (self.root / path).unlink(missing_ok=True)
+
+    def age_s(self, path: str) -> float | None:
+        written = (self.root / path).stat().st_mtime
+        probe = self._temporary()
+        self._write(probe, b"")
+        try:
+            return max(0.0, probe.stat().st_mtime - written)
+        finally:
+            probe.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                probe.parent.rmdir()
 
     def clean(self) -> None:
         """Remove temporary files of this host's dead processes, and any host's after a day."""
@@ -255,6 +275,29 @@ class FsspecStore(Store):
         finally:
             with contextlib.suppress(OSError):  # who may not delete leaves a few bytes behind
                 self.remove(path)
+
+    def age_s(self, path: str) -> float | None:
+        probe = f"{TEMPORARY}/clock-{uuid.uuid4().hex}"
+        try:
+            written = self._written_at(path)
+            if written is None:
+                return None
+            self.publish(probe, b"now")
+            now = self._written_at(probe)
+            return None if now is None else max(0.0, (now - written).total_seconds())
+        finally:
+            with contextlib.suppress(OSError):
+                self.remove(probe)
+
+    def _written_at(self, path: str) -> datetime | None:
+        def ask() -> datetime | None:
+            self.filesystem.invalidate_cache()
+            try:
+                return cast(datetime, self.filesystem.modified(self._full(path)))
+            except NotImplementedError:
+                return None
+
+        return self.backoff(ask)
 
     def names(self, folder: str) -> list[str]:
         full = self._full(folder).rstrip("/")

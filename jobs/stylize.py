@@ -6,7 +6,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -22,6 +22,7 @@ from jobs.errors import (
     exit_code_of,
 )
 from jobs.job import Job
+from jobs.lease import STANDARD_LEASE, Lease, LeaseOptions, hold
 from jobs.ledger import JournalWriter, Ledger, read_journal, seal
 from jobs.manifest import Row
 from jobs.pools import Pool, open_pool
@@ -179,30 +180,49 @@ def retry_work(job: Job, keys: Iterable[str] | None = None) -> list[Work]:
 
 def run(
     job: Job,
-    work: Iterable[Work] | None = None,
+    work: Iterable[Work] | Callable[[], Iterable[Work]] | None = None,
     *,
     observe: Callable[[Snapshot], None] | None = None,
     stop: StopSignal | None = None,
     pool: Pool | None = None,
+    lease: LeaseOptions | None = STANDARD_LEASE,
 ) -> Summary:
     """Do what is left of a job. Whatever ends it, what is done is kept and the next run goes on from there.
 
     Args:
-        work: None: all shards without a receipt.
+        work: None: all shards without a receipt. A function is asked once no other driver is at the job.
         observe: called about four times a second.
         pool: None: what the job's resources ask for.
+        lease: None: begin also while another driver is at it, and do the same work twice.
+
+    Raises:
+        LeaseHeld: another driver is at it.
     """
-    items = shards_to_do(job) if work is None else list(work)
-    return _Run(job, items, observe or (lambda _: None), stop or StopSignal()).go(pool)
+    failure: StoreError | None = None
+    with ExitStack() as stack:
+        held = None
+        try:
+            held = stack.enter_context(hold(job.store, lease))
+        except OSError as error:
+            failure = StoreError(f"{type(error).__name__}: {error}")
+        work = work() if callable(work) else work
+        items = shards_to_do(job) if work is None else list(work)
+        one = _Run(job, items, observe or (lambda _: None), stop or StopSignal(), held)
+        return one.go(pool, failure)
 
 
 class _Run:
     """One run's state. What is done is asked of the store at the end; counts in between are for show."""
 
     def __init__(
-        self, job: Job, work: list[Work], observe: Callable[[Snapshot], None], stop: StopSignal
+        self,
+        job: Job,
+        work: list[Work],
+        observe: Callable[[Snapshot], None],
+        stop: StopSignal,
+        lease: Lease | None,
     ) -> None:
-        self._job, self._observe, self._stop = job, observe, stop
+        self._job, self._observe, self._stop, self._lease = job, observe, stop, lease
         self._began, self._cpu = time.monotonic(), time.process_time()
         self._ledger = Ledger(job.store)
         self._setup = worker_setup(job)
@@ -231,18 +251,18 @@ class _Run:
         self._seconds: dict[str, float] = {}
         self._error: NstError | None = None
 
-    def go(self, pool: Pool | None) -> Summary:
-        stopped = False
+    def go(self, pool: Pool | None, failure: StoreError | None = None) -> Summary:
+        stopped, self._error = False, failure
         self._stop.running()
         try:
             self._job.store.clean()
-            if self._unsealed:
+            if self._unsealed and self._error is None:
                 with pool or open_pool(self._job.resources, self._setup, by_url(self._job.assets)) as entered:
                     self._mark("pool")
                     stopped = self._loop(entered)
             self._job.store.clean()
         except OSError as error:
-            self._error = StoreError(f"{type(error).__name__}: {error}")
+            self._error = self._error or StoreError(f"{type(error).__name__}: {error}")
         self._mark("whole")
         counts, unfinished = self._outcome()
         return Summary(
@@ -274,7 +294,7 @@ class _Run:
         deadline: float | None = None
         ticked = time.monotonic()
         self._perform(self._scheduler.begin(time.monotonic()), pool)
-        while self._error is None and not self._scheduler.finished:
+        while not self._over() and not self._scheduler.finished:
             if self._stop.gently and deadline is None:
                 deadline = time.monotonic() + self._job.resources.grace_s
                 self._messages.append(f"stopping: photographs in work have {self._job.resources.grace_s:g} s")
@@ -293,6 +313,12 @@ class _Run:
                 self._perform(self._scheduler.tick(now), pool)
             self._observe(self._snapshot())
         return deadline is not None
+
+    def _over(self) -> bool:
+        """Whether the job ended badly, or is another driver's now."""
+        if self._error is None and self._lease is not None:
+            self._error = self._lease.lost
+        return self._error is not None
 
     def _take(self, event: Event, pool: Pool) -> None:
         if isinstance(event, Ready):
@@ -315,6 +341,8 @@ class _Run:
 
     def _perform(self, actions: Iterable[Action], pool: Pool) -> None:
         for action in actions:
+            if self._over():
+                return
             if isinstance(action, Start):
                 pool.start(action.worker)
             elif isinstance(action, Stop):

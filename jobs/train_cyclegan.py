@@ -28,9 +28,11 @@ from jobs.errors import (
     EXIT_OK,
     EXIT_STOPPED,
     EXIT_UNFINISHED,
+    LeaseLost,
     WorkersBroken,
     exit_code_of,
 )
+from jobs.lease import STANDARD_LEASE, Lease, LeaseOptions, hold
 from jobs.pools.ray import RaySession
 from jobs.stylize import StopSignal
 from jobs.training.evaluate import evaluate
@@ -96,17 +98,35 @@ def run_training(
     *,
     observe: Callable[[TrainSnapshot], None] | None = None,
     stop: StopSignal | None = None,
+    lease: LeaseOptions | None = STANDARD_LEASE,
 ) -> TrainSummary:
-    """Do what is left of a training. Whatever ends it, the next run goes on from its newest checkpoint."""
+    """Do what is left of a training. Whatever ends it, the next run goes on from its newest checkpoint.
+
+    Args:
+        lease: None: begin also while another driver is at it.
+
+    Raises:
+        LeaseHeld: another driver is at it.
+    """
     done = read_done(job.store)
     if done is not None:
         return TrainSummary(job.steps, done)
-    return _Run(job, observe or (lambda _: None), stop or StopSignal()).go()
+    with hold(job.store, lease) as held:
+        done = read_done(job.store)  # of the driver that was waited for
+        if done is not None:
+            return TrainSummary(job.steps, done)
+        return _Run(job, observe or (lambda _: None), stop or StopSignal(), held).go()
 
 
 class _Run:
-    def __init__(self, job: TrainJob, observe: Callable[[TrainSnapshot], None], stop: StopSignal) -> None:
-        self._job, self._observe, self._stop = job, observe, stop
+    def __init__(
+        self,
+        job: TrainJob,
+        observe: Callable[[TrainSnapshot], None],
+        stop: StopSignal,
+        lease: Lease | None,
+    ) -> None:
+        self._job, self._observe, self._stop, self._lease = job, observe, stop, lease
         self._store = job.store
         self._watch = _Watch(job)
         self._evaluations: dict[int, Any] = {}
@@ -129,12 +149,20 @@ class _Run:
                 if ended is not None:
                     return ended
                 if not self._evaluate_all():
-                    return TrainSummary(self._job.steps, None, stopped=True)
+                    return TrainSummary(self._job.steps, None, stopped=self._lost is None, error=self._lost)
         except NstError as error:
             return TrainSummary(self._job.steps, None, error=error)
         finally:
-            self._store.remove(STOP)
+            if self._lost is None:
+                self._store.remove(STOP)
+        if self._lost is not None:
+            return TrainSummary(self._job.steps, None, error=self._lost)
         return TrainSummary(self._job.steps, self._finish())
+
+    @property
+    def _lost(self) -> LeaseLost | None:
+        """Why nothing more may be published, if the training is another driver's now."""
+        return None if self._lease is None else self._lease.lost
 
     # Training
 
@@ -156,6 +184,8 @@ class _Run:
         looked_at = 0.0
         while thread.is_alive():
             thread.join(_POLL_S)
+            if self._lost is not None:
+                return TrainSummary(self._job.steps, None, error=self._lost)
             now = time.monotonic()
             if now - looked_at >= _LOOK_EVERY_S:
                 looked_at = now
@@ -166,7 +196,8 @@ class _Run:
             late = asked_at is not None and now - asked_at > self._job.file.resources.grace_s
             if self._stop.at_once or late:
                 return TrainSummary(self._job.steps, None, stopped=True)
-        self._look()
+        if self._lost is None:
+            self._look()
         error = outcome[0]
         complete = self._job.steps in generator_steps(self._store)
         if error is None and complete:
@@ -214,7 +245,7 @@ class _Run:
     def _evaluate_all(self) -> bool:
         """Whether it was done, and not stopped."""
         self._look()
-        while self._evaluations and not self._stop.gently:
+        while self._evaluations and not self._stop.gently and self._lost is None:
             ray.wait(list(self._evaluations.values()), timeout=_LOOK_EVERY_S)
             self._look()
         return not self._evaluations

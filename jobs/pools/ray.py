@@ -124,7 +124,7 @@ class RaySession:
         if address:
             try:
                 ray.init(address=address, **quiet)
-            except (ConnectionError, ValueError, RuntimeError) as error:
+            except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
                 raise OptionError("resources.address", address, reason=str(error)) from error
             return
         ray.init(address="local", include_dashboard=False, **quiet)

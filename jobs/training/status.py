@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.errors import EXIT_OK, EXIT_UNFINISHED
+from jobs.holder import Holder
+from jobs.lease import read_holder
 from jobs.record import read_job
 from jobs.storage import Store
 from jobs.training.layout import KIND, checkpoint_steps, read_done, read_evaluations, read_skipped
@@ -37,6 +39,8 @@ class TrainStatus:
     done: Mapping[str, Any] | None
     """What the training ended with, if it is complete."""
     notes: tuple[str, ...]
+    driver: Holder | None
+    """Who works on it, or was killed at it; None: nobody."""
 
     @property
     def exit_code(self) -> int:
@@ -72,4 +76,5 @@ def train_status(store: Store) -> TrainStatus:
         skipped=len(read_skipped(store)),
         done=read_done(store),
         notes=tuple(record["notes"]),
+        driver=read_holder(store),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -83,6 +84,19 @@ class StoreContract:
         store.remove("x")
         store.remove("x")
         assert not store.exists("x")
+
+    def test_tells_how_old_an_object_is(self, store: Store) -> None:
+        """By its own clock: against one written now."""
+        store.publish("x", b"one")
+        first = store.age_s("x")
+        time.sleep(1.2)
+        second = store.age_s("x")
+        assert first is not None
+        assert second is not None
+        assert 0 <= first < second < 60
+        with pytest.raises(FileNotFoundError):
+            store.age_s("nothing")
+        assert store.names("") == ["x"] or store.names(".tmp") == []
 
     def test_leaves_nothing_else_behind(self, store: Store) -> None:
         store.publish("a/x", b"one")

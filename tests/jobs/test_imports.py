@@ -53,7 +53,8 @@ def test_ray_is_imported_where_workers_run_and_nowhere_else(path: Path) -> None:
         "jobs/train_"
     ):
         assert "ray" not in top
-    assert "cluster" not in top
+    if relative != "jobs/submit.py":  # hands command lines to a cluster; nothing else knows there are any
+        assert "cluster" not in top
 
 
 @pytest.mark.parametrize("path", files("cluster"), ids=lambda path: str(path.relative_to(ROOT)))

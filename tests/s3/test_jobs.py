@@ -228,7 +228,7 @@ def test_two_drivers_on_a_store_that_ignores_create_only_writes(rclone: Server) 
     bucket = photographs(rclone, 60)
     jobs = [begin(bucket, rclone.url, resources={"shard_size": 4, "max_workers": 1}) for _ in range(2)]
     assert any("ignores create-only" in note for note in jobs[0].notes)
-    threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
+    threads = [threading.Thread(target=run, args=(job,), kwargs={"lease": None}) for job in jobs]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,0 +1,298 @@
+"""Who works on a job's folder: a lease in its store, so that two drivers do not do the same work twice.
+
+Nothing correct depends on it. Two drivers at once, one paused for an hour and awake again, or one whose store
+answers late, leave an exact ledger; what the lease saves is their work.
+
+    lease-000017.json    of the 17th holder since the folder was last left in order
+
+A holder creates the object of the next generation (create-only, so that of several challengers one wins),
+publishes it anew every third of its term, and removes it at the end. The highest generation counts: who finds
+one above its own, or another's record under its own name, has lost the lease.
+
+When has a lease run out? Never by comparing the times in it with a clock of one's own: clocks of machines
+differ by more than a term. A challenger takes the longer of two spans. One is how long it has seen the object
+unchanged, on its own monotonic clock. The other is the object's age on the store's clock alone: the time at
+which the store says that it was written, against that of an object written just now. The second spares who
+comes an hour later the wait; a store that does not tell such times leaves the first. A holder whose process
+ran on this host, in this process namespace and since this boot, and is gone, is not waited for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from jobs.errors import LeaseHeld, LeaseLost
+from jobs.holder import Holder, parse_holder, this_process
+from jobs.storage import Store
+
+__all__ = ["STANDARD_LEASE", "Lease", "LeaseOptions", "hold", "is_lease", "read_holder", "refuse_if_held"]
+
+_NAME = re.compile(r"^lease-(\d{6,})\.json$")
+_ROUNDING_S = 1.0
+"""Stores tell times in whole seconds."""
+_POLL_S = 1.0
+_JOIN_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseOptions:
+    """How a driver takes its lease."""
+
+    term_s: float = 60.0
+    """Without a sign of life for so long, another driver may take over."""
+    wait: bool = False
+    """Wait for another driver's lease instead of being refused."""
+    settle_s: float = 2.0
+    """On a store that ignores create-only writes: after so long, whose record remains is the holder's."""
+    say: Callable[[str], None] = lambda _: None
+    """Told what is waited for."""
+
+
+STANDARD_LEASE = LeaseOptions()
+
+
+def is_lease(path: str) -> bool:
+    """Whether an object below a job's folder is one of these."""
+    return _NAME.match(path) is not None
+
+
+def read_holder(store: Store) -> Holder | None:
+    """Who holds, or held, the lease last; None: it was given back. Writes nothing."""
+    found = _newest(store)
+    return None if found is None else found.holder
+
+
+def refuse_if_held(store: Store) -> None:
+    """For who only wants to know whether a driver would be refused now.
+
+    Raises:
+        LeaseHeld: by another driver, as far as can be told.
+    """
+    found = _newest(store)
+    if found is not None and not found.holder.is_dead:
+        left_s = _left_s(store, found)
+        if left_s > 0:
+            raise _held(store, found.holder, left_s)
+
+
+@contextmanager
+def hold(store: Store, options: LeaseOptions | None) -> Iterator[Lease | None]:
+    """Hold the store's lease; None: do without.
+
+    Raises:
+        LeaseHeld: another driver does.
+        OSError: the store fails.
+    """
+    if options is None:
+        yield None
+        return
+    lease = Lease(store, options)
+    lease.acquire()
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    generation: int
+    data: bytes
+    holder: Holder
+
+
+class Lease:
+    """One driver's hold on a store. Ask `lost` before anything is published."""
+
+    def __init__(self, store: Store, options: LeaseOptions | None = None) -> None:
+        self._store, self._options = store, options or LeaseOptions()
+        self._id = uuid.uuid4().hex
+        self._started_at = time.time()
+        self._generation = self._renewals = 0
+        self._seen_at = 0.0  # when it was last known to be ours
+        self._lost: LeaseLost | None = None
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    @property
+    def lost(self) -> LeaseLost | None:
+        """Why this driver must stop and publish nothing more; None: it may go on.
+
+        After a pause of more than a term the store is asked first.
+        """
+        if self._lost is None and time.monotonic() - self._seen_at > self._options.term_s:
+            with contextlib.suppress(OSError):  # what cannot be asked cannot be written to either
+                self._renew()
+        return self._lost
+
+    def acquire(self) -> None:
+        """Take the lease, once it is free, and begin to renew it.
+
+        Raises:
+            LeaseHeld: another driver holds it, and `wait` is not asked for.
+            OSError: the store fails.
+        """
+        floor = 1  # a listing may lag behind what a create-only write has shown
+        try:
+            while True:
+                found = _newest(self._store, floor)
+                if found is not None:
+                    self._wait_for(found)
+                    floor = found.generation + 1
+                self._seen_at = time.monotonic()
+                if self._create(floor):
+                    break
+        except BaseException:  # a signal's, too
+            with contextlib.suppress(OSError):
+                self._withdraw()
+            raise
+        self._thread.start()
+
+    def release(self) -> None:
+        """Give the lease back: nothing of it remains. One that cannot be removed runs out."""
+        self._done.set()
+        self._thread.join(_JOIN_S)
+        if self._lost is None and not self._thread.is_alive():
+            with contextlib.suppress(OSError):
+                self._withdraw()
+
+    def _withdraw(self) -> None:
+        if self._generation and self._is_ours():
+            self._store.remove(_path(self._generation))
+
+    def _wait_for(self, found: _Found) -> None:
+        """Until the lease that was found is given back or has run out."""
+        told = False
+        while not found.holder.is_dead:
+            left_s = _left_s(self._store, found)
+            if left_s <= 0:
+                return
+            if not self._options.wait:
+                raise _held(self._store, found.holder, left_s)
+            if not told:
+                self._options.say(f"waiting for {found.holder}")
+                told = True
+            until = time.monotonic() + left_s
+            while time.monotonic() < until:
+                time.sleep(min(_POLL_S, self._options.term_s / 10))
+                now = _newest(self._store, found.generation)
+                if now is None:
+                    return
+                if now.data != found.data or found.holder.is_dead:
+                    found = now
+                    break
+            else:
+                return
+
+    def _create(self, generation: int) -> bool:
+        """Whether the lease is ours now."""
+        self._generation, self._renewals = generation, 0
+        try:
+            self._store.publish(_path(generation), self._record(), create_only=True)
+        except FileExistsError:
+            return False
+        if not self._store.create_only:  # two may have written; who wrote last remains
+            time.sleep(self._options.settle_s)
+        if not self._is_ours():
+            return False
+        if _newest(self._store, generation + 1) is not None:  # who was quicker has gone on to the next
+            self._withdraw()
+            return False
+        for older in _generations(self._store):
+            if older < generation:
+                self._store.remove(_path(older))
+        return True
+
+    def _keep(self) -> None:
+        while not self._done.wait(self._options.term_s / 3):
+            with contextlib.suppress(OSError):  # a store that fails for long ends the job by itself
+                self._renew()
+            if self._lost is not None:
+                return
+
+    def _renew(self) -> None:
+        if not self._lock.acquire(blocking=False):  # being done
+            return
+        try:
+            if self._lost is not None or self._done.is_set():
+                return
+            asked_at = time.monotonic()
+            if not self._is_ours():
+                self._lose()
+                return
+            self._renewals += 1
+            self._store.publish(_path(self._generation), self._record())
+            # Asked after writing: who took over in between removed an object that has just come back.
+            if _newest(self._store, self._generation + 1) is not None:
+                self._withdraw()
+                self._lose()
+                return
+            self._seen_at = asked_at
+        finally:
+            self._lock.release()
+
+    def _lose(self) -> None:
+        holder = read_holder(self._store)
+        by = "somebody removed it" if holder is None else f"it is that of {holder}"
+        self._lost = LeaseLost(
+            f"{self._store.url}: this driver's lease is lost: {by}; it publishes nothing more"
+        )
+
+    def _is_ours(self) -> bool:
+        try:
+            return parse_holder(self._store.read(_path(self._generation)), 0).id == self._id
+        except FileNotFoundError:
+            return False
+
+    def _record(self) -> bytes:
+        holder = this_process(
+            id=self._id,
+            started_at=self._started_at,
+            term_s=self._options.term_s,
+            generation=self._generation,
+            renewals=self._renewals,
+        )
+        return holder.to_bytes()
+
+
+def _path(generation: int) -> str:
+    return f"lease-{generation:06d}.json"
+
+
+def _generations(store: Store) -> list[int]:
+    return sorted(int(match[1]) for name in store.names("") if (match := _NAME.match(name)))
+
+
+def _newest(store: Store, least: int = 1) -> _Found | None:
+    """The lease of the highest generation, `least` or above, that is there."""
+    for generation in sorted({*_generations(store), least}, reverse=True):
+        if generation < least:
+            break
+        with contextlib.suppress(FileNotFoundError):  # given back since
+            data = store.read(_path(generation))
+            return _Found(generation, data, parse_holder(data, generation))
+    return None
+
+
+def _left_s(store: Store, found: _Found) -> float:
+    """Until a lease runs out that is not renewed, as far as the store tells."""
+    try:
+        age_s = store.age_s(_path(found.generation))
+    except FileNotFoundError:
+        return 0.0
+    return max(0.0, found.holder.term_s + _ROUNDING_S - (age_s or 0.0))
+
+
+def _held(store: Store, holder: Holder, left_s: float) -> LeaseHeld:
+    return LeaseHeld(
+        f"{store.url} is being worked on by {holder}; its lease runs out in {left_s:.0f} s "
+        f"(by its own clock at {holder.expires}) unless it is renewed; --wait-for-lease waits for that"
+    )

@@ -1,0 +1,253 @@
+"""A job file on a running Ray cluster: what is sent there, and whether it can work there at all.
+
+The driver runs on the cluster's head, and is this very code: what is sent is the packages, the job file, and
+nothing else; no photograph, no picture, no environment variable. What the job file names must be where the
+cluster's nodes find it. How far the job is, its store says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import shlex
+import shutil
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.errors import EXIT_OK, UsageError
+from jobs.filesystems import StorageOptions, local_path, refuse_secrets
+from jobs.lease import refuse_if_held
+from jobs.spec import apply_overrides
+from jobs.storage import open_store
+from nst.errors import OptionError
+
+if TYPE_CHECKING:
+    from cluster.submit import Cluster
+    from nst.stylizer import AssetRef
+
+__all__ = ["DETACHED", "Prepared", "follow", "pack", "prepare", "stop", "submit"]
+
+DETACHED = 130
+"""Exit code of who stopped following a job that goes on."""
+_PACKAGES = ("nst", "jobs", "cluster")
+_SUFFIXES = (".py", ".safetensors")
+_JOB_FILE = "job.toml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A job file that can be run on a cluster."""
+
+    path: Path
+    name: str
+    """The same for all that goes to the same output."""
+    arguments: tuple[str, ...]
+    """Of the command line on the cluster."""
+    output: str
+    storage: StorageOptions
+    grace_s: float
+
+
+def prepare(
+    path: Path, overrides: Sequence[str] = (), *, shared_paths: bool = False, wait_for_lease: bool = False
+) -> Prepared:
+    """Resolve a job file, of either kind, for a cluster.
+
+    Args:
+        shared_paths: local paths are the same on every node.
+
+    Raises:
+        UsageError: the file is missing or is no TOML.
+        OptionError: an option has a value that it cannot take, or that the cluster would not find.
+    """
+    training = _is_training(path, overrides)
+    if training:
+        from jobs.training.spec import read_train_file
+
+        train = read_train_file(path, overrides)
+        output, storage, grace_s = train.spec.output, train.storage, train.resources.grace_s
+        places = {"a": train.spec.a, "b": train.spec.b, "output": output}
+        refs, options, table = train.evaluation.assets(), train.evaluation, "evaluation"
+        command = ["train", "cyclegan", _JOB_FILE]
+    else:
+        from jobs.spec import read_job_file
+
+        job = read_job_file(path, overrides)
+        output, storage, grace_s = job.spec.output, job.storage, job.resources.grace_s
+        places = {"photos": job.spec.photos, "output": output}
+        refs, options, table = job.spec.method.assets(), job.spec.method, "method"  # type: ignore[assignment]
+        command = ["run", _JOB_FILE, "--pool", "ray"]
+    command += ["--address", "auto"]
+    resolved = [*overrides, *_local(places, refs, options, table, shared_paths)]
+    for override in resolved:
+        command += ["--set", override]
+    if wait_for_lease:
+        command.append("--wait-for-lease")
+    digest = hashlib.sha256(output.rstrip("/").encode()).hexdigest()
+    return Prepared(
+        path=path,
+        name=f"nst-{digest[:12]}",
+        arguments=tuple(command),
+        output=output,
+        storage=storage,
+        grace_s=grace_s,
+    )
+
+
+def _is_training(path: Path, overrides: Sequence[str]) -> bool:
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"job file {str(path)!r}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"job file {str(path)!r} is not valid TOML: {error}") from error
+    table = apply_overrides(table, overrides)
+    return "method" not in table and "photos" not in table and {"a", "b"} <= table.keys()
+
+
+def _local(
+    places: dict[str, str], refs: Sequence[AssetRef], options: object, table: str, shared_paths: bool
+) -> Iterator[str]:
+    """Local places as what --set takes, absolute: on the cluster, the job file is in another folder.
+
+    Raises:
+        OptionError: there are some, and they are not shared.
+    """
+    from nst.features.weights import is_published
+
+    named = {name: place for name, place in places.items() if local_path(place) is not None}
+    assets = [ref for ref in refs if not is_published(ref.url) and local_path(ref.url) is not None]
+    found = {**named, **{f"{table}.{ref.option}": ref.url for ref in assets}}
+    if found and not shared_paths:
+        option, place = next(iter(found.items()))
+        others = "".join(f"; so is {each}" for each in list(found)[1:])
+        raise OptionError(
+            option,
+            place,
+            reason="is a path of this machine, which the cluster's nodes do not see; use a URL, as s3://..., "
+            f"or --shared-paths if they all have it{others}",
+        )
+    values: dict[str, Any] = dict(named)
+    for ref in assets:
+        option = ref.option.partition("[")[0]
+        values[f"{table}.{option}"] = getattr(options, option)
+    for name, value in values.items():
+        yield f"{name}={json.dumps(value, ensure_ascii=False)}"
+
+
+def pack(prepared: Prepared, folder: Path) -> None:
+    """Put all that the cluster gets into an empty folder."""
+    root = Path(__file__).resolve().parents[1]
+    for package in _PACKAGES:
+        for path in sorted((root / package).rglob("*")):
+            if path.suffix in _SUFFIXES and path.is_file():
+                target = folder / path.relative_to(root)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+    if (root / "pyproject.toml").is_file():
+        shutil.copyfile(root / "pyproject.toml", folder / "pyproject.toml")
+    # A job's record holds this program's version, which Python asks of what is installed.
+    version = importlib.metadata.version("nst")
+    about = folder / f"nst-{version}.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: nst\nVersion: {version}\n")
+    shutil.copyfile(prepared.path, folder / _JOB_FILE)
+
+
+def submit(prepared: Prepared, address: str | None, *, wait: bool) -> int:
+    """Have a job run; gives its exit code, or at once 0 if it is not to be waited for.
+
+    Raises:
+        UsageError: it runs already, or the cluster cannot be reached or refuses.
+    """
+    from cluster.submit import Command
+
+    _refuse_if_running(prepared)
+    with _cluster(address) as cluster, tempfile.TemporaryDirectory(prefix="nst-submit-") as folder:
+        pack(prepared, Path(folder))
+        line = "exec " + shlex.join(["python", "-m", "jobs", *prepared.arguments])
+        id = cluster.submit(
+            Command(name=prepared.name, line=line, folder=Path(folder), grace_s=prepared.grace_s)
+        )
+        print(f"submitted to {cluster.address} as {id}", flush=True)
+        if wait:
+            return _follow(cluster, id, prepared)
+        _tell(prepared)
+        return EXIT_OK
+
+
+def follow(prepared: Prepared, address: str | None) -> int:
+    """Show what the newest submission says; gives its exit code.
+
+    Raises:
+        UsageError: there is none, or the cluster cannot be reached.
+    """
+    with _cluster(address) as cluster:
+        return _follow(cluster, _newest(cluster, prepared), prepared)
+
+
+def stop(prepared: Prepared, address: str | None) -> int:
+    """Stop the newest submission gently: photographs in work are finished.
+
+    Raises:
+        UsageError: there is none, or the cluster cannot be reached.
+    """
+    with _cluster(address) as cluster:
+        id = _newest(cluster, prepared)
+        print(f"stopping {id}: what is in work has {prepared.grace_s:g} s", flush=True)
+        found = cluster.stop(id)
+        print(f"{id} has ended with exit code {found.exit_code}; go on with: nst submit {prepared.path}")
+        return EXIT_OK
+
+
+def _newest(cluster: Cluster, prepared: Prepared) -> str:
+    found = cluster.newest(prepared.name)
+    if found is None:
+        raise UsageError(f"{cluster.address} knows no submission for {prepared.output}")
+    return found.id
+
+
+def _follow(cluster: Cluster, id: str, prepared: Prepared) -> int:
+    try:
+        found = cluster.follow(id, lambda text: print(text, end="", flush=True))
+    except KeyboardInterrupt:
+        print(f"\nno longer following {id}, which goes on", flush=True)
+        _tell(prepared)
+        return DETACHED
+    assert found.exit_code is not None
+    if found.exit_code and found.message and not found.said_itself:
+        print(f"{id}: {found.message}", file=sys.stderr)
+    return found.exit_code
+
+
+def _tell(prepared: Prepared) -> None:
+    for what, option in (("follow it", "--attach"), ("stop it", "--stop")):
+        print(f"{what}: nst submit {prepared.path} {option}")
+    print(f"how far it is: nst status {prepared.output}", flush=True)
+
+
+def _refuse_if_running(prepared: Prepared) -> None:
+    """By the lease in the store, if this machine can reach that; the driver looks itself."""
+    try:
+        refuse_if_held(open_store(prepared.output, prepared.storage))
+    except OSError as error:
+        print(f"note: {prepared.output} cannot be asked from here: {error}", file=sys.stderr)
+
+
+@contextmanager
+def _cluster(address: str | None) -> Iterator[Cluster]:
+    from cluster.submit import Cluster, ClusterError
+
+    if address is not None:
+        refuse_secrets("--address", address)
+    try:
+        yield Cluster(address)
+    except ClusterError as error:
+        raise UsageError(str(error)) from error
