@@ -7,14 +7,14 @@ STAMP := $(VENV)/.installed
 # Where this is set, every process compiles anew what it imports, which takes most of a short command's time.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow test-s3 test-browser chaos stopping check format bench features clean
+.PHONY: demo test test-slow test-s3 test-cluster test-browser chaos stopping check format bench features clean
 
 demo: $(STAMP)
 	$(BIN)/nst demo
 
 # In two processes, each with one thread: much of it is waiting.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not browser and not s3"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not browser and not s3 and not cluster"
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
@@ -33,6 +33,11 @@ chaos: $(STAMP)
 # Jobs stopped by signals at 200 random moments: some fifty minutes.
 stopping: $(STAMP)
 	$(BIN)/python -m tests.stopping
+
+# Ray clusters of several nodes on this machine, and what goes wrong between them: some ten minutes. The last
+# ones need root, for a network of their own.
+test-cluster: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/cluster
 
 test-browser: $(STAMP)
 	command -v chromium >/dev/null || (apt-get update -q && apt-get install -y -q --no-install-recommends chromium)

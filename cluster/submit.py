@@ -24,6 +24,7 @@ UNFINISHED = 4
 _ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _POLL_S = 0.5
+_START_S = 60.0
 _STOP_MARGIN_S = 60
 """For what a driver does after its grace period: it says how it ended, and leaves Ray."""
 
@@ -80,7 +81,8 @@ class Cluster:
         with _asked(self.address), _without(_ADDRESSES):
             from ray.job_submission import JobSubmissionClient
 
-            logging.getLogger("ray").setLevel(logging.CRITICAL)
+            for name in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+                logging.getLogger(name).setLevel(logging.CRITICAL)  # some set their own levels when imported
             self._client = JobSubmissionClient(self.address)
 
     def newest(self, name: str) -> Found | None:
@@ -105,23 +107,26 @@ class Cluster:
         if before is not None and before.running:
             raise ClusterError(f"it is running on {self.address} already, as {before.id}")
         number = 1 if before is None else int(before.id.rsplit("-", 1)[1]) + 1
+        id = f"{command.name}-{number}"
         wait_s = math.ceil(command.grace_s) + _STOP_MARGIN_S
-        with _asked(self.address):
+        environment = {
+            "working_dir": str(command.folder),
+            "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(wait_s)},
+        }
+        deadline = time.monotonic() + _START_S
+        while True:
             try:
-                return str(
-                    self._client.submit_job(
-                        entrypoint=command.line,
-                        submission_id=f"{command.name}-{number}",
-                        runtime_env={
-                            "working_dir": str(command.folder),
-                            "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(wait_s)},
-                        },
-                    )
-                )
-            except RuntimeError as error:
-                if "already exists" not in str(error):
+                with _asked(self.address):
+                    self._client.submit_job(entrypoint=command.line, submission_id=id, runtime_env=environment)
+                return id
+            except ClusterError as error:
+                if "already exists" in str(error.__cause__):
+                    text = f"it was submitted to {self.address} a moment ago, as {id}"
+                    raise ClusterError(text) from error
+                # A head that has just started.
+                if "No available agent" not in str(error) or time.monotonic() > deadline:
                     raise
-        raise ClusterError(f"it was submitted to {self.address} a moment ago, as {command.name}-{number}")
+            time.sleep(_POLL_S)
 
     def follow(self, id: str, write: Callable[[str], None]) -> Found:
         """Write what a submission says until it has ended."""
@@ -202,9 +207,7 @@ def _asked(address: str) -> Iterator[None]:
     try:
         yield
     except ray.exceptions.AuthenticationError as error:
-        # Ray's own text goes on about how to set it up.
-        wrong = "Forbidden" in str(error) or "403" in str(error)
-        problem = "refuses this token" if wrong else "asks for a token"
+        problem = "asks for a token" if "Authentication required" in str(error) else "refuses this token"
         raise ClusterError(
             f"{address} {problem}: set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to the file that holds it"
         ) from error
@@ -215,4 +218,6 @@ def _asked(address: str) -> Iterator[None]:
 
 
 def _brief(error: BaseException) -> str:
-    return " ".join(str(error).split())[:500]
+    """Without the stack of a server."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[-1:] if "Traceback" in str(error) else lines)[:500]
