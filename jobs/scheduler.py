@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from jobs.errors import WorkersBroken
-from jobs.tasks import Cause, Died, Event, Failed, Finished, Progress, Ready, Task, WorkerId
+from jobs.tasks import Cause, Died, Event, Failed, Finished, Leaving, Progress, Ready, Task, WorkerId
 from nst.errors import NstError
 
 __all__ = ["Action", "Limits", "Scheduler", "Work"]
@@ -75,6 +75,13 @@ class Stop:
 
     worker: WorkerId
     cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Tell a worker to take no more photographs and finish those in work."""
+
+    worker: WorkerId
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +143,13 @@ class Abort:
     error: NstError
 
 
-Action: TypeAlias = Start | Stop | Submit | Inspect | Strike | Conclude | Seal | GiveUp | Abort
+Action: TypeAlias = Start | Stop | Drain | Submit | Inspect | Strike | Conclude | Seal | GiveUp | Abort
 
 
 @dataclass(slots=True)
 class _Worker:
     ready: bool = False
+    leaving: bool = False
     tasks: dict[int, Task] = field(default_factory=dict)
     slowest_s: float = 0.0
     seen_at: float = 0.0
@@ -176,6 +184,7 @@ class Scheduler:
         self._free: tuple[set[WorkerId], ...] = tuple(set() for _ in range(_TASKS_PER_WORKER))
         self._busy: set[WorkerId] = set()
         self._ready: set[WorkerId] = set()
+        self._leaving: set[WorkerId] = set()
         self._done_rows: dict[int, int] = {}  # by running task: results as last reported
         self._deaths = self._losses = 0  # since anything got done
         self._died_on: set[tuple[int, ...] | None] = set()  # single photographs
@@ -227,12 +236,20 @@ class Scheduler:
             self._done_rows.pop(event.task, None)
             if event.report.complete and not event.report.sealed:
                 actions += self._resolve(task, self._rows(task))
+            elif worker.leaving and not event.report.complete and not self._stopping:
+                actions += self._look_into(task, "preempted", "its worker's machine is taken away")
+            actions += self._dismiss(event.worker)
         elif isinstance(event, Failed):
             task = self._take_back(event.worker, event.task)
             self._done_rows.pop(event.task, None)
             if isinstance(event.error, NstError):  # a store that does not answer, and the like: for everyone
                 return self._abort(event.error)
             actions += self._look_into(task, None, f"{type(event.error).__name__}: {event.error}")
+            actions += self._dismiss(event.worker)
+        elif isinstance(event, Leaving):
+            worker.leaving = True
+            self._file(event.worker)
+            actions += [Drain(event.worker)] if worker.tasks else self._dismiss(event.worker)
         else:
             actions += self._bury(event, worker)
         return actions + self._assign(now)
@@ -382,6 +399,14 @@ class Scheduler:
             actions += self._look_into(task, event.cause, event.detail, event.rows)
         return actions
 
+    def _dismiss(self, worker_id: WorkerId) -> list[Action]:
+        """Let go of a worker whose machine is taken away, once it has nothing left to do."""
+        worker = self._workers[worker_id]
+        if not worker.leaving or worker.tasks:
+            return []
+        self._forget(worker_id)
+        return [Stop(worker_id, "stopped")]
+
     def _abort(self, error: NstError) -> list[Action]:
         self._stopping = True
         return [Abort(error)]
@@ -416,14 +441,14 @@ class Scheduler:
     def _enough_for(self, depth: int) -> bool:
         """Whether a worker that has `depth` tasks may have one more."""
         tasks = max(len(self._bulk), self._rows_waiting // self._limits.batch_size)
-        return bool(self._bulk) and (depth == 0 or tasks >= len(self._workers))
+        return bool(self._bulk) and (depth == 0 or tasks >= self._staying)
 
     def _next_work(self) -> Work:
         """A shard; near the end, a part of one."""
         item = self._bulk.popleft()
         self._rows_waiting -= (size := self._size(item))
         part = self._fair_share(self._rows_waiting + size)
-        if item.sealing or len(self._workers) == 1 or size < 2 * part:
+        if item.sealing or self._staying <= 1 or size < 2 * part:
             return item
         rows = self._rows_of(item.shard) if item.rows is None else item.rows
         if item.rows is None:
@@ -435,7 +460,7 @@ class Scheduler:
 
     def _fair_share(self, rows: int) -> int:
         batch = self._limits.batch_size
-        return batch * math.ceil(rows / (batch * _PARTS_PER_WORKER * len(self._workers)))
+        return batch * math.ceil(rows / (batch * _PARTS_PER_WORKER * max(1, self._staying)))
 
     def _put_back(self, item: Work) -> None:
         self._bulk.appendleft(item)
@@ -447,19 +472,24 @@ class Scheduler:
             return 0
         return len(self._rows_of(item.shard) if item.rows is None else item.rows)
 
+    @property
+    def _staying(self) -> int:
+        """Workers that may be given work, now or once they are ready."""
+        return len(self._workers) - len(self._leaving)
+
     def _resize(self) -> list[Action]:
         """As many workers as there is work for, between the pool's bounds; the idle ones go at the end."""
         waiting = len(self._bulk) + len(self._probes)
-        wanted = min(self._limits.max_workers, len(self._busy) + waiting)
+        wanted = min(self._limits.max_workers, len(self._busy - self._leaving) + waiting)
         actions: list[Action] = []
         if waiting and self._failed_starts < _START_TRIES:
-            for _ in range(wanted - len(self._workers)):
+            for _ in range(wanted - self._staying):
                 worker_id = next(self._worker_ids)
                 self._workers[worker_id] = _Worker()
                 actions.append(Start(worker_id))
-        spare = len(self._workers) - max(wanted, self._limits.min_workers)
+        spare = self._staying - max(wanted, self._limits.min_workers)
         if not waiting and not self._inspecting and spare > 0:
-            idle = [key for key in self._workers if key not in self._busy]
+            idle = [key for key in self._workers if key not in self._busy and key not in self._leaving]
             for worker_id in idle[:spare]:
                 self._forget(worker_id)
                 actions.append(Stop(worker_id, "stopped"))
@@ -484,13 +514,15 @@ class Scheduler:
         self._unfile(worker_id)
         if worker.ready:
             self._ready.add(worker_id)
+        if worker.leaving:
+            self._leaving.add(worker_id)
         if worker.tasks:
             self._busy.add(worker_id)
-        if worker.ready and not worker.probing and len(worker.tasks) < _TASKS_PER_WORKER:
+        if worker.ready and not (worker.probing or worker.leaving) and len(worker.tasks) < _TASKS_PER_WORKER:
             self._free[len(worker.tasks)].add(worker_id)
 
     def _unfile(self, worker_id: WorkerId) -> None:
-        for group in (*self._free, self._busy, self._ready):
+        for group in (*self._free, self._busy, self._ready, self._leaving):
             group.discard(worker_id)
 
     def _forget(self, worker_id: WorkerId) -> None:

@@ -31,6 +31,7 @@ from jobs.scheduler import (
     Abort,
     Action,
     Conclude,
+    Drain,
     GiveUp,
     Inspect,
     Limits,
@@ -42,7 +43,7 @@ from jobs.scheduler import (
     Submit,
     Work,
 )
-from jobs.tasks import Event, Failed, Finished, Progress, Ready, Task, WorkerSetup
+from jobs.tasks import Event, Failed, Finished, Leaving, Progress, Ready, Task, WorkerSetup
 from nst.errors import NstError
 
 __all__ = ["Snapshot", "StopSignal", "Summary", "retry_work", "run", "shards_to_do", "worker_setup"]
@@ -333,6 +334,8 @@ class _Run:
             self._running.pop(event.task, None)
         elif isinstance(event, Failed):
             self._messages.append(f"worker {event.worker}: task failed: {event.error}")
+        elif isinstance(event, Leaving):
+            self._messages.append(f"worker {event.worker} finishes what is in work: {event.detail}")
         elif event.cause != "stopped":
             self._messages.append(f"worker {event.worker} is gone: {event.cause} ({event.detail})")
         self._perform(self._scheduler.on(event, time.monotonic()), pool)
@@ -347,6 +350,8 @@ class _Run:
                 pool.start(action.worker)
             elif isinstance(action, Stop):
                 pool.stop(action.worker, action.cause)
+            elif isinstance(action, Drain):
+                pool.drain(action.worker)
             elif isinstance(action, Submit):
                 if not action.task.sealing:  # its rows are counted
                     self._running[action.task.id] = total([])

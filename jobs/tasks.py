@@ -22,6 +22,7 @@ __all__ = [
     "Event",
     "Failed",
     "Finished",
+    "Leaving",
     "Progress",
     "Ready",
     "Spent",
@@ -197,6 +198,14 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Leaving:
+    """A worker's machine is about to be taken away. It lives, and may finish what is in work."""
+
+    worker: WorkerId
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Died:
     """A worker is gone, before or after it was ready."""
 
@@ -209,4 +218,4 @@ class Died:
     """Places within the manifest that were being loaded, computed or saved; None: that is not known."""
 
 
-Event: TypeAlias = Ready | Progress | Finished | Failed | Died
+Event: TypeAlias = Ready | Progress | Finished | Failed | Leaving | Died

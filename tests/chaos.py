@@ -76,9 +76,10 @@ class InlinePool:
         del self._workers[worker]
         self._events.append(Died(worker, cause))
 
-    def drain(self) -> None:
-        for worker in self._workers.values():
-            worker.drain()
+    def drain(self, worker: WorkerId | None = None) -> None:
+        for id, each in self._workers.items():
+            if worker in (None, id):
+                each.drain()
 
     def poll(self, timeout_s: float) -> list[Event]:  # noqa: ARG002
         events, self._events = self._events, []

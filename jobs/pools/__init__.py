@@ -30,13 +30,13 @@ class Pool(Protocol):
         """End a worker at once, whatever it does. `poll` reports it `Died` of `cause`."""
         ...
 
-    def drain(self) -> None:
-        """Tell every worker to take no more photographs and finish those in work."""
+    def drain(self, worker: WorkerId | None = None) -> None:
+        """Tell a worker, or every one, to take no more photographs and finish those in work."""
         ...
 
     def poll(self, timeout_s: float) -> list[Event]:
         """What has happened; waits for at most `timeout_s` if nothing has. Busy workers report `Progress`
-        about once a second."""
+        about once a second; a worker whose machine is about to be taken away is reported `Leaving`, once."""
         ...
 
     def __enter__(self) -> Self: ...

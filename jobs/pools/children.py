@@ -98,9 +98,9 @@ class Children:
                 child.stopped = cause
                 child.process.kill()
 
-    def drain(self) -> None:
-        for worker in list(self._children):
-            self._send(worker, ("drain",))
+    def drain(self, worker: WorkerId | None = None) -> None:
+        for each in list(self._children) if worker is None else [worker]:
+            self._send(each, ("drain",))
 
     def poll(self, timeout_s: float) -> list[Event]:
         deadline = time.monotonic() + timeout_s

@@ -21,12 +21,13 @@ from jobs.errors import WorkersBroken
 from jobs.pools.children import Children
 from jobs.pools.ray_metrics import Metrics
 from jobs.spec import Resources
-from jobs.tasks import Cause, Died, Event, Task, WorkerId, WorkerSetup
+from jobs.tasks import Cause, Died, Event, Leaving, Task, WorkerId, WorkerSetup
 from nst.errors import OptionError
 
 __all__ = ["RayPool", "RaySession"]
 
 _LONG_POLL_S = 1.0
+_DRAINS_EVERY_S = 2.0
 _IDLE_S = 10.0
 """An actor whose worker died waits this long for the next one."""
 
@@ -65,6 +66,8 @@ class _Handle:
     actor: Any
     node: str = ""
     stopped: Cause | None = None
+    leaving: bool = False
+    """Its node is being drained, and that was told."""
 
 
 class RaySession:
@@ -143,7 +146,8 @@ class RayPool:
         self._resources, self._setup, self._assets = resources, setup, assets
         self._handles: dict[WorkerId, _Handle] = {}
         self._calls: dict[Any, WorkerId] = {}  # under way: a worker's start, and who asks for its events
-        self._idle: list[tuple[Any, float]] = []  # actors whose worker died, and since when
+        self._idle: list[tuple[Any, float, str]] = []  # actors whose worker died, since when, and their nodes
+        self._drains_asked_at = 0.0
         self._session = RaySession(
             resources.address, {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus}
         )
@@ -166,7 +170,7 @@ class RayPool:
 
     def start(self, worker: WorkerId) -> None:
         if self._idle:
-            actor, _ = self._idle.pop()
+            actor, _, _ = self._idle.pop()
         else:
             actor = self._actor_class.remote(self._resources.memory_bytes)
         self._handles[worker] = _Handle(actor)
@@ -185,9 +189,10 @@ class RayPool:
         else:
             handle.actor.stop.remote(worker, cause)
 
-    def drain(self) -> None:
-        for handle in self._handles.values():
-            handle.actor.drain.remote()
+    def drain(self, worker: WorkerId | None = None) -> None:
+        for each in list(self._handles) if worker is None else [worker]:
+            if each in self._handles:
+                self._handles[each].actor.drain.remote()
 
     def poll(self, timeout_s: float) -> list[Event]:
         try:
@@ -197,23 +202,42 @@ class RayPool:
 
     def _poll(self, timeout_s: float) -> list[Event]:
         self._release_idle()
+        events = self._leaving()
         if not self._calls:
             time.sleep(timeout_s)
-            return []
+            return events
         ready, _ = ray.wait(list(self._calls), num_returns=1, timeout=timeout_s, fetch_local=False)
         more, _ = ray.wait(list(self._calls), num_returns=len(self._calls), timeout=0, fetch_local=False)
-        events: list[Event] = []
         for reference in dict.fromkeys([*ready, *more]):
             events += self._outcome(self._calls.pop(reference), reference)
+        return events
+
+    def _leaving(self) -> list[Event]:
+        """Workers on nodes that Ray drains: a preemption was announced, or the autoscaler wants them back. Ray
+        starts nothing there any more."""
+        now = time.monotonic()
+        if now - self._drains_asked_at < _DRAINS_EVERY_S:
+            return []
+        self._drains_asked_at = now
+        draining = ray._private.state.state.get_draining_nodes()  # no public call tells; Ray Train uses this
+        events: list[Event] = []
+        for worker, handle in self._handles.items():
+            if handle.node in draining and not handle.leaving:
+                handle.leaving = True
+                events.append(Leaving(worker, "its node is being drained"))
+        for actor, _, node in self._idle:
+            if node in draining:
+                ray.kill(actor)
+        self._idle = [each for each in self._idle if each[2] not in draining]
         return events
 
     def _release_idle(self) -> None:
         """Give back what nobody took up again."""
         now = time.monotonic()
-        for actor, since in self._idle:
+        for actor, since, _ in self._idle:
             if now - since > _IDLE_S:
                 ray.kill(actor)
-        self._idle = [(actor, since) for actor, since in self._idle if now - since <= _IDLE_S]
+        self._idle = [each for each in self._idle if now - each[1] <= _IDLE_S]
 
     def _outcome(self, worker: WorkerId, reference: Any) -> list[Event]:
         handle = self._handles[worker]
@@ -229,7 +253,7 @@ class RayPool:
         for event in events:
             if isinstance(event, Died):
                 del self._handles[worker]
-                self._idle.append((handle.actor, time.monotonic()))
+                self._idle.append((handle.actor, time.monotonic(), handle.node))
         if worker in self._handles:
             self._calls[handle.actor.poll.remote()] = worker
         return events
@@ -237,7 +261,7 @@ class RayPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        idle = [actor for actor, _ in self._idle]
+        idle = [actor for actor, _, _ in self._idle]
         try:
             for actor in [*(handle.actor for handle in self._handles.values()), *idle]:
                 ray.kill(actor)

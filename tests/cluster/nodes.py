@@ -56,6 +56,7 @@ class Nodes:
         self._folder, self._ip, self._autoscaling = folder, ip, autoscaling
         self._port, self._dashboard = free_port(), free_port()
         self._started: dict[int, subprocess.Popen[bytes]] = {}  # by process group
+        self._ids: dict[int, str] = {}  # of the nodes, too
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
             "PATH": f"{BIN}:{os.environ['PATH']}",
@@ -96,10 +97,11 @@ class Nodes:
 
     def add(self, *, ip: str | None = None, inside: Sequence[str] = ()) -> int:
         """A node of one CPU more; gives its process group. `inside`: a command that runs its command."""
-        before = self.alive()
+        before = self._living()
         ip = ip or self._ip
         group = self._ray(["--address", self.gcs, "--num-cpus", "1"], ip, inside)
-        self._wait(lambda: self.alive() > before, "a node does not start")
+        self._wait(lambda: self._living() > before, "a node does not start")
+        (self._ids[group],) = self._living() - before
         return group
 
     def kill(self, group: int) -> None:
@@ -112,10 +114,32 @@ class Nodes:
             time.sleep(0.05)
         self._started.pop(group).wait()
 
+    def drain(self, group: int) -> None:
+        """Announce that a node will be taken away in five minutes."""
+        reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "for a test"]
+        command = [
+            str(BIN / "ray"),
+            "drain-node",
+            "--address",
+            self.gcs,
+            "--node-id",
+            self._ids[group],
+            *reason,
+        ]
+        subprocess.run(
+            [*command, "--deadline-remaining-seconds", "300"],
+            env=self._environment,
+            check=True,
+            capture_output=True,
+        )
+
     def alive(self) -> int:
         """How many nodes the head believes to be alive, with itself."""
+        return len(self._living())
+
+    def _living(self) -> set[str]:
         nodes = self.ask("/api/v0/nodes")["data"]["result"]["result"]
-        return sum(node["state"] == "ALIVE" for node in nodes)
+        return {node["node_id"] for node in nodes if node["state"] == "ALIVE"}
 
     def ask(self, path: str) -> Any:
         request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {TOKEN}"})

@@ -243,6 +243,33 @@ def test_a_node_is_lost_and_one_comes(ray_folder: Path, folder: Path) -> None:
     check_all_well(folder)
 
 
+def test_a_node_that_is_to_be_taken_away_finishes_what_is_in_work(ray_folder: Path, folder: Path) -> None:
+    """Ray is told of a preemption, with a deadline. No photograph is done twice, and another node goes on."""
+    with Nodes(ray_folder) as nodes:
+        leaves = nodes.add()
+        job = submit(nodes, folder, *steps(200), "--set", "resources.max_workers=1")
+        until(lambda: done(folder) > 1, job)
+        first = {*living("session", leaves)}
+        added = nodes.add()
+        nodes.drain(leaves)
+        there: set[int] = set()
+
+        def seen() -> bool:
+            there.update(living("session", added))
+            return job.poll() is not None
+
+        until_over(seen)
+        code, stdout, stderr = ended(job)
+        assert code == 0, stdout + stderr
+    assert "worker 0 finishes what is in work: its node is being drained" in stdout
+    assert "is gone" not in stdout
+    workers = [result.worker_pid for result in results(folder / "out")]
+    assert {*workers} & first
+    assert {*workers} & there
+    assert all(result.attempts == 1 for result in results(folder / "out"))
+    check_all_well(folder)
+
+
 def until_over(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 280
     while not condition():

@@ -15,6 +15,7 @@ from jobs.scheduler import (
     Abort,
     Action,
     Conclude,
+    Drain,
     GiveUp,
     Inspect,
     Limits,
@@ -31,6 +32,7 @@ from jobs.tasks import (
     Died,
     Failed,
     Finished,
+    Leaving,
     Progress,
     Ready,
     Task,
@@ -62,11 +64,13 @@ class Simulation:
         outside_kills: float = 0.0,
         node_losses: float = 0.0,
         task_failures: float = 0.0,
+        notices: float = 0.0,
     ) -> None:
         self.size, self.shards = size, shards
         self.poison, self.hanging, self.window = poison, hanging, window
         self.random = random.Random(seed)
         self.outside_kills, self.node_losses, self.task_failures = outside_kills, node_losses, task_failures
+        self.notices, self.draining, self.in_vain = notices, set[int](), 0
         self.journal: dict[int, str] = {}
         self.strikes: Counter[int] = Counter()
         self.sealed: Counter[int] = Counter()
@@ -94,10 +98,13 @@ class Simulation:
                 if action.worker in self.workers or action.worker in self.starting:
                     self.dead_of.append((action.worker, action.cause))
             elif isinstance(action, Submit):
+                assert action.worker not in self.draining, "it was told to end"
                 assert len(self.workers[action.worker]) < 2
                 self.workers[action.worker].append(action.task)
                 tasks = self.workers[action.worker]
                 assert len(tasks) == 1 or not any(task.probe for task in tasks), "a probe is alone"
+            elif isinstance(action, Drain):
+                self.draining.add(action.worker)
             elif isinstance(action, Inspect):
                 done = [row for row in self.journal if row // self.size == action.task.shard]
                 self.perform(self.scheduler.inspected(action, done, dict(self.strikes), self.now))
@@ -145,7 +152,15 @@ class Simulation:
             return self.die(worker, "crash")
         if self.random.random() < self.node_losses:
             return self.die(worker, "node lost")
+        if self.random.random() < self.notices:
+            self.perform(self.scheduler.on(Leaving(worker, "notice"), self.now))
         task = self.workers[worker][0]
+        if worker in self.draining:  # what is in work is finished: up to two rows of the window
+            for row in [row for row in self.rows(task) if row not in self.journal][:2]:
+                self.journal[row] = "ok"
+            self.workers[worker].remove(task)
+            report = TaskReport(shard=task.shard, counts=self.counts(task), complete=False, sealed=False)
+            return self.perform(self.scheduler.on(Finished(worker, task.id, report), self.now))
         if self.random.random() < self.task_failures:
             self.workers[worker].remove(task)
             return self.perform(self.scheduler.on(Failed(worker, task.id, OSError("store")), self.now))
@@ -210,6 +225,45 @@ def test_kills_from_outside_blame_nobody() -> None:
     """As long as they do not hit the same row alone twice."""
     done = Simulation(shards=10, size=10, outside_kills=0.02, seed=5).run()
     assert Counter(done.journal.values()) == {"ok": 100}
+
+
+def test_a_notice_lets_a_worker_finish_and_costs_nothing() -> None:
+    """Workers whose machines are taken away get nothing more, and others are started in their places."""
+    for seed in range(20):
+        done = Simulation(shards=10, size=10, notices=0.1, seed=seed).run()
+        assert Counter(done.journal.values()) == {"ok": 100}
+        assert done.sealed == dict.fromkeys(range(10), 1)
+        assert done.draining
+        assert done.strikes == {}
+
+
+def test_a_notice_starts_the_next_worker_while_the_last_one_finishes() -> None:
+    def rows(shard: int) -> range:
+        return range(4 * shard, 4 * shard + 4)
+
+    scheduler = Scheduler([Work(0), Work(1), Work(2)], rows, Limits(1, 1, 4, 5, 50))
+    assert scheduler.begin(0) == [Start(0)]
+    first, second = scheduler.on(Ready(0, INFO), 0)
+    assert isinstance(first, Submit)
+    assert isinstance(second, Submit)
+    assert scheduler.on(Leaving(0), 1) == [Drain(0), Start(1)]
+    (third,) = scheduler.on(Ready(1, INFO), 2)
+    assert isinstance(third, Submit)
+    assert third.task.shard == 2
+    report = TaskReport(shard=0, counts={"ok": 1, "failed": 0, "quarantined": 0}, complete=False, sealed=False)
+    (inspect,) = scheduler.on(Finished(0, first.task.id, report), 3)
+    assert isinstance(inspect, Inspect)
+    assert inspect.cause == "preempted"
+    (again,) = scheduler.inspected(inspect, [0], {}, 3)
+    assert isinstance(again, Submit)
+    assert (again.worker, again.task.rows, again.task.attempts) == (1, (1, 2, 3), 1)
+    inspect, gone = scheduler.on(Finished(0, second.task.id, report), 3)
+    assert isinstance(inspect, Inspect)
+    assert gone == Stop(0, "stopped"), "it has nothing left to do"
+    assert not scheduler.finished
+    starting = Scheduler([Work(0)], rows, Limits(1, 2, 4, 5, 50))
+    starting.begin(0)
+    assert starting.on(Leaving(0), 1) == [Stop(0, "stopped"), Start(1)], "one that was not even ready"
 
 
 def test_lost_nodes_blame_nobody_however_often() -> None:
