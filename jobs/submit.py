@@ -53,6 +53,8 @@ class Prepared:
     output: str
     storage: StorageOptions
     grace_s: float
+    waits: bool
+    """For another driver's lease."""
 
 
 def prepare(
@@ -98,6 +100,7 @@ def prepare(
         output=output,
         storage=storage,
         grace_s=grace_s,
+        waits=wait_for_lease,
     )
 
 
@@ -169,7 +172,8 @@ def submit(prepared: Prepared, address: str | None, *, wait: bool) -> int:
     """
     from cluster.submit import Command
 
-    _refuse_if_running(prepared)
+    if not prepared.waits:
+        _refuse_if_running(prepared)
     with _cluster(address) as cluster, tempfile.TemporaryDirectory(prefix="nst-submit-") as folder:
         pack(prepared, Path(folder))
         line = "exec " + shlex.join(["python", "-m", "jobs", *prepared.arguments])

@@ -100,7 +100,7 @@ class Nodes:
         before = self._living()
         ip = ip or self._ip
         group = self._ray(["--address", self.gcs, "--num-cpus", "1"], ip, inside)
-        self._wait(lambda: self._living() > before, "a node does not start")
+        self._wait(lambda: bool(self._living() - before), "a node does not start")
         (self._ids[group],) = self._living() - before
         return group
 

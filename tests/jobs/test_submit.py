@@ -1,0 +1,177 @@
+"""What is sent to a cluster, and what is refused before that. Without a cluster."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from jobs.cli import app
+from jobs.errors import LeaseHeld, UsageError
+from jobs.job import create_or_open
+from jobs.lease import LeaseOptions, hold
+from jobs.spec import read_job_file
+from jobs.submit import Prepared, pack, prepare
+from nst.errors import OptionError
+from tests.conftest import encoded, picture
+
+Photos = Callable[..., Path]
+REMOTE = """
+photos = "s3://bucket/photos"
+output = "s3://bucket/out/"
+[method]
+kind = "style_transfer"
+style = ["s3://bucket/a.png", "s3://bucket/b.png"]
+[resources]
+pool = "local"
+grace_s = 7
+"""
+LOCAL = """
+photos = "photos"
+output = "out"
+[method]
+kind = "style_transfer"
+style = ["style é.png", "s3://bucket/b.png"]
+"""
+TRAINING = 'a = "s3://bucket/a"\nb = "s3://bucket/b"\noutput = "s3://bucket/trained"\n'
+
+
+def write(folder: Path, text: str) -> Path:
+    (folder / "job.toml").write_text(text)
+    return folder / "job.toml"
+
+
+def sets(prepared: Prepared) -> dict[str, Any]:
+    """What --set gives on the cluster."""
+    arguments = prepared.arguments
+    given = [arguments[place + 1] for place, each in enumerate(arguments) if each == "--set"]
+    return {
+        name: tomllib.loads(f"value = {text}")["value"] for name, _, text in (g.partition("=") for g in given)
+    }
+
+
+def test_urls_go_as_they_are_and_the_pool_is_the_clusters(tmp_path: Path) -> None:
+    prepared = prepare(write(tmp_path, REMOTE))
+    assert prepared.arguments == ("run", "job.toml", "--pool", "ray", "--address", "auto")
+    assert prepared.grace_s == 7
+    elsewhere = prepare(write(tmp_path, REMOTE.replace("out/", "out")), ["seed=4"], wait_for_lease=True)
+    assert elsewhere.name == prepared.name, "of the output alone"
+    assert elsewhere.arguments[-3:] == ("--set", "seed=4", "--wait-for-lease")
+    assert prepare(write(tmp_path, REMOTE), ["output=s3://bucket/other"]).name != prepared.name
+    training = prepare(write(tmp_path, TRAINING))
+    assert training.arguments == ("train", "cyclegan", "job.toml", "--address", "auto")
+    assert training.name != prepared.name
+
+
+def test_paths_of_this_machine_are_refused_unless_they_are_shared(tmp_path: Path) -> None:
+    path = write(tmp_path, LOCAL)
+    with pytest.raises(OptionError) as caught:
+        prepare(path)
+    message = str(caught.value)
+    assert message.startswith(f"photos = '{tmp_path}/photos': is a path of this machine, which the cluster's")
+    assert message.endswith("; so is output; so is method.style[0]")
+    with pytest.raises(OptionError, match=r"^evaluation\.weights = '.*w.pth': is a path of this machine"):
+        prepare(write(tmp_path, TRAINING), ["evaluation.every=5", "evaluation.weights=w.pth"])
+
+    prepared = prepare(write(tmp_path, LOCAL), ["seed=4"], shared_paths=True)
+    assert sets(prepared) == {
+        "seed": 4,
+        "photos": f"{tmp_path}/photos",
+        "output": f"{tmp_path}/out",
+        "method.style": [f"{tmp_path}/style é.png", "s3://bucket/b.png"],
+    }
+    (tmp_path / "sent").mkdir()
+    pack(prepared, tmp_path / "sent")
+    overrides = [each for each in prepared.arguments if "=" in each]
+    there = read_job_file(tmp_path / "sent/job.toml", overrides)
+    assert there.spec == read_job_file(path, ["seed=4"]).spec, "the same job, wherever its file is"
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [("photos = ", "is not valid TOML"), ("a = 1", "photos"), ('[method]\nkind = "x"', "photos")],
+)
+def test_a_wrong_job_file_is_refused(tmp_path: Path, text: str, error: str) -> None:
+    with pytest.raises((UsageError, OptionError), match=error):
+        prepare(write(tmp_path, text))
+    with pytest.raises(UsageError, match="No such file"):
+        prepare(tmp_path / "none.toml")
+
+
+def test_the_code_and_the_job_file_are_sent_and_nothing_else(tmp_path: Path) -> None:
+    """And that is enough to run it, also where this program is not installed."""
+    prepared = prepare(write(tmp_path, REMOTE))
+    sent = tmp_path / "sent"
+    sent.mkdir()
+    pack(prepared, sent)
+    files = {str(path.relative_to(sent)) for path in sent.rglob("*") if path.is_file()}
+    assert {
+        "job.toml",
+        "pyproject.toml",
+        "jobs/__main__.py",
+        "nst/features/embedded/embedded.safetensors",
+    } < files
+    others = {path for path in files if path.split("/")[0] not in ("nst", "jobs", "cluster")}
+    assert {path.split(".dist-info")[0].split("-")[0] for path in others} == {
+        "job.toml",
+        "pyproject.toml",
+        "nst",
+    }
+    assert all(path.endswith((".py", ".safetensors")) for path in files - others)
+    assert (sent / "job.toml").read_text() == REMOTE
+    script = "import jobs, sys, jobs.record; print(jobs.__file__, jobs.record.versions()['nst'])"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    told = subprocess.run(
+        [sys.executable, "-c", script], cwd=sent, env=environment, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.startswith(str(sent))
+
+
+@pytest.fixture
+def ask(tmp_path: Path, photos: Photos, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    photos(2)
+    (tmp_path / "style é.png").write_bytes(encoded(picture(99, 60, 60), "PNG"))
+    write(tmp_path, LOCAL.replace(', "s3://bucket/b.png"', ""))
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(name)
+    return lambda *arguments: CliRunner().invoke(app, ["submit", "job.toml", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], r"error: photos = .* is a path of this machine"),
+        (
+            ["--shared-paths"],
+            r"error: no --address: expected that of the cluster's dashboard, http://HEAD:8265",
+        ),
+        (["--shared-paths", "--address", "head:6379"], r"error: --address = 'head:6379': expected that of the"),
+        (["--shared-paths", "--address", "http://me:secret@head:8265"], r"error: --address = 'http://\*\*\*'"),
+        (["--attach", "--stop"], r"error: --attach = True: is one of --attach, --stop and --no-wait"),
+    ],
+    ids=str,
+)
+def test_asked_for_wrongly_is_one_message(ask: Callable[..., Result], arguments: list[str], said: str) -> None:
+    asked = ask(*arguments)
+    assert asked.exit_code == 2, asked.output
+    assert re.match(said, asked.stderr), asked.stderr
+    assert len(asked.stderr.splitlines()) == 1
+    assert "secret@" not in asked.stderr
+
+
+def test_what_another_driver_is_at_is_not_even_submitted(ask: Callable[..., Result]) -> None:
+    job = create_or_open(read_job_file(Path("job.toml"), ["method.weights=seeded", "method.network=vgg16"]))
+    with hold(job.store, LeaseOptions()):
+        asked = ask("--shared-paths", "--address", "http://127.0.0.1:1")
+        assert asked.exit_code == LeaseHeld.exit_code == 2
+        assert f"is being worked on by process {os.getpid()} on" in asked.stderr
