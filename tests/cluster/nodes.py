@@ -28,6 +28,7 @@ from tests.processes import living
 TOKEN = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 BIN = Path(sys.executable).parent
 _START_S = 120
+_begun: list[subprocess.Popen[str]] = []
 
 
 def free_port() -> int:
@@ -86,6 +87,7 @@ class Nodes:
         try:
             self._ray(arguments, self._ip)
             self._wait(lambda: _status(f"{self.url}/api/version") == 401, "the head does not start")
+            self._wait(lambda: self.alive() == 1, "the head does not start")
         except BaseException:
             self.__exit__()
             raise
@@ -181,14 +183,26 @@ def nst(*arguments: object, cwd: Path, token: str | None = TOKEN, **environment:
     known = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     if token is not None:
         known["RAY_AUTH_TOKEN"] = token
+    _begun.append(begun := _nst(arguments, cwd, {**known, **environment}))
+    return begun
+
+
+def _nst(arguments: Sequence[object], cwd: Path, environment: Mapping[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "jobs", *map(str, arguments)],
         cwd=cwd,
-        env={**known, "COLUMNS": "200", "HOME": str(cwd), **environment},
+        env={"COLUMNS": "200", **environment, "HOME": str(cwd)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def end_all() -> None:
+    """Whatever a test that failed has left."""
+    while _begun:
+        with _begun.pop() as process:
+            process.kill()
 
 
 def ended(process: subprocess.Popen[str], timeout_s: float = 280) -> tuple[int, str, str]:

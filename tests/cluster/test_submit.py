@@ -20,7 +20,7 @@ from jobs.audit import verify
 from jobs.lease import read_holder
 from jobs.status import job_status
 from jobs.storage import LocalStore
-from tests.cluster.nodes import TOKEN, Nodes, deaths, ended, nst, results, until
+from tests.cluster.nodes import TOKEN, Nodes, deaths, end_all, ended, nst, results, until
 from tests.conftest import encoded, picture
 from tests.processes import living
 
@@ -64,6 +64,12 @@ def cluster() -> Iterator[Nodes]:
     ):
         nodes.add()
         yield nodes
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    yield
+    end_all()
 
 
 @pytest.fixture
