@@ -212,7 +212,7 @@ def ended(process: subprocess.Popen[str], timeout_s: float = 280) -> tuple[int, 
     return process.returncode, stdout, stderr
 
 
-def until(condition: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 200) -> None:
+def until(condition: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 400) -> None:
     """Wait for something that happens while a command runs."""
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -308,7 +308,7 @@ def test_a_queued_job_grows_the_cluster_and_shrinks_it_at_the_tail(ray_folder: P
     with Nodes(ray_folder, autoscaling=_autoscaling, **environment) as nodes:
         assert nodes.alive() == 1, "the head alone"
         job = submit(
-            nodes, folder, *steps(60), "--set", "image.max_side_px=0", "--set", "resources.shard_size=1"
+            nodes, folder, *steps(40), "--set", "image.max_side_px=0", "--set", "resources.shard_size=1"
         )
         counts: list[tuple[int, int]] = []
 
@@ -317,11 +317,13 @@ def test_a_queued_job_grows_the_cluster_and_shrinks_it_at_the_tail(ray_folder: P
             most = max(nodes for nodes, _ in counts)
             return most == 2 and counts[-1] == (1, 24)
 
-        until(grown_and_shrunk, job)
+        try:
+            until(grown_and_shrunk, job)
+        finally:
+            print(f"\nnodes, photographs done: {list(dict.fromkeys(counts))}")
         code, stdout, stderr = ended(job)
         assert code == 0, stdout + stderr
         until_over(lambda: nodes.alive() == 1)
-    print(f"\nnodes, photographs done: {list(dict.fromkeys(counts))}")
     check_all_well(folder, 25)
 
 
