@@ -16,8 +16,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 __all__ = ["Cluster", "ClusterError", "Command", "Found"]
+
+T = TypeVar("T")
 
 STOPPED = 75
 UNFINISHED = 4
@@ -31,6 +34,10 @@ _STOP_MARGIN_S = 60
 
 class ClusterError(Exception):
     """The cluster cannot be reached, or refuses; the message is for whoever asked."""
+
+
+class _UnreachedError(ClusterError):
+    """It may answer in a moment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,11 +141,9 @@ class Cluster:
         while True:
             with contextlib.suppress(RuntimeError, OSError):  # a connection that was cut is made again
                 written = asyncio.run(self._tail(id, written, write))
-            with _asked(self.address):
-                found = _found(self._client.get_job_info(id))
+            found = self._patiently(lambda: _found(self._client.get_job_info(id)))
             if not found.running:
-                with _asked(self.address):
-                    write(self._client.get_job_logs(id)[written:])
+                write(self._patiently(lambda: self._client.get_job_logs(id))[written:])
                 return found
             time.sleep(_POLL_S)
 
@@ -157,9 +162,21 @@ class Cluster:
         """Ask a submission to end, with SIGTERM, and wait until it has."""
         with _asked(self.address):
             self._client.stop_job(id)
-            while (found := _found(self._client.get_job_info(id))).running:
-                time.sleep(_POLL_S)
+        while (found := self._patiently(lambda: _found(self._client.get_job_info(id)))).running:
+            time.sleep(_POLL_S)
         return found
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """A head that does not answer for a moment is asked again."""
+        deadline = time.monotonic() + _START_S
+        while True:
+            try:
+                with _asked(self.address):
+                    return call()
+            except _UnreachedError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(_POLL_S)
 
 
 def _found(details: object) -> Found:
@@ -212,7 +229,7 @@ def _asked(address: str) -> Iterator[None]:
             f"{address} {problem}: set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to the file that holds it"
         ) from error
     except (ConnectionError, requests.exceptions.RequestException) as error:
-        raise ClusterError(f"{address} cannot be reached: {_brief(error)}") from error
+        raise _UnreachedError(f"{address} cannot be reached: {_brief(error)}") from error
     except RuntimeError as error:
         raise ClusterError(f"{address} refuses: {_brief(error)}") from error
 
