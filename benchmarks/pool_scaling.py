@@ -52,7 +52,19 @@ from jobs.results import Result, Status, write_receipt
 from jobs.spec import job_from_table
 from jobs.storage import LocalStore
 from jobs.stylize import run, worker_setup
-from jobs.tasks import Cause, Died, Event, Finished, Progress, Ready, Task, TaskProgress, TaskReport, WorkerInfo
+from jobs.tasks import (
+    Cause,
+    Died,
+    Event,
+    Finished,
+    Progress,
+    Ready,
+    Task,
+    TaskProgress,
+    TaskReport,
+    WorkerId,
+    WorkerInfo,
+)
 
 if TYPE_CHECKING:  # a driver loads no torch, and its memory is measured here
     import torch
@@ -268,7 +280,7 @@ class SimulatedPool:
             elif worker in self._actors:
                 raise SystemExit(f"worker {worker} was stopped for its {cause}: nobody hangs here")
 
-    def drain(self) -> None:
+    def drain(self, worker: WorkerId | None = None) -> None:  # noqa: ARG002
         raise SystemExit("nobody stops this job")
 
     def poll(self, timeout_s: float) -> list[Event]:  # noqa: ARG002  of the virtual clock

@@ -24,7 +24,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -143,12 +143,15 @@ class Lease:
         floor = 1  # a listing may lag behind what a create-only write has shown
         try:
             while True:
+                there = set(_generations(self._store))
                 found = _newest(self._store, floor)
                 if found is not None:
-                    self._wait_for(found)
+                    if not self._runs_out(found):
+                        floor = 1  # the same for all who find nothing there
+                        continue
                     floor = found.generation + 1
                 self._seen_at = time.monotonic()
-                if self._create(floor):
+                if self._create(floor, there):
                     break
         except BaseException:  # a signal's, too
             with contextlib.suppress(OSError):
@@ -168,13 +171,13 @@ class Lease:
         if self._generation and self._is_ours():
             self._store.remove(_path(self._generation))
 
-    def _wait_for(self, found: _Found) -> None:
-        """Until the lease that was found is given back or has run out."""
+    def _runs_out(self, found: _Found) -> bool:
+        """Wait until the lease that was found, or one after it, has run out (true) or is given back (false)."""
         told = False
         while not found.holder.is_dead:
             left_s = _left_s(self._store, found)
             if left_s <= 0:
-                return
+                return True
             if not self._options.wait:
                 raise _held(self._store, found.holder, left_s)
             if not told:
@@ -185,15 +188,16 @@ class Lease:
                 time.sleep(min(_POLL_S, self._options.term_s / 10))
                 now = _newest(self._store, found.generation)
                 if now is None:
-                    return
+                    return False
                 if now.data != found.data or found.holder.is_dead:
                     found = now
                     break
             else:
-                return
+                return True
+        return True
 
-    def _create(self, generation: int) -> bool:
-        """Whether the lease is ours now."""
+    def _create(self, generation: int, there: Set[int]) -> bool:
+        """Whether the lease is ours now. `there`: generations that have run out."""
         self._generation, self._renewals = generation, 0
         try:
             self._store.publish(_path(generation), self._record(), create_only=True)
@@ -203,7 +207,9 @@ class Lease:
             time.sleep(self._options.settle_s)
         if not self._is_ours():
             return False
-        if _newest(self._store, generation + 1) is not None:  # who was quicker has gone on to the next
+        # Another challenger may have found less, or more: each writes, and then looks for what others wrote.
+        others = {each for each in _generations(self._store) if each != generation} - there
+        if others or _newest(self._store, generation + 1) is not None:
             self._withdraw()
             return False
         for older in _generations(self._store):

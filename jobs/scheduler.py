@@ -228,11 +228,11 @@ class Scheduler:
             worker.seen_at = now
             worker.slowest_s = max((task.slowest_s for task in event.tasks), default=0.0)
             for progress in (each for each in event.tasks if each.task in worker.tasks):
-                self._note_progress(progress.task, sum(progress.counts.values()))
+                self._note_progress(worker.tasks[progress.task], sum(progress.counts.values()))
         elif isinstance(event, Finished):
             task = self._take_back(event.worker, event.task)
             worker.seen_at, worker.slowest_s = now, 0.0
-            self._note_progress(event.task, sum(event.report.counts.values()))
+            self._note_progress(task, sum(event.report.counts.values()))
             self._done_rows.pop(event.task, None)
             if event.report.complete and not event.report.sealed:
                 actions += self._resolve(task, self._rows(task))
@@ -417,11 +417,11 @@ class Scheduler:
         self._inspecting[task.id] = task
         return [Inspect(task, cause, detail, rows)]
 
-    def _note_progress(self, task: int, done: int) -> None:
-        if done > self._done_rows.get(task, 0):
+    def _note_progress(self, task: Task, done: int) -> None:
+        if done > self._done_rows.get(task.id, 0) and not task.sealing:  # which does no photograph
             self._deaths = self._losses = 0
             self._died_on.clear()
-        self._done_rows[task] = done
+        self._done_rows[task.id] = done
 
     def _assign(self, now: float) -> list[Action]:
         if self._stopping:

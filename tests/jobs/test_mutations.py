@@ -928,7 +928,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a suspect shares its worker with nothing",
-        without(FILE, ("not worker.probing and ", "")),
+        without(FILE, ("worker.probing or ", "")),
         bounded(check_neighbors_are_not_blamed),
     ),
     Mutation(
