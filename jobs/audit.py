@@ -60,7 +60,7 @@ def verify(store: Store) -> Iterator[Fault]:
     digest = hashlib.sha256()
     for rows in shards:
         for row in rows:
-            digest.update(row_digest(row.key, row.url))
+            digest.update(row_digest(row.key, row.url, row.style))
     recorded = record["manifest"]
     if digest.hexdigest() != recorded["sha256"] or manifest.rows != recorded["rows"]:
         yield Fault(MANIFEST, "is not the one that the job was begun with")

@@ -38,7 +38,9 @@ app = typer.Typer(
     add_completion=False,
 )
 
-train = typer.Typer(help='Train generators for `kind = "cyclegan"` on a cluster.', no_args_is_help=True)
+train = typer.Typer(
+    help='Train generators for `kind = "cyclegan"` and `kind = "modulated"` on a cluster.', no_args_is_help=True
+)
 app.add_typer(train, name="train")
 
 Set = Annotated[
@@ -132,32 +134,47 @@ def cyclegan(
     workers: Workers = None,
     wait: Wait = False,
 ) -> None:
-    """Train both generators of a CycleGAN with Ray Train; go on with it if its output folder holds the same."""
+    """Train both generators of a CycleGAN with Ray Train, or one for many styles; go on with it if its output
+    folder holds the same."""
     with _errors():
         from jobs.training.job import create_or_open_training, plan_training
         from jobs.training.spec import read_train_file, train_to_table
 
         file = read_train_file(job, [*(set_ or []), *_resources(None, address, workers)])
         if dry_run:
-            rows_a, rows_b = plan_training(file).rows
-            steps = file.spec.schedule.epoch_steps(max(rows_a, rows_b), file.spec.batch_size)
+            planned = plan_training(file)
             print(json.dumps(train_to_table(file), indent=2))
+            steps = planned.epoch_steps
             total = f"{steps * file.spec.schedule.epochs} steps, {steps} per epoch"
-            print(f"{rows_a} and {rows_b} photographs, {total}; nothing was written")
+            print(f"{_counted(planned.rows)} photographs, {total}; nothing was written")
             return
         _train(lambda: create_or_open_training(file), wait)
+
+
+def _counted(rows: Mapping[str, int]) -> str:
+    """`11 and 7` of two collections, `11 (photo), 7 (ukiyo-e) and 5 (pastel)` of styles."""
+    if rows.keys() == {"a", "b"}:
+        return f"{rows['a']} and {rows['b']}"
+    *most, last = [f"{number} ({name})" for name, number in rows.items()]
+    return f"{', '.join(most)} and {last}"
 
 
 @train.command()
 def options() -> None:
     """List the options of a training's job file, table by table."""
     with _errors():
+        from jobs.describe import options_of
         from jobs.filesystems import StorageOptions
-        from jobs.training.spec import TABLES, TrainSpec
+        from jobs.training.spec import TABLES, StylesSpec, TrainSpec
+        from nst.cyclegan.many_styles import ManyStylesOptions
 
         _show_options("a job file", TrainSpec, leave_out=TABLES)
+        both = [*TABLES, *(option.name for option in options_of(TrainSpec))]
+        _show_options("of many styles", StylesSpec, leave_out=both)
         for name, cls in {**TABLES, "storage": StorageOptions}.items():
             _show_options(f"[{name}]", cls)
+            if name == "model":
+                _show_options('[model], generator = "modulated"', ManyStylesOptions, leave_out=("styles",))
 
 
 @app.command()
@@ -531,12 +548,12 @@ def _train(prepare: Callable[[], TrainJob], wait: bool = False) -> None:
             console.print(escape(f"note: {note}"), highlight=False)
         with TrainDisplay(console) as display:
             summary = run_training(job, observe=display, stop=stop, lease=_lease(console, wait))
-    where = job.store.url.rstrip("/")
+    where, option = job.store.url.rstrip("/"), job.file.spec.method_option
     if summary.done is not None:
         console.print(escape(f"{summary.steps} steps: {where}"), highlight=False, soft_wrap=True)
         for line in (
-            f'weights = "{where}/{summary.done["generator"]}"',
-            f'weights_sha256 = "{summary.done["sha256"]}"',
+            f'{option} = "{where}/{summary.done["generator"]}"',
+            f'{option}_sha256 = "{summary.done["sha256"]}"',
             f"report: {publish_training_report(job.store)}",
         ):
             console.print(escape(line), highlight=False, soft_wrap=True)
@@ -549,6 +566,7 @@ def _train(prepare: Callable[[], TrainJob], wait: bool = False) -> None:
 
 def _show_training(store: Store, as_json: bool) -> None:
     from jobs.training.display import describe_losses
+    from jobs.training.metrics import grouped
     from jobs.training.status import train_status
 
     found = train_status(store)
@@ -558,12 +576,14 @@ def _show_training(store: Store, as_json: bool) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("job", escape(f"{found.kind}, begun {found.created}, in {found.output}"))
     table.add_row("state", found.state)
-    table.add_row("photos", ", ".join(f"{number} of {side.upper()}" for side, number in found.photos.items()))
+    table.add_row("photos", ", ".join(f"{number} of {name}" for name, number in found.named_photos.items()))
     if found.driver is not None:
         table.add_row("driver", escape(found.driver.describe()))
     table.add_row("step", f"{found.step}; the newest checkpoint is of {found.checkpoint or 'none'}")
     if found.losses:
-        table.add_row("losses", describe_losses(found.losses))
+        for group, losses in grouped(found.losses).items():
+            name = "losses" if group == "loss" else group.replace("_to_", " to ")
+            table.add_row(name, describe_losses(losses))
     if found.skipped:
         table.add_row("left out", f"{found.skipped} photographs that cannot be read")
     for step, distances in found.evaluations.items():

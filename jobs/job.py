@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.assets import Asset, read_assets
+from jobs.assets import Asset, by_url, read_assets
 from jobs.errors import JobMismatch, UsageError
 from jobs.filesystems import StorageOptions
-from jobs.listing import list_photos
+from jobs.listing import Photo, list_photos
 from jobs.manifest import MANIFEST, Manifest, ManifestInfo, listed_manifest, write_manifest
 from jobs.record import (
     FORMAT,
@@ -147,7 +147,12 @@ def reopen(
         store = open_store(store.url, job.storage)
     assets = read_assets(job.spec.method, job.storage)
     manifest = listed_manifest(
-        store, job.spec.photos, record["manifest"], exclude=job.spec.output, storage=job.storage
+        store,
+        job.spec.photos,
+        record["manifest"],
+        exclude=job.spec.output,
+        storage=job.storage,
+        styled=_takes_styles(job.spec.method),
     )
     table = job_to_table(job)
     digests = {asset.option: asset.sha256 for asset in assets}
@@ -181,14 +186,48 @@ def reopen(
 
 def _plan(job: JobFile, listing: Path) -> Plan:
     assets = tuple(read_assets(job.spec.method, job.storage))
+    styled = _takes_styles(job.spec.method)
+    if styled:
+        _check_style(job.spec.method, assets)
     try:
         photos = list_photos(job.spec.photos, exclude=job.spec.output, storage=job.storage)
-        info = write_manifest(photos, listing, job.resources.shard_size)
+        if not styled:
+            photos = _without_styles(photos, job.spec.kind)
+        info = write_manifest(photos, listing, job.resources.shard_size, styled=styled)
     except (UsageError, OSError) as error:
         raise OptionError("photos", job.spec.photos, reason=str(error)) from error
     table = job_to_table(job)
     digests = {asset.option: asset.sha256 for asset in assets}
     return Plan(table, info, assets, fingerprint(table, digests, info.sha256), tuple(job.spec.method.notes()))
+
+
+def _takes_styles(method: Method) -> bool:
+    """Whether each photograph may have a style of its own."""
+    from nst.stylizer import StyledMethod  # which loads torch; making the method did, too
+
+    return isinstance(method, StyledMethod)
+
+
+def _check_style(method: Method, assets: Iterable[Asset]) -> None:
+    """Of the job; those of photographs are their own rows' business."""
+    from nst.stylizer import StyledMethod
+
+    assert isinstance(method, StyledMethod)
+    try:
+        method.check_style(by_url(assets))
+    except OptionError as error:
+        raise error.within("method") from error
+
+
+def _without_styles(photos: Iterable[Photo], kind: str) -> Iterator[Photo]:
+    """Who gave photographs a style expects them to come out in it."""
+    for photo in photos:
+        if photo.style is not None:
+            raise UsageError(
+                f"{photo.key!r} has the style {photo.style!r} in the manifest, but method.kind = {kind!r} "
+                f'takes none for each photograph, as kind = "modulated" does; leave out the column `style`'
+            )
+        yield photo
 
 
 def _refuse_other_arithmetic(before: Resources, now: Resources) -> None:

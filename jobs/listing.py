@@ -57,6 +57,8 @@ class Photo:
     key: str
     url: str
     size_bytes: int | None = None
+    style: str | None = None
+    """Of a table with such a column."""
 
 
 def list_photos(
@@ -233,7 +235,12 @@ def _list_table(source: str, storage: StorageOptions) -> Iterator[Photo]:
             path = unquote(_path_of(url)) if is_url(url) else url
             key = _safe(posixpath.splitext(posixpath.basename(path))[0])
         _check_key(str(key), f"{source}: row {number}")
-        yield Photo(key=str(key), url=place, size_bytes=_size_bytes(record, f"{source}: row {number}"))
+        yield Photo(
+            key=str(key),
+            url=place,
+            size_bytes=_size_bytes(record, f"{source}: row {number}"),
+            style=_style(record),
+        )
 
 
 def _refuse_secrets(url: str, where: str) -> None:
@@ -257,6 +264,12 @@ def _path_of(url: str) -> str:
         ValueError
     ):  # of another scheme's grammar, e.g. with brackets; reading it may fail, and is its own row
         return url
+
+
+def _style(record: dict[str, Any]) -> str | None:
+    """As text: what is no name of a style is nothing worse than an unknown one."""
+    style = record.get("style")
+    return None if style in (None, "") else str(style).encode("utf-8", "backslashreplace").decode()
 
 
 def _size_bytes(record: dict[str, Any], where: str) -> int | None:

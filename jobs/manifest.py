@@ -42,6 +42,8 @@ SCHEMA = pa.schema(
         pa.field("size_bytes", pa.int64()),
     ]
 )
+STYLED_SCHEMA = SCHEMA.append(pa.field("style", pa.string()))
+"""Of jobs whose method takes a style for each photograph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Row:
     """Its name within the job: unique, a relative path without extension."""
     url: str
     size_bytes: int | None
+    style: str | None = None
+    """Its own one, if the method takes one for each photograph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +68,16 @@ class ManifestInfo:
     shards: int
     shard_size: int
     sha256: str
-    """Over keys and URLs in order; does not depend on how they are cut into shards."""
+    """Over keys, URLs, and styles of their own, in order; does not depend on how they are cut into shards."""
 
 
-def write_manifest(photos: Iterable[Photo], path: Path, shard_size: int | None) -> ManifestInfo:
+def write_manifest(
+    photos: Iterable[Photo], path: Path, shard_size: int | None, *, styled: bool = False
+) -> ManifestInfo:
     """Write the listing to a local file, in one pass, with memory for one row group.
+
+    Args:
+        styled: with the photographs' styles; else these are left out.
 
     Raises:
         UsageError: no photographs, or two with the same key.
@@ -84,13 +93,14 @@ def write_manifest(photos: Iterable[Photo], path: Path, shard_size: int | None) 
     key_hashes = array("Q")
     rows = 0
     rest = itertools.chain(head, iterator)
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+    schema = STYLED_SCHEMA if styled else SCHEMA
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         while chunk := list(itertools.islice(rest, group_shards * shard_size)):
             for photo in chunk:
-                digest.update(row_digest(photo.key, photo.url))
+                digest.update(row_digest(photo.key, photo.url, photo.style if styled else None))
                 key_hashes.append(_hash64(photo.key))
-            columns = {name: [getattr(photo, name) for photo in chunk] for name in SCHEMA.names}
-            writer.write_table(pa.table(columns, schema=SCHEMA), row_group_size=len(chunk))
+            columns = {name: [getattr(photo, name) for photo in chunk] for name in schema.names}
+            writer.write_table(pa.table(columns, schema=schema), row_group_size=len(chunk))
             rows += len(chunk)
         info = ManifestInfo(
             rows=rows, shards=math.ceil(rows / shard_size), shard_size=shard_size, sha256=digest.hexdigest()
@@ -101,9 +111,10 @@ def write_manifest(photos: Iterable[Photo], path: Path, shard_size: int | None) 
     return info
 
 
-def row_digest(key: str, url: str) -> bytes:
+def row_digest(key: str, url: str, style: str | None = None) -> bytes:
     """What a row adds to the digest of its manifest."""
-    return f"{key}\0{url}\n".encode("utf-8", "surrogateescape")
+    own = "" if style is None else f"\0{style}"
+    return f"{key}\0{url}{own}\n".encode("utf-8", "surrogateescape")
 
 
 def _hash64(key: str) -> int:
@@ -178,7 +189,8 @@ class Manifest:
         if table.num_rows != self.rows_in(shard):
             raise JobMismatch(f"{self._store.url}/{self._path} is damaged: its row groups are not whole shards")
         start = shard * self.shard_size
-        columns = (table[name].to_pylist() for name in SCHEMA.names)
+        schema = STYLED_SCHEMA if "style" in table.column_names else SCHEMA
+        columns = (table[name].to_pylist() for name in schema.names)
         return [Row(start + place, *values) for place, values in enumerate(zip(*columns, strict=True))]
 
     def _group(self, group: int) -> pa.Table:
@@ -206,11 +218,13 @@ def listed_manifest(
     exclude: str,
     storage: StorageOptions,
     path: str = MANIFEST,
+    styled: bool = False,
 ) -> Manifest:
     """A job's manifest; listed again if the process that began the job died before it could publish it.
 
     Args:
         source, exclude: see `list_photos`.
+        styled: see `write_manifest`.
         recorded: the `ManifestInfo` of `job.json`, as a table.
 
     Raises:
@@ -220,7 +234,8 @@ def listed_manifest(
         with tempfile.TemporaryDirectory() as folder:
             listing = Path(folder) / "manifest.parquet"
             photos = list_photos(source, exclude=exclude, storage=storage)
-            if asdict(write_manifest(photos, listing, recorded["shard_size"])) != recorded:
+            found = write_manifest(photos, listing, recorded["shard_size"], styled=styled)
+            if asdict(found) != recorded:
                 raise JobMismatch(
                     f"the job in {store.url} was begun and its listing never published, and the photographs "
                     f"have changed since. Nothing was done yet: delete it, or choose a new output"

@@ -1,4 +1,5 @@
-"""CycleGAN's training as a job: Ray Train starts the workers, and starts them again; the store remembers.
+"""CycleGAN's training, or that of one generator for many styles, as a job: Ray Train starts the workers, and
+starts them again; the store remembers.
 
 Checkpoints are this program's own, one object each, and not Ray Train's: with one authority nothing can
 disagree, and what is published is committed.
@@ -357,8 +358,8 @@ def _evaluate_task(file: Any, urls: Any, assets: Mapping[str, bytes], step: int)
     evaluate(file, urls, assets, step)
 
 
-def _urls(job: TrainJob) -> tuple[Any, Any]:
-    return job.manifests["a"].urls(), job.manifests["b"].urls()
+def _urls(job: TrainJob) -> tuple[Any, ...]:
+    return tuple(manifest.urls() for manifest in job.manifests.values())
 
 
 def _cause(error: BaseException | None) -> NstError:

@@ -34,7 +34,7 @@ from jobs.storage import open_store
 from jobs.tasks import NOTHING_SPENT, AtWork, Task, TaskProgress, TaskReport, WorkerInfo, WorkerSetup
 from nst.errors import ImageError
 from nst.images import decode_photo, encode_animation, encode_image
-from nst.stylizer import Outcome, Stylized
+from nst.stylizer import Outcome, StyledMethod, Stylized
 
 __all__ = ["Worker"]
 
@@ -64,6 +64,7 @@ class Worker:
             1, "compute", torch.set_num_threads, (setup.threads,)
         )
         self._stylizer = self._compute_thread.submit(setup.method.build, assets, self.device).result()
+        self._styled = isinstance(setup.method, StyledMethod)
         self._draining = threading.Event()
         self._running: dict[int, _Activity] = {}
         self._load_pool = ThreadPoolExecutor(setup.load_threads, "load")
@@ -156,8 +157,9 @@ class Worker:
         generators = [
             torch.Generator().manual_seed(image_seed(self.setup.seed, loaded.row.key)) for loaded in batch
         ]
+        own: dict[str, Any] = {"styles": [loaded.row.style for loaded in batch]} if self._styled else {}
         try:
-            outcomes = self._stylizer([loaded.photo.image for loaded in batch], generators)
+            outcomes = self._stylizer([loaded.photo.image for loaded in batch], generators, **own)
         except (Exception, SystemExit) as error:  # noqa: BLE001  the photograph's own row
             failure: Exception = error if isinstance(error, Exception) else RuntimeError(f"SystemExit: {error}")
             failure.__traceback__ = None  # which holds what the failed call held

@@ -7,6 +7,7 @@ NstError
     ├── DecodeError      not a picture, or a damaged one
     ├── ImageTooLarge    more pixels than the limit; said from the header, before decoding
     ├── ImageTooSmall    fewer pixels than the network's layers need
+    ├── UnknownStyle     the image is to have a style that the network was not trained on
     └── Diverged         the optimization did not come back from non-finite or exploding steps
 """
 
@@ -23,6 +24,7 @@ __all__ = [
     "ImageTooSmall",
     "NstError",
     "OptionError",
+    "UnknownStyle",
     "WeightsError",
 ]
 
@@ -89,6 +91,10 @@ class ImageTooLarge(ImageError):
 
 class ImageTooSmall(ImageError):
     """The image has fewer pixels than the network's layers need."""
+
+
+class UnknownStyle(ImageError):
+    """The image is to have a style that the network was not trained on."""
 
 
 class Diverged(ImageError):

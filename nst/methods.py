@@ -42,5 +42,6 @@ METHODS: Mapping[str, type[Method]] = _Registry(
         "style_transfer": "nst.style_transfer:StyleTransfer",
         "deepdream": "nst.deepdream:DeepDream",
         "cyclegan": "nst.cyclegan.method:CycleGAN",
+        "modulated": "nst.cyclegan.modulated_method:Modulated",
     }
 )

@@ -15,7 +15,17 @@ from torch import Tensor
 
 from nst.errors import ImageError
 
-__all__ = ["AssetRef", "Assets", "Frame", "Method", "Outcome", "Stylized", "Stylizer"]
+__all__ = [
+    "AssetRef",
+    "Assets",
+    "Frame",
+    "Method",
+    "Outcome",
+    "StyledMethod",
+    "StyledStylizer",
+    "Stylized",
+    "Stylizer",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +91,22 @@ class Stylizer(Protocol):
     def __call__(self, images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]: ...
 
 
+@runtime_checkable
+class StyledStylizer(Stylizer, Protocol):
+    """A `Stylizer` that can be told a style for each image.
+
+    `styles` are names, one per image; None, of all or of one: what the method's options say. A name that it
+    does not know makes that image's outcome an `UnknownStyle`.
+    """
+
+    def __call__(
+        self,
+        images: Sequence[Tensor],
+        generators: Sequence[torch.Generator],
+        styles: Sequence[str | None] | None = None,
+    ) -> list[Outcome]: ...
+
+
 class Method(Protocol):
     """A frozen description: it comes out of a job file and crosses the network.
 
@@ -104,3 +130,19 @@ class Method(Protocol):
             DecodeError: a style or guide picture is not a picture.
         """
         ...
+
+
+@runtime_checkable
+class StyledMethod(Method, Protocol):
+    """A method that builds a `StyledStylizer`."""
+
+    def check_style(self, assets: Assets) -> None:
+        """Said before any work.
+
+        Raises:
+            OptionError: the method's own style is none that its assets know.
+            WeightsError: as of `build`.
+        """
+        ...
+
+    def build(self, assets: Assets, device: torch.device) -> StyledStylizer: ...

@@ -1,10 +1,10 @@
-"""Photographs of two collections as the batches of steps, decoded ahead by processes of their own."""
+"""Photographs of collections as the batches of steps, decoded ahead by processes of their own."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from jobs.photo_files import read_photo_file
 from jobs.storage import open_store
 from jobs.training.layout import skipped_path
 from nst.cyclegan.parallel import Share
-from nst.cyclegan.samples import Domain, Preprocessing, photo_of, stream
+from nst.cyclegan.samples import Domain, Preprocessing, direction_of, photo_of, stream, turns_of
 from nst.errors import ImageError
 from nst.photos import open_photo
 
@@ -28,22 +28,24 @@ __all__ = ["NoPhotographs", "Pairs", "batches"]
 _TRIES = 100
 """Photographs in a row of which none can be read: then something else is wrong."""
 _AHEAD = 4
+_DOMAINS: tuple[Domain, Domain] = ("A", "B")
 
 
 class NoPhotographs(JobError):
     """Hardly any photograph of a collection can be read."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Pairs(Dataset[tuple[Tensor, Tensor]]):
-    """By the number of a sample, a photograph of A and one of B, cropped: (3, h, w) in [-1, 1] each.
+    """By the number of a sample, two photographs, cropped: (3, h, w) in [-1, 1] each; one of A and one of B, or
+    with `many_styles` one of the style that the sample is translated from, and one of that it is translated to.
 
     In the place of a photograph that cannot be read comes the next one; it is noted in the job's folder, once.
     """
 
-    a: Any
-    """Places of the photographs: a list, or Arrow's column."""
-    b: Any
+    urls: Mapping[str, Any]
+    """Places of the photographs, of each collection: a list, or Arrow's column."""
+    many_styles: bool = False
     output: str
     seed: int
     preprocessing: Preprocessing
@@ -52,18 +54,35 @@ class Pairs(Dataset[tuple[Tensor, Tensor]]):
     storage: StorageOptions
 
     def __getitem__(self, sample: int) -> tuple[Tensor, Tensor]:
-        return self.image("A", sample), self.image("B", sample)
-
-    def image(self, domain: Domain, sample: int) -> Tensor:
         """Raises NoPhotographs: none of a hundred can be read."""
-        urls = self.a if domain == "A" else self.b
-        first = photo_of(sample, len(urls), self.seed, domain)
-        photo, _ = self.readable(domain, first)
-        return self.preprocessing(photo, stream(self.seed, domain, sample), self.multiple)
+        chosen = self._of_directions(sample) if self.many_styles else self._of_domains(sample)
+        first, second = (
+            self.preprocessing(self.readable(name, place)[0], stream(self.seed, domain, sample), self.multiple)
+            for domain, (name, place) in zip(_DOMAINS, chosen, strict=True)
+        )
+        return first, second
 
-    def readable(self, domain: Domain, place: int) -> tuple[Image.Image, int]:
-        """The photograph at `place`, or else the next one; and the place after it."""
-        urls = self.a if domain == "A" else self.b
+    def _of_domains(self, sample: int) -> list[tuple[str, int]]:
+        """Collections, and places in them."""
+        return [
+            (name, photo_of(sample, len(urls), self.seed, domain))
+            for (name, urls), domain in zip(self.urls.items(), _DOMAINS, strict=True)
+        ]
+
+    def _of_directions(self, sample: int) -> list[tuple[str, int]]:
+        """Of each style, the photographs that are translated come in an order, and those that are shown to the
+        discriminator in another."""
+        names = list(self.urls)
+        styles = direction_of(sample, len(names), self.seed)
+        turns = turns_of(sample, len(names), self.seed)
+        return [
+            (names[style], photo_of(turn, len(self.urls[names[style]]), self.seed, f"{domain} {style}"))
+            for style, turn, domain in zip(styles, turns, _DOMAINS, strict=True)
+        ]
+
+    def readable(self, name: str, place: int) -> tuple[Image.Image, int]:
+        """The photograph of a collection at `place`, or else the next one; and the place after it."""
+        urls = self.urls[name]
         error: Exception | None = None
         for number in range(min(_TRIES, len(urls))):
             url = str(urls[(place + number) % len(urls)])
@@ -73,8 +92,14 @@ class Pairs(Dataset[tuple[Tensor, Tensor]]):
             except (ImageError, OSError) as failed:
                 error = failed
                 self._note(url, failed)
-        side = domain.lower()
-        raise NoPhotographs(f"{side}: no photograph can be read; the last one: {error}") from error
+        raise NoPhotographs(f"{name}: no photograph can be read; the last one: {error}") from error
+
+    def first(self, name: str, count: int) -> Iterator[tuple[int, Image.Image]]:
+        """The first photographs of a collection that can be read, at most as many as there are, numbered."""
+        place = 0
+        for number in range(min(count, len(self.urls[name]))):
+            photo, place = self.readable(name, place)
+            yield number, photo
 
     def _note(self, url: str, error: Exception) -> None:
         name = hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:16]
@@ -85,7 +110,7 @@ class Pairs(Dataset[tuple[Tensor, Tensor]]):
 def batches(
     pairs: Pairs, share: Share, steps: range, *, workers: int, pin: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """This process's part of the batches of `steps`: (n, 3, h, w) of A and of B.
+    """This process's part of the batches of `steps`: (n, 3, h, w) of A and of B; see `Pairs`.
 
     Args:
         workers: processes that decode ahead; 0: none.

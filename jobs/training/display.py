@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from jobs.display import Bar, duration
 from jobs.text import printable
+from jobs.training.metrics import grouped
 
 if TYPE_CHECKING:
     from jobs.train_cyclegan import TrainSnapshot
@@ -35,7 +36,7 @@ class TrainDisplay(Bar):
         if snapshot.images_per_s:
             left_s = (snapshot.steps - snapshot.step) * snapshot.batch_size / snapshot.images_per_s
             speed = f"{snapshot.images_per_s:.2f} images/s, {duration(left_s)} left"
-            rest = f"{describe_losses(snapshot.losses)}, {speed}"
+            rest = f"{describe_losses(grouped(snapshot.losses)['loss'])}, {speed}"
         if self.update(snapshot.step, snapshot.steps, rest):
             return
         now = time.monotonic()

@@ -25,7 +25,7 @@ from jobs.record import (
     versions,
 )
 from jobs.storage import Store, open_store
-from jobs.training.layout import KIND
+from jobs.training.layout import KIND, manifest_path
 from jobs.training.spec import (
     HOW,
     TrainFile,
@@ -38,8 +38,6 @@ from nst.errors import OptionError
 
 __all__ = ["TrainJob", "TrainPlan", "create_or_open_training", "plan_training", "reopen_training"]
 
-_SIDES = ("a", "b")
-
 
 @dataclass(frozen=True, slots=True)
 class TrainJob:
@@ -48,7 +46,7 @@ class TrainJob:
     store: Store
     file: TrainFile
     manifests: Mapping[str, Manifest]
-    """By `a` and `b`."""
+    """By `a` and `b`, or by style, in order."""
     assets: tuple[Asset, ...]
     """Of the evaluation."""
     fingerprint: str
@@ -56,8 +54,7 @@ class TrainJob:
 
     @property
     def epoch_steps(self) -> int:
-        photos = max(manifest.rows for manifest in self.manifests.values())
-        return self.file.spec.schedule.epoch_steps(photos, self.file.spec.batch_size)
+        return _epoch_steps(self.file, self.manifests)
 
     @property
     def steps(self) -> int:
@@ -69,14 +66,20 @@ class TrainJob:
 class TrainPlan:
     """A training that could be begun."""
 
+    file: TrainFile
     table: Mapping[str, Any]
     manifests: Mapping[str, ManifestInfo]
     assets: tuple[Asset, ...]
     fingerprint: str
 
     @property
-    def rows(self) -> tuple[int, int]:
-        return self.manifests["a"].rows, self.manifests["b"].rows
+    def rows(self) -> dict[str, int]:
+        """Of each collection."""
+        return {name: info.rows for name, info in self.manifests.items()}
+
+    @property
+    def epoch_steps(self) -> int:
+        return _epoch_steps(self.file, self.manifests)
 
 
 def plan_training(file: TrainFile) -> TrainPlan:
@@ -97,9 +100,9 @@ def create_or_open_training(file: TrainFile) -> TrainJob:
         OptionError, UsageError, WeightsError: it is asked for wrongly. Nothing was written.
     """
     store = open_store(file.spec.output, file.storage)
-    for side in _SIDES:
-        if getattr(file.spec, side).rstrip("/") == file.spec.output.rstrip("/"):
-            raise OptionError("output", file.spec.output, reason=f"is the folder of {side}'s photographs")
+    for name, source in file.spec.collections.items():
+        if source.rstrip("/") == file.spec.output.rstrip("/"):
+            raise OptionError("output", file.spec.output, reason=f"is the folder of {name}'s photographs")
     with reached(store):
         begun = JOB in store.names("") or store.exists(JOB)
     if begun:
@@ -114,7 +117,7 @@ def create_or_open_training(file: TrainFile) -> TrainJob:
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "job": planned.table,
             "assets": {asset.option: {"url": asset.url, "sha256": asset.sha256} for asset in planned.assets},
-            "manifests": {side: asdict(info) for side, info in planned.manifests.items()},
+            "manifests": {name: asdict(info) for name, info in planned.manifests.items()},
             "fingerprint": planned.fingerprint,
             "notes": notes,
             "versions": versions(),
@@ -124,9 +127,9 @@ def create_or_open_training(file: TrainFile) -> TrainJob:
                 store.publish(JOB, json.dumps(record, indent=2).encode(), create_only=True)
         except FileExistsError:
             return reopen_training(store, file=file)
-        for side in _SIDES:
-            store.publish(_path(side), (Path(folder) / _path(side)).read_bytes())
-    manifests = {side: Manifest(store, _path(side)) for side in _SIDES}
+        for name in planned.manifests:
+            store.publish(manifest_path(name), (Path(folder) / manifest_path(name)).read_bytes())
+    manifests = {name: Manifest(store, manifest_path(name)) for name in planned.manifests}
     return TrainJob(store, file, manifests, planned.assets, planned.fingerprint, notes)
 
 
@@ -160,17 +163,17 @@ def reopen_training(
         lines = "\n  ".join(found)
         raise JobMismatch(f"output = {store.url!r} belongs to another training. It differs in:\n  {lines}")
     manifests = {
-        side: listed_manifest(
+        name: listed_manifest(
             store,
-            getattr(file.spec, side),
-            record["manifests"][side],
+            source,
+            record["manifests"][name],
             exclude=file.spec.output,
             storage=file.storage,
-            path=_path(side),
+            path=manifest_path(name),
         )
-        for side in _SIDES
+        for name, source in file.spec.collections.items()
     }
-    digests = {side: manifest.sha256 for side, manifest in manifests.items()}
+    digests = {name: manifest.sha256 for name, manifest in manifests.items()}
     if train_fingerprint(table, digests) != record["fingerprint"]:
         raise JobMismatch(f"{store.url}: {JOB} or a manifest was changed since the training was begun")
     if (TrainResources(**stored["resources"]).num_gpus > 0) != (file.resources.num_gpus > 0):
@@ -184,19 +187,20 @@ def reopen_training(
 def _plan(file: TrainFile, folder: Path) -> TrainPlan:
     assets = tuple(read_assets(file.evaluation, file.storage, table="evaluation"))
     manifests = {}
-    for side in _SIDES:
-        source = getattr(file.spec, side)
+    for name, source in file.spec.collections.items():
+        option = file.spec.option_of(name)
         try:
             photos = list_photos(source, exclude=file.spec.output, storage=file.storage)
-            manifests[side] = write_manifest(photos, folder / _path(side), None)
+            manifests[name] = write_manifest(photos, folder / manifest_path(name), None)
         except OptionError as error:
-            raise OptionError(side, source, choices=error.choices, reason=error.reason) from error
+            raise OptionError(option, source, choices=error.choices, reason=error.reason) from error
         except (UsageError, OSError) as error:
-            raise OptionError(side, source, reason=str(error)) from error
+            raise OptionError(option, source, reason=str(error)) from error
     table = train_to_table(file)
-    digests = {side: info.sha256 for side, info in manifests.items()}
-    return TrainPlan(table, manifests, assets, train_fingerprint(table, digests))
+    digests = {name: info.sha256 for name, info in manifests.items()}
+    return TrainPlan(file, table, manifests, assets, train_fingerprint(table, digests))
 
 
-def _path(side: str) -> str:
-    return f"manifest_{side}.parquet"
+def _epoch_steps(file: TrainFile, manifests: Mapping[str, Manifest] | Mapping[str, ManifestInfo]) -> int:
+    photos = max(manifest.rows for manifest in manifests.values())
+    return file.spec.schedule.epoch_steps(file.spec.samples_of(photos), file.spec.batch_size)

@@ -20,6 +20,7 @@ __all__ = [
     "evaluation_path",
     "generator_path",
     "generator_steps",
+    "manifest_path",
     "read_done",
     "read_evaluations",
     "read_skipped",
@@ -44,8 +45,13 @@ def checkpoint_path(step: int) -> str:
 
 
 def generator_path(step: int) -> str:
-    """Of both generators as they were after a step."""
+    """Of the generators as they were after a step."""
     return f"{_GENERATORS}/step-{step:09d}.safetensors"
+
+
+def manifest_path(collection: str) -> str:
+    """Of the listing of `a` or `b`, or of a style."""
+    return f"manifest_{collection}.parquet"
 
 
 def sample_path(step: int) -> str:
@@ -70,15 +76,17 @@ def sample_steps(store: Store) -> list[int]:
 
 
 def read_evaluations(store: Store) -> dict[int, dict[str, float]]:
-    """By step: `fid_A2B`, `fid_B2A`, `kid_A2B`, `kid_B2A`."""
+    """By step: `fid_A2B`, `fid_B2A`, `kid_A2B`, `kid_B2A`; of many styles `fid_photo_to_ukiyo-e`, ..."""
     return {step: json.loads(store.read(evaluation_path(step))) for step in _steps(store, _EVALUATIONS)}
 
 
 def best_step(found: Mapping[int, Mapping[str, float]], metric: str) -> int | None:
-    """Whose mean over both directions is least; of equal ones the first."""
+    """Whose mean over the directions that all have is least; of equal ones the first."""
+    names = [name for name in next(iter(found.values()), ()) if name.startswith(f"{metric}_")]
+    shared = [name for name in names if all(name in each for each in found.values())]
 
     def distance(step: int) -> tuple[float, int]:
-        return found[step][f"{metric}_A2B"] + found[step][f"{metric}_B2A"], step
+        return sum(found[step][name] for name in shared), step
 
     return min(found, key=distance, default=None)
 

@@ -6,53 +6,50 @@ that others took its place, can do no harm. A training goes on from its newest c
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from jobs.errors import JobMismatch
 from jobs.filesystems import StorageOptions
 from jobs.storage import Store, open_store
-from jobs.training.data import Pairs, batches
+from jobs.training.data import batches
 from jobs.training.layout import STOP, checkpoint_path, checkpoint_steps, generator_path, sample_path
+from jobs.training.learners import learner_of, pairs_of
 from jobs.training.metrics import part_path, write_part
-from jobs.training.spec import LogSpec, TrainSpec
-from nst.cyclegan.method import GeneratorConfig, generator_file
-from nst.cyclegan.networks import size_multiple
+from jobs.training.spec import LogSpec, StylesSpec, TrainSpec
 from nst.cyclegan.parallel import DDPOptions, Share
-from nst.cyclegan.samples import Domain, stream
 from nst.cyclegan.schedule import Scheduler
-from nst.cyclegan.training import CycleGANTraining, train_step
 from nst.errors import Diverged
-from nst.images import encode_image, resize_image
+from nst.images import encode_image
 
 __all__ = ["LoopSetup", "train"]
 
 _FORMAT = 1
 _STOP_EVERY_S = 2.0
+_OF_GENERATORS = ("gan_", "cycle_", "identity_")
+"""Losses of them, by their first letters."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoopSetup:
     """What every process is told."""
 
-    spec: TrainSpec
+    spec: TrainSpec | StylesSpec
     log: LogSpec
     ddp: DDPOptions
     storage: StorageOptions
     fingerprint: str
-    urls: tuple[pa.ChunkedArray, pa.ChunkedArray]
-    """Places of the photographs of A and B."""
+    urls: tuple[pa.ChunkedArray, ...]
+    """Places of the photographs of each of the spec's collections."""
     epoch_steps: int
     steps: int
     """Of the whole training."""
@@ -82,19 +79,11 @@ class _Loop:
         spec = setup.spec
         self._setup, self._share, self._device = setup, share, device
         self._store = open_store(spec.output, setup.storage)
-        self._training = CycleGANTraining(spec.model, seed=spec.seed, device=device)
-        training = self._training
+        self._learner = learner_of(spec, device)
+        self._training = training = self._learner.training
         self._scheduler = Scheduler(spec.schedule, [training.optimizer_g, training.optimizer_d])
         self._epoch_loss, self._epoch_count = 0.0, 0
-        self._pairs = Pairs(
-            *setup.urls,
-            spec.output,
-            spec.seed,
-            spec.data,
-            size_multiple(spec.model.generator),
-            spec.max_pixels,
-            setup.storage,
-        )
+        self._pairs = pairs_of(spec, setup.urls, setup.storage)
         self._fresh: list[tuple[int, dict[str, Tensor], float, float]] = []
         """Steps that were not published yet: number, losses, learning rate, seconds."""
         self._stop_asked_at = 0.0
@@ -112,7 +101,7 @@ class _Loop:
             for done, (real_a, real_b) in enumerate(self._batches(begin), begin + 1):
                 epoch, place = divmod(done - 1, setup.epoch_steps)
                 self._scheduler.begin(epoch)
-                losses = train_step(training, real_a, real_b)
+                losses = self._learner.step(real_a, real_b)
                 now = time.monotonic()
                 rate = training.optimizer_g.param_groups[0]["lr"]
                 self._fresh.append((done, losses, rate, now - before))
@@ -215,9 +204,7 @@ class _Loop:
                 raise Diverged(f"loss {bad} is {losses[bad]} in step {step}")
             epoch = (step - 1) // self._setup.epoch_steps
             rows.append({"step": step, "epoch": epoch, "learning_rate": rate, "seconds": seconds, **losses})
-            self._epoch_loss += sum(
-                loss for name, loss in losses.items() if not name.startswith(("D_", "penalty_"))
-            )
+            self._epoch_loss += sum(loss for name, loss in losses.items() if name.startswith(_OF_GENERATORS))
             self._epoch_count += 1
         if self._share.rank == 0:
             self._publisher.publish(part_path(rows[-1]["step"]), write_part(rows))
@@ -228,58 +215,14 @@ class _Loop:
         self._epoch_loss, self._epoch_count = 0.0, 0
 
     def _publish_generators(self, step: int) -> None:
-        if self._share.rank:
-            return
-        model = self._setup.spec.model
-        config = GeneratorConfig(
-            generator=model.generator,
-            norm=model.norm,
-            channels=model.generator_channels,
-            padding=model.padding,
-            dropout=model.dropout,
-        )
-        networks = self._training.averages or self._training.generators
-        data = generator_file({"A2B": networks["G_A"], "B2A": networks["G_B"]}, config)
-        self._publisher.publish(generator_path(step), data)
+        if self._share.rank == 0:
+            self._publisher.publish(generator_path(step), self._learner.generator_file())
 
     def _publish_samples(self, step: int) -> None:
-        """Rows of: a, its translation, that back; b, its translation, that back."""
         if self._share.rank:
             return
-        networks = self._training.averages or self._training.generators
-        sides = [self._translated(networks, domain) for domain in ("A", "B")]
-        rows = zip(*sides, strict=False)
-        grid = torch.cat([torch.cat([*of_a, *of_b], dim=2) for of_a, of_b in rows], dim=1)
+        grid = self._learner.samples(self._pairs, self._setup.log.samples)
         self._publisher.publish(sample_path(step), encode_image((grid + 1) / 2, format="jpeg", quality=90))
-
-    @torch.no_grad()
-    def _translated(self, networks: dict[str, nn.Module], domain: Domain) -> list[list[Tensor]]:
-        there, back = ("G_A", "G_B") if domain == "A" else ("G_B", "G_A")
-        urls = self._pairs.a if domain == "A" else self._pairs.b
-        side = self._setup.spec.data.crop_size
-        place, rows = 0, []
-        with _evaluating(networks.values()):
-            for _ in range(min(self._setup.log.samples, len(urls))):
-                photo, place = self._pairs.readable(domain, place)
-                image = self._pairs.preprocessing(photo, stream(0, domain, -1), self._pairs.multiple)
-                x = image[None].to(self._device, self._training.dtype)
-                y = networks[there](x)
-                row = [each[0].cpu().float() for each in (x, y, networks[back](y))]
-                rows.append([resize_image(each, (side, side)) for each in row])
-        return rows
-
-
-@contextlib.contextmanager
-def _evaluating(networks: Any) -> Iterator[None]:
-    networks = list(networks)
-    training = [network.training for network in networks]
-    for network in networks:
-        network.eval()
-    try:
-        yield
-    finally:
-        for network, before in zip(networks, training, strict=True):
-            network.train(before)
 
 
 class _Publisher:

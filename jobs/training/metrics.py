@@ -12,10 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.storage import Store
+from nst.cyclegan.directions import direction_means, style_means
 
 __all__ = [
     "METRICS",
     "PARTS",
+    "grouped",
     "means",
     "part_path",
     "parts",
@@ -85,3 +87,20 @@ def means(rows: Sequence[Row]) -> dict[str, float]:
         [name for name in rows[0] if name not in ("step", "epoch", "learning_rate", "seconds")] if rows else []
     )
     return {name: math.fsum(row[name] for row in rows) / len(rows) for name in names}
+
+
+def grouped(losses: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Losses as people read them. Those of two domains are one group, `loss`. Of many styles it has the whole
+    of each kind, and every direction and style a group with the means over its own images, if it has any:
+    `photo_to_ukiyo-e` with `gan` and `cycle`, `ukiyo-e` with `D` and `identity`."""
+    if not any(name.startswith("images_") for name in losses):
+        return {"loss": dict(losses)}
+    whole: dict[str, list[float]] = {}
+    for name, loss in losses.items():
+        whole.setdefault(name.partition("_")[0], []).append(loss)
+    del whole["images"]
+    groups = {"loss": {kind: math.fsum(parts) for kind, parts in whole.items()}}
+    for name, mean in [*direction_means(losses).items(), *sorted(style_means(losses).items())]:
+        kind, _, group = name.partition("_")
+        groups.setdefault(group, {})[kind] = mean
+    return groups

@@ -5,20 +5,18 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from jobs.page import REPORT, curve, page, settings, table, text
 from jobs.record import read_job
 from jobs.storage import Store
 from jobs.training.layout import KIND, read_skipped, sample_path, sample_steps
-from jobs.training.metrics import read_metrics
+from jobs.training.metrics import Row, grouped, means, read_metrics
 from jobs.training.status import TrainStatus, train_status
 
 __all__ = ["build_training_report", "publish_training_report"]
 
 _MAX_SAMPLES = 12
 _MAX_POINTS = 300
-_NO_LOSSES = ("step", "epoch", "seconds")
 
 
 def publish_training_report(store: Store) -> str:
@@ -45,7 +43,7 @@ def build_training_report(store: Store) -> str:
             "".join(f'<p class="note">{text(note)}</p>' for note in status.notes),
             _curves(rows),
             _evaluations(status),
-            _samples(store),
+            _samples(store, status),
             left_out if skipped else "",
             settings(read_job(store, KIND)),
         ]
@@ -55,39 +53,55 @@ def build_training_report(store: Store) -> str:
 
 def _totals(status: TrainStatus) -> str:
     parts = [("state", status.state), ("steps", str(status.step))]
-    parts += [(f"photographs of {side.upper()}", str(number)) for side, number in status.photos.items()]
+    parts += [(f"photographs of {name}", str(number)) for name, number in status.named_photos.items()]
     items = "".join(f"<li><b>{text(value)}</b> {text(name)}</li>" for name, value in parts)
     return f'<ul class="totals">{items}</ul>'
 
 
-def _curves(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One per loss: means over as many steps as there are to a point."""
+def _curves(rows: Sequence[Row]) -> str:
+    """One per loss: means over as many steps as there are to a point. Of many styles first the whole, then each
+    direction and style under its name; a point where it had no image is left out."""
     if not rows:
         return ""
     width = math.ceil(len(rows) / _MAX_POINTS)
+    groups: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for start in range(0, len(rows), width):
+        some = rows[start : start + width]
+        rate = math.fsum(row["learning_rate"] for row in some) / len(some)
+        found = grouped(means(some))
+        found["loss"] = {"learning_rate": rate, **found["loss"]}
+        for group, losses in found.items():
+            for name, loss in losses.items():
+                points = groups.setdefault(group, {}).setdefault(name, [])
+                points.append((int(some[-1]["step"]), loss))
+    return "".join(_figures(group, curves) for group, curves in groups.items())
+
+
+def _figures(group: str, curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:
+    """A section; the whole has no heading."""
+    what = "" if group == "loss" else group.replace("_to_", " to ")
     figures = []
-    for name in [name for name in rows[0] if name not in _NO_LOSSES]:
-        points = []
-        for start in range(0, len(rows), width):
-            some = rows[start : start + width]
-            points.append((int(some[-1]["step"]), math.fsum(row[name] for row in some) / len(some)))
-        caption = f"<figcaption><b>{text(name)}</b> {points[-1][1]:.4g}</figcaption>"
-        figures.append(f"<figure>{curve(points, name, 'step')}{caption}</figure>")
-    return f'<section class="cards">{"".join(figures)}</section>'
+    for name, points in curves.items():
+        shown = f"{what}: {name}" if what else name
+        caption = f"<figcaption><b>{text(shown)}</b> {points[-1][1]:.4g}</figcaption>"
+        figures.append(f"<figure>{curve(points, shown, 'step')}{caption}</figure>")
+    heading = f"<h2>{text(what)}</h2>" if what else ""
+    return f'{heading}<section class="cards">{"".join(figures)}</section>'
 
 
 def _evaluations(status: TrainStatus) -> str:
     if not status.evaluations:
         return ""
-    names = list(next(iter(status.evaluations.values())))
+    names = list(dict.fromkeys(name for found in status.evaluations.values() for name in found))
     rows = [
-        (str(step), *(f"{found[name]:.5g}" for name in names)) for step, found in status.evaluations.items()
+        (str(step), *(f"{found[name]:.5g}" if name in found else "" for name in names))
+        for step, found in status.evaluations.items()
     ]
     return f"<section><h2>Distances to the other collection</h2>{table(('step', *names), rows)}</section>"
 
 
-def _samples(store: Store) -> str:
-    """Of evenly spaced steps: the photographs, their translations, and these translated back."""
+def _samples(store: Store, status: TrainStatus) -> str:
+    """Of evenly spaced steps: the photographs and their translations."""
     steps = sample_steps(store)
     every = math.ceil(len(steps) / _MAX_SAMPLES) if steps else 1
     figures = []
@@ -98,4 +112,6 @@ def _samples(store: Store) -> str:
     if not figures:
         return ""
     what = "a, A to B, and back; b, B to A, and back"
-    return f'<section><h2>Samples: {what}</h2><div class="cards">{"".join(figures)}</div></section>'
+    if status.many_styles:
+        what = f"photographs of each style, and these as {', '.join(status.photos)}"
+    return f'<section><h2>Samples: {text(what)}</h2><div class="cards">{"".join(figures)}</div></section>'

@@ -1,4 +1,4 @@
-"""What a training is: `TrainSpec` says WHAT is trained, the rest HOW. From TOML, to JSON.
+"""What a training is: its spec says WHAT is trained, the rest HOW. From TOML, to JSON.
 
 The names within the tables are those of the field's public implementation. Importing this loads torch.
 """
@@ -18,8 +18,9 @@ from typing import Any, Literal, cast
 from jobs.errors import UsageError
 from jobs.filesystems import STANDARD_STORAGE, StorageOptions, absolute_url, refuse_secrets
 from jobs.spec import apply_overrides, parse_table, storage_from_table
+from jobs.training.what import MODULATED, StylesSpec, TrainSpec, check_names, is_modulated
 from nst import check
-from nst.cyclegan.networks import size_multiple
+from nst.cyclegan.many_styles import ManyStylesOptions
 from nst.cyclegan.parallel import DDPOptions, Share
 from nst.cyclegan.samples import Preprocessing
 from nst.cyclegan.schedule import Schedule
@@ -33,6 +34,7 @@ __all__ = [
     "TABLES",
     "EvaluationSpec",
     "LogSpec",
+    "StylesSpec",
     "TrainFile",
     "TrainResources",
     "TrainSpec",
@@ -87,6 +89,8 @@ class EvaluationSpec:
     """Whose activations' means over positions are compared. None: the deepest."""
     photos: int = 256
     """Of each collection: the first ones."""
+    directions: int = 12
+    """Of many styles, so many at most: those from the first style to the others, and then those to it."""
     num_cpus: float = 0.0
     """That Ray sets aside for it; 0: it runs beside the workers."""
 
@@ -99,6 +103,7 @@ class EvaluationSpec:
             object.__setattr__(self, "layer", layer_names(self.network)[-1])
         check.one_of("layer", self.layer, layer_names(self.network))
         check.at_least("photos", self.photos, 2)
+        check.at_least("directions", self.directions, 1)
         check.at_least("num_cpus", self.num_cpus, 0)
 
     def assets(self) -> list[AssetRef]:
@@ -158,31 +163,10 @@ class TrainResources:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainSpec:
-    """What is trained: everything that the numbers depend on, and where they go."""
-
-    a: str
-    """Photographs: a folder, a glob, a bucket prefix, or a manifest."""
-    b: str
-    """What they are to become, or become photographs from."""
-    output: str
-    """The job's folder or bucket prefix."""
-    seed: int = 0
-    """Of parameters, orders, crops, and all else that is drawn."""
-    batch_size: int = 1
-    """Pairs per step, over all workers."""
-    max_pixels: int = 200_000_000
-    """Photographs with more are left out."""
-    model: CycleGANOptions = field(default_factory=CycleGANOptions)
-    data: Preprocessing = field(default_factory=Preprocessing)
-    schedule: Schedule = field(default_factory=Schedule)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainFile:
     """A training as its user wrote it, resolved."""
 
-    spec: TrainSpec
+    spec: TrainSpec | StylesSpec
     log: LogSpec = field(default_factory=LogSpec)
     evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
     resources: TrainResources = field(default_factory=TrainResources)
@@ -220,36 +204,102 @@ def read_train_file(path: Path, overrides: Sequence[str] = ()) -> TrainFile:
 
 def train_from_table(table: Mapping[str, Any], base: Path) -> TrainFile:
     """Resolve a job file's table; see `read_train_file`."""
-    plain = ("seed", "batch_size", "max_pixels")
-    choices = ("a", "b", "output", *plain, *TABLES, "storage")
+    choices = ("a", "b", "styles", "output", *_NUMBERS, *TABLES, "storage")
     for name, value in table.items():
         if name not in choices:
             raise OptionError(name, value, choices=choices, reason="unknown option")
-        if (name in TABLES or name == "storage") and not isinstance(value, Mapping):
+        if (name in TABLES or name in ("styles", "storage")) and not isinstance(value, Mapping):
             raise OptionError(name, value, reason=f"must be a table: [{name}]")
-    places: dict[str, Any] = {}
-    for name in ("a", "b", "output"):
-        if not isinstance(table.get(name), str) or not table[name]:
-            raise OptionError(name, table.get(name), reason="a path or URL is required")
-        refuse_secrets(name, table[name])
-        places[name] = absolute_url(table[name], base)
+    model = table.get("model", {})
+    modulated = is_modulated(model)
+    collections = _collections(table, modulated)
+    output = _place("output", table.get("output"), base)
     numbers: dict[str, Any] = {}
-    for name, least in zip(plain, (0, 1, 1), strict=True):
+    for name, least in _NUMBERS.items():
         value = table.get(name, getattr(_DEFAULTS, name))
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**63:
             raise OptionError(name, value, reason=f"must be a whole number from {least} to 2^63 - 1")
         numbers[name] = value
-    parts = {name: parse_table(kind, table.get(name, {}), name) for name, kind in TABLES.items()}
-    spec = TrainSpec(**places, **numbers, **{name: parts.pop(name) for name in ("model", "data", "schedule")})
+    parts = {
+        name: parse_table(kind, table.get(name, {}), name) for name, kind in TABLES.items() if name != "model"
+    }
+    what: dict[str, Any] = {
+        "output": output,
+        **numbers,
+        **{name: parts.pop(name) for name in ("data", "schedule")},
+    }
+    spec: TrainSpec | StylesSpec
+    if modulated:
+        styles = {name: _place(f"styles.{name}", url, base) for name, url in collections.items()}
+        spec = StylesSpec(styles=styles, model=_many_styles(model, tuple(styles)), **what)
+    else:
+        sides = {name: _place(name, url, base) for name, url in collections.items()}
+        spec = TrainSpec(a=sides["a"], b=sides["b"], model=_two_domains(model), **what)
     file = TrainFile(spec=spec, **parts, storage=storage_from_table(table.get("storage", {})))
     _check_together(file)
     return file
 
 
+def _collections(table: Mapping[str, Any], modulated: bool) -> Mapping[str, Any]:
+    """What the job file says of where photographs are."""
+    wanted, other = (("styles",), ("a", "b")) if modulated else (("a", "b"), ("styles",))
+    for name in other:
+        if name in table:
+            instead = "[styles]" if modulated else "a and b"
+            needs = f"model.generator = {MODULATED!r}"
+            reason = (
+                f"{needs} takes {instead} instead" if modulated else f"needs {needs}; others take {instead}"
+            )
+            raise OptionError(name, table[name], choices=wanted, reason=reason)
+    if not modulated:
+        return {name: table.get(name) for name in wanted}
+    if "styles" not in table:
+        reason = f"a table of photographs by style is required with model.generator = {MODULATED!r}"
+        raise OptionError("styles", None, reason=reason)
+    styles: Mapping[str, Any] = table["styles"]
+    check_names(styles)
+    return styles
+
+
+def _place(name: str, value: Any, base: Path) -> str:
+    if not isinstance(value, str) or not value:
+        raise OptionError(name, value, reason="a path or URL is required")
+    refuse_secrets(name, value)
+    return absolute_url(value, base)
+
+
+def _two_domains(table: Mapping[str, Any]) -> CycleGANOptions:
+    known, others = (
+        {item.name for item in dataclasses.fields(kind)} for kind in (CycleGANOptions, ManyStylesOptions)
+    )
+    for option, value in table.items():
+        if option in others - known:
+            reason = f"is an option of model.generator = {MODULATED!r}"
+            raise OptionError(f"model.{option}", value, choices=sorted(known), reason=reason)
+    return parse_table(CycleGANOptions, table, "model")
+
+
+def _many_styles(table: Mapping[str, Any], styles: tuple[str, ...]) -> ManyStylesOptions:
+    """Names of styles may be repeated in `model`, where a resolved job has them."""
+    given = {name: value for name, value in table.items() if name != "generator"}
+    known, others = (
+        {item.name for item in dataclasses.fields(kind)} for kind in (ManyStylesOptions, CycleGANOptions)
+    )
+    for option, value in given.items():
+        if option in others - known:
+            reason = f"is no option of model.generator = {MODULATED!r}"
+            choices = ("generator", *sorted(known - {"styles"}))
+            raise OptionError(f"model.{option}", value, choices=choices, reason=reason)
+    said = given.setdefault("styles", list(styles))
+    if said != list(styles):
+        raise OptionError("model.styles", said, reason=f"[styles] has {list(styles)}, in this order")
+    return parse_table(ManyStylesOptions, given, "model")
+
+
 def _check_together(file: TrainFile) -> None:
     spec = file.spec
     try:
-        spec.data.check_multiple(size_multiple(spec.model.generator))
+        spec.check_data()
     except OptionError as error:
         raise error.within("data") from error
     Share(spec.batch_size, 0, file.resources.max_workers)
@@ -259,13 +309,15 @@ def _check_together(file: TrainFile) -> None:
 
 
 _DEFAULTS = TrainSpec(a="", b="", output="")
+_NUMBERS = {"seed": 0, "batch_size": 1, "max_pixels": 1}
+"""And the least that each may be."""
 
 
 def train_to_table(file: TrainFile) -> dict[str, Any]:
     """The inverse of `train_from_table`, of JSON types only."""
     parts = {item.name: getattr(file, item.name) for item in dataclasses.fields(file) if item.name != "spec"}
     table = {
-        **dataclasses.asdict(file.spec),
+        **file.spec.table(),
         **{name: dataclasses.asdict(part) for name, part in parts.items()},
     }
     return cast(dict[str, Any], json.loads(json.dumps(table)))

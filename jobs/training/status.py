@@ -26,7 +26,8 @@ class TrainStatus:
     created: str
     fingerprint: str
     photos: Mapping[str, int]
-    """Of `a` and `b`."""
+    """Of `a` and `b`, or by style."""
+    many_styles: bool
     step: int
     """The last one whose losses are known."""
     checkpoint: int | None
@@ -50,6 +51,11 @@ class TrainStatus:
     def state(self) -> str:
         return "unfinished" if self.done is None else "complete"
 
+    @property
+    def named_photos(self) -> dict[str, int]:
+        """As people read it: of A and B, or by style."""
+        return {name if self.many_styles else name.upper(): number for name, number in self.photos.items()}
+
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "state": self.state, "exit_code": self.exit_code}
 
@@ -68,7 +74,8 @@ def train_status(store: Store) -> TrainStatus:
         kind=record["kind"],
         created=record["created"],
         fingerprint=record["fingerprint"],
-        photos={side: manifest["rows"] for side, manifest in record["manifests"].items()},
+        photos={name: manifest["rows"] for name, manifest in record["manifests"].items()},
+        many_styles="styles" in record["job"],
         step=rows[-1]["step"] if rows else 0,
         checkpoint=max(checkpoint_steps(store), default=None),
         losses=means(rows),

@@ -11,7 +11,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
 from jobs.storage import Store
-from jobs.training.metrics import Row, means
+from jobs.training.metrics import Row, grouped, means
 
 __all__ = ["FOLDER", "publish_events", "write_events"]
 
@@ -27,7 +27,11 @@ def publish_events(store: Store, rows: Sequence[Row]) -> None:
 def write_events(rows: Sequence[Row]) -> bytes:
     last = rows[-1]
     values = {
-        **{f"loss/{name}": loss for name, loss in means(rows).items()},
+        **{
+            f"{group}/{name}": loss
+            for group, losses in grouped(means(rows)).items()
+            for name, loss in losses.items()
+        },
         "learning_rate": last["learning_rate"],
     }
     summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])

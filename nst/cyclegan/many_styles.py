@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nst import check
+from nst.cyclegan.directions import direction_means
 from nst.cyclegan.losses import GANMode, check_penalty, discriminator_losses, generator_losses, gradient_penalty
 from nst.cyclegan.modulated import ModulatedGenerator, StyleDiscriminator, check_styles
 from nst.cyclegan.networks import Norm
@@ -293,18 +294,6 @@ def train_step(
     training.steps += 1
     losses = _by_direction(own.styles, sources, targets, each)
     return losses if own.penalty == "none" else {**losses, "penalty": penalty.detach()}
-
-
-def direction_means(losses: Mapping[str, float]) -> dict[str, float]:
-    """Of `train_step`'s losses, or of their means over steps or processes, the means of each direction over its
-    own images: `gan_photo_to_ukiyo-e`, ... Directions without an image are left out."""
-    found = {}
-    for name, share in losses.items():
-        kind, _, direction = name.partition("_")
-        if kind == "images" and share > 0:
-            of = (f"{each}_{direction}" for each in ("gan", "cycle"))
-            found.update({each: losses[each] / share for each in of})
-    return found
 
 
 def _by_direction(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, get_args
 
@@ -16,6 +16,7 @@ from nst.batching import by_shape
 from nst.cyclegan.networks import (
     Norm,
     Padding,
+    Upsample,
     build_generator,
     check_generator,
     least_size,
@@ -27,7 +28,7 @@ from nst.features import read_state_dict
 from nst.features.weights import read_metadata
 from nst.stylizer import AssetRef, Assets, Outcome, Stylized
 
-__all__ = ["CycleGAN", "CycleGANStylizer", "Direction", "GeneratorConfig", "generator_file"]
+__all__ = ["CycleGAN", "CycleGANStylizer", "Direction", "GeneratorConfig", "generator_file", "translated"]
 
 Direction = Literal["A2B", "B2A"]
 _CONFIG = "nst.cyclegan"
@@ -38,7 +39,7 @@ class GeneratorConfig:
     """What `build_generator` needs to know.
 
     Raises:
-        OptionError: unknown generator, norm or padding, or no channels.
+        OptionError: unknown generator, norm, padding or upsample, or no channels.
     """
 
     generator: str = "resnet_9blocks"
@@ -46,9 +47,10 @@ class GeneratorConfig:
     channels: int = 64
     padding: Padding = "reflect"
     dropout: bool = False
+    upsample: Upsample = "transposed"
 
     def __post_init__(self) -> None:
-        check_generator(self.generator, self.norm, self.channels, self.padding)
+        check_generator(self.generator, self.norm, self.channels, self.padding, self.upsample)
 
     def build(self) -> nn.Module:
         return build_generator(
@@ -57,7 +59,15 @@ class GeneratorConfig:
             channels=self.channels,
             padding=self.padding,
             dropout=self.dropout,
+            upsample=self.upsample,
         )
+
+    def said(self) -> dict[str, object]:
+        """By name, what a file says. Files from before `upsample` was an option stay what they were."""
+        values = asdict(self)
+        if self.upsample == "transposed":
+            del values["upsample"]
+        return values
 
 
 def generator_file(generators: Mapping[Direction, nn.Module], config: GeneratorConfig) -> bytes:
@@ -68,7 +78,7 @@ def generator_file(generators: Mapping[Direction, nn.Module], config: GeneratorC
         for direction, network in sorted(generators.items())
         for name, tensor in network.state_dict().items()
     }
-    return safetensors.torch.save(tensors, metadata={_CONFIG: json.dumps(asdict(config), sort_keys=True)})
+    return safetensors.torch.save(tensors, metadata={_CONFIG: json.dumps(config.said(), sort_keys=True)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,8 +109,9 @@ class CycleGAN:
         self._over(GeneratorConfig())
 
     def _over(self, config: GeneratorConfig) -> GeneratorConfig:
-        """`config`, but for what the options say."""
-        given = {name: getattr(self, name) for name in asdict(config)}
+        """`config`, but for what the options say. Only files of training here may have another `upsample`, and
+        these say so."""
+        given = {name: getattr(self, name) for name in asdict(config) if name != "upsample"}
         return replace(config, **{name: value for name, value in given.items() if value is not None})
 
     def assets(self) -> list[AssetRef]:
@@ -172,13 +183,23 @@ class CycleGANStylizer:
     def translate(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to the same. Padded by mirroring to what the generator needs, and cropped
         back."""
-        height, width = images.shape[-2:]
-        padded = images
-        for dim, length in ((-1, width), (-2, height)):
-            wanted = max(self._least, length + -length % self._multiple)
-            padded = _mirrored(padded, dim, wanted - length)
-        found: Tensor = self.network(2 * padded - 1)
-        return ((found[..., :height, :width] + 1) / 2).clamp(0, 1)
+        return translated(self.network, images, self._multiple, self._least)
+
+
+def translated(network: Callable[[Tensor], Tensor], images: Tensor, multiple: int, least: int) -> Tensor:
+    """(N, 3, H, W) in [0, 1] to the same, by a network of [-1, 1].
+
+    Args:
+        multiple, least: of height and width, what the network needs: images are mirrored at the border to it,
+            and cropped back.
+    """
+    height, width = images.shape[-2:]
+    padded = images
+    for dim, length in ((-1, width), (-2, height)):
+        wanted = max(least, length + -length % multiple)
+        padded = _mirrored(padded, dim, wanted - length)
+    found = network(2 * padded - 1)
+    return ((found[..., :height, :width] + 1) / 2).clamp(0, 1)
 
 
 def _mirrored(x: Tensor, dim: int, more: int) -> Tensor:

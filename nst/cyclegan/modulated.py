@@ -27,12 +27,15 @@ __all__ = ["ModulatedGenerator", "StyleDiscriminator", "check_styles"]
 
 
 def check_styles(styles: Sequence[str]) -> None:
-    """Raises OptionError: fewer than two, or one twice, or a name that is empty."""
+    """Raises OptionError: fewer than two, or one twice, or a name that is empty or has `_to_` in it, which
+    names of directions have."""
     if len(styles) < 2:
         raise OptionError("styles", list(styles), reason="at least two are needed")
     for style in styles:
         if not style or list(styles).count(style) > 1:
             raise OptionError("styles", list(styles), reason="names must differ and not be empty")
+        if "_to_" in style:
+            raise OptionError("styles", list(styles), reason=f"{style!r} has `_to_` in it")
 
 
 class ModulatedGenerator(nn.Module):

@@ -18,7 +18,7 @@ from nst import check
 from nst.errors import OptionError
 from nst.images import picture_tensor
 
-__all__ = ["Domain", "Preprocess", "Preprocessing", "direction_of", "photo_of", "stream"]
+__all__ = ["Domain", "Preprocess", "Preprocessing", "direction_of", "photo_of", "stream", "turns_of"]
 
 Domain = Literal["A", "B"]
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
@@ -84,8 +84,11 @@ class Preprocessing:
         )
 
 
-def photo_of(sample: int, photos: int, seed: int, domain: Domain) -> int:
+def photo_of(sample: int, photos: int, seed: int, domain: str) -> int:
     """Which of `photos` the sample with this number, counted over the whole training, is made of.
+
+    Args:
+        domain: names the order: `A`, `B`, or any other.
 
     Every photograph comes once before any comes again, each time in another order. The orders of A and B have
     nothing to do with each other.
@@ -98,8 +101,20 @@ def direction_of(sample: int, styles: int, seed: int) -> tuple[int, int]:
     """From which style to which other one the sample with this number, counted over the whole training, is
     translated. Each of the styles * (styles - 1) directions comes once before any comes again."""
     epoch, place = divmod(sample, styles * (styles - 1))
-    source, rest = divmod(int(_order(styles * (styles - 1), seed, "directions", epoch)[place]), styles - 1)
-    return source, rest + (rest >= source)
+    return _directions(styles, seed, epoch)[place]
+
+
+def turns_of(sample: int, styles: int, seed: int) -> tuple[int, int]:
+    """How many samples before this one are translated from the style that it is translated from, and how many
+    to the style that it is translated to."""
+    epoch, place = divmod(sample, styles * (styles - 1))
+    directions = _directions(styles, seed, epoch)
+    source, target = directions[place]
+    before = epoch * (styles - 1)  # a direction for each of the other styles
+    return (
+        before + sum(a == source for a, _ in directions[:place]),
+        before + sum(b == target for _, b in directions[:place]),
+    )
 
 
 def stream(seed: int, domain: Domain, sample: int) -> torch.Generator:
@@ -108,6 +123,13 @@ def stream(seed: int, domain: Domain, sample: int) -> torch.Generator:
 
 
 @lru_cache(maxsize=8)
+def _directions(styles: int, seed: int, epoch: int) -> tuple[tuple[int, int], ...]:
+    order = _order(styles * (styles - 1), seed, "directions", epoch).tolist()
+    pairs = (divmod(number, styles - 1) for number in order)
+    return tuple((source, rest + (rest >= source)) for source, rest in pairs)
+
+
+@lru_cache(maxsize=24)
 def _order(count: int, seed: int, what: str, epoch: int) -> Tensor:
     generator = torch.Generator().manual_seed(_seed("order", seed, what, epoch))
     return torch.randperm(count, generator=generator)

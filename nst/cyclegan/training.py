@@ -32,8 +32,10 @@ from nst.cyclegan.networks import (
     Init,
     Norm,
     Padding,
+    Upsample,
     build_discriminator,
     build_generator,
+    check_generator,
     initialize,
 )
 from nst.cyclegan.parallel import DDPOptions, Share, distributed
@@ -92,6 +94,9 @@ class CycleGANOptions:
     precision: Literal["float32", "bfloat16", "float64"] = "float32"
     """`bfloat16` is that of activations; parameters, losses and optimizers stay float32. `float64` is for
     proofs."""
+    upsample: Upsample = "transposed"
+    """Of the ResNets: `transposed` convolutions, as in the paper, or `blur`: zoom, convolve, blur, which leaves
+    no checkerboards (Odena et al. 2016)."""
 
     def __post_init__(self) -> None:
         check.one_of("generator", self.generator, GENERATORS)
@@ -107,6 +112,7 @@ class CycleGANOptions:
         check_penalty(self.penalty, self.norm)
         for option in ("discriminator_layers", "generator_channels", "discriminator_channels"):
             check.at_least(option, getattr(self, option), 1)
+        check_generator(self.generator, self.norm, self.generator_channels, self.padding, self.upsample)
         for option in ("penalty_weight", "lambda_a", "lambda_b", "lambda_identity", "pool_size"):
             check.at_least(option, getattr(self, option), 0)
         check.above_zero("learning_rate", self.learning_rate)
@@ -175,6 +181,7 @@ class CycleGANTraining:
             channels=own.generator_channels,
             padding=own.padding,
             dropout=own.dropout,
+            upsample=own.upsample,
         )
 
     def _discriminator(self) -> nn.Module:

@@ -1,0 +1,209 @@
+"""A trained generator for many styles as a method of the batch runner."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from nst import check
+from nst.batching import by_shape
+from nst.cyclegan.method import translated
+from nst.cyclegan.modulated import ModulatedGenerator
+from nst.cyclegan.networks import Norm, load_published
+from nst.errors import Diverged, OptionError, UnknownStyle, WeightsError
+from nst.features import read_state_dict
+from nst.features.weights import read_metadata
+from nst.ops.equalized import Border
+from nst.ops.modulated import Form
+from nst.stylizer import AssetRef, Assets, Outcome, Stylized
+
+__all__ = ["LEAST", "MULTIPLE", "Modulated", "ModulatedConfig", "ModulatedStylizer", "modulated_file"]
+
+MULTIPLE, LEAST = 4, 8
+"""Of an image's height and width: the generator halves them twice, and mirrors at the border."""
+_CONFIG = "nst.modulated"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModulatedConfig:
+    """What `ModulatedGenerator` needs to know, and the names of its styles."""
+
+    styles: tuple[str, ...]
+    channels: int = 64
+    blocks: int = 6
+    latent: int = 64
+    mapping_layers: int = 2
+    pixel_norm: bool = True
+    norm: Norm = "instance"
+    padding: Border = "reflect"
+    form: Form = "scaled"
+
+    def build(self) -> ModulatedGenerator:
+        """Raises OptionError: as `ModulatedGenerator`."""
+        given = asdict(self)
+        return ModulatedGenerator(given.pop("styles"), **given)
+
+
+def modulated_file(generator: nn.Module, config: ModulatedConfig) -> bytes:
+    """The bytes of a .safetensors with the generator and its configuration. Equal input, equal bytes."""
+    tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in generator.state_dict().items()}
+    return safetensors.torch.save(tensors, metadata={_CONFIG: json.dumps(asdict(config), sort_keys=True)})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Modulated:
+    """Translate photographs to a style, or to one between several, with one trained generator, in one pass."""
+
+    generator: str
+    """Path or URL of a generator: a .safetensors as training here writes it."""
+    style: str | dict[str, float]
+    """The name of one of its styles, or a blend, e.g. { ukiyo-e = 0.7, pastel = 0.3 }: weights, at least 0,
+    which are divided by their sum. A photograph that has a `style` in the manifest gets that one instead."""
+    generator_sha256: str | None = None
+    """Digest that the generator's file must have."""
+    deterministic: bool = True
+    """On GPUs, each photograph is computed alone. Else those of one size share passes, whatever their styles,
+    which is faster, and a picture's last bits depend on its neighbors."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.style, str):
+            if not self.style:
+                raise OptionError("style", self.style, reason="a style's name, or a table of weights")
+            return
+        for name, weight in self.style.items():
+            check.at_least(f"style.{name}", weight, 0)
+        if not 0 < sum(self.style.values()) < float("inf"):
+            raise OptionError("style", self.style, reason="the sum of its weights must be above 0, and finite")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of the styles, whatever their sum."""
+        return {self.style: 1.0} if isinstance(self.style, str) else self.style
+
+    def assets(self) -> list[AssetRef]:
+        ref = AssetRef(option="generator", url=self.generator, kind="weights", sha256=self.generator_sha256)
+        return [ref]
+
+    def notes(self) -> list[str]:
+        return []
+
+    def check_style(self, assets: Assets) -> None:
+        known = self._config(assets).styles
+        for name in self.weights:
+            if name not in known:
+                raise OptionError("style", self.style, choices=known, reason=f"unknown style {name!r}")
+
+    def build(self, assets: Assets, device: torch.device) -> ModulatedStylizer:
+        self.check_style(assets)
+        network = self._config(assets).build()
+        load_published(network, read_state_dict(assets[self.generator]))
+        return ModulatedStylizer(network.to(device), self.weights, alone=self.deterministic)
+
+    def _config(self, assets: Assets) -> ModulatedConfig:
+        return _config_of(assets[self.generator], self.generator)
+
+
+def _config_of(data: bytes, name: str) -> ModulatedConfig:
+    """The configuration in the header of a .safetensors.
+
+    Raises:
+        WeightsError: there is none, or it is not one of a generator.
+    """
+    text = read_metadata(data).get(_CONFIG)
+    if text is None:
+        raise WeightsError(
+            f"{name} is no generator for many styles: it does not say which. `nst train cyclegan` makes one "
+            f'with generator = "modulated"; kind = "cyclegan" takes other generators'
+        )
+    try:
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError(f"{values!r} is no table")
+        known: dict[str, Any] = {item.name: values[item.name] for item in fields(ModulatedConfig)}
+        for option, value in known.items():
+            kind = list if option == "styles" else type(getattr(_EXAMPLE, option))
+            if type(value) is not kind or (kind is list and not all(type(each) is str for each in value)):
+                raise ValueError(f"{option} = {value!r} is of another type")
+        known["styles"] = tuple(known["styles"])
+        with torch.device("meta"):
+            ModulatedConfig(**known).build()
+    except (ValueError, TypeError, KeyError, OptionError) as error:
+        raise WeightsError(f"the configuration in {name} is not one of a generator: {error}") from error
+    return ModulatedConfig(**known)
+
+
+_EXAMPLE = ModulatedConfig(styles=())
+
+
+class ModulatedStylizer:
+    """The loaded generator, ready for photographs.
+
+    Args:
+        weights: of the styles, for photographs without one of their own.
+        alone: every photograph has a pass of its own; on a CPU it always has.
+    """
+
+    def __init__(self, network: ModulatedGenerator, weights: Mapping[str, float], *, alone: bool) -> None:
+        self.network = network.requires_grad_(False).eval()
+        self._alone = alone
+        self._like = next(network.parameters())
+        self._looks = {name: self._look({name: 1.0}) for name in network.styles}
+        self._own = self._look(weights)
+
+    @torch.no_grad()
+    def _look(self, weights: Mapping[str, float]) -> tuple[Tensor, dict[str, float]]:
+        """A latent (1, latent), and what of it to keep with a picture."""
+        total = sum(weights.values())
+        return self.network.blend(weights), {f"style:{name}": each / total for name, each in weights.items()}
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        images: Sequence[Tensor],
+        generators: Sequence[torch.Generator],  # noqa: ARG002
+        styles: Sequence[str | None] | None = None,
+    ) -> list[Outcome]:
+        """It needs no randomness. The shares of the styles are in a picture's stats, as `style:ukiyo-e`."""
+        asked = [None] * len(images) if styles is None else styles
+        if len(asked) != len(images):
+            raise ValueError(f"{len(asked)} styles for {len(images)} images")
+        outcomes: dict[int, Outcome] = {}
+        for index, name in enumerate(asked):
+            if name is not None and name not in self._looks:
+                outcomes[index] = UnknownStyle(str(OptionError("style", name, choices=self._looks)))
+        todo = [index for index in range(len(images)) if index not in outcomes]
+        photos = [images[index].to(self._like) for index in todo]
+        for group in by_shape(photos, range(len(photos)) if self._alone else None):
+            places = [todo[place] for place in group]
+            looks = [self._own if name is None else self._looks[name] for name in (asked[i] for i in places)]
+            found = self.translate(
+                torch.stack([photos[place] for place in group]), torch.cat([latent for latent, _ in looks])
+            )
+            for index, image, (_, stats) in zip(places, found.to("cpu", torch.float32), looks, strict=True):
+                fine = bool(image.isfinite().all())
+                outcomes[index] = (
+                    Stylized(image=image, stats=stats)
+                    if fine
+                    else Diverged("the generator's picture is not finite")
+                )
+        return [outcomes[index] for index in range(len(images))]
+
+    def translate(self, images: Tensor, latents: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1], (N, latent) to pictures of the same sizes. Padded by mirroring to what the
+        generator needs, and cropped back."""
+        return translated(partial(self._apply, latents), images, MULTIPLE, LEAST)
+
+    def to_style(self, images: Tensor, style: str) -> Tensor:
+        """As `translate`, to one of the styles."""
+        return self.translate(images, self._looks[style][0].expand(len(images), -1))
+
+    def _apply(self, latents: Tensor, images: Tensor) -> Tensor:
+        found: Tensor = self.network(images, latents)
+        return found
