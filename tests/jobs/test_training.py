@@ -91,7 +91,7 @@ def setup(job: TrainJob) -> LoopSetup:
         ddp=job.file.ddp,
         storage=job.file.storage,
         fingerprint=job.fingerprint,
-        urls=(job.manifests["a"].urls(), job.manifests["b"].urls()),
+        urls=tuple(manifest.urls() for manifest in job.manifests.values()),
         epoch_steps=job.epoch_steps,
         steps=job.steps,
         generators_every=job.file.evaluation.every,

@@ -26,7 +26,7 @@ from jobs.training.layout import (
     sample_steps,
 )
 from jobs.training.learners import pairs_of
-from jobs.training.loop import LoopSetup, train
+from jobs.training.loop import train
 from jobs.training.metrics import grouped, means, read_metrics
 from jobs.training.report import build_training_report
 from jobs.training.spec import read_train_file, train_from_table, train_to_table
@@ -37,7 +37,7 @@ from nst.cyclegan.modulated_method import Modulated
 from nst.cyclegan.samples import direction_of
 from nst.errors import OptionError
 from nst.stylizer import Stylized
-from tests.jobs.test_training import Killed, _events, curve, nst
+from tests.jobs.test_training import Killed, _events, curve, nst, setup
 
 MODEL: dict[str, Any] = {
     "generator": "modulated",
@@ -83,22 +83,6 @@ def table(folder: Path, **changes: Any) -> dict[str, Any]:
 
 def begun(folder: Path, **changes: Any) -> TrainJob:
     return create_or_open_training(train_from_table(table(folder, **changes), folder))
-
-
-def setup(job: TrainJob) -> LoopSetup:
-    return LoopSetup(
-        spec=job.file.spec,
-        log=job.file.log,
-        ddp=job.file.ddp,
-        storage=job.file.storage,
-        fingerprint=job.fingerprint,
-        urls=tuple(manifest.urls() for manifest in job.manifests.values()),
-        epoch_steps=job.epoch_steps,
-        steps=job.steps,
-        generators_every=job.file.evaluation.every,
-        loader_workers=job.file.resources.loader_workers,
-        threads=1,
-    )
 
 
 def test_ends_with_losses_of_every_direction_samples_and_a_generator(styles: Path) -> None:
