@@ -16,11 +16,18 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from jobs.errors import UsageError
-from jobs.filesystems import STANDARD_STORAGE, StorageOptions, absolute_url, refuse_secrets
+from jobs.filesystems import STANDARD_STORAGE, StorageOptions
 from jobs.spec import apply_overrides, parse_table, storage_from_table
-from jobs.training.what import MODULATED, StylesSpec, TrainSpec, check_names, is_modulated
+from jobs.training.what import (
+    StylesSpec,
+    TrainSpec,
+    collections_of,
+    is_modulated,
+    many_styles_of,
+    place_of,
+    two_domains_of,
+)
 from nst import check
-from nst.cyclegan.many_styles import ManyStylesOptions
 from nst.cyclegan.parallel import DDPOptions, Share
 from nst.cyclegan.samples import Preprocessing
 from nst.cyclegan.schedule import Schedule
@@ -212,8 +219,8 @@ def train_from_table(table: Mapping[str, Any], base: Path) -> TrainFile:
             raise OptionError(name, value, reason=f"must be a table: [{name}]")
     model = table.get("model", {})
     modulated = is_modulated(model)
-    collections = _collections(table, modulated)
-    output = _place("output", table.get("output"), base)
+    collections = collections_of(table, modulated, base)
+    output = place_of("output", table.get("output"), base)
     numbers: dict[str, Any] = {}
     for name, least in _NUMBERS.items():
         value = table.get(name, getattr(_DEFAULTS, name))
@@ -230,70 +237,12 @@ def train_from_table(table: Mapping[str, Any], base: Path) -> TrainFile:
     }
     spec: TrainSpec | StylesSpec
     if modulated:
-        styles = {name: _place(f"styles.{name}", url, base) for name, url in collections.items()}
-        spec = StylesSpec(styles=styles, model=_many_styles(model, tuple(styles)), **what)
+        spec = StylesSpec(styles=collections, model=many_styles_of(model, tuple(collections)), **what)
     else:
-        sides = {name: _place(name, url, base) for name, url in collections.items()}
-        spec = TrainSpec(a=sides["a"], b=sides["b"], model=_two_domains(model), **what)
+        spec = TrainSpec(a=collections["a"], b=collections["b"], model=two_domains_of(model), **what)
     file = TrainFile(spec=spec, **parts, storage=storage_from_table(table.get("storage", {})))
     _check_together(file)
     return file
-
-
-def _collections(table: Mapping[str, Any], modulated: bool) -> Mapping[str, Any]:
-    """What the job file says of where photographs are."""
-    wanted, other = (("styles",), ("a", "b")) if modulated else (("a", "b"), ("styles",))
-    for name in other:
-        if name in table:
-            instead = "[styles]" if modulated else "a and b"
-            needs = f"model.generator = {MODULATED!r}"
-            reason = (
-                f"{needs} takes {instead} instead" if modulated else f"needs {needs}; others take {instead}"
-            )
-            raise OptionError(name, table[name], choices=wanted, reason=reason)
-    if not modulated:
-        return {name: table.get(name) for name in wanted}
-    if "styles" not in table:
-        reason = f"a table of photographs by style is required with model.generator = {MODULATED!r}"
-        raise OptionError("styles", None, reason=reason)
-    styles: Mapping[str, Any] = table["styles"]
-    check_names(styles)
-    return styles
-
-
-def _place(name: str, value: Any, base: Path) -> str:
-    if not isinstance(value, str) or not value:
-        raise OptionError(name, value, reason="a path or URL is required")
-    refuse_secrets(name, value)
-    return absolute_url(value, base)
-
-
-def _two_domains(table: Mapping[str, Any]) -> CycleGANOptions:
-    known, others = (
-        {item.name for item in dataclasses.fields(kind)} for kind in (CycleGANOptions, ManyStylesOptions)
-    )
-    for option, value in table.items():
-        if option in others - known:
-            reason = f"is an option of model.generator = {MODULATED!r}"
-            raise OptionError(f"model.{option}", value, choices=sorted(known), reason=reason)
-    return parse_table(CycleGANOptions, table, "model")
-
-
-def _many_styles(table: Mapping[str, Any], styles: tuple[str, ...]) -> ManyStylesOptions:
-    """Names of styles may be repeated in `model`, where a resolved job has them."""
-    given = {name: value for name, value in table.items() if name != "generator"}
-    known, others = (
-        {item.name for item in dataclasses.fields(kind)} for kind in (ManyStylesOptions, CycleGANOptions)
-    )
-    for option, value in given.items():
-        if option in others - known:
-            reason = f"is no option of model.generator = {MODULATED!r}"
-            choices = ("generator", *sorted(known - {"styles"}))
-            raise OptionError(f"model.{option}", value, choices=choices, reason=reason)
-    said = given.setdefault("styles", list(styles))
-    if said != list(styles):
-        raise OptionError("model.styles", said, reason=f"[styles] has {list(styles)}, in this order")
-    return parse_table(ManyStylesOptions, given, "model")
 
 
 def _check_together(file: TrainFile) -> None:

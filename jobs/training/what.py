@@ -7,8 +7,11 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
+from jobs.filesystems import absolute_url, refuse_secrets
+from jobs.spec import parse_table
 from nst.cyclegan.many_styles import ManyStylesOptions
 from nst.cyclegan.modulated import check_styles
 from nst.cyclegan.modulated_method import LEAST, MULTIPLE
@@ -18,7 +21,16 @@ from nst.cyclegan.schedule import Schedule
 from nst.cyclegan.training import CycleGANOptions
 from nst.errors import OptionError
 
-__all__ = ["MODULATED", "StylesSpec", "TrainSpec", "check_names", "is_modulated"]
+__all__ = [
+    "MODULATED",
+    "StylesSpec",
+    "TrainSpec",
+    "collections_of",
+    "is_modulated",
+    "many_styles_of",
+    "place_of",
+    "two_domains_of",
+]
 
 MODULATED = "modulated"
 """`model.generator` of a `StylesSpec`."""
@@ -148,7 +160,70 @@ def is_modulated(model: Mapping[str, Any]) -> bool:
     return bool(name == MODULATED)
 
 
-def check_names(styles: Mapping[str, Any]) -> None:
+def collections_of(table: Mapping[str, Any], modulated: bool, base: Path) -> dict[str, str]:
+    """Where a job file says that photographs are, by collection.
+
+    Raises:
+        OptionError: it says nothing, or what goes with another generator.
+    """
+    wanted, others = (("styles",), ("a", "b")) if modulated else (("a", "b"), ("styles",))
+    styles: Mapping[str, Any] = table.get("styles", {})
+    for name, value in {**{side: table.get(side) for side in ("a", "b")}, **styles}.items():
+        if isinstance(value, str):  # errors below repeat it
+            refuse_secrets(name if name in ("a", "b") and name not in styles else f"styles.{name}", value)
+    for name in others:
+        if name in table:
+            needs = f"model.generator = {MODULATED!r}"
+            reason = f"{needs} takes [styles] instead" if modulated else f"needs {needs}; others take a and b"
+            raise OptionError(name, table[name], choices=wanted, reason=reason)
+    if not modulated:
+        return {side: place_of(side, table.get(side), base) for side in wanted}
+    if "styles" not in table:
+        reason = f"a table of photographs by style is required with model.generator = {MODULATED!r}"
+        raise OptionError("styles", None, reason=reason)
+    _check_names(styles)
+    return {name: place_of(f"styles.{name}", value, base) for name, value in styles.items()}
+
+
+def place_of(name: str, value: Any, base: Path) -> str:
+    """Absolute. Raises OptionError: none, or one with a secret in it."""
+    if not isinstance(value, str) or not value:
+        raise OptionError(name, value, reason="a path or URL is required")
+    refuse_secrets(name, value)
+    return absolute_url(value, base)
+
+
+def two_domains_of(table: Mapping[str, Any]) -> CycleGANOptions:
+    """Raises OptionError: as `parse_table`; also for options of the other generator."""
+    known, others = (
+        {item.name for item in dataclasses.fields(kind)} for kind in (CycleGANOptions, ManyStylesOptions)
+    )
+    for option, value in table.items():
+        if option in others - known:
+            reason = f"is an option of model.generator = {MODULATED!r}"
+            raise OptionError(f"model.{option}", value, choices=sorted(known), reason=reason)
+    return parse_table(CycleGANOptions, table, "model")
+
+
+def many_styles_of(table: Mapping[str, Any], styles: tuple[str, ...]) -> ManyStylesOptions:
+    """Names of styles may be repeated in `model`, where a resolved job has them. Raises OptionError: as
+    `two_domains_of`."""
+    given = {name: value for name, value in table.items() if name != "generator"}
+    known, others = (
+        {item.name for item in dataclasses.fields(kind)} for kind in (ManyStylesOptions, CycleGANOptions)
+    )
+    for option, value in given.items():
+        if option in others - known:
+            reason = f"is no option of model.generator = {MODULATED!r}"
+            choices = ("generator", *sorted(known - {"styles"}))
+            raise OptionError(f"model.{option}", value, choices=choices, reason=reason)
+    said = given.setdefault("styles", list(styles))
+    if said != list(styles):
+        raise OptionError("model.styles", said, reason=f"[styles] has {list(styles)}, in this order")
+    return parse_table(ManyStylesOptions, given, "model")
+
+
+def _check_names(styles: Mapping[str, Any]) -> None:
     """Raises OptionError: fewer than two, or a name that could not be part of those of losses and files."""
     check_styles(list(styles))
     for name in styles:

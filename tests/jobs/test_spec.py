@@ -104,7 +104,10 @@ def test_survives_json(tmp_path: Path) -> None:
         ({"photos": 3}, "photos = 3"),
         ({"seed": -1}, "seed = -1"),
         ({"seed": "x"}, "seed = 'x'"),
-        ({"method": {}}, "method.kind = None: is required. Choices: style_transfer, deepdream, cyclegan, stub"),
+        (
+            {"method": {}},
+            "method.kind = None: is required. Choices: style_transfer, deepdream, cyclegan, modulated, stub",
+        ),
         ({"method": {"kind": "stubb"}}, "method.kind = 'stubb': not one of the choices .*'stub'"),
         ({"method": {"kind": "stub", "delay": 1}}, "method.delay = 1: unknown option .*delay_s"),
         ({"method": {"kind": "stub", "delay_s": "slow"}}, "method.delay_s = 'slow': .*valid number"),

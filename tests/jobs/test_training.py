@@ -388,3 +388,26 @@ def _events(data: bytes) -> list[Any]:
         found.append(Event.FromString(data[12 : 12 + length]))
         data = data[16 + length :]
     return found
+
+
+# An option that came later
+
+
+def test_a_training_from_before_upsample_was_an_option_goes_on(photos: Path) -> None:
+    job = begun(photos)
+    assert "upsample" not in json.loads(job.store.read("job.json"))["job"]["model"]
+    said = begun(photos, model={**TINY, "pool_size": 3, "ema_decay": 0.5, "upsample": "transposed"})
+    assert said.fingerprint == job.fingerprint
+    with pytest.raises(JobMismatch, match=r"model.upsample: None in the folder, 'blur' asked for"):
+        begun(photos, model={**TINY, "pool_size": 3, "ema_decay": 0.5, "upsample": "blur"})
+
+
+def test_blurred_upsampling_is_trained_and_handed_over(photos: Path) -> None:
+    job = begun(photos, model={**TINY, "upsample": "blur"})
+    assert reopen_training(job.store).file.spec.model.upsample == "blur"  # type: ignore[union-attr]
+    train(setup(job))
+    data = job.store.read("generators/step-000000012.safetensors")
+    assert b"upsample" in data
+    stylizer = CycleGAN(weights="x").build({"x": data}, torch.device("cpu"))
+    (found,) = stylizer([torch.rand(3, 21, 30)], [torch.Generator()])
+    assert found.image.shape == (3, 21, 30)  # type: ignore[union-attr]

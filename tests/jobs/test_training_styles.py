@@ -235,6 +235,8 @@ def test_the_example_is_a_job_file() -> None:
         ({"styles": {"photo": "x", "Photo": "y"}}, r"differ in case only"),
         ({"styles": {"photo": "x", "b": ""}}, r"styles.b = '': a path or URL is required"),
         ({"styles": {"photo": "x", "b": "s3://id:secret@bucket/x"}}, r"styles.b = 's3://\*\*\*'"),
+        ({"styles": {"photo": "x", "a_b": "s3://id:secret@bucket/x"}}, r"styles.a_b = 's3://\*\*\*'"),
+        ({"a": "s3://id:secret@bucket/x"}, r"a = 's3://\*\*\*'"),
         ({"data": {"preprocess": "none"}}, r"data.preprocess = 'none': images of two styles.*resize_and_crop"),
         ({"data": {"crop_size": 18}}, "data.crop_size = 18.*multiple of 4"),
         ({"data": {"crop_size": 4}}, "data.crop_size = 4: the networks.*need 8"),
