@@ -149,11 +149,13 @@ def test_killed_at_many_moments_it_ends_as_if_it_was_not(
     begin(home, **changes)
     kills: dict[str, int] = {"driver": 0, "controller": 0, "worker": 0}
     driver: subprocess.Popen[bytes] | None = None
+    drivers: list[int] = []
     job = begin(home, **changes)
     store = job.store
     for number in range(200):
         if driver is None or driver.poll() is not None:
             driver = _drive(folder)
+            drivers.append(driver.pid)
         if sum(kills.values()) == count:
             assert driver.wait(900) == 0
             break
@@ -163,7 +165,7 @@ def test_killed_at_many_moments_it_ends_as_if_it_was_not(
         _wait_for_a_step(store, driver)
         time.sleep(chosen.random() * 1.0)
         assert max(checkpoint_steps(store), default=0) >= before
-        pids = [driver.pid] if victim == "driver" else _named(victim, driver)
+        pids = [driver.pid] if victim == "driver" else _named(victim, drivers)
         if not pids:
             continue
         for pid in pids[:1]:
@@ -204,12 +206,12 @@ def _wait_for_a_step(store: Any, driver: subprocess.Popen[bytes]) -> None:
         time.sleep(0.02)
 
 
-def _named(what: str, driver: subprocess.Popen[bytes]) -> list[int]:
-    """Ray's processes of this name that the driver started: it writes what they do into their command lines.
+def _named(what: str, drivers: list[int]) -> list[int]:
+    """Ray's processes of this name that the drivers started: it writes what they do into their command lines.
     Others may be running trainings, too."""
     name = {"worker": b"RayTrainWorker", "controller": b"TrainController"}[what]
     found = []
-    for pid in living("session", driver.pid):
+    for pid in (pid for leader in drivers for pid in living("session", leader)):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             line = Path(f"/proc/{pid}/cmdline").read_bytes()
             if line.startswith(b"ray::") and name in line:

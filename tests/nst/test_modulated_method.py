@@ -115,8 +115,13 @@ def test_an_unknown_style_is_its_photographs_error_and_no_other() -> None:
 def test_no_byte_depends_on_the_batch(count: int) -> None:
     photos = pictures((24, 32), (40, 20), (24, 32), (24, 32), (9, 11), (24, 32), (40, 20))[:count]
     styles = [None, "photo", "pastel", "ukiyo-e", "pastel", "photo", None][:count]
-    it = stylizer({"photo": 1, "pastel": 1})
+    it = stylizer({"photo": 1, "pastel": 1}, deterministic=False)
+    passes = []
+    it.network.register_forward_hook(lambda _module, inputs, _output: passes.append(len(inputs[0])))
     together = images_of(it(photos, generators(count), styles))
+    assert passes == [1] * count, (
+        "on a CPU each has a pass of its own: its convolutions round by the batch's size"
+    )
     for photo, style, image in zip(photos, styles, together, strict=True):
         (alone,) = images_of(it([photo], generators(1), [style]))
         assert torch.equal(alone, image)
