@@ -168,8 +168,10 @@ def test_killed_at_many_moments_it_ends_as_if_it_was_not(
         pids = [driver.pid] if victim == "driver" else _named(victim, drivers)
         if not pids:
             continue
-        for pid in pids[:1]:
-            os.kill(pid, signal.SIGKILL)
+        try:
+            os.kill(pids[0], signal.SIGKILL)
+        except ProcessLookupError:  # one of an earlier driver, which ended by itself
+            continue
         kills[victim] += 1
         if victim == "driver":
             driver.wait()
@@ -208,10 +210,10 @@ def _wait_for_a_step(store: Any, driver: subprocess.Popen[bytes]) -> None:
 
 def _named(what: str, drivers: list[int]) -> list[int]:
     """Ray's processes of this name that the drivers started: it writes what they do into their command lines.
-    Others may be running trainings, too."""
+    The last driver's come first. Others may be running trainings, too."""
     name = {"worker": b"RayTrainWorker", "controller": b"TrainController"}[what]
     found = []
-    for pid in (pid for leader in drivers for pid in living("session", leader)):
+    for pid in (pid for leader in reversed(drivers) for pid in living("session", leader)):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             line = Path(f"/proc/{pid}/cmdline").read_bytes()
             if line.startswith(b"ray::") and name in line:
