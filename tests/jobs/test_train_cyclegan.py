@@ -150,6 +150,7 @@ def test_killed_at_many_moments_it_ends_as_if_it_was_not(
     kills: dict[str, int] = {"driver": 0, "controller": 0, "worker": 0}
     driver: subprocess.Popen[bytes] | None = None
     drivers: list[int] = []
+    request.addfinalizer(lambda: _end(drivers))
     job = begin(home, **changes)
     store = job.store
     for number in range(200):
@@ -202,10 +203,17 @@ def _drive(folder: Path) -> subprocess.Popen[bytes]:
 def _wait_for_a_step(store: Any, driver: subprocess.Popen[bytes]) -> None:
     """Until workers train: something new is published."""
     newest = len(store.names("metrics")), store.names("checkpoints")
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 600
     while (len(store.names("metrics")), store.names("checkpoints")) == newest and driver.poll() is None:
         assert time.monotonic() < deadline, "nothing happens"
         time.sleep(0.02)
+
+
+def _end(drivers: list[int]) -> None:
+    """Leave nothing running, whatever became of the test."""
+    for pid in [pid for leader in drivers for pid in living("session", leader)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _named(what: str, drivers: list[int]) -> list[int]:
