@@ -317,7 +317,8 @@ def main() -> None:
         "max_loss_difference": worst,
     }
     if not arguments.no_ray:
-        found["ray_train_overhead"] = round(ray_train_overhead(arguments.side // 2, arguments.steps, arguments.rounds), 3)
+        overhead = ray_train_overhead(arguments.side // 2, arguments.steps, arguments.rounds)
+        found["ray_train_overhead"] = round(overhead, 3)
     print(json.dumps(found))
 
 

@@ -75,7 +75,9 @@ def prepare(
 
         train = read_train_file(path, overrides)
         output, storage, grace_s = train.spec.output, train.storage, train.resources.grace_s
-        places = {"a": train.spec.a, "b": train.spec.b, "output": output}
+        spec = train.spec
+        places = {spec.option_of(name): place for name, place in spec.collections.items()}
+        places["output"] = output
         refs, options, table = train.evaluation.assets(), train.evaluation, "evaluation"
         command = ["train", "cyclegan", _JOB_FILE]
     else:
