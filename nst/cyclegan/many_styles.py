@@ -65,9 +65,12 @@ class ManyStylesOptions:
     gan_mode: GANMode = "vanilla"
     """`vanilla`, `lsgan` or `hinge`."""
     penalty: Literal["none", "r1"] = "r1"
-    """On the discriminator's gradients at real pictures (Mescheder et al. 2018)."""
-    penalty_weight: float = 1.0
-    """Weight of the penalty's mean over steps."""
+    """On the discriminator's gradients at real pictures (Mescheder et al. 2018): penalty_weight / 2 times the
+    mean over these of |g|^2, where g is the gradient of the mean of a picture's logits with respect to the
+    picture. The mean, unlike the sum of the logits, is one number whatever the size of their map."""
+    penalty_weight: float = 10.0
+    """Gamma, as StyleGAN2 (Karras et al. 2020) writes it; but here `vanilla` has half of its loss of the
+    discriminator, so that the same gamma is twice as strong."""
     penalty_every: int = 16
     """Steps, of which only the first has the penalty, times as many (Karras et al. 2020, section 3.1)."""
     lambda_cycle: float = 10.0
@@ -287,8 +290,9 @@ def train_step(
     total = each["D"].mean()
     penalty = torch.zeros_like(total)
     if own.penalty == "r1" and training.steps % own.penalty_every == 0:
-        found = gradient_penalty(lambda seen: D(seen, targets), real_b, "r1")
-        penalty = own.penalty_every * own.penalty_weight * found
+        # Of one logit per image, so that the sum that is taken over them is that mean.
+        found = gradient_penalty(lambda seen: _per_image(D(seen, targets)), real_b, "r1")
+        penalty = own.penalty_every * own.penalty_weight / 2 * found
     (share.weight * (total + penalty)).backward()  # type: ignore[no-untyped-call]
     training.optimizer_d.step()
     training.steps += 1

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from nst.cyclegan.losses import gradient_penalty
 from nst.cyclegan.many_styles import ManyStylesOptions, ManyStylesTraining, direction_means, train_step
@@ -111,8 +111,8 @@ def plain_step(own: ManyStylesTraining, real_a: Tensor, real_b: Tensor, step: in
         found = found + told[options.gan_mode](D(y, b), D(fake, b)) / len(images)
         if options.penalty == "r1" and step % options.penalty_every == 0:
             seen = y.clone().requires_grad_()
-            (grad,) = torch.autograd.grad(D(seen, b).sum(), seen, create_graph=True)
-            weight = options.penalty_every * options.penalty_weight
+            (grad,) = torch.autograd.grad(D(seen, b).mean(), seen, create_graph=True)
+            weight = options.penalty_every * options.penalty_weight / 2
             penalty = penalty + weight * grad.square().sum() / len(images)
     own.optimizer_d.zero_grad()
     (found + penalty).backward()  # type: ignore[no-untyped-call]
@@ -182,6 +182,27 @@ def test_the_lazy_penalty_is_as_strong_as_the_eager_one() -> None:
         sums[every] = sum(float(train_step(own, *batches(1)[0], directions())["penalty"]) for _ in range(8))
     assert sums[1] > 0
     assert sums[4] == pytest.approx(sums[1], rel=1e-5)
+
+
+class SameEverywhere(nn.Module):
+    """A critic that is linear in the picture, its logit repeated over maps of any size."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        weight = torch.randn(3, SIDE, SIDE, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+        self.weight, self.side = nn.Parameter(weight), side
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = (x * self.weight).sum((1, 2, 3)).view(-1, 1, 1, 1)
+        return logits.expand(-1, len(STYLES), self.side, self.side)
+
+
+@pytest.mark.parametrize("side", [1, 2, 7])
+def test_the_penalty_is_half_gamma_times_the_squared_gradient_whatever_the_maps_size(side: int) -> None:
+    own = training(penalty_weight=3.0, penalty_every=1)
+    critic = own.D.model = SameEverywhere(side)
+    found = train_step(own, *batches(1)[0], directions())["penalty"]
+    assert float(found) == pytest.approx(3.0 / 2 * float(critic.weight.detach().square().sum()), rel=1e-9)
 
 
 def directions() -> tuple[Tensor, Tensor]:
