@@ -103,7 +103,7 @@ def options(**changes: Any) -> ManyStylesOptions:
         "discriminator_channels": 32,
         "discriminator_layers": 2,
         "gan_mode": "hinge",
-        "penalty_weight": 0.003,
+        "penalty_weight": 2 * 0.003 * 64**2,  # of maps of 64 logits
         "penalty_every": 4,
         "lambda_cycle": 1.0,
         "lambda_identity": 1.0,
