@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -25,7 +26,7 @@ from jobs.results import Result
 from jobs.storage import LocalStore
 from tests.processes import living
 
-TOKEN = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
+TOKEN = secrets.token_hex(16)
 BIN = Path(sys.executable).parent
 _START_S = 120
 _begun: list[subprocess.Popen[str]] = []

@@ -34,6 +34,10 @@ ALLOWED_EXPOSURES = {
         'dashboard-host: "0.0.0.0"',
     ): "KubeRay's operator submits the job from another pod; "
     "the token, a ClusterIP service and the network policy are in the way",
+    (
+        "tests/cluster/nodes.py",
+        'arguments += ["--dashboard-host", self._ip, "--dashboard-port", str(self._dashboard)]',
+    ): "the tests' own clusters, on this machine's address or one in a network namespace, with a token",
 }
 ALLOWED_FILES = {
     "tests/cluster/checks.py": _EXAMPLES,
