@@ -252,6 +252,8 @@ class _VGG(nn.Module):
             largest = max(largest, size)
             # The ReLU is in place; a maximum keeps 8 bytes of index for each of its 4.
             kept += 0.0 if name.startswith("conv") else 3 * size if name.startswith("pool") else size
+            # A loss keeps a copy, from before the ReLU maybe; and both have gradients at the end.
+            kept += 4 * size if name in self.wanted else 0.0
         return kept + 3 * largest
 
 
