@@ -190,8 +190,8 @@ def print_operators(steps: dict[str, Step], side: int) -> None:
         print(f"{operator:32}" + "".join(f"{found[name][operator]:12.2f}" for name in steps))
 
 
-def seconds_per_step(side: int, steps: int, ray_train: bool) -> float:
-    """Of a training job in a folder of its own, the first steps left out."""
+def seconds_per_step(side: int, steps: int, ray_train: bool) -> tuple[float, float]:
+    """CPU and wall-clock seconds of a step of a training in a folder and a process of its own."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for domain, images in zip("ab", pictures(0, 8, side), strict=True):
@@ -210,13 +210,14 @@ def seconds_per_step(side: int, steps: int, ray_train: bool) -> float:
             str(steps),
         ]
         subprocess.run([*command, *([] if ray_train else ["--no-ray"])], check=True, stdout=sys.stderr)
-        return float((folder / "median.txt").read_text())
+        cpu, wall = json.loads((folder / "seconds.json").read_text())
+        return float(cpu), float(wall)
 
 
 def one_job(folder: Path, side: int, steps: int, ray_train: bool) -> None:
-    from jobs.train_cyclegan import run_training
+    """The training job's own loop, in this process or in a worker of Ray Train."""
     from jobs.training.job import create_or_open_training
-    from jobs.training.loop import LoopSetup, train
+    from jobs.training.loop import LoopSetup
     from jobs.training.metrics import read_metrics
     from jobs.training.spec import train_from_table
 
@@ -228,41 +229,62 @@ def one_job(folder: Path, side: int, steps: int, ray_train: bool) -> None:
         "data": {"load_size": side, "crop_size": side},
         "schedule": {"n_epochs": math.ceil(steps / 8), "n_epochs_decay": 0},
         "log": {"metrics_every": 10, "checkpoint_every": steps, "samples_every": 0},
-        "resources": {"loader_workers": 1, "num_cpus": 1},
     }
     job = create_or_open_training(train_from_table(table, folder))
+    own = job.file
+    setup = LoopSetup(
+        spec=own.spec,
+        log=own.log,
+        ddp=own.ddp,
+        storage=own.storage,
+        fingerprint=job.fingerprint,
+        urls=tuple(manifest.urls() for manifest in job.manifests.values()),
+        epoch_steps=job.epoch_steps,
+        steps=job.steps,
+        generators_every=0,
+        loader_workers=1,
+        threads=1,
+    )
+    config = {"setup": setup, "to": str(folder / "cpu.txt")}
     if ray_train:
-        summary = run_training(job)
-        assert summary.done is not None, summary.error
+        import ray.train
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        TorchTrainer(
+            measured,
+            train_loop_config=config,
+            torch_config=TorchConfig(backend="gloo"),
+            scaling_config=ray.train.ScalingConfig(num_workers=1, resources_per_worker={"CPU": 1}),
+            run_config=ray.train.RunConfig(storage_path=str(folder / "ray")),
+        ).fit()
     else:
-        urls = (job.manifests["a"].urls(), job.manifests["b"].urls())
-        own = job.file
-        setup = LoopSetup(
-            spec=own.spec,
-            log=own.log,
-            ddp=own.ddp,
-            storage=own.storage,
-            fingerprint=job.fingerprint,
-            urls=urls,
-            epoch_steps=job.epoch_steps,
-            steps=job.steps,
-            generators_every=0,
-            loader_workers=own.resources.loader_workers,
-            threads=own.resources.threads,
-        )
-        train(setup)
-    seconds = [row["seconds"] for row in read_metrics(job.store)]
-    (folder / "median.txt").write_text(str(statistics.median(seconds[5:])))
+        measured(config)
+    wall = statistics.median(row["seconds"] for row in read_metrics(job.store)[5:])
+    cpu = float((folder / "cpu.txt").read_text()) / job.steps
+    (folder / "seconds.json").write_text(json.dumps([cpu, wall]))
 
 
-def ray_train_overhead(side: int, steps: int, rounds: int) -> float:
+def measured(config: dict[str, Any]) -> None:
+    from jobs.training.loop import train
+
+    began = time.process_time()
+    train(config["setup"])
+    Path(config["to"]).write_text(str(time.process_time() - began))
+
+
+def ray_train_overhead(side: int, steps: int, rounds: int) -> tuple[float, float]:
+    """Of a step by the wall clock, and of CPU time."""
     ratios = []
-    print(f"\n{'round':>5} {'plain s/step':>12} {'Ray Train':>10} {'ratio':>6}")
+    print(f"\n{'':5} {'plain':>17} {'in Ray Train':>17} {'ratio':>13}")
+    print(f"{'round':>5}" + f" {'CPU s':>8} {'wall s':>8}" * 2 + f" {'CPU':>6} {'wall':>6}")
     for number in range(rounds):
         plain, inside = (seconds_per_step(side, steps, ray_train) for ray_train in (False, True))
-        ratios.append(inside / plain)
-        print(f"{number:5} {plain:12.3f} {inside:10.3f} {ratios[-1]:6.3f}", flush=True)
-    return statistics.median(ratios)
+        each = [there / here for here, there in zip(plain, inside, strict=True)]
+        ratios.append(each)
+        line = "".join(f" {seconds:8.3f}" for seconds in (*plain, *inside))
+        print(f"{number:5}{line}" + "".join(f" {ratio:6.3f}" for ratio in each), flush=True)
+    cpu, wall = (statistics.median(each) for each in zip(*ratios, strict=True))
+    return wall, cpu
 
 
 def main() -> None:
@@ -317,8 +339,8 @@ def main() -> None:
         "max_loss_difference": worst,
     }
     if not arguments.no_ray:
-        overhead = ray_train_overhead(arguments.side // 2, arguments.steps, arguments.rounds)
-        found["ray_train_overhead"] = round(overhead, 3)
+        wall, cpu = ray_train_overhead(arguments.side // 2, arguments.steps, arguments.rounds)
+        found |= {"ray_train_overhead": round(wall, 3), "ray_train_cpu_overhead": round(cpu, 3)}
     print(json.dumps(found))
 
 

@@ -39,22 +39,29 @@ OPTIONS = CycleGANOptions(
 )
 REACHED = 0.35
 
+Sizes = tuple[tuple[float, float], tuple[float, float]]
+SIZES: Sizes = ((7.0, 10.0), (3.0, 5.0))
 Step = Callable[[CycleGANTraining, Tensor, Tensor], object]
 Mutation = Callable[[CycleGANTraining, pytest.MonkeyPatch], Step]
 
 
-def drawn(count: int, generator: torch.Generator) -> Tensor:
-    """How much of each pixel shapes cover, (count, 1, SIDE, SIDE) in [0, 1]."""
+def drawn(count: int, generator: torch.Generator, sizes: Sizes = SIZES) -> Tensor:
+    """How much of each pixel shapes cover, (count, 1, SIDE, SIDE) in [0, 1].
+
+    Args:
+        sizes: of the disc's radius, and of half a square's side, the least and the most in pixels.
+    """
     axis = torch.arange(SIDE) + 0.5
 
     def between(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(count, 1, 1, 1, generator=generator)
 
     bare = torch.ones(count, 1, SIDE, SIDE)
-    for low, high, square in ((7.0, 10.0, False), *[(3.0, 5.0, True)] * 3):
+    disc, squares = sizes
+    for size, square in ((disc, False), *[(squares, True)] * 3):
         y, x = axis.view(-1, 1) - between(3, SIDE - 3), axis - between(3, SIDE - 3)
         distance = torch.maximum(y.abs(), x.abs()) if square else (y.square() + x.square()).sqrt()
-        bare = bare * torch.sigmoid(4 * (distance - between(low, high)))
+        bare = bare * torch.sigmoid(4 * (distance - between(*size)))
     return 1 - bare
 
 

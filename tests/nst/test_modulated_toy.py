@@ -1,13 +1,14 @@
-"""Four styles whose truth is known, learned unpaired: every direction, by one generator of 53,531 parameters.
+"""Four styles whose truth is known, learned unpaired: twelve directions, by one generator of 53,531 parameters.
 
-A scene is a disc or two and a bar on a ground, in even light; a style is the colors of these three. Training
-sees pictures of all styles, but never the same scene in two of them. The error of a direction is the mean
-distance from the same scene in the wanted style, divided by that of the picture that was to be translated: 1 is
-to do nothing.
+A scene is a disc and three smaller squares, anywhere on a plain ground; a style is the colors of ground and
+shapes. Training sees pictures of all styles, but never the same scene in two of them. The error of a direction
+is the mean distance from the same scene in the wanted style, divided by that of the picture that was to be
+translated: 1 is to do nothing.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -17,82 +18,60 @@ from torch import Tensor, nn
 
 from nst.cyclegan.many_styles import ManyStylesOptions, ManyStylesTraining, train_step
 from nst.ops import Blur
-
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+from tests.nst.test_cyclegan_toy import SIDE, Sizes, drawn
 
 STYLES = ("photo", "ink", "pastel", "night")
 COLORS = torch.tensor(
     [
-        [[0.7, 0.5, 0.0], [-0.7, -0.1, 0.3], [0.2, -0.8, -0.7]],  # ground, disc, bar
-        [[0.9, 0.8, 0.7], [-0.3, -0.3, -0.2], [-0.9, -0.8, -0.9]],
-        [[0.2, 0.8, 0.9], [0.8, 0.1, 0.4], [0.0, -0.2, 0.6]],
-        [[-0.3, -0.1, 0.7], [-0.7, -0.3, -0.5], [-0.1, -0.9, -0.8]],
+        [[0.7, 0.5, 0.1], [-0.7, -0.2, -0.4]],  # ground, shapes
+        [[0.9, 0.8, 0.7], [-0.9, -0.8, -0.9]],
+        [[0.3, 0.9, 0.9], [-0.3, -0.1, 0.4]],
+        [[-0.3, -0.1, 0.7], [-0.8, -0.9, -0.5]],
     ]
 )
-SIDE = 32
-BATCH = 8
+# A fifth of a picture: where it is half, ground and shapes are hard to tell apart, and whether a seed learns is
+# a matter of luck.
+SIZES: Sizes = ((5.0, 7.0), (2.0, 3.5))
+BATCH, UNSEEN = 4, 32
 SEEDS = (0, 1, 2)
-Scenes = tuple[Tensor, Tensor, Tensor]
 
 
-def scenes(count: int, generator: torch.Generator) -> Scenes:
-    """How much of a pixel is of a disc, and of a bar, and how light it is: (count, 1, SIDE, SIDE) each."""
-    places = torch.arange(SIDE) + 0.5
-    y, x = places[:, None], places[None, :]
-    draws = torch.rand(10, count, 1, 1, 1, generator=generator)
-
-    def disc(across: Tensor, down: Tensor, size: Tensor) -> Tensor:
-        distance = ((x - across * SIDE).square() + (y - down * SIDE).square()).sqrt()
-        return (0.5 + 4 + 5 * size - distance).clamp(0, 1)
-
-    discs = 1 - (1 - disc(*draws[0:3])) * (1 - disc(*draws[3:6]))
-    bar = (0.5 + 1.5 + 1.5 * draws[7] - (x - 4 - draws[6] * (SIDE - 8)).abs()).clamp(0, 1).expand_as(discs)
-    slope = (x / SIDE - 0.5) * (2 * draws[8] - 1) + (y / SIDE - 0.5) * (2 * draws[9] - 1)
-    return discs, bar, 0.9 + 0.09 * slope
+def painted(shapes: Tensor, styles: Tensor) -> Tensor:
+    """Of (N, 1, SIDE, SIDE) in [0, 1] and (N,), pictures (N, 3, SIDE, SIDE) in [-1, 1]."""
+    ground, color = COLORS[styles][..., None, None].unbind(1)
+    return torch.lerp(ground.expand(-1, -1, SIDE, SIDE), color, shapes)
 
 
-def drawn(of: Scenes, styles: Tensor) -> Tensor:
-    """(N, 3, SIDE, SIDE) in [-1, 1]"""
-    discs, bar, light = of
-    ground, of_disc, of_bar = COLORS[styles][..., None, None].unbind(1)
-    picture = torch.lerp(torch.lerp(ground.expand(-1, -1, SIDE, SIDE), of_bar, bar), of_disc, discs)
-    return ((picture + 1) * light - 1).clamp(-1, 1)
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Of a generator, over all directions, on scenes that training never saw."""
+
+    error: float
+    """Distance from the truth; 1: that of doing nothing."""
+    shift: float
+    """How far translating a picture that lies a pixel to the side is from moving its translation; 1: what the
+    move itself changes, so that it is as far as not to follow it."""
 
 
 @torch.no_grad()
-def error(generator: nn.Module) -> float:
-    """Over all directions, of scenes that training never saw."""
-    count = 48
-    of = scenes(count, torch.Generator().manual_seed(99))
-    pictures = [drawn(of, torch.full((count,), style)) for style in range(len(STYLES))]
-    missed = left = 0.0
+def examined(generator: nn.Module) -> Found:
+    shapes = drawn(UNSEEN, torch.Generator().manual_seed(99), SIZES)
+    pictures = [painted(shapes, torch.full((UNSEEN,), style)) for style in range(len(STYLES))]
+    missed = left = unfollowed = moved = 0.0
+    rim = 6
     for a, source in enumerate(pictures):
         for b, truth in enumerate(pictures):
-            if a != b:
-                found = generator(source, torch.full((count,), b))
-                missed += float((found - truth).abs().mean())
-                left += float((source - truth).abs().mean())
-    return missed / left
-
-
-@torch.no_grad()
-def shift_error(generator: nn.Module) -> float:
-    """How far translating a picture that lies a pixel to the side is from moving its translation, divided by
-    what the move changes: 1 is as far as not to follow it at all."""
-    count, rim = 48, 6
-    of = scenes(count, torch.Generator().manual_seed(98))
-    missed = moved = 0.0
-    for a in range(len(STYLES)):
-        source = drawn(of, torch.full((count,), a))
-        for b in range(len(STYLES)):
-            if a != b:
-                one, other = (
-                    generator(source[..., at : at + SIDE - 4], torch.full((count,), b)) for at in (0, 1)
-                )
-                one, other = one[..., rim:-rim, rim:-rim], other[..., rim:-rim, rim:-rim]
-                missed += float((one[..., 1:] - other[..., :-1]).abs().mean())
-                moved += float((one[..., 1:] - one[..., :-1]).abs().mean())
-    return missed / moved
+            if a == b:
+                continue
+            wanted = torch.full((UNSEEN,), b)
+            missed += float((generator(source, wanted) - truth).abs().mean())
+            left += float((source - truth).abs().mean())
+            one, other = (
+                generator(source[..., at : at + SIDE - 4], wanted)[..., rim:-rim, rim:-rim] for at in (0, 1)
+            )
+            unfollowed += float((one[..., 1:] - other[..., :-1]).abs().mean())
+            moved += float((one[..., 1:] - one[..., :-1]).abs().mean())
+    return Found(missed / left, unfollowed / moved)
 
 
 def options(**changes: Any) -> ManyStylesOptions:
@@ -100,14 +79,12 @@ def options(**changes: Any) -> ManyStylesOptions:
         "generator_channels": 8,
         "blocks": 2,
         "latent": 16,
-        "discriminator_channels": 32,
+        "discriminator_channels": 16,
         "discriminator_layers": 2,
-        "gan_mode": "hinge",
-        "penalty_weight": 2 * 0.003 * 64**2,  # of maps of 64 logits
         "penalty_every": 4,
         "lambda_cycle": 1.0,
         "lambda_identity": 1.0,
-        "discriminator_learning_rate": 4e-3,
+        "discriminator_learning_rate": 1e-2,
         "ema_decay": 0.98,
         **changes,
     }
@@ -115,9 +92,10 @@ def options(**changes: Any) -> ManyStylesOptions:
 
 
 @cache
-def errors(seed: int, *steps: int, without: str = "") -> tuple[tuple[float, float], ...]:
-    """After these steps, of the generator's average: `error`, `shift_error`."""
-    own = ManyStylesTraining(options(), seed=seed)
+def trained(seed: int, *steps: int, without: str = "") -> tuple[Found, ...]:
+    """After these steps, of the generator's average. `without`: `penalty`; `blur`, in both networks; `style`:
+    those that the step is told are drawn at random; or nothing."""
+    own = ManyStylesTraining(options(penalty="none") if without == "penalty" else options(), seed=seed)
     if without == "blur":
         for network in (own.G, own.D, own.averages["G"]):
             unblur(network)
@@ -125,12 +103,12 @@ def errors(seed: int, *steps: int, without: str = "") -> tuple[tuple[float, floa
     found = []
     for step in range(1, max(steps) + 1):
         sources, targets = own.directions(BATCH)
-        a, b = drawn(scenes(BATCH, generator), sources), drawn(scenes(BATCH, generator), targets)
+        a, b = (painted(drawn(BATCH, generator, SIZES), styles) for styles in (sources, targets))
         if without == "style":
-            targets = targets[torch.randperm(BATCH, generator=generator)]
+            sources, targets = torch.randint(len(STYLES), (2, BATCH), generator=generator)
         train_step(own, a, b, (sources, targets))
         if step in steps:
-            found.append((error(own.averages["G"]), shift_error(own.averages["G"])))
+            found.append(examined(own.averages["G"]))
     return tuple(found)
 
 
@@ -146,23 +124,33 @@ def test_the_generator_is_small() -> None:
     assert sum(parameter.numel() for parameter in own.G.parameters()) == 53_531
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_direction_is_learned(seed: int) -> None:
-    """After 600 steps 0.236, 0.476 and 0.231 were seen, and after 1200, which take two minutes of one thread,
-    0.179, 0.319 and 0.172."""
-    (early, _), (late, _) = errors(seed, 600, 1500)
-    print(f"seed {seed}: {early:.3f} after 600 steps, {late:.3f} after 1500")
-    assert early <= 0.5
-    assert late <= 0.35
+    early, late = trained(seed, 600, 1500)
+    assert early.error <= 0.45
+    assert late.error <= 0.35
 
 
-def test_with_styles_shuffled_nothing_is_learned() -> None:
-    """0.858 against 0.595 was seen."""
-    ((shuffled, _),), ((whole, _),) = errors(1, 200, without="style"), errors(1, 200)
-    assert shuffled > 0.75 > whole
+@pytest.mark.slow
+def test_shuffled_styles_are_not_learned() -> None:
+    """Told others than those that the pictures have, it does nothing well."""
+    (found,) = trained(1, 600, without="style")
+    assert found.error > 0.6
 
 
-def test_without_blurs_a_shift_is_not_followed() -> None:
-    """1.155 against 0.777 was seen. The colors themselves are learned no worse without."""
-    ((_, aliased),), ((_, smooth),) = errors(1, 200, without="blur"), errors(1, 200)
-    assert aliased > 1.0 > smooth
+@pytest.mark.slow
+def test_without_r1_it_learns_less() -> None:
+    """Of two seeds, each by a fifth or more: 0.18 and 0.19 were seen, against 0.15 with it."""
+    for seed in (1, 2):
+        (found,) = trained(seed, 600, without="penalty")
+        assert found.error > 1.1 * trained(seed, 600, 1500)[0].error
+
+
+@pytest.mark.slow
+def test_without_blurs_it_follows_less() -> None:
+    """Colors are learned as well without, even a little better. What blurs are there for (Zhang 2019) is that a
+    translation moves with its picture: 0.66 and 0.59 were seen, against 0.39 and 0.37 with them."""
+    for seed in (1, 2):
+        (found,) = trained(seed, 600, without="blur")
+        assert found.shift > 1.3 * trained(seed, 600, 1500)[0].shift
