@@ -231,21 +231,7 @@ def one_job(folder: Path, side: int, steps: int, ray_train: bool) -> None:
         "log": {"metrics_every": 10, "checkpoint_every": steps, "samples_every": 0},
     }
     job = create_or_open_training(train_from_table(table, folder))
-    own = job.file
-    setup = LoopSetup(
-        spec=own.spec,
-        log=own.log,
-        ddp=own.ddp,
-        storage=own.storage,
-        fingerprint=job.fingerprint,
-        urls=tuple(manifest.urls() for manifest in job.manifests.values()),
-        epoch_steps=job.epoch_steps,
-        steps=job.steps,
-        generators_every=0,
-        loader_workers=1,
-        threads=1,
-    )
-    config = {"setup": setup, "to": str(folder / "cpu.txt")}
+    config = {"setup": LoopSetup.of(job), "to": str(folder / "cpu.txt")}
     if ray_train:
         import ray.train
         from ray.train.torch import TorchConfig, TorchTrainer

@@ -233,7 +233,7 @@ class _Run:
                 continue
             self._tries[step] = self._tries.get(step, 0) + 1
             remote = ray.remote(_evaluate_task).options(num_cpus=own.num_cpus, max_retries=0)
-            self._evaluations[step] = remote.remote(self._job.file, _urls(self._job), self._asset, step)
+            self._evaluations[step] = remote.remote(self._job.file, self._job.urls, self._asset, step)
         self._forget_generators(found)
 
     def _forget_generators(self, found: Mapping[int, Mapping[str, float]]) -> None:
@@ -314,25 +314,12 @@ def _trainer(job: TrainJob, folder: str) -> TorchTrainer:
     own = job.file.resources
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(own.start_timeout_s)
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    setup = LoopSetup(
-        spec=job.file.spec,
-        log=job.file.log,
-        ddp=job.file.ddp,
-        storage=job.file.storage,
-        fingerprint=job.fingerprint,
-        urls=_urls(job),
-        epoch_steps=job.epoch_steps,
-        steps=job.steps,
-        generators_every=job.file.evaluation.every,
-        loader_workers=own.loader_workers,
-        threads=own.threads,
-    )
     workers: Any = own.max_workers
     if own.min_workers < own.max_workers:
         workers = (own.min_workers, own.max_workers)
     return TorchTrainer(
         _train_worker,
-        train_loop_config={"setup": setup},
+        train_loop_config={"setup": LoopSetup.of(job)},
         torch_config=TorchConfig(backend=own.backend or ("nccl" if own.num_gpus else "gloo")),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers,
@@ -356,10 +343,6 @@ def _train_worker(config: Mapping[str, Any]) -> None:
 def _evaluate_task(file: Any, urls: Any, assets: Mapping[str, bytes], step: int) -> None:
     torch.set_num_threads(1)
     evaluate(file, urls, assets, step)
-
-
-def _urls(job: TrainJob) -> tuple[Any, ...]:
-    return tuple(manifest.urls() for manifest in job.manifests.values())
 
 
 def _cause(error: BaseException | None) -> NstError:

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from jobs.assets import Asset, read_assets
 from jobs.errors import JobMismatch, UsageError
 from jobs.listing import list_photos
@@ -55,6 +57,11 @@ class TrainJob:
     @property
     def epoch_steps(self) -> int:
         return _epoch_steps(self.file, self.manifests)
+
+    @property
+    def urls(self) -> tuple[pa.ChunkedArray, ...]:
+        """Places of the photographs of each collection, in order."""
+        return tuple(manifest.urls() for manifest in self.manifests.values())
 
     @property
     def steps(self) -> int:

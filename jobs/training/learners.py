@@ -16,6 +16,7 @@ from jobs.filesystems import StorageOptions
 from jobs.training.data import Pairs
 from jobs.training.what import StylesSpec, TrainSpec
 from nst.cyclegan import many_styles, training
+from nst.cyclegan.adversaries import Adversaries
 from nst.cyclegan.many_styles import ManyStylesTraining
 from nst.cyclegan.method import CycleGAN, Direction, GeneratorConfig, generator_file
 from nst.cyclegan.modulated_method import Modulated, ModulatedConfig, modulated_file
@@ -33,7 +34,7 @@ class Learner(Protocol):
     """A training, and what goes with it."""
 
     @property
-    def training(self) -> CycleGANTraining | ManyStylesTraining: ...
+    def training(self) -> Adversaries: ...
 
     def step(self, first: Tensor, second: Tensor) -> dict[str, Tensor]:
         """Train on a batch of `Pairs`; the losses, by name."""
@@ -124,10 +125,6 @@ class _TwoDomains:
     def step(self, first: Tensor, second: Tensor) -> dict[str, Tensor]:
         return training.train_step(self.training, first, second)
 
-    @property
-    def _best(self) -> Networks:
-        return self.training.averages or self.training.generators
-
     def generator_file(self) -> bytes:
         model = self._spec.model
         config = GeneratorConfig(
@@ -138,7 +135,7 @@ class _TwoDomains:
             dropout=model.dropout,
             upsample=model.upsample,
         )
-        return generator_file({"A2B": self._best["G_A"], "B2A": self._best["G_B"]}, config)
+        return generator_file({"A2B": self.training.best["G_A"], "B2A": self.training.best["G_B"]}, config)
 
     def samples(self, pairs: Pairs, count: int) -> Tensor:
         """Rows of: a, its translation, that back; b, its translation, that back."""
@@ -149,7 +146,7 @@ class _TwoDomains:
     @torch.no_grad()
     def _translated(self, pairs: Pairs, count: int, domain: Any) -> list[list[Tensor]]:
         there, back = ("G_A", "G_B") if domain == "A" else ("G_B", "G_A")
-        networks, rows = self._best, []
+        networks, rows = self.training.best, []
         with _evaluating(networks):
             for x in _samples(pairs, domain.lower(), count, domain, self._device, self.training.dtype):
                 y = networks[there](x)
@@ -167,10 +164,6 @@ class _ManyStyles:
     def step(self, first: Tensor, second: Tensor) -> dict[str, Tensor]:
         return many_styles.train_step(self.training, first, second)
 
-    @property
-    def _best(self) -> Networks:
-        return self.training.averages or self.training.generators
-
     def generator_file(self) -> bytes:
         model = self._spec.model
         config = ModulatedConfig(
@@ -184,16 +177,16 @@ class _ManyStyles:
             padding=model.padding,
             form=model.form,
         )
-        return modulated_file(self._best["G"], config)
+        return modulated_file(self.training.best["G"], config)
 
     @torch.no_grad()
     def samples(self, pairs: Pairs, count: int) -> Tensor:
         """Rows of: a photograph, its translation to every style, its own included."""
         rows = []
-        with _evaluating(self._best):
+        with _evaluating(self.training.best):
             for name in pairs.urls:
                 for x in _samples(pairs, name, count, "A", self._device, self.training.dtype):
-                    found = [self._best["G"](x, self._index(style)) for style in range(len(pairs.urls))]
+                    found = [self.training.best["G"](x, self._index(style)) for style in range(len(pairs.urls))]
                     rows.append(torch.cat(_row((x, *found), self._spec.data.crop_size), dim=2))
         return torch.cat(rows, dim=1)
 

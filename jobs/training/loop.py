@@ -22,6 +22,7 @@ from jobs.errors import JobMismatch
 from jobs.filesystems import StorageOptions
 from jobs.storage import Store, open_store
 from jobs.training.data import batches
+from jobs.training.job import TrainJob
 from jobs.training.layout import STOP, checkpoint_path, checkpoint_steps, generator_path, sample_path
 from jobs.training.learners import learner_of, pairs_of
 from jobs.training.metrics import part_path, write_part
@@ -57,6 +58,23 @@ class LoopSetup:
     """Steps after which the generators are published by themselves; 0: only at the end."""
     loader_workers: int
     threads: int
+
+    @classmethod
+    def of(cls, job: TrainJob) -> LoopSetup:
+        file = job.file
+        return cls(
+            spec=file.spec,
+            log=file.log,
+            ddp=file.ddp,
+            storage=file.storage,
+            fingerprint=job.fingerprint,
+            urls=job.urls,
+            epoch_steps=job.epoch_steps,
+            steps=job.steps,
+            generators_every=file.evaluation.every,
+            loader_workers=file.resources.loader_workers,
+            threads=file.resources.threads,
+        )
 
 
 def train(setup: LoopSetup, rank: int = 0, world: int = 1, device: str | torch.device = "cpu") -> int:

@@ -195,13 +195,9 @@ def place_of(name: str, value: Any, base: Path) -> str:
 
 def two_domains_of(table: Mapping[str, Any]) -> CycleGANOptions:
     """Raises OptionError: as `parse_table`; also for options of the other generator."""
-    known, others = (
-        {item.name for item in dataclasses.fields(kind)} for kind in (CycleGANOptions, ManyStylesOptions)
+    _refuse_others(
+        table, ManyStylesOptions, CycleGANOptions, f"is an option of model.generator = {MODULATED!r}"
     )
-    for option, value in table.items():
-        if option in others - known:
-            reason = f"is an option of model.generator = {MODULATED!r}"
-            raise OptionError(f"model.{option}", value, choices=sorted(known), reason=reason)
     return parse_table(CycleGANOptions, table, "model")
 
 
@@ -209,18 +205,23 @@ def many_styles_of(table: Mapping[str, Any], styles: tuple[str, ...]) -> ManySty
     """Names of styles may be repeated in `model`, where a resolved job has them. Raises OptionError: as
     `two_domains_of`."""
     given = {name: value for name, value in table.items() if name != "generator"}
-    known, others = (
-        {item.name for item in dataclasses.fields(kind)} for kind in (ManyStylesOptions, CycleGANOptions)
+    _refuse_others(
+        given, CycleGANOptions, ManyStylesOptions, f"is no option of model.generator = {MODULATED!r}"
     )
-    for option, value in given.items():
-        if option in others - known:
-            reason = f"is no option of model.generator = {MODULATED!r}"
-            choices = ("generator", *sorted(known - {"styles"}))
-            raise OptionError(f"model.{option}", value, choices=choices, reason=reason)
     said = given.setdefault("styles", list(styles))
     if said != list(styles):
         raise OptionError("model.styles", said, reason=f"[styles] has {list(styles)}, in this order")
     return parse_table(ManyStylesOptions, given, "model")
+
+
+def _refuse_others(table: Mapping[str, Any], others: type[Any], kind: type[Any], reason: str) -> None:
+    """Raises OptionError: an option of `others` that `kind` does not have."""
+    known = {item.name for item in dataclasses.fields(kind)}
+    foreign = {item.name for item in dataclasses.fields(others)} - known
+    choices = ("generator", *sorted(known - {"generator", "styles"}))
+    for option, value in table.items():
+        if option in foreign:
+            raise OptionError(f"model.{option}", value, choices=choices, reason=reason)
 
 
 def _check_names(styles: Mapping[str, Any]) -> None:

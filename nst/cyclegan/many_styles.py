@@ -6,7 +6,6 @@ batch has its own direction.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -15,13 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from nst import check
+from nst.cyclegan.adversaries import Adversaries, Precision, activations, dtype_of, follow, frozen
 from nst.cyclegan.directions import direction_means
 from nst.cyclegan.losses import GANMode, check_penalty, discriminator_losses, generator_losses, gradient_penalty
 from nst.cyclegan.modulated import ModulatedGenerator, StyleDiscriminator, check_styles
 from nst.cyclegan.networks import Norm
-from nst.cyclegan.parallel import DDPOptions, Share, distributed
 from nst.cyclegan.samples import direction_of
-from nst.cyclegan.training import follow, frozen
 from nst.errors import OptionError
 from nst.ops.equalized import Border, draw_parameters
 from nst.ops.modulated import Form
@@ -88,7 +86,7 @@ class ManyStylesOptions:
     ema_decay: float = 0.999
     """Of an average of the generator's parameters over steps; while few steps are done, over a tenth of them.
     0: none."""
-    precision: Literal["float32", "bfloat16", "float64"] = "float32"
+    precision: Precision = "float32"
     """`bfloat16` is that of activations; parameters, losses and optimizers stay float32. `float64` is for
     proofs."""
 
@@ -102,7 +100,7 @@ class ManyStylesOptions:
             ("discriminator_norm", get_args(Norm)),
             ("gan_mode", _GAN_MODES),
             ("penalty", ("none", "r1")),
-            ("precision", ("float32", "bfloat16", "float64")),
+            ("precision", get_args(Precision)),
         ):
             check.one_of(option, getattr(self, option), choices)
         check_penalty(self.penalty, self.discriminator_norm)
@@ -119,7 +117,7 @@ class ManyStylesOptions:
                 raise OptionError(option, getattr(self, option), reason="must be from 0 to below 1")
 
 
-class ManyStylesTraining:
+class ManyStylesTraining(Adversaries):
     """Everything that training changes: networks, the generator's average, optimizers, the number of steps.
 
     Args:
@@ -158,35 +156,14 @@ class ManyStylesTraining:
             generator,
             device,
         )
-        self.averages = {"G": copy.deepcopy(self.G).requires_grad_(False)} if options.ema_decay else {}
-        self.optimizer_g = self._adam(self.G, options.learning_rate)
-        self.optimizer_d = self._adam(self.D, options.discriminator_learning_rate or options.learning_rate)
-        self.share = Share()
-        self._trained: dict[str, nn.Module] = {**self.generators, **self.discriminators}
-
-    def distribute(self, share: Share, options: DDPOptions = DDPOptions()) -> None:  # noqa: B008  frozen
-        """As of `CycleGANTraining`: `train_step` takes this process's part of each batch."""
-        self.share = share
-        networks = {**self.generators, **self.discriminators}
-        self._trained = {name: distributed(network, share, options) for name, network in networks.items()}
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of parameters and images."""
-        return torch.float64 if self.options.precision == "float64" else torch.float32
-
-    @property
-    def trained(self) -> tuple[nn.Module, ...]:
-        """G, D, called so that their gradients will be those of whole batches."""
-        return tuple(self._trained.values())
-
-    @property
-    def generators(self) -> dict[str, nn.Module]:
-        return {"G": self.G}
-
-    @property
-    def discriminators(self) -> dict[str, nn.Module]:
-        return {"D": self.D}
+        rates = (options.learning_rate, options.discriminator_learning_rate or options.learning_rate)
+        super().__init__(
+            {"G": self.G},
+            {"D": self.D},
+            (self._adam(self.G, rates[0]), self._adam(self.D, rates[1])),
+            averaged=options.ema_decay > 0,
+            precision=options.precision,
+        )
 
     def directions(self, count: int) -> tuple[Tensor, Tensor]:
         """Of the next step's `count` images, this process's part: styles that they have, and that they get."""
@@ -199,29 +176,17 @@ class ManyStylesTraining:
 
     def _made(self, network: nn.Module, generator: torch.Generator, device: str | torch.device) -> nn.Module:
         draw_parameters(network, generator)
-        return network.to(device, self.dtype).to(memory_format=torch.channels_last)
+        return network.to(device, dtype_of(self.options.precision)).to(memory_format=torch.channels_last)
 
     def _adam(self, network: nn.Module, rate: float) -> torch.optim.Adam:
         betas = (self.options.beta1, self.options.beta2)
         return torch.optim.Adam(network.parameters(), rate, betas=betas, fused=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on to the bit; of tensors and plain values."""
-        networks = {**self.generators, **self.discriminators}
-        return {
-            "networks": {name: network.state_dict() for name, network in networks.items()},
-            "averages": {name: network.state_dict() for name, network in self.averages.items()},
-            "optimizers": {"g": self.optimizer_g.state_dict(), "d": self.optimizer_d.state_dict()},
-            "steps": self.steps,
-        }
+        return super().state_dict() | {"steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, network in {**self.generators, **self.discriminators}.items():
-            network.load_state_dict(state["networks"][name])
-        for name, network in self.averages.items():
-            network.load_state_dict(state["averages"][name])
-        self.optimizer_g.load_state_dict(state["optimizers"]["g"])
-        self.optimizer_d.load_state_dict(state["optimizers"]["d"])
+        super().load_state_dict(state)
         self.steps = state["steps"]
 
 
@@ -257,7 +222,7 @@ def train_step(
 
     # The generator: fool the discriminator, find the way back, and leave alone what is there already.
     with frozen(training.discriminators.values()):
-        with _precision(own, real_a):
+        with activations(own.precision, real_a):
             fake, same = G(real_a, targets), None
             back = G(fake, sources)
             if own.lambda_identity:
@@ -280,7 +245,7 @@ def train_step(
     # The discriminator: tell real pictures of a style from fakes of it.
     training.optimizer_d.zero_grad(set_to_none=True)
     fake = fake.detach().to(real_b)
-    with _precision(own, real_b):
+    with activations(own.precision, real_b):
         if own.discriminator_norm == "batch":  # through which they would see each other
             judged_real, judged_fake = D(real_b, targets), D(fake, targets)
         else:
@@ -330,7 +295,3 @@ def _per_image(x: Tensor) -> Tensor:
 def _decay(longest: float, steps: int) -> float:
     """Of an average over a tenth of the steps, or as `longest` says if that is less."""
     return min(longest, 1 - 1 / max(1.0, steps / 10))
-
-
-def _precision(options: ManyStylesOptions, like: Tensor) -> torch.autocast:
-    return torch.autocast(like.device.type, torch.bfloat16, enabled=options.precision == "bfloat16")

@@ -5,17 +5,17 @@ G_A translates A to B, and D_A judges pictures of B; G_B and D_B the other way r
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst import check
+from nst.cyclegan.adversaries import Adversaries, Precision, activations, dtype_of, follow, frozen
 from nst.cyclegan.image_pool import ImagePool
 from nst.cyclegan.losses import (
     GANMode,
@@ -38,10 +38,10 @@ from nst.cyclegan.networks import (
     check_generator,
     initialize,
 )
-from nst.cyclegan.parallel import DDPOptions, Share, distributed
+from nst.cyclegan.parallel import Share
 from nst.errors import OptionError
 
-__all__ = ["CycleGANOptions", "CycleGANTraining", "follow", "frozen", "train_step"]
+__all__ = ["CycleGANOptions", "CycleGANTraining", "train_step"]
 
 Losses = dict[str, Tensor]
 
@@ -91,7 +91,7 @@ class CycleGANOptions:
     """Of Adam."""
     ema_decay: float = 0.0
     """Of an average of the generators' parameters over steps; 0: none."""
-    precision: Literal["float32", "bfloat16", "float64"] = "float32"
+    precision: Precision = "float32"
     """`bfloat16` is that of activations; parameters, losses and optimizers stay float32. `float64` is for
     proofs."""
     upsample: Upsample = "transposed"
@@ -105,7 +105,7 @@ class CycleGANOptions:
         check.one_of("padding", self.padding, get_args(Padding))
         check.one_of("init", self.init, get_args(Init))
         check.one_of("gan_mode", self.gan_mode, get_args(GANMode))
-        check.one_of("precision", self.precision, ("float32", "bfloat16", "float64"))
+        check.one_of("precision", self.precision, get_args(Precision))
         if self.penalty is None:
             object.__setattr__(self, "penalty", "wgangp" if self.gan_mode == "wgangp" else "none")
         assert self.penalty is not None
@@ -122,7 +122,7 @@ class CycleGANOptions:
                 raise OptionError(option, getattr(self, option), reason="must be from 0 to below 1")
 
 
-class CycleGANTraining:
+class CycleGANTraining(Adversaries):
     """Everything that training changes: networks, their averages, optimizers, image pools, random streams.
 
     Args:
@@ -134,44 +134,16 @@ class CycleGANTraining:
         self.generator = torch.Generator().manual_seed(seed)
         self.G_A, self.G_B = (self._made(self._generator(), device) for _ in range(2))
         self.D_A, self.D_B = (self._made(self._discriminator(), device) for _ in range(2))
-        self.averages = (
-            {name: copy.deepcopy(network).requires_grad_(False) for name, network in self.generators.items()}
-            if options.ema_decay
-            else {}
-        )
         self.pool_a, self.pool_b = (ImagePool(options.pool_size, seed=seed + number) for number in (1, 2))
-        self.optimizer_g = self._adam(self.generators)
-        self.optimizer_d = self._adam(self.discriminators)
-        self.share = Share()
-        self._trained: dict[str, nn.Module] = {**self.generators, **self.discriminators}
-
-    def distribute(self, share: Share, options: DDPOptions = DDPOptions()) -> None:  # noqa: B008  frozen
-        """From now on, train together with the other processes of torch's default group, which were made with
-        the same options and seed: `train_step` takes this process's part of each batch, and its losses are
-        those of the part. All parameters stay equal to those of a single process that takes whole batches, but
-        for rounding; with dropout, whose draws differ, only in distribution.
-        """
-        self.share = share
-        networks = {**self.generators, **self.discriminators}
-        self._trained = {name: distributed(network, share, options) for name, network in networks.items()}
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of parameters and images."""
-        return torch.float64 if self.options.precision == "float64" else torch.float32
-
-    @property
-    def trained(self) -> tuple[nn.Module, ...]:
-        """G_A, G_B, D_A, D_B, called so that their gradients will be those of whole batches."""
-        return tuple(self._trained.values())
-
-    @property
-    def generators(self) -> dict[str, nn.Module]:
-        return {"G_A": self.G_A, "G_B": self.G_B}
-
-    @property
-    def discriminators(self) -> dict[str, nn.Module]:
-        return {"D_A": self.D_A, "D_B": self.D_B}
+        generators = {"G_A": self.G_A, "G_B": self.G_B}
+        discriminators = {"D_A": self.D_A, "D_B": self.D_B}
+        super().__init__(
+            generators,
+            discriminators,
+            (self._adam(generators), self._adam(discriminators)),
+            averaged=options.ema_decay > 0,
+            precision=options.precision,
+        )
 
     def _generator(self) -> nn.Module:
         own = self.options
@@ -195,7 +167,7 @@ class CycleGANTraining:
 
     def _made(self, network: nn.Module, device: str | torch.device) -> nn.Module:
         initialize(network, self.options.init, gain=self.options.init_gain, generator=self.generator)
-        return network.to(device, self.dtype).to(memory_format=torch.channels_last)
+        return network.to(device, dtype_of(self.options.precision)).to(memory_format=torch.channels_last)
 
     def _adam(self, networks: dict[str, nn.Module]) -> torch.optim.Adam:
         parameters = [parameter for network in networks.values() for parameter in network.parameters()]
@@ -204,23 +176,14 @@ class CycleGANTraining:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on to the bit; of tensors and plain values."""
-        networks = {**self.generators, **self.discriminators}
-        return {
-            "networks": {name: network.state_dict() for name, network in networks.items()},
-            "averages": {name: network.state_dict() for name, network in self.averages.items()},
-            "optimizers": {"g": self.optimizer_g.state_dict(), "d": self.optimizer_d.state_dict()},
+        own = {
             "pools": {"a": self.pool_a.state_dict(), "b": self.pool_b.state_dict()},
             "generator": self.generator.get_state(),
         }
+        return super().state_dict() | own
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, network in {**self.generators, **self.discriminators}.items():
-            network.load_state_dict(state["networks"][name])
-        for name, network in self.averages.items():
-            network.load_state_dict(state["averages"][name])
-        self.optimizer_g.load_state_dict(state["optimizers"]["g"])
-        self.optimizer_d.load_state_dict(state["optimizers"]["d"])
+        super().load_state_dict(state)
         self.pool_a.load_state_dict(state["pools"]["a"])
         self.pool_b.load_state_dict(state["pools"]["b"])
         self.generator.set_state(state["generator"])
@@ -252,7 +215,7 @@ def _train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> L
 
     # The generators: fool the discriminators, find the way back, and leave alone what is there already.
     with frozen(training.discriminators.values()):
-        with _precision(options, real_a):
+        with activations(options.precision, real_a):
             identity = options.lambda_identity > 0
             fake_b, same_b = _together(G_A, real_a, real_b if identity else None, options.norm)
             fake_a, same_a = _together(G_B, real_b, real_a if identity else None, options.norm)
@@ -282,7 +245,7 @@ def _train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> L
         ("B", D_B, real_a, _earlier(training.pool_a, fake_a, share)),
     ):
         fake = fake.to(real)
-        with _precision(options, real):
+        with activations(options.precision, real):
             judged_real, judged_fake = _together(D, real, fake, options.norm)
         assert judged_fake is not None
         losses[f"D_{name}"] = discriminator_loss(options.gan_mode, judged_real.to(real), judged_fake.to(real))
@@ -331,29 +294,3 @@ def _drawing(training: CycleGANTraining) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(int(torch.randint(2**62, (), generator=training.generator)) + training.share.rank)
         yield
-
-
-@contextmanager
-def frozen(networks: Iterable[nn.Module]) -> Iterator[None]:
-    """Their parameters get no gradient."""
-    networks = list(networks)
-    for network in networks:
-        network.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for network in networks:
-            network.requires_grad_(True)
-
-
-def _precision(options: CycleGANOptions, like: Tensor) -> torch.autocast:
-    return torch.autocast(like.device.type, torch.bfloat16, enabled=options.precision == "bfloat16")
-
-
-@torch.no_grad()
-def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the average towards the network."""
-    for parameter, new in zip(average.parameters(), network.parameters(), strict=True):
-        parameter.lerp_(new, 1 - decay)
-    for buffer, there in zip(average.buffers(), network.buffers(), strict=True):
-        buffer.copy_(there)

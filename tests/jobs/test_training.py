@@ -84,20 +84,7 @@ def begun(folder: Path, **changes: Any) -> TrainJob:
     return create_or_open_training(train_from_table(table(folder, **changes), folder))
 
 
-def setup(job: TrainJob) -> LoopSetup:
-    return LoopSetup(
-        spec=job.file.spec,
-        log=job.file.log,
-        ddp=job.file.ddp,
-        storage=job.file.storage,
-        fingerprint=job.fingerprint,
-        urls=tuple(manifest.urls() for manifest in job.manifests.values()),
-        epoch_steps=job.epoch_steps,
-        steps=job.steps,
-        generators_every=job.file.evaluation.every,
-        loader_workers=job.file.resources.loader_workers,
-        threads=1,
-    )
+setup = LoopSetup.of
 
 
 def curve(store: Any) -> list[dict[str, Any]]:

@@ -1,0 +1,119 @@
+"""What trainings of generators against discriminators have in common, whatever their step."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from nst.cyclegan.parallel import DDPOptions, Share, distributed
+
+__all__ = ["Adversaries", "Precision", "activations", "dtype_of", "follow", "frozen"]
+
+Precision = Literal["float32", "bfloat16", "float64"]
+
+
+class Adversaries:
+    """Networks, the generators' averages and both sides' optimizers: what changes in every training.
+
+    Args:
+        generators, discriminators: by name, in the order of `trained`.
+        optimizers: of the generators, and of the discriminators.
+        averaged: keep an average of each generator.
+    """
+
+    def __init__(
+        self,
+        generators: Mapping[str, nn.Module],
+        discriminators: Mapping[str, nn.Module],
+        optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer],
+        *,
+        averaged: bool,
+        precision: Precision,
+    ) -> None:
+        self.dtype = dtype_of(precision)
+        """Of parameters and images."""
+        self.generators, self.discriminators = dict(generators), dict(discriminators)
+        self.optimizer_g, self.optimizer_d = optimizers
+        self.averages: dict[str, nn.Module] = {}
+        if averaged:
+            self.averages = {
+                name: copy.deepcopy(network).requires_grad_(False) for name, network in generators.items()
+            }
+        self.share = Share()
+        self._trained = self._networks()
+
+    def _networks(self) -> dict[str, nn.Module]:
+        return {**self.generators, **self.discriminators}
+
+    @property
+    def trained(self) -> tuple[nn.Module, ...]:
+        """Generators and discriminators, called so that their gradients will be those of whole batches."""
+        return tuple(self._trained.values())
+
+    @property
+    def best(self) -> dict[str, nn.Module]:
+        """The generators to use: their averages, if there are any."""
+        return self.averages or self.generators
+
+    def distribute(self, share: Share, options: DDPOptions = DDPOptions()) -> None:  # noqa: B008  frozen
+        """From now on, train together with the other processes of torch's default group, which were made with
+        the same options and seed: `train_step` takes this process's part of each batch, and its losses are
+        those of the part. All parameters stay equal to those of a single process that takes whole batches, but
+        for rounding; with dropout, whose draws differ, only in distribution.
+        """
+        self.share = share
+        self._trained = {
+            name: distributed(network, share, options) for name, network in self._networks().items()
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs to go on to the bit; of tensors and plain values."""
+        return {
+            "networks": {name: network.state_dict() for name, network in self._networks().items()},
+            "averages": {name: network.state_dict() for name, network in self.averages.items()},
+            "optimizers": {"g": self.optimizer_g.state_dict(), "d": self.optimizer_d.state_dict()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for kind, networks in (("networks", self._networks()), ("averages", self.averages)):
+            for name, network in networks.items():
+                network.load_state_dict(state[kind][name])
+        self.optimizer_g.load_state_dict(state["optimizers"]["g"])
+        self.optimizer_d.load_state_dict(state["optimizers"]["d"])
+
+
+def dtype_of(precision: Precision) -> torch.dtype:
+    """Of parameters and images."""
+    return torch.float64 if precision == "float64" else torch.float32
+
+
+def activations(precision: Precision, like: Tensor) -> torch.autocast:
+    """Within it, activations have this precision."""
+    return torch.autocast(like.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@contextmanager
+def frozen(networks: Iterable[nn.Module]) -> Iterator[None]:
+    """Their parameters get no gradient."""
+    networks = list(networks)
+    for network in networks:
+        network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for network in networks:
+            network.requires_grad_(True)
+
+
+@torch.no_grad()
+def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the average towards the network."""
+    for parameter, new in zip(average.parameters(), network.parameters(), strict=True):
+        parameter.lerp_(new, 1 - decay)
+    for buffer, there in zip(average.buffers(), network.buffers(), strict=True):
+        buffer.copy_(there)
