@@ -164,7 +164,7 @@ def test_of_two_submissions_at_once_one_runs(cluster: Nodes, folder: Path) -> No
 
 
 def test_a_running_job_is_refused_left_alone_followed_again_and_stopped(cluster: Nodes, folder: Path) -> None:
-    first = submit(cluster, folder, *steps(600))
+    first = submit(cluster, folder, *steps(1500))
     until(lambda: done(folder) > 0, first)
     holder = read_holder(LocalStore(str(folder / "out")))
     assert holder is not None
