@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 from rich.console import Console
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from jobs.errors import EXIT_FAULTS, EXIT_UNFINISHED, exit_code_of
 from jobs.filesystems import absolute_url
+from jobs.news import News, Teller
 from jobs.storage import open_store
 from nst.errors import NstError
 
@@ -65,6 +66,11 @@ Wait = Annotated[
         help="If another driver is at this job: wait until it ends, or seems dead for a minute.",
     ),
 ]
+LogFormat: TypeAlias = Literal["text", "json"]
+Format = Annotated[
+    LogFormat,
+    typer.Option("--log-format", help="json: one object per line, for programs, of all that happens."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the resolved job and write nothing.")]
 
 
@@ -77,12 +83,14 @@ def run(
     address: Address = None,
     workers: Workers = None,
     wait: Wait = False,
+    log_format: Format = "text",
 ) -> None:
     """Run a job file; go on with it if its output folder holds the same job, begun earlier."""
     with _errors():
         from jobs.spec import read_job_file
 
-        _begin(read_job_file(job, [*(set_ or []), *_resources(pool, address, workers)]), dry_run, wait=wait)
+        file = read_job_file(job, [*(set_ or []), *_resources(pool, address, workers)])
+        _begin(file, dry_run, wait=wait, log_format=log_format)
 
 
 @app.command()
@@ -97,12 +105,13 @@ def stylize(
     address: Address = None,
     workers: Workers = None,
     wait: Wait = False,
+    log_format: Format = "text",
 ) -> None:
     """Paint photographs in the style of a picture."""
     with _errors():
         method = {"kind": "style_transfer", "style": style[0] if len(style) == 1 else style}
         overrides = [*(set_ or []), *_resources(pool, address, workers)]
-        _quick(photos, out, method, size, overrides, dry_run, wait)
+        _quick(photos, out, method, size, overrides, dry_run, wait, log_format)
 
 
 @app.command()
@@ -117,12 +126,13 @@ def dream(
     address: Address = None,
     workers: Workers = None,
     wait: Wait = False,
+    log_format: Format = "text",
 ) -> None:
     """Let a network dream on photographs."""
     with _errors():
         method = {"kind": "deepdream"} if guide is None else {"kind": "deepdream", "guide": guide}
         overrides = [*(set_ or []), *_resources(pool, address, workers)]
-        _quick(photos, out, method, size, overrides, dry_run, wait)
+        _quick(photos, out, method, size, overrides, dry_run, wait, log_format)
 
 
 @train.command()
@@ -133,6 +143,7 @@ def cyclegan(
     address: Address = None,
     workers: Workers = None,
     wait: Wait = False,
+    log_format: Format = "text",
 ) -> None:
     """Train both generators of a CycleGAN with Ray Train, or one for many styles; go on with it if its output
     folder holds the same."""
@@ -148,7 +159,7 @@ def cyclegan(
             total = f"{steps * file.spec.schedule.epochs} steps, {steps} per epoch"
             print(f"{_counted(planned.rows)} photographs, {total}; nothing was written")
             return
-        _train(lambda: create_or_open_training(file), wait)
+        _train(lambda: create_or_open_training(file), wait, log_format)
 
 
 def _counted(rows: Mapping[str, int]) -> str:
@@ -185,6 +196,7 @@ def resume(
     workers: Workers = None,
     set_: Set = None,
     wait: Wait = False,
+    log_format: Format = "text",
 ) -> None:
     """Go on with a job that was stopped or killed. --set takes options of `resources` and `storage` only; of a
     training also those of `log`, `evaluation` and `ddp`."""
@@ -192,9 +204,9 @@ def resume(
         overrides = [*(set_ or []), *_resources(pool, address, workers)]
         _tables(overrides, _CHANGEABLE)
         if _is_training(_store(out, [each for each in overrides if each.startswith("storage.")])):
-            _train(lambda: _reopen_training(out, overrides), wait)
+            _train(lambda: _reopen_training(out, overrides), wait, log_format)
         else:
-            _execute(lambda: (_reopen(out, overrides), None), wait=wait)
+            _execute(lambda: (_reopen(out, overrides), None), wait=wait, log_format=log_format)
 
 
 @app.command()
@@ -208,6 +220,7 @@ def retry(
     workers: Workers = None,
     set_: Set = None,
     wait: Wait = False,
+    log_format: Format = "text",
 ) -> None:
     """Do the failed and quarantined photographs of a job again."""
     with _errors():
@@ -217,7 +230,7 @@ def retry(
             job = _reopen(out, [*(set_ or []), *_resources(pool, address, workers)])
             return job, lambda: retry_work(job, key)
 
-        _execute(failed_ones, wait=wait)
+        _execute(failed_ones, wait=wait, log_format=log_format)
 
 
 @app.command()
@@ -233,6 +246,7 @@ def submit(
         bool, typer.Option("--shared-paths", help="Local paths in the job file are the same on every node.")
     ] = False,
     wait: Wait = False,
+    log_format: Format = "text",
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow it.")] = False,
     attach: Annotated[bool, typer.Option("--attach", help="Follow what was submitted.")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="Stop what was submitted, gently.")] = False,
@@ -251,6 +265,7 @@ def submit(
             [*(set_ or []), *_resources(None, None, workers)],
             shared_paths=shared_paths or attach or stop,
             wait_for_lease=wait,
+            log_format=log_format,
         )
         if stop:
             raise typer.Exit(submission.stop(prepared, address))
@@ -454,16 +469,25 @@ def _quick(
     overrides: list[str],
     dry_run: bool,
     wait: bool,
+    log_format: LogFormat,
 ) -> None:
     from jobs.spec import apply_overrides, job_from_table
 
     table: dict[str, Any] = {"photos": photos, "output": out, "method": method}
     if size is not None:
         table["image"] = {"max_side_px": size}
-    _begin(job_from_table(apply_overrides(table, overrides), Path.cwd()), dry_run, wait=wait)
+    file = job_from_table(apply_overrides(table, overrides), Path.cwd())
+    _begin(file, dry_run, wait=wait, log_format=log_format)
 
 
-def _begin(job_file: JobFile, dry_run: bool, *, leave: bool = True, wait: bool = False) -> None:
+def _begin(
+    job_file: JobFile,
+    dry_run: bool,
+    *,
+    leave: bool = True,
+    wait: bool = False,
+    log_format: LogFormat = "text",
+) -> None:
     from jobs.job import create_or_open, plan
     from jobs.spec import job_to_table
 
@@ -472,7 +496,7 @@ def _begin(job_file: JobFile, dry_run: bool, *, leave: bool = True, wait: bool =
         print(json.dumps(job_to_table(job_file), indent=2))
         print(f"{planned.manifest.rows} photographs in {planned.manifest.shards} shards; nothing was written")
         return
-    _execute(lambda: (create_or_open(job_file), None), leave=leave, wait=wait)
+    _execute(lambda: (create_or_open(job_file), None), leave=leave, wait=wait, log_format=log_format)
 
 
 def _reopen(out: str, overrides: list[str]) -> Job:
@@ -487,34 +511,53 @@ def _execute(
     *,
     leave: bool = True,
     wait: bool = False,
+    log_format: LogFormat = "text",
 ) -> None:
     """Plan, run, show progress, say how it ended. Leaves with the exit code; with 0 only if `leave`."""
     from jobs.display import Display, describe_summary
+    from jobs.json_log import JsonLog
     from jobs.stylize import StopSignal, run
 
-    console = Console()
     with StopSignal().on_signals(last=leave) as stop:
         job, work = prepare()
-        for note in job.notes:
-            console.print(escape(f"note: {note}"), highlight=False)
-        with Display(console) as display:
-            summary = run(job, work, observe=display, stop=stop, lease=_lease(console, wait))
-    console.print(escape(f"{describe_summary(summary)}: {job.store.url}"), highlight=False, soft_wrap=True)
-    if summary.error is not None:
-        print(f"error: {summary.error}", file=sys.stderr)
-    if summary.stopped or summary.exit_code == EXIT_UNFINISHED:
-        command = "resume" if work is None else "retry"
-        console.print(escape(f"go on with: nst {command} {job.store.url}"), highlight=False, soft_wrap=True)
+        url = job.store.url
+        log = JsonLog(url, sys.stdout) if log_format == "json" else Display(Console())
+        with log:
+            _tell_notes(log, job.notes)
+            summary = run(job, work, observe=log, stop=stop, lease=_lease(log, wait))
+    command = "resume" if work is None else "retry"
+    go_on = summary.stopped or summary.exit_code == EXIT_UNFINISHED
+    values = {"exit_code": summary.exit_code, **summary.to_json()}
+    _tell_end(
+        log,
+        f"{describe_summary(summary)}: {url}",
+        values,
+        summary.error,
+        f"nst {command} {url}" if go_on else None,
+    )
     if leave or summary.exit_code:
         raise typer.Exit(summary.exit_code)
 
 
-def _lease(console: Console, wait: bool) -> LeaseOptions:
+def _tell_notes(log: Teller, notes: Iterable[str]) -> None:
+    for note in notes:
+        log.tell(News(event="note", text=f"note: {note}"))
+
+
+def _tell_end(
+    log: Teller, text: str, values: Mapping[str, Any], error: NstError | None, go_on: str | None
+) -> None:
+    log.tell(News(event="ended", text=text, values=values))
+    if error is not None:
+        log.tell(News(event="error", level="error", text=str(error)))
+    if go_on is not None:
+        log.tell(News(event="go_on", text=f"go on with: {go_on}"))
+
+
+def _lease(log: Teller, wait: bool) -> LeaseOptions:
     from jobs.lease import LeaseOptions
 
-    return LeaseOptions(
-        wait=wait, say=lambda text: console.print(escape(text), highlight=False, soft_wrap=True)
-    )
+    return LeaseOptions(wait=wait, say=lambda text: log.tell(News(event="waiting_for_lease", text=text)))
 
 
 # Trainings
@@ -534,33 +577,33 @@ def _reopen_training(out: str, overrides: list[str]) -> TrainJob:
     return reopen_training(_open(out, tables), overrides=tables)
 
 
-def _train(prepare: Callable[[], TrainJob], wait: bool = False) -> None:
+def _train(prepare: Callable[[], TrainJob], wait: bool = False, log_format: LogFormat = "text") -> None:
     """Plan, train, show progress, say how it ended. Leaves with the exit code."""
+    from jobs.json_log import JsonLog
     from jobs.stylize import StopSignal
     from jobs.train_cyclegan import run_training
     from jobs.training.display import TrainDisplay
     from jobs.training.report import publish_training_report
 
-    console = Console()
     with StopSignal().on_signals() as stop:
         job = prepare()
-        for note in job.notes:
-            console.print(escape(f"note: {note}"), highlight=False)
-        with TrainDisplay(console) as display:
-            summary = run_training(job, observe=display, stop=stop, lease=_lease(console, wait))
-    where, option = job.store.url.rstrip("/"), job.file.spec.method_option
-    if summary.done is not None:
-        console.print(escape(f"{summary.steps} steps: {where}"), highlight=False, soft_wrap=True)
-        for line in (
+        url = job.store.url
+        log = JsonLog(url, sys.stdout) if log_format == "json" else TrainDisplay(Console())
+        with log:
+            _tell_notes(log, job.notes)
+            summary = run_training(job, observe=log, stop=stop, lease=_lease(log, wait))
+    where, option = url.rstrip("/"), job.file.spec.method_option
+    values = {"exit_code": summary.exit_code, "steps": summary.steps, "done": summary.done}
+    if summary.done is None:
+        _tell_end(log, "", values, summary.error, f"nst resume {url}")
+    else:
+        lines = (
+            f"{summary.steps} steps: {where}",
             f'{option} = "{where}/{summary.done["generator"]}"',
             f'{option}_sha256 = "{summary.done["sha256"]}"',
             f"report: {publish_training_report(job.store)}",
-        ):
-            console.print(escape(line), highlight=False, soft_wrap=True)
-    else:
-        if summary.error is not None:
-            print(f"error: {summary.error}", file=sys.stderr)
-        console.print(escape(f"go on with: nst resume {job.store.url}"), highlight=False, soft_wrap=True)
+        )
+        _tell_end(log, "\n".join(lines), values, None, None)
     raise typer.Exit(summary.exit_code)
 
 

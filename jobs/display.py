@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
@@ -10,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from jobs.news import News
 from jobs.stylize import Snapshot, Summary
 from jobs.text import printable
 
@@ -19,7 +22,7 @@ _LINE_EVERY_S = 10.0
 
 
 class Bar:
-    """A progress bar, inside a `with`; nothing where the console is no terminal."""
+    """News, and a progress bar, inside a `with`; no bar where the console is no terminal."""
 
     def __init__(self, console: Console, what: str) -> None:
         self.console = console
@@ -46,6 +49,17 @@ class Bar:
         if self._progress is not None:
             self._progress.stop()
 
+    def tell(self, news: News) -> None:
+        if news.level == "error":
+            print(f"error: {printable(news.text)}", file=sys.stderr)
+        elif news.shown:
+            for line in news.text.splitlines():
+                self.console.print(escape(printable(line)), highlight=False, soft_wrap=True)
+
+    def tell_all(self, news: Iterable[News]) -> None:
+        for each in news:
+            self.tell(each)
+
     def update(self, done: int, total: int, rest: str) -> bool:
         """Whether there is a bar to show it."""
         if self._progress is None:
@@ -62,8 +76,7 @@ class Display(Bar):
         self._last_line = 0.0
 
     def __call__(self, snapshot: Snapshot) -> None:
-        for message in snapshot.messages:
-            self.console.print(escape(printable(message)), highlight=False)
+        self.tell_all(snapshot.news)
         if self.update(snapshot.done, snapshot.total, _rest(snapshot)):
             return
         now = time.monotonic()

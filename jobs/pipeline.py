@@ -97,6 +97,7 @@ class Pipeline:
         self._queued = False  # for the compute thread, which another task may be using
         self.results: list[Result] = []
         """Those that are in the journal."""
+        self._images: Counter[Status] = Counter()
         self.counts: Counter[Status] = Counter()
         self._seconds = dict.fromkeys(("load", "compute", "save"), 0.0)
         self._retries = 0
@@ -120,8 +121,7 @@ class Pipeline:
 
     def spent(self) -> Spent:
         """On what is in the journal."""
-        images = Counter(result.status for result in list(self.results))
-        return Spent(images=images, seconds=dict(self._seconds), retries=self._retries)
+        return Spent(images=dict(self._images), seconds=dict(self._seconds), retries=self._retries)
 
     def in_flight(self) -> int:
         """Photographs taken and not yet in the journal."""
@@ -229,6 +229,7 @@ class Pipeline:
                     self._journal(results)
                     self._moved = time.monotonic()
                     self.results += results
+                    self._images.update(result.status for result in results)
                     self.counts.update(result.status for result in results)
                     for result in results:
                         self._retries += result.retries

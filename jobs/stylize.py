@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import Any
 
 from jobs.assets import by_url
 from jobs.errors import (
@@ -25,6 +26,7 @@ from jobs.job import Job
 from jobs.lease import STANDARD_LEASE, Lease, LeaseOptions, hold
 from jobs.ledger import JournalWriter, Ledger, read_journal, seal
 from jobs.manifest import Row
+from jobs.news import Level, News
 from jobs.pools import Pool, open_pool
 from jobs.results import Result, Status, image_seed, total
 from jobs.scheduler import (
@@ -43,7 +45,7 @@ from jobs.scheduler import (
     Submit,
     Work,
 )
-from jobs.tasks import Event, Failed, Finished, Leaving, Progress, Ready, Task, WorkerSetup
+from jobs.tasks import Event, Failed, Finished, Leaving, Progress, Ready, Task, WorkerId, WorkerSetup
 from nst.errors import NstError
 
 __all__ = ["Snapshot", "StopSignal", "Summary", "retry_work", "run", "shards_to_do", "worker_setup"]
@@ -63,12 +65,21 @@ class Snapshot:
     workers: int
     elapsed_s: float
     """Since the first worker was ready."""
-    messages: tuple[str, ...] = ()
-    """What the user should read, each said once."""
+    news: tuple[News, ...] = ()
 
     @property
     def done(self) -> int:
         return sum(self.counts.values())
+
+    def progress(self) -> Mapping[str, Any]:
+        """For a log."""
+        return {
+            "images": dict(self.counts),
+            "done": self.done,
+            "total": self.total,
+            "workers": self.workers,
+            "elapsed_s": round(self.elapsed_s, 3),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +95,16 @@ class Summary:
     """Where the time went until the first result: pool, worker, and first_result, each from the run's start;
     and the whole."""
     driver_cpu_s: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """For a log."""
+        return {
+            "images": dict(self.counts),
+            "total": self.total,
+            "unfinished_shards": self.unfinished_shards,
+            "stopped": self.stopped,
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+        }
 
     @property
     def exit_code(self) -> int:
@@ -248,7 +269,7 @@ class _Run:
         self._running: dict[int, Mapping[Status, int]] = {}  # counts by running task
         self._seen: Counter[Status] = Counter(self._before)  # and rows of this run's tasks, as last heard
         self._first_ready: float | None = None
-        self._messages: list[str] = []
+        self._news: list[News] = []
         self._seconds: dict[str, float] = {}
         self._error: NstError | None = None
 
@@ -298,7 +319,8 @@ class _Run:
         while not self._over() and not self._scheduler.finished:
             if self._stop.gently and deadline is None:
                 deadline = time.monotonic() + self._job.resources.grace_s
-                self._messages.append(f"stopping: photographs in work have {self._job.resources.grace_s:g} s")
+                text = f"stopping: photographs in work have {self._job.resources.grace_s:g} s"
+                self._tell("stopping", text, "warning")
                 self._scheduler.stop()
                 pool.drain()
             if self._stop.at_once or (deadline is not None and time.monotonic() > deadline):
@@ -325,7 +347,10 @@ class _Run:
         if isinstance(event, Ready):
             self._first_ready = self._first_ready or time.monotonic()
             self._mark("worker")
-            self._messages.append(f"worker {event.worker}: {event.info.host}, {event.info.device}")
+            info = event.info
+            values = {"host": info.host, "pid": info.pid, "device": info.device, "seconds": dict(info.seconds)}
+            text = f"worker {event.worker}: {info.host}, {info.device}"
+            self._tell("worker_ready", text, worker=event.worker, values=values)
         elif isinstance(event, Progress):
             for progress in event.tasks:
                 self._count(progress.task, progress.counts)
@@ -333,14 +358,18 @@ class _Run:
             self._count(event.task, event.report.counts)
             self._running.pop(event.task, None)
         elif isinstance(event, Failed):
-            self._messages.append(f"worker {event.worker}: task failed: {event.error}")
+            text = f"worker {event.worker}: task failed: {event.error}"
+            self._tell("task_failed", text, "warning", worker=event.worker)
         elif isinstance(event, Leaving):
-            self._messages.append(f"worker {event.worker} finishes what is in work: {event.detail}")
+            text = f"worker {event.worker} finishes what is in work: {event.detail}"
+            self._tell("worker_leaving", text, worker=event.worker)
         elif event.cause != "stopped":
-            self._messages.append(f"worker {event.worker} is gone: {event.cause} ({event.detail})")
+            text = f"worker {event.worker} is gone: {event.cause} ({event.detail})"
+            self._tell("worker_gone", text, "warning", worker=event.worker, values={"cause": event.cause})
         self._perform(self._scheduler.on(event, time.monotonic()), pool)
         if isinstance(event, Finished) and event.report.sealed:
-            self._unsealed.discard(event.report.shard)
+            report = event.report
+            self._sealed(report.shard, report.counts, report.without_picture, worker=event.worker)
 
     def _perform(self, actions: Iterable[Action], pool: Pool) -> None:
         for action in actions:
@@ -365,7 +394,7 @@ class _Run:
             elif isinstance(action, Seal):
                 self._seal(action)
             elif isinstance(action, GiveUp):
-                self._messages.append(f"shard {action.shard} stays unfinished: {action.reason}")
+                self._unfinished(action.shard, action.reason)
             elif isinstance(action, Abort):
                 self._error = action.error
 
@@ -395,7 +424,7 @@ class _Run:
         )
         self._journal(action.task).results([result])
         self._seen[action.status] += 1
-        self._messages.append(f"{row.key}: {action.status}: {action.error}")
+        self._tell_of(result, f"{row.key}: {action.status}: {action.error}", shown=True)
 
     def _seal(self, action: Seal) -> None:
         journal = read_journal(self._job.store, action.shard, action.generation)
@@ -409,9 +438,39 @@ class _Run:
                 fingerprint=self._job.fingerprint,
             )
         except ValueError as error:  # somebody took away, or damaged, what was in the journal
-            self._messages.append(f"shard {action.shard} stays unfinished: {error}")
+            self._unfinished(action.shard, error)
             return
-        self._unsealed.discard(action.shard)
+        results = journal.results.values()
+        counts = total([Counter(result.status for result in results)])
+        self._sealed(action.shard, counts, [result for result in results if result.status != "ok"])
+
+    def _sealed(
+        self,
+        shard: int,
+        counts: Mapping[Status, int],
+        without_picture: Iterable[Result],
+        worker: WorkerId | None = None,
+    ) -> None:
+        self._unsealed.discard(shard)
+        for result in without_picture:
+            if result.worker_host:  # of the others, the driver told when it gave them up
+                self._tell_of(result, f"{result.key}: {result.error}", shown=False)
+        values = {"images": dict(counts)}
+        text = f"shard {shard} is done"
+        self._tell("shard_done", text, shard=shard, worker=worker, values=values, shown=False)
+
+    def _unfinished(self, shard: int, why: object) -> None:
+        self._tell("shard_unfinished", f"shard {shard} stays unfinished: {why}", "warning", shard=shard)
+
+    def _tell_of(self, result: Result, text: str, *, shown: bool) -> None:
+        """Of a photograph that has no picture."""
+        shard = result.row // self._job.manifest.shard_size
+        values = {"error_type": result.error_type, "attempts": result.attempts}
+        event = f"photo_{result.status}"
+        self._tell(event, text, "warning", shard=shard, key=result.key, values=values, shown=shown)
+
+    def _tell(self, event: str, text: str, level: Level = "info", **more: Any) -> None:
+        self._news.append(News(event=event, text=text, level=level, **more))
 
     def _journal(self, task: Task) -> JournalWriter:
         return JournalWriter(self._job.store, task.shard, task.generation)
@@ -439,14 +498,14 @@ class _Run:
         self._seconds.setdefault(phase, time.monotonic() - self._began)
 
     def _snapshot(self) -> Snapshot:
-        messages, self._messages = tuple(self._messages), []
+        news, self._news = tuple(self._news), []
         return Snapshot(
             total=self._total,
             counts=self._counts(),
             already=sum(self._before.values()),
             workers=self._scheduler.ready_workers,
             elapsed_s=time.monotonic() - (self._first_ready or time.monotonic()),
-            messages=messages,
+            news=news,
         )
 
 

@@ -58,7 +58,12 @@ class Prepared:
 
 
 def prepare(
-    path: Path, overrides: Sequence[str] = (), *, shared_paths: bool = False, wait_for_lease: bool = False
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    shared_paths: bool = False,
+    wait_for_lease: bool = False,
+    log_format: str = "text",
 ) -> Prepared:
     """Resolve a job file, of either kind, for a cluster.
 
@@ -94,6 +99,8 @@ def prepare(
         command += ["--set", override]
     if wait_for_lease:
         command.append("--wait-for-lease")
+    if log_format != "text":
+        command += ["--log-format", log_format]
     digest = hashlib.sha256(output.rstrip("/").encode()).hexdigest()
     return Prepared(
         path=path,
@@ -114,7 +121,7 @@ def _is_training(path: Path, overrides: Sequence[str]) -> bool:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"job file {str(path)!r} is not valid TOML: {error}") from error
     table = apply_overrides(table, overrides)
-    return "method" not in table and "photos" not in table and {"a", "b"} <= table.keys()
+    return "method" not in table and "photos" not in table and ({"a", "b"} <= table.keys() or "styles" in table)
 
 
 def _local(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from jobs.filesystems import StorageOptions
-from jobs.results import Status
+from jobs.results import Result, Status
 from jobs.spec import ImageSpec
 
 if TYPE_CHECKING:
@@ -142,6 +142,8 @@ class TaskReport:
     sealed: bool
     """The shard's receipt exists."""
     spent: Spent = NOTHING_SPENT
+    without_picture: tuple[Result, ...] = ()
+    """Those of a sealed shard that failed or were quarantined."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

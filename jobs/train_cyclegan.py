@@ -29,11 +29,11 @@ from jobs.errors import (
     EXIT_OK,
     EXIT_STOPPED,
     EXIT_UNFINISHED,
-    LeaseLost,
     WorkersBroken,
     exit_code_of,
 )
 from jobs.lease import STANDARD_LEASE, Lease, LeaseOptions, hold
+from jobs.news import News
 from jobs.pools.ray import RaySession
 from jobs.stylize import StopSignal
 from jobs.training.evaluate import evaluate
@@ -71,8 +71,16 @@ class TrainSnapshot:
     """Means over the steps that were published last."""
     images_per_s: float | None
     batch_size: int
-    messages: tuple[str, ...] = ()
-    """What the user should read, each said once."""
+    news: tuple[News, ...] = ()
+
+    def progress(self) -> Mapping[str, Any]:
+        """For a log."""
+        return {
+            "step": self.step,
+            "steps": self.steps,
+            "losses": dict(self.losses),
+            "images_per_s": self.images_per_s,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,20 +158,19 @@ class _Run:
                 if ended is not None:
                     return ended
                 if not self._evaluate_all():
-                    return TrainSummary(self._job.steps, None, stopped=self._lost is None, error=self._lost)
+                    return TrainSummary(self._job.steps, None, stopped=True)
+            self._check_lease()
         except NstError as error:
             return TrainSummary(self._job.steps, None, error=error)
         finally:
-            if self._lost is None:
+            if self._lease is None or self._lease.lost is None:
                 self._store.remove(STOP)
-        if self._lost is not None:
-            return TrainSummary(self._job.steps, None, error=self._lost)
         return TrainSummary(self._job.steps, self._finish())
 
-    @property
-    def _lost(self) -> LeaseLost | None:
-        """Why nothing more may be published, if the training is another driver's now."""
-        return None if self._lease is None else self._lease.lost
+    def _check_lease(self) -> None:
+        """Raises LeaseLost: the training is another driver's now, and nothing more may be published."""
+        if self._lease is not None and self._lease.lost is not None:
+            raise self._lease.lost
 
     # Training
 
@@ -185,8 +192,7 @@ class _Run:
         looked_at = 0.0
         while thread.is_alive():
             thread.join(_POLL_S)
-            if self._lost is not None:
-                return TrainSummary(self._job.steps, None, error=self._lost)
+            self._check_lease()
             now = time.monotonic()
             if now - looked_at >= _LOOK_EVERY_S:
                 looked_at = now
@@ -197,8 +203,8 @@ class _Run:
             late = asked_at is not None and now - asked_at > self._job.file.resources.grace_s
             if self._stop.at_once or late:
                 return TrainSummary(self._job.steps, None, stopped=True)
-        if self._lost is None:
-            self._look()
+        self._check_lease()
+        self._look()
         error = outcome[0]
         complete = self._job.steps in generator_steps(self._store)
         if error is None and complete:
@@ -227,7 +233,8 @@ class _Run:
             try:
                 ray.get(task)
             except ray.exceptions.RayError as error:
-                self._watch.say(f"evaluation of step {step} failed: {_brief(error)}")
+                text = f"evaluation of step {step} failed: {_brief(error)}"
+                self._watch.tell("evaluation_failed", text, step=step)
         for step in generator_steps(self._store):
             if step in found or step in self._evaluations or self._tries.get(step, 0) >= _EVALUATION_TRIES:
                 continue
@@ -246,7 +253,8 @@ class _Run:
     def _evaluate_all(self) -> bool:
         """Whether it was done, and not stopped."""
         self._look()
-        while self._evaluations and not self._stop.gently and self._lost is None:
+        while self._evaluations and not self._stop.gently:
+            self._check_lease()
             ray.wait(list(self._evaluations.values()), timeout=_LOOK_EVERY_S)
             self._look()
         return not self._evaluations
@@ -285,11 +293,11 @@ class _Watch:
         self._job, self._store = job, job.store
         self._seen: set[str] = set()
         self._skipped: set[str] = set()
-        self._messages: list[str] = []
+        self._news: list[News] = []
         self._last = TrainSnapshot(0, job.steps, {}, None, job.file.spec.batch_size)
 
-    def say(self, message: str) -> None:
-        self._messages.append(message)
+    def tell(self, event: str, text: str, **values: Any) -> None:
+        self._news.append(News(event=event, text=text, level="warning", values=values))
 
     def look(self) -> TrainSnapshot:
         for path in parts(self._store):
@@ -299,9 +307,10 @@ class _Watch:
         for name, found in read_skipped(self._store).items():
             if name not in self._skipped:
                 self._skipped.add(name)
-                self.say(f"left out: {found['url']}: {found['error']}")
-        messages, self._messages = tuple(self._messages), []
-        return replace(self._last, messages=messages)
+                text = f"left out: {found['url']}: {found['error']}"
+                self.tell("photo_left_out", text, url=found["url"])
+        news, self._news = tuple(self._news), []
+        return replace(self._last, news=news)
 
     def _take(self, rows: list[dict[str, Any]]) -> None:
         publish_events(self._store, rows)

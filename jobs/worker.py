@@ -122,12 +122,13 @@ class Worker:
         activity.since = time.monotonic()
         complete = pipeline.counts.total() == len(mine)
         sealed = complete and task.rows is None
+        results = [*earlier, *pipeline.results]
         if sealed:
             seal(
                 self.store,
                 task.shard,
                 rows,
-                [*earlier, *pipeline.results],
+                results,
                 generation=task.generation,
                 fingerprint=self.setup.fingerprint,
             )
@@ -137,6 +138,7 @@ class Worker:
             complete=complete,
             sealed=sealed,
             spent=pipeline.spent(),
+            without_picture=tuple(result for result in results if sealed and result.status != "ok"),
         )
 
     def progress(self) -> tuple[TaskProgress, ...]:

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 
 from jobs.display import Bar, duration
-from jobs.text import printable
 from jobs.training.metrics import grouped
 
 if TYPE_CHECKING:
@@ -30,8 +28,7 @@ class TrainDisplay(Bar):
         self._last_step = -1
 
     def __call__(self, snapshot: TrainSnapshot) -> None:
-        for message in snapshot.messages:
-            self.console.print(escape(printable(message)), highlight=False)
+        self.tell_all(snapshot.news)
         rest = "starting workers"
         if snapshot.images_per_s:
             left_s = (snapshot.steps - snapshot.step) * snapshot.batch_size / snapshot.images_per_s

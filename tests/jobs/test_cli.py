@@ -133,9 +133,12 @@ def test_a_text_file_among_the_photos_and_retry(folder: Path) -> None:
     assert "it looks like text" in failed["error"], failed
     assert nst("resume", "out", "--pool", "local", cwd=folder).returncode == 3
     (folder / "photos/notes.jpg").write_bytes(encoded(picture(50)))
-    again = nst("retry", "out", "--pool", "local", cwd=folder)
+    again = nst("retry", "out", "--pool", "local", "--log-format", "json", cwd=folder)
     assert again.returncode == 0, again.stderr
-    assert "7 of 7 images ok" in again.stdout
+    *_, last = [json.loads(line) for line in again.stdout.splitlines()]
+    assert (last["event"], last["job"], last["exit_code"]) == ("ended", str(folder / "out"), 0)
+    assert last["images"] == {"ok": 7, "failed": 0, "quarantined": 0}
+    assert "7 of 7 images ok" in last["message"]
     assert len(outputs(folder / "out")["notes"]) == 64
     assert nst("retry", "out", "--key", "notes", cwd=folder).returncode == 2
 

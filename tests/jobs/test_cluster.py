@@ -36,7 +36,7 @@ job = create_or_open(job_from_table(table, folder, REGISTRY), REGISTRY)
 said, done = [], threading.Event()
 
 def watch(snapshot):
-    said.extend(snapshot.messages)
+    said.extend(news.text for news in snapshot.news)
     if snapshot.workers == 2 and 5 < snapshot.done and harm != "none" and not done.is_set():
         done.set()
         if harm == "node":

@@ -42,6 +42,8 @@ output = "out"
 kind = "style_transfer"
 style = ["style é.png", "s3://bucket/b.png"]
 """
+STYLES = 'output = "s3://bucket/many"\n[styles]\nphoto = "s3://bucket/a"\nukiyo-e = "s3://bucket/b"\n'
+STYLES += '[model]\ngenerator = "modulated"\n'
 TRAINING = 'a = "s3://bucket/a"\nb = "s3://bucket/b"\noutput = "s3://bucket/trained"\n'
 
 
@@ -63,13 +65,16 @@ def test_urls_go_as_they_are_and_the_pool_is_the_clusters(tmp_path: Path) -> Non
     prepared = prepare(write(tmp_path, REMOTE))
     assert prepared.arguments == ("run", "job.toml", "--pool", "ray", "--address", "auto")
     assert prepared.grace_s == 7
-    elsewhere = prepare(write(tmp_path, REMOTE.replace("out/", "out")), ["seed=4"], wait_for_lease=True)
+    path = write(tmp_path, REMOTE.replace("out/", "out"))
+    elsewhere = prepare(path, ["seed=4"], wait_for_lease=True, log_format="json")
     assert elsewhere.name == prepared.name, "of the output alone"
-    assert elsewhere.arguments[-3:] == ("--set", "seed=4", "--wait-for-lease")
+    assert elsewhere.arguments[-5:] == ("--set", "seed=4", "--wait-for-lease", "--log-format", "json")
     assert prepare(write(tmp_path, REMOTE), ["output=s3://bucket/other"]).name != prepared.name
     training = prepare(write(tmp_path, TRAINING))
     assert training.arguments == ("train", "cyclegan", "job.toml", "--address", "auto")
     assert training.name != prepared.name
+    many = prepare(write(tmp_path, STYLES))
+    assert many.arguments == training.arguments
 
 
 def test_paths_of_this_machine_are_refused_unless_they_are_shared(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import random
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ import pytest
 from jobs.stylize import StopSignal
 from jobs.train_cyclegan import TrainSummary, run_training
 from jobs.training.job import TrainJob
-from jobs.training.layout import DONE, GENERATOR, checkpoint_steps, generator_steps, manifest_path
+from jobs.training.layout import DONE, GENERATOR, checkpoint_steps, generator_steps, manifest_path, read_done
 from tests.jobs import test_training, test_training_styles
+from tests.jobs.test_lease import ELSEWHERE, leave
 from tests.jobs.test_training import TINY, begun, curve, photos, setup, train
 from tests.jobs.test_training_styles import DIRECTIONS, MODEL, styles
 from tests.processes import living
@@ -128,6 +131,65 @@ def test_two_then_one_then_two_workers(kind: str, request: pytest.FixtureRequest
         assert (summary.done is None) == summary.stopped == (workers == 1 or before == 0)
     assert reached == 480
     equal(curve(job.store), expected)
+
+
+DRIVER = """
+import sys
+from jobs.json_log import JsonLog
+from jobs.lease import LeaseOptions
+from jobs.storage import LocalStore
+from jobs.train_cyclegan import run_training
+from jobs.training.job import reopen_training
+
+job = reopen_training(LocalStore(sys.argv[1]), overrides={})
+lease = LeaseOptions(term_s=3.0, settle_s=0.2, wait=True, say=lambda text: None)
+summary = run_training(job, lease=lease, observe=JsonLog("one", sys.stdout))
+print(summary.error, file=sys.stderr)
+sys.exit(summary.exit_code)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_driver_that_was_taken_over_trains_no_further(photos: Path, request: pytest.FixtureRequest) -> None:
+    """Neither do its workers. Once the other driver is gone, it goes on as if nothing had been."""
+    changes: dict[str, Any] = {
+        "schedule": {"n_epochs": 40, "n_epochs_decay": 40},
+        "log": {"metrics_every": 2, "checkpoint_every": 10, "samples_every": 0},
+    }
+    expected = plain(photos, **changes)
+    store = begun(photos, **changes).store
+    pids: list[int] = []
+    request.addfinalizer(lambda: _end(pids))
+
+    def drive() -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", DRIVER, store.url]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        driver = subprocess.Popen(command, start_new_session=True, **pipes)
+        pids.append(driver.pid)
+        return driver
+
+    driver = drive()
+    while max(checkpoint_steps(store), default=0) < 20:
+        assert driver.poll() is None, driver.communicate()
+        time.sleep(0.02)
+    leave(store, replace(ELSEWHERE, term_s=3.0), generation=2)
+    stdout, stderr = driver.communicate(timeout=120)
+    there = {path: store.read(path) for path in store.find()}
+    assert driver.returncode == 4
+    assert "another-host" in stderr
+    assert DONE not in there
+    assert "lease-000002.json" in there
+    progress = json.loads(stdout.splitlines()[0])
+    assert (progress["event"], progress["steps"]) == ("progress", 480)
+    time.sleep(5)
+    assert {path: store.read(path) for path in store.find()} == there
+
+    driver = drive()
+    _, stderr = driver.communicate(timeout=600)
+    assert driver.returncode == 0, stderr
+    assert (read_done(store) or {})["step"] == 480
+    assert curve(store) == expected
 
 
 def _ask_after(job: TrainJob, step: int, stop: StopSignal) -> None:
