@@ -28,7 +28,15 @@ from nst.features import read_state_dict
 from nst.features.weights import read_metadata
 from nst.stylizer import AssetRef, Assets, Outcome, Stylized
 
-__all__ = ["CycleGAN", "CycleGANStylizer", "Direction", "GeneratorConfig", "generator_file", "translated"]
+__all__ = [
+    "CycleGAN",
+    "CycleGANStylizer",
+    "Direction",
+    "GeneratorConfig",
+    "generator_file",
+    "outcome_of",
+    "translated",
+]
 
 Direction = Literal["A2B", "B2A"]
 _CONFIG = "nst.cyclegan"
@@ -174,16 +182,20 @@ class CycleGANStylizer:
         for group in by_shape(photos):
             found = self.translate(torch.stack([photos[index] for index in group]))
             for index, image in zip(group, found.to("cpu", torch.float32), strict=True):
-                fine = bool(image.isfinite().all())
-                outcomes[index] = (
-                    Stylized(image=image) if fine else Diverged("the generator's picture is not finite")
-                )
+                outcomes[index] = outcome_of(image)
         return [outcomes[index] for index in range(len(images))]
 
     def translate(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to the same. Padded by mirroring to what the generator needs, and cropped
         back."""
         return translated(self.network, images, self._multiple, self._least)
+
+
+def outcome_of(image: Tensor, stats: Mapping[str, float] | None = None) -> Outcome:
+    """What a generator made of a photograph, (3, H, W)."""
+    if not image.isfinite().all():
+        return Diverged("the generator's picture is not finite")
+    return Stylized(image=image, stats=stats or {})
 
 
 def translated(network: Callable[[Tensor], Tensor], images: Tensor, multiple: int, least: int) -> Tensor:

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from nst import check
 from nst.batching import by_shape
-from nst.cyclegan.method import translated
+from nst.cyclegan.method import outcome_of, translated
 from nst.cyclegan.modulated import ModulatedGenerator
 from nst.cyclegan.networks import Norm, load_published
-from nst.errors import Diverged, OptionError, UnknownStyle, WeightsError
+from nst.errors import OptionError, UnknownStyle, WeightsError
 from nst.features import read_state_dict
 from nst.features.weights import read_metadata
 from nst.ops.equalized import Border
 from nst.ops.modulated import Form
-from nst.stylizer import AssetRef, Assets, Outcome, Stylized
+from nst.stylizer import AssetRef, Assets, Outcome
 
 __all__ = ["LEAST", "MULTIPLE", "Modulated", "ModulatedConfig", "ModulatedStylizer", "modulated_file"]
 
@@ -187,12 +187,7 @@ class ModulatedStylizer:
                 torch.stack([photos[place] for place in group]), torch.cat([latent for latent, _ in looks])
             )
             for index, image, (_, stats) in zip(places, found.to("cpu", torch.float32), looks, strict=True):
-                fine = bool(image.isfinite().all())
-                outcomes[index] = (
-                    Stylized(image=image, stats=stats)
-                    if fine
-                    else Diverged("the generator's picture is not finite")
-                )
+                outcomes[index] = outcome_of(image, stats)
         return [outcomes[index] for index in range(len(images))]
 
     def translate(self, images: Tensor, latents: Tensor) -> Tensor:

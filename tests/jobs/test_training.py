@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,13 +115,22 @@ def test_ends_with_every_step_generators_samples_and_checkpoints(photos: Path) -
     assert skipped["url"].endswith("b/3.png")
 
 
-@pytest.mark.parametrize("before", [True, False], ids=["before a write", "after a write"])
+BEFORE = pytest.mark.parametrize("before", [True, False], ids=["before a write", "after a write"])
+
+
+@BEFORE
 def test_killed_at_any_write_it_ends_as_if_it_was_not(
     photos: Path, monkeypatch: pytest.MonkeyPatch, before: bool
 ) -> None:
+    changes = {"schedule": {"n_epochs": 1, "n_epochs_decay": 1, "lr_policy": "plateau"}}
+    kill_at_any_write(begun, photos, monkeypatch, before=before, **changes)
+
+
+def kill_at_any_write(
+    begin: Callable[..., TrainJob], home: Path, monkeypatch: pytest.MonkeyPatch, *, before: bool, **changes: Any
+) -> None:
     """The same losses of every step, the same bytes of the generators, nothing left over."""
-    changes: dict[str, Any] = {"schedule": {"n_epochs": 1, "n_epochs_decay": 1, "lr_policy": "plateau"}}
-    whole = begun(photos, **changes)
+    whole = begin(home, **changes)
     train(setup(whole))
     expected = curve(whole.store)
     files = {path: whole.store.read(path) for path in whole.store.find("generators")}
@@ -136,7 +146,7 @@ def test_killed_at_any_write_it_ends_as_if_it_was_not(
         if writes == at:
             raise Killed
 
-    job = begun(photos, output=str(photos / "killed"), **changes)
+    job = begin(home, output=str(home / "killed"), **changes)
     monkeypatch.setattr(LocalStore, "publish", deadly)
     for chosen in range(1, 30):
         writes, at = 0, chosen
@@ -151,6 +161,7 @@ def test_killed_at_any_write_it_ends_as_if_it_was_not(
         break
     assert kills >= 3, "each later than the one before, until it is done"
     assert curve(job.store) == expected
+    assert files
     assert {path: job.store.read(path) for path in job.store.find("generators")} == files
     assert {path for path in job.store.find() if not path.startswith("metrics/")} == names
 

@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from jobs.errors import JobMismatch
-from jobs.storage import LocalStore
 from jobs.training.evaluate import evaluate
 from jobs.training.job import TrainJob, create_or_open_training, reopen_training
 from jobs.training.layout import (
@@ -37,7 +36,7 @@ from nst.cyclegan.modulated_method import Modulated
 from nst.cyclegan.samples import direction_of
 from nst.errors import OptionError
 from nst.stylizer import Stylized
-from tests.jobs.test_training import Killed, _events, curve, nst, setup
+from tests.jobs.test_training import BEFORE, _events, curve, kill_at_any_write, nst, setup
 
 MODEL: dict[str, Any] = {
     "generator": "modulated",
@@ -125,42 +124,12 @@ def test_a_sample_is_of_its_directions_styles_and_all_photographs_come_before_an
     assert came["A", "photo"] != came["B", "photo"]
 
 
-@pytest.mark.parametrize("before", [True, False], ids=["before a write", "after a write"])
+@BEFORE
 def test_killed_at_any_write_it_ends_as_if_it_was_not(
     styles: Path, monkeypatch: pytest.MonkeyPatch, before: bool
 ) -> None:
-    """With the lazy penalty: the same losses of every step, the same bytes of the generator, nothing left."""
-    whole = begun(styles)
-    train(setup(whole))
-    expected = curve(whole.store)
-    files = {path: whole.store.read(path) for path in whole.store.find("generators")}
-    names = {path for path in whole.store.find() if not path.startswith("metrics/")}
-    publish, writes, kills, at = LocalStore.publish, 0, 0, 1
-
-    def deadly(store: LocalStore, path: str, data: bytes, *, create_only: bool = False) -> None:
-        nonlocal writes
-        writes += 1
-        if writes == at and before:
-            raise Killed
-        publish(store, path, data, create_only=create_only)
-        if writes == at:
-            raise Killed
-
-    job = begun(styles, output=str(styles / "killed"))
-    monkeypatch.setattr(LocalStore, "publish", deadly)
-    for chosen in range(1, 30):
-        writes, at = 0, chosen
-        try:
-            assert train(setup(job)) == 12
-        except Killed:
-            kills += 1
-            continue
-        break
-    assert kills >= 3, "each later than the one before, until it is done"
-    assert curve(job.store) == expected
-    assert files
-    assert {path: job.store.read(path) for path in job.store.find("generators")} == files
-    assert {path for path in job.store.find() if not path.startswith("metrics/")} == names
+    """With the lazy penalty."""
+    kill_at_any_write(begun, styles, monkeypatch, before=before)
 
 
 def test_stopped_and_reopened_it_goes_on(styles: Path) -> None:
