@@ -210,8 +210,10 @@ class SealedStore(LocalStore):
         return self._receipt if name.isdigit() and int(name) in self.sealed else super().read(path)
 
     def names(self, folder: str) -> list[str]:
-        extra = [receipt_path(shard).removeprefix("results/") for shard in self.sealed]
-        return super().names(folder) + (extra if folder == "results" else [])
+        there = super().names(folder)
+        if folder == "results":  # the lease's thread lists others
+            there += [receipt_path(shard).removeprefix("results/") for shard in self.sealed]
+        return there
 
 
 @dataclass(slots=True)
