@@ -44,9 +44,10 @@ from torch import Tensor
 
 from jobs.job import create_or_open
 from jobs.ledger import Ledger
+from jobs.progress import Snapshot
 from jobs.results import Result
 from jobs.spec import ImageSpec, job_from_table
-from jobs.stylize import Snapshot, run
+from jobs.stylize import run
 from nst.images import decode_image, encode_image
 from nst.stylizer import AssetRef, Assets, Outcome, Stylized
 

@@ -21,9 +21,9 @@ from jobs.storage import open_store
 from nst.errors import NstError
 
 if TYPE_CHECKING:
+    from jobs.actions import Work
     from jobs.job import Job
     from jobs.lease import LeaseOptions
-    from jobs.scheduler import Work
     from jobs.spec import JobFile
     from jobs.storage import Store
     from jobs.training.job import TrainJob
@@ -516,7 +516,8 @@ def _execute(
     """Plan, run, show progress, say how it ended. Leaves with the exit code; with 0 only if `leave`."""
     from jobs.display import Display, describe_summary
     from jobs.json_log import JsonLog
-    from jobs.stylize import StopSignal, run
+    from jobs.stop import StopSignal
+    from jobs.stylize import run
 
     with StopSignal().on_signals(last=leave) as stop:
         job, work = prepare()
@@ -580,7 +581,7 @@ def _reopen_training(out: str, overrides: list[str]) -> TrainJob:
 def _train(prepare: Callable[[], TrainJob], wait: bool = False, log_format: LogFormat = "text") -> None:
     """Plan, train, show progress, say how it ended. Leaves with the exit code."""
     from jobs.json_log import JsonLog
-    from jobs.stylize import StopSignal
+    from jobs.stop import StopSignal
     from jobs.train_cyclegan import run_training
     from jobs.training.display import TrainDisplay
     from jobs.training.report import publish_training_report

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from jobs.news import News
-from jobs.stylize import Snapshot, Summary
+from jobs.progress import Snapshot, Summary
 from jobs.text import printable
 
 __all__ = ["Bar", "Display", "describe_summary", "duration"]

@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from types import FrameType
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
-from jobs.assets import by_url
-from jobs.errors import (
-    EXIT_FAILED_ROWS,
-    EXIT_OK,
-    EXIT_STOPPED,
-    EXIT_UNFINISHED,
-    Stopped,
-    StoreError,
-    UsageError,
-    exit_code_of,
-)
-from jobs.job import Job
-from jobs.lease import STANDARD_LEASE, Lease, LeaseOptions, hold
-from jobs.ledger import JournalWriter, Ledger, read_journal, seal
-from jobs.manifest import Row
-from jobs.news import Level, News
-from jobs.pools import Pool, open_pool
-from jobs.results import Result, Status, image_seed, total
-from jobs.scheduler import (
+from jobs.actions import (
     Abort,
     Action,
     Conclude,
     Drain,
     GiveUp,
     Inspect,
-    Limits,
-    Scheduler,
     Seal,
     Start,
     Stop,
@@ -45,129 +22,27 @@ from jobs.scheduler import (
     Submit,
     Work,
 )
+from jobs.assets import by_url
+from jobs.errors import (
+    StoreError,
+    UsageError,
+)
+from jobs.job import Job
+from jobs.lease import STANDARD_LEASE, Lease, LeaseOptions, hold
+from jobs.ledger import JournalWriter, Ledger, read_journal, seal
+from jobs.manifest import Row
+from jobs.news import Level, News
+from jobs.pools import Pool, open_pool
+from jobs.progress import Snapshot, Summary
+from jobs.results import Result, Status, image_seed, total
+from jobs.scheduler import Limits, Scheduler
+from jobs.stop import StopSignal
 from jobs.tasks import Event, Failed, Finished, Leaving, Progress, Ready, Task, WorkerId, WorkerSetup
 from nst.errors import NstError
 
-__all__ = ["Snapshot", "StopSignal", "Summary", "retry_work", "run", "shards_to_do", "worker_setup"]
+__all__ = ["retry_work", "run", "shards_to_do", "worker_setup"]
 
 _POLL_S = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """How far a running job is."""
-
-    total: int
-    """Rows of the job; when some rows are done again, those."""
-    counts: Mapping[Status, int]
-    already: int
-    """Rows of `counts` that were done before this run."""
-    workers: int
-    elapsed_s: float
-    """Since the first worker was ready."""
-    news: tuple[News, ...] = ()
-
-    @property
-    def done(self) -> int:
-        return sum(self.counts.values())
-
-    def progress(self) -> Mapping[str, Any]:
-        """For a log."""
-        return {
-            "images": dict(self.counts),
-            "done": self.done,
-            "total": self.total,
-            "workers": self.workers,
-            "elapsed_s": round(self.elapsed_s, 3),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """How a run ended."""
-
-    total: int
-    counts: Mapping[Status, int]
-    unfinished_shards: int
-    stopped: bool
-    error: NstError | None
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    """Where the time went until the first result: pool, worker, and first_result, each from the run's start;
-    and the whole."""
-    driver_cpu_s: float = 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """For a log."""
-        return {
-            "images": dict(self.counts),
-            "total": self.total,
-            "unfinished_shards": self.unfinished_shards,
-            "stopped": self.stopped,
-            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
-        }
-
-    @property
-    def exit_code(self) -> int:
-        if self.stopped:
-            return EXIT_STOPPED
-        if self.error is not None:
-            return exit_code_of(self.error)
-        if self.unfinished_shards:
-            return EXIT_UNFINISHED
-        return EXIT_OK if self.counts["ok"] == self.total else EXIT_FAILED_ROWS
-
-
-class _Interrupted(BaseException):
-    """Out of a signal handler, so nobody may take it for an error of what was going on."""
-
-
-class StopSignal:
-    """Asked once, the job finishes what is in work; asked twice, it ends at once; asked while it is still being
-    planned, it is over."""
-
-    def __init__(self) -> None:
-        self._asked = 0
-        self._running = False
-
-    def ask(self) -> None:
-        self._asked += 1
-        if not self._running and self._asked == 1:
-            raise _Interrupted
-
-    def running(self) -> None:
-        """From here on, `gently` and `at_once` are looked at."""
-        self._running = True
-
-    @property
-    def gently(self) -> bool:
-        return self._asked > 0
-
-    @property
-    def at_once(self) -> bool:
-        return self._asked > 1
-
-    @contextmanager
-    def on_signals(self, *, last: bool = True) -> Iterator[StopSignal]:
-        """Ask at SIGINT and SIGTERM. For the main thread.
-
-        Args:
-            last: the program ends after this: further signals must not change with which exit code.
-
-        Raises:
-            Stopped: asked before anything was running.
-        """
-
-        def ask(_number: int, _frame: FrameType | None) -> None:
-            self.ask()
-
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield self
-        except _Interrupted:
-            raise Stopped("stopped before any photograph was begun") from None
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, signal.SIG_IGN if last or self._asked else handler)
 
 
 def shards_to_do(job: Job) -> list[Work]:

@@ -35,7 +35,7 @@ from jobs.errors import (
 from jobs.lease import STANDARD_LEASE, Lease, LeaseOptions, hold
 from jobs.news import News
 from jobs.pools.ray import RaySession
-from jobs.stylize import StopSignal
+from jobs.stop import StopSignal
 from jobs.training.evaluate import evaluate
 from jobs.training.job import TrainJob
 from jobs.training.layout import (

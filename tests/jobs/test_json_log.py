@@ -14,8 +14,9 @@ import pytest
 from jobs.job import create_or_open
 from jobs.json_log import JsonLog
 from jobs.news import News
+from jobs.progress import Snapshot
 from jobs.spec import job_from_table
-from jobs.stylize import Snapshot, retry_work, run
+from jobs.stylize import retry_work, run
 from tests.conftest import encoded, picture
 from tests.methods import KILL, REGISTRY
 

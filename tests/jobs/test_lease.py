@@ -25,10 +25,11 @@ from jobs.errors import LeaseHeld, LeaseLost, StoreError
 from jobs.holder import Holder, parse_holder, this_process
 from jobs.job import Job, create_or_open
 from jobs.lease import Lease, LeaseOptions, hold, read_holder, refuse_if_held
+from jobs.progress import Snapshot
 from jobs.spec import job_from_table
 from jobs.status import job_status
 from jobs.storage import FsspecStore, LocalStore, Store
-from jobs.stylize import Snapshot, retry_work, run, worker_setup
+from jobs.stylize import retry_work, run, worker_setup
 from jobs.tasks import Task, WorkerId
 from tests.chaos import InlinePool
 from tests.methods import REGISTRY

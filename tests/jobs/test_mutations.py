@@ -36,6 +36,7 @@ import jobs.scheduler
 import jobs.storage
 import jobs.stylize
 import jobs.worker
+from jobs.actions import Abort, Start, Work
 from jobs.audit import collect_garbage, verify
 from jobs.errors import JobMismatch, UsageError, WorkersBroken
 from jobs.job import Job, create_or_open
@@ -44,7 +45,7 @@ from jobs.listing import Photo, list_photos
 from jobs.manifest import Manifest, write_manifest
 from jobs.results import Result, write_receipt
 from jobs.retry import Backoff
-from jobs.scheduler import Abort, Limits, Scheduler, Start, Work
+from jobs.scheduler import Limits, Scheduler
 from jobs.spec import job_from_table
 from jobs.storage import FsspecStore, LocalStore, Store
 from jobs.stylize import run, worker_setup

@@ -19,13 +19,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from jobs.actions import Action, Conclude, Seal, Work
 from jobs.errors import UsageError, WorkersBroken
 from jobs.ledger import JournalWriter, Ledger, read_journal, read_journal_part, seal
 from jobs.listing import PHOTO_EXTENSIONS, Photo, list_photos
 from jobs.manifest import Manifest, ManifestInfo, Row, write_manifest
 from jobs.results import Result
 from jobs.retry import Backoff, count_retries, is_transient
-from jobs.scheduler import Action, Conclude, Limits, Scheduler, Seal, Work
+from jobs.scheduler import Limits, Scheduler
 from jobs.spec import ImageSpec
 from jobs.storage import LocalStore
 from jobs.tasks import Cause, Died, Event, Failed, Finished, Progress, Task, TaskProgress, TaskReport

@@ -9,17 +9,13 @@ from typing import Any, NoReturn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.errors import WorkersBroken
-from jobs.results import Status
-from jobs.scheduler import (
+from jobs.actions import (
     Abort,
     Action,
     Conclude,
     Drain,
     GiveUp,
     Inspect,
-    Limits,
-    Scheduler,
     Seal,
     Start,
     Stop,
@@ -27,6 +23,9 @@ from jobs.scheduler import (
     Submit,
     Work,
 )
+from jobs.errors import WorkersBroken
+from jobs.results import Status
+from jobs.scheduler import Limits, Scheduler
 from jobs.tasks import (
     Cause,
     Died,

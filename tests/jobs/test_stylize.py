@@ -26,11 +26,13 @@ from jobs.errors import JobMismatch, StoreError, UsageError, WorkersBroken
 from jobs.filesystems import StorageOptions, read_url
 from jobs.job import Job, create_or_open, reopen
 from jobs.ledger import JournalWriter, Ledger
+from jobs.progress import Snapshot, Summary
 from jobs.results import Result
 from jobs.spec import JobFile, job_from_table
 from jobs.status import job_status
+from jobs.stop import StopSignal
 from jobs.storage import LocalStore
-from jobs.stylize import Snapshot, StopSignal, Summary, retry_work, run, worker_setup
+from jobs.stylize import retry_work, run, worker_setup
 from jobs.tasks import Task
 from jobs.worker import Worker
 from nst.errors import OptionError

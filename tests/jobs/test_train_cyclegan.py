@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from jobs.stylize import StopSignal
+from jobs.stop import StopSignal
 from jobs.train_cyclegan import TrainSummary, run_training
 from jobs.training.job import TrainJob
 from jobs.training.layout import DONE, GENERATOR, checkpoint_steps, generator_steps, manifest_path, read_done

@@ -17,9 +17,10 @@ from jobs.cli import app
 from jobs.errors import StoreError
 from jobs.job import Job, create_or_open
 from jobs.ledger import Ledger
+from jobs.progress import Snapshot, Summary
 from jobs.results import Result
 from jobs.spec import job_from_table
-from jobs.stylize import Snapshot, Summary, run
+from jobs.stylize import run
 from nst.errors import OptionError
 from tests.conftest import encoded, picture
 from tests.methods import REGISTRY

@@ -1,0 +1,65 @@
+"""How a running job is asked to stop."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from jobs.errors import Stopped
+
+__all__ = ["StopSignal"]
+
+
+class _Interrupted(BaseException):
+    """Out of a signal handler, so nobody may take it for an error of what was going on."""
+
+
+class StopSignal:
+    """Asked once, the job finishes what is in work; asked twice, it ends at once; asked while it is still being
+    planned, it is over."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+        self._running = False
+
+    def ask(self) -> None:
+        self._asked += 1
+        if not self._running and self._asked == 1:
+            raise _Interrupted
+
+    def running(self) -> None:
+        """From here on, `gently` and `at_once` are looked at."""
+        self._running = True
+
+    @property
+    def gently(self) -> bool:
+        return self._asked > 0
+
+    @property
+    def at_once(self) -> bool:
+        return self._asked > 1
+
+    @contextmanager
+    def on_signals(self, *, last: bool = True) -> Iterator[StopSignal]:
+        """Ask at SIGINT and SIGTERM. For the main thread.
+
+        Args:
+            last: the program ends after this: further signals must not change with which exit code.
+
+        Raises:
+            Stopped: asked before anything was running.
+        """
+
+        def ask(_number: int, _frame: FrameType | None) -> None:
+            self.ask()
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        except _Interrupted:
+            raise Stopped("stopped before any photograph was begun") from None
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_IGN if last or self._asked else handler)
