@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def drive(folder: Path, pool: str) -> None:
     """The real command line's way to run a job, with the stub method."""
-    from jobs.cli import _errors, _execute
+    from jobs.cli_work import errors, execute
     from jobs.job import create_or_open
     from jobs.spec import job_from_table
     from tests.methods import REGISTRY
@@ -80,8 +80,8 @@ def drive(folder: Path, pool: str) -> None:
         return create_or_open(job_from_table(table, folder, REGISTRY), REGISTRY), None
 
     try:
-        with _errors():
-            _execute(prepare)
+        with errors():
+            execute(prepare)
     except typer.Exit as end:
         sys.exit(end.exit_code)
 

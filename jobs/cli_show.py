@@ -1,0 +1,77 @@
+"""What the command line shows as tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Container
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from jobs.status import JobStatus
+    from jobs.storage import Store
+
+__all__ = ["show_options", "show_status", "show_training"]
+
+
+def show_options(title: str, cls: type[Any], leave_out: Container[str] = ()) -> None:
+    from jobs.describe import options_of
+
+    summary = (cls.__doc__ or "").split("\n\n")[0]
+    table = Table(title=escape(f"{title}: {summary}"), title_justify="left", title_style="bold", box=None)
+    for name in ("option", "default", "meaning"):
+        table.add_column(name, overflow="fold")
+    for option in options_of(cls):
+        if option.name not in leave_out:
+            table.add_row(option.name, escape(option.default or "required"), escape(option.help))
+    console = Console()
+    console.print(table)
+    console.print()
+
+
+def show_status(found: JobStatus) -> None:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("job", escape(f"{found.kind}, begun {found.created}, in {found.output}"))
+    table.add_row("state", found.state)
+    counts = ", ".join(f"{number} {name}" for name, number in found.counts.items())
+    table.add_row("images", f"{found.done} of {found.rows} done: {counts}")
+    table.add_row("shards", f"{found.sealed_shards} of {found.shards} sealed")
+    if found.driver is not None:
+        table.add_row("driver", escape(found.driver.describe()))
+    for note in found.notes:
+        table.add_row("note", escape(note))
+    Console().print(table, highlight=False)
+
+
+def show_training(store: Store, as_json: bool) -> None:
+    from jobs.training.display import describe_losses
+    from jobs.training.metrics import grouped
+    from jobs.training.status import train_status
+
+    found = train_status(store)
+    if as_json:
+        print(json.dumps(found.to_json()))
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("job", escape(f"{found.kind}, begun {found.created}, in {found.output}"))
+    table.add_row("state", found.state)
+    table.add_row("photos", ", ".join(f"{number} of {name}" for name, number in found.named_photos.items()))
+    if found.driver is not None:
+        table.add_row("driver", escape(found.driver.describe()))
+    table.add_row("step", f"{found.step}; the newest checkpoint is of {found.checkpoint or 'none'}")
+    if found.losses:
+        for group, losses in grouped(found.losses).items():
+            name = "losses" if group == "loss" else group.replace("_to_", " to ")
+            table.add_row(name, describe_losses(losses))
+    if found.skipped:
+        table.add_row("left out", f"{found.skipped} photographs that cannot be read")
+    for step, distances in found.evaluations.items():
+        table.add_row(f"at {step}", describe_losses(distances))
+    if found.done is not None:
+        table.add_row("generator", escape(f"{found.done['generator']}, of step {found.done['step']}"))
+    for note in found.notes:
+        table.add_row("note", escape(note))
+    Console().print(table, highlight=False)

@@ -1,0 +1,238 @@
+"""What the commands that work do with their options: open or reopen a job, run it, say how it ended."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import typer
+from rich.console import Console
+
+from jobs.errors import EXIT_UNFINISHED, exit_code_of
+from jobs.filesystems import absolute_url
+from jobs.news import News, Teller
+from jobs.storage import open_store
+from nst.errors import NstError
+
+if TYPE_CHECKING:
+    from jobs.actions import Work
+    from jobs.job import Job
+    from jobs.lease import LeaseOptions
+    from jobs.spec import JobFile
+    from jobs.storage import Store
+    from jobs.training.job import TrainJob
+
+__all__ = [
+    "CHANGEABLE",
+    "LogFormat",
+    "begin",
+    "begin_quickly",
+    "errors",
+    "execute",
+    "execute_training",
+    "is_training",
+    "reopen_at",
+    "reopen_training_at",
+    "resources",
+    "store_at",
+    "tables_of",
+]
+
+CHANGEABLE = ("resources", "storage", "log", "evaluation", "ddp")
+"""Tables of a training's job file whose options may be others when it goes on."""
+LogFormat: TypeAlias = Literal["text", "json"]
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    """One message and the right exit code; no traceback for what is not our fault."""
+    try:
+        yield
+    except NstError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(exit_code_of(error)) from None
+    except OSError as error:
+        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        raise typer.Exit(EXIT_UNFINISHED) from None
+
+
+def store_at(out: str, overrides: Sequence[str] | None) -> Store:
+    """The store at OUT, reached as `--set storage.NAME=VALUE` says."""
+    return open_at(out, tables_of(overrides, ("storage",)))
+
+
+def open_at(out: str, tables: Mapping[str, Any]) -> Store:
+    from jobs.spec import storage_from_table
+
+    return open_store(absolute_url(out, Path.cwd()), storage_from_table(tables.get("storage", {})))
+
+
+def tables_of(overrides: Sequence[str] | None, allowed: tuple[str, ...]) -> dict[str, Any]:
+    from jobs.spec import apply_overrides
+    from nst.errors import OptionError
+
+    table = apply_overrides({}, overrides or ())
+    for name, value in table.items():
+        if name not in allowed or not isinstance(value, dict):
+            choices = [f"{each}.*" for each in allowed]
+            raise OptionError(name, value, choices=choices, reason="is fixed once a job is begun")
+    return table
+
+
+def resources(pool: str | None, address: str | None, workers: int | None) -> list[str]:
+    """The short options as what --set would take."""
+    given = {"pool": pool, "address": address, "max_workers": workers}
+    return [f"resources.{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
+
+
+def begin_quickly(
+    photos: str,
+    out: str,
+    method: dict[str, Any],
+    size: int | None,
+    overrides: list[str],
+    dry_run: bool,
+    wait: bool,
+    log_format: LogFormat,
+) -> None:
+    from jobs.spec import apply_overrides, job_from_table
+
+    table: dict[str, Any] = {"photos": photos, "output": out, "method": method}
+    if size is not None:
+        table["image"] = {"max_side_px": size}
+    file = job_from_table(apply_overrides(table, overrides), Path.cwd())
+    begin(file, dry_run, wait=wait, log_format=log_format)
+
+
+def begin(
+    job_file: JobFile,
+    dry_run: bool,
+    *,
+    leave: bool = True,
+    wait: bool = False,
+    log_format: LogFormat = "text",
+) -> None:
+    from jobs.job import create_or_open, plan
+    from jobs.spec import job_to_table
+
+    if dry_run:
+        planned = plan(job_file)
+        print(json.dumps(job_to_table(job_file), indent=2))
+        print(f"{planned.manifest.rows} photographs in {planned.manifest.shards} shards; nothing was written")
+        return
+    execute(lambda: (create_or_open(job_file), None), leave=leave, wait=wait, log_format=log_format)
+
+
+def reopen_at(out: str, overrides: list[str]) -> Job:
+    from jobs.job import reopen
+
+    tables = tables_of(overrides, ("resources", "storage"))
+    return reopen(open_at(out, tables), overrides=tables)
+
+
+def execute(
+    prepare: Callable[[], tuple[Job, Callable[[], list[Work]] | None]],
+    *,
+    leave: bool = True,
+    wait: bool = False,
+    log_format: LogFormat = "text",
+) -> None:
+    """Plan, run, show progress, say how it ended. Leaves with the exit code; with 0 only if `leave`."""
+    from jobs.display import Display, describe_summary
+    from jobs.json_log import JsonLog
+    from jobs.stop import StopSignal
+    from jobs.stylize import run
+
+    with StopSignal().on_signals(last=leave) as stop:
+        job, work = prepare()
+        url = job.store.url
+        log = JsonLog(url, sys.stdout) if log_format == "json" else Display(Console())
+        with log:
+            _tell_notes(log, job.notes)
+            summary = run(job, work, observe=log, stop=stop, lease=_lease(log, wait))
+    command = "resume" if work is None else "retry"
+    go_on = summary.stopped or summary.exit_code == EXIT_UNFINISHED
+    values = {"exit_code": summary.exit_code, **summary.to_json()}
+    _tell_end(
+        log,
+        f"{describe_summary(summary)}: {url}",
+        values,
+        summary.error,
+        f"nst {command} {url}" if go_on else None,
+    )
+    if leave or summary.exit_code:
+        raise typer.Exit(summary.exit_code)
+
+
+def _tell_notes(log: Teller, notes: Iterable[str]) -> None:
+    for note in notes:
+        log.tell(News(event="note", text=f"note: {note}"))
+
+
+def _tell_end(
+    log: Teller, text: str, values: Mapping[str, Any], error: NstError | None, go_on: str | None
+) -> None:
+    log.tell(News(event="ended", text=text, values=values))
+    if error is not None:
+        log.tell(News(event="error", level="error", text=str(error)))
+    if go_on is not None:
+        log.tell(News(event="go_on", text=f"go on with: {go_on}"))
+
+
+def _lease(log: Teller, wait: bool) -> LeaseOptions:
+    from jobs.lease import LeaseOptions
+
+    return LeaseOptions(wait=wait, say=lambda text: log.tell(News(event="waiting_for_lease", text=text)))
+
+
+# Trainings
+
+
+def is_training(store: Store) -> bool:
+    from jobs.record import job_kind
+    from jobs.training.layout import KIND
+
+    return job_kind(store) == KIND
+
+
+def reopen_training_at(out: str, overrides: list[str]) -> TrainJob:
+    from jobs.training.job import reopen_training
+
+    tables = tables_of(overrides, CHANGEABLE)
+    return reopen_training(open_at(out, tables), overrides=tables)
+
+
+def execute_training(
+    prepare: Callable[[], TrainJob], wait: bool = False, log_format: LogFormat = "text"
+) -> None:
+    """Plan, train, show progress, say how it ended. Leaves with the exit code."""
+    from jobs.json_log import JsonLog
+    from jobs.stop import StopSignal
+    from jobs.train_cyclegan import run_training
+    from jobs.training.display import TrainDisplay
+    from jobs.training.report import publish_training_report
+
+    with StopSignal().on_signals() as stop:
+        job = prepare()
+        url = job.store.url
+        log = JsonLog(url, sys.stdout) if log_format == "json" else TrainDisplay(Console())
+        with log:
+            _tell_notes(log, job.notes)
+            summary = run_training(job, observe=log, stop=stop, lease=_lease(log, wait))
+    where, option = url.rstrip("/"), job.file.spec.method_option
+    values = {"exit_code": summary.exit_code, "steps": summary.steps, "done": summary.done}
+    if summary.done is None:
+        _tell_end(log, "", values, summary.error, f"nst resume {url}")
+    else:
+        lines = (
+            f"{summary.steps} steps: {where}",
+            f'{option} = "{where}/{summary.done["generator"]}"',
+            f'{option}_sha256 = "{summary.done["sha256"]}"',
+            f"report: {publish_training_report(job.store)}",
+        )
+        _tell_end(log, "\n".join(lines), values, None, None)
+    raise typer.Exit(summary.exit_code)
