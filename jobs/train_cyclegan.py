@@ -1,5 +1,5 @@
-"""CycleGAN's training, or that of one generator for many styles, as a job: Ray Train starts the workers, and
-starts them again; the store remembers.
+"""CycleGAN's training, or that of one generator for many styles, as a job: Ray Train starts the workers; the
+store remembers, from where they are to be started again.
 
 Checkpoints are this program's own, one object each, and not Ray Train's: with one authority nothing can
 disagree, and what is published is committed.
@@ -29,6 +29,7 @@ from jobs.errors import (
     EXIT_OK,
     EXIT_STOPPED,
     EXIT_UNFINISHED,
+    Stopped,
     WorkersBroken,
     exit_code_of,
 )
@@ -37,12 +38,14 @@ from jobs.news import News
 from jobs.pools.ray import RaySession
 from jobs.stop import StopSignal
 from jobs.training.evaluate import evaluate
+from jobs.training.failures import Failures
 from jobs.training.job import TrainJob
 from jobs.training.layout import (
     DONE,
     GENERATOR,
     STOP,
     best_step,
+    checkpoint_steps,
     generator_path,
     generator_steps,
     read_done,
@@ -176,7 +179,25 @@ class _Run:
 
     def _train(self, folder: str) -> TrainSummary | None:
         """Until all steps are done (None), or how it ended before."""
-        trainer = _trainer(self._job, folder)
+        failures = Failures(self._job.file.resources.max_failures, self._checkpoint())
+        while True:
+            error = self._fit(_trainer(self._job, folder))
+            if error is None and self._job.steps in generator_steps(self._store):
+                return None
+            if self._stop.gently:
+                return TrainSummary(self._job.steps, None, stopped=True)
+            cause, newest = _cause(error), self._checkpoint()
+            if not isinstance(error, ray.train.WorkerGroupError) or not failures.go_on(cause, newest):
+                return TrainSummary(self._job.steps, None, error=cause)
+            text = f"workers failed, and begin again after step {newest}: {_brief(error)}"
+            self._watch.tell("workers_failed", text, step=newest)
+            self._look()
+
+    def _checkpoint(self) -> int:
+        return max(checkpoint_steps(self._store), default=0)
+
+    def _fit(self, trainer: TorchTrainer) -> BaseException | None:
+        """Until workers end; what they failed of, or why they are not waited for."""
         outcome: list[BaseException | None] = []
 
         def fit() -> None:
@@ -202,16 +223,10 @@ class _Run:
                 self._store.publish(STOP, b"")
             late = asked_at is not None and now - asked_at > self._job.file.resources.grace_s
             if self._stop.at_once or late:
-                return TrainSummary(self._job.steps, None, stopped=True)
+                return Stopped("the step in work was not waited for")
         self._check_lease()
         self._look()
-        error = outcome[0]
-        complete = self._job.steps in generator_steps(self._store)
-        if error is None and complete:
-            return None
-        if self._stop.gently:
-            return TrainSummary(self._job.steps, None, stopped=True)
-        return TrainSummary(self._job.steps, None, error=_cause(error))
+        return outcome[0]
 
     def _look(self) -> None:
         """Show what is new, keep TensorBoard's files up to it, and have what is to be evaluated evaluated."""
@@ -338,7 +353,8 @@ def _trainer(job: TrainJob, folder: str) -> TorchTrainer:
         run_config=ray.train.RunConfig(
             name=uuid.uuid4().hex,
             storage_path=folder,  # of notes that it makes for itself
-            failure_config=ray.train.FailureConfig(max_failures=own.max_failures),
+            # `Failures` has its say. Announced losses of nodes are no failures, and Ray gets over any number.
+            failure_config=ray.train.FailureConfig(max_failures=0),
         ),
     )
 

@@ -139,7 +139,8 @@ class TrainResources:
     backend: Literal["gloo", "nccl"] | None = None
     """By which workers talk. None: nccl between GPUs, else gloo."""
     max_failures: int = 3
-    """So many times workers are started again after an error or a death; -1: as often as it takes."""
+    """So many times in a row, with no new checkpoint between, workers are started again after an error, a
+    death, or the loss of a node; -1: as often as it takes. Announced losses of nodes do not count."""
     start_timeout_s: float = 900.0
     """Workers have this long to start."""
     grace_s: float = 60.0

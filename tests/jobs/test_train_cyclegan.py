@@ -19,9 +19,18 @@ from typing import Any
 import pytest
 
 from jobs.stop import StopSignal
-from jobs.train_cyclegan import TrainSummary, run_training
+from jobs.train_cyclegan import TrainSnapshot, TrainSummary, run_training
 from jobs.training.job import TrainJob
-from jobs.training.layout import DONE, GENERATOR, checkpoint_steps, generator_steps, manifest_path, read_done
+from jobs.training.layout import (
+    DONE,
+    GENERATOR,
+    checkpoint_steps,
+    generator_steps,
+    manifest_path,
+    read_done,
+    sample_path,
+)
+from nst.errors import Diverged
 from tests.jobs import test_training, test_training_styles
 from tests.jobs.test_lease import ELSEWHERE, leave
 from tests.jobs.test_training import TINY, begun, curve, photos, setup, train
@@ -82,6 +91,46 @@ def test_two_workers_train_as_one(photos: Path, ray_session: str) -> None:
     began = time.monotonic()
     assert done(run_training(job)) == found
     assert time.monotonic() - began < 1
+
+
+def test_a_training_that_diverged_is_not_tried_again(photos: Path, ray_session: str) -> None:
+    """Both workers raise it; nobody waits for the other."""
+    workers = {"max_workers": 2, "min_workers": 2, "num_cpus": 0.5, "max_failures": -1}
+    resources = {"address": ray_session, **workers}
+    job = begun(photos, model={**TINY, "learning_rate": 1e30}, resources=resources)
+    stop = StopSignal()
+    timer = threading.Timer(120, stop.ask)
+    timer.daemon = True
+    timer.start()
+    summary = run_training(job, stop=stop)
+    timer.cancel()
+    assert isinstance(summary.error, Diverged)
+    assert summary.exit_code == 2
+    left = {path.split("/")[0] for path in job.store.find()}
+    assert left <= {"job.json", "skipped", manifest_path("a"), manifest_path("b")}
+
+
+@pytest.mark.slow
+def test_failures_that_a_training_got_over_do_not_end_it(photos: Path, ray_session: str) -> None:
+    """Two with `max_failures = 1`, and a checkpoint between them: where samples are to be published, there is a
+    folder, until workers failed at it."""
+    expected = plain(photos)
+    resources = {"address": ray_session, "num_cpus": 0.5, "max_failures": 1}
+    job = begun(photos, resources=resources)
+    obstacles = [photos / "out" / sample_path(step) for step in (5, 10)]
+    for obstacle in obstacles:
+        obstacle.mkdir(parents=True)
+    told: list[int] = []
+
+    def observe(snapshot: TrainSnapshot) -> None:
+        for news in snapshot.news:
+            if news.event == "workers_failed":
+                told.append(news.values["step"])
+                obstacles.pop(0).rmdir()
+
+    done(run_training(job, observe=observe))
+    assert told == [4, 8]
+    assert curve(job.store) == expected
 
 
 @pytest.mark.slow

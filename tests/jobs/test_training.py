@@ -19,12 +19,13 @@ from typer.testing import CliRunner
 
 from jobs.audit import explain, verify
 from jobs.cli import app
-from jobs.errors import JobMismatch, UsageError
+from jobs.errors import JobMismatch, UsageError, WorkersBroken
 from jobs.job import reopen
 from jobs.status import job_status
 from jobs.storage import LocalStore
 from jobs.training.data import NoPhotographs
 from jobs.training.evaluate import evaluate
+from jobs.training.failures import Failures
 from jobs.training.job import TrainJob, create_or_open_training, plan_training, reopen_training
 from jobs.training.layout import (
     STOP,
@@ -192,6 +193,21 @@ def test_a_loss_that_is_not_finite_ends_it(photos: Path) -> None:
     job = begun(photos, model={**TINY, "learning_rate": 1e30})
     with pytest.raises(Diverged, match=r"loss \w+ is (nan|inf) in step \d"):
         train(setup(job))
+
+
+def test_failures_count_since_the_newest_checkpoint() -> None:
+    lost = WorkersBroken("a node is gone")
+    failures = Failures(2, 100)
+    steps = (100, 100, 200, 200, 300, 300, 300)
+    assert [failures.go_on(lost, step) for step in steps] == [True] * 6 + [False]
+    assert not Failures(0, 0).go_on(lost, 100)
+    endless = Failures(-1, 0)
+    assert all(endless.go_on(lost, 0) for _ in range(1000))
+
+
+@pytest.mark.parametrize("final", [Diverged("loss D_A is nan in step 7"), JobMismatch("another")], ids=str)
+def test_what_would_end_the_same_way_is_not_tried_again(final: Exception) -> None:
+    assert not Failures(-1, 0).go_on(final, 100)
 
 
 def test_collections_without_photographs_are_refused(photos: Path) -> None:
