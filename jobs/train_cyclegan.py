@@ -143,6 +143,8 @@ class _Run:
         self._watch = _Watch(job)
         self._evaluations: dict[int, Any] = {}
         self._tries: dict[int, int] = {}
+        self._found: dict[int, dict[str, float]] = {}
+        """Evaluations, by step, as far as they were read."""
         self._asset: Any = None
 
     def go(self) -> TrainSummary:
@@ -239,7 +241,8 @@ class _Run:
         own = self._job.file.evaluation
         if not own.every:
             return
-        found = read_evaluations(self._store)
+        self._found |= read_evaluations(self._store, but=self._found)
+        found = self._found
         for step in [step for step in self._evaluations if step in found]:
             self._evaluations.pop(step)
         ready, _ = ray.wait(list(self._evaluations.values()), timeout=0) if self._evaluations else ([], [])
@@ -319,11 +322,9 @@ class _Watch:
             if path not in self._seen:
                 self._seen.add(path)
                 self._take(read_part(self._store.read(path)))
-        for name, found in read_skipped(self._store).items():
-            if name not in self._skipped:
-                self._skipped.add(name)
-                text = f"left out: {found['url']}: {found['error']}"
-                self.tell("photo_left_out", text, url=found["url"])
+        for name, found in read_skipped(self._store, but=self._skipped).items():
+            self._skipped.add(name)
+            self.tell("photo_left_out", f"left out: {found['url']}: {found['error']}", url=found["url"])
         news, self._news = tuple(self._news), []
         return replace(self._last, news=news)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from jobs.storage import Store
@@ -75,9 +75,11 @@ def sample_steps(store: Store) -> list[int]:
     return _steps(store, _SAMPLES)
 
 
-def read_evaluations(store: Store) -> dict[int, dict[str, float]]:
-    """By step: `fid_A2B`, `fid_B2A`, `kid_A2B`, `kid_B2A`; of many styles `fid_photo_to_ukiyo-e`, ..."""
-    return {step: json.loads(store.read(evaluation_path(step))) for step in _steps(store, _EVALUATIONS)}
+def read_evaluations(store: Store, but: Container[int] = ()) -> dict[int, dict[str, float]]:
+    """By step, but for some: `fid_A2B`, `fid_B2A`, `kid_A2B`, `kid_B2A`; of many styles `fid_photo_to_ukiyo-e`,
+    ..."""
+    steps = [step for step in _steps(store, _EVALUATIONS) if step not in but]
+    return {step: json.loads(store.read(evaluation_path(step))) for step in steps}
 
 
 def best_step(found: Mapping[int, Mapping[str, float]], metric: str) -> int | None:
@@ -104,9 +106,10 @@ def skipped_path(name: str) -> str:
     return f"{_SKIPPED}/{name}.json"
 
 
-def read_skipped(store: Store) -> dict[str, dict[str, str]]:
-    """`url` and `error` of each, by name."""
-    return {name: json.loads(store.read(f"{_SKIPPED}/{name}")) for name in store.names(_SKIPPED)}
+def read_skipped(store: Store, but: Container[str] = ()) -> dict[str, dict[str, str]]:
+    """`url` and `error` of each, by name, but for some."""
+    names = [name for name in store.names(_SKIPPED) if name not in but]
+    return {name: json.loads(store.read(f"{_SKIPPED}/{name}")) for name in names}
 
 
 def _steps(store: Store, folder: str) -> list[int]:

@@ -19,16 +19,19 @@ from typing import Any
 import pytest
 
 from jobs.stop import StopSignal
-from jobs.train_cyclegan import TrainSnapshot, TrainSummary, run_training
+from jobs.storage import LocalStore
+from jobs.train_cyclegan import TrainSnapshot, TrainSummary, _Run, run_training
 from jobs.training.job import TrainJob
 from jobs.training.layout import (
     DONE,
     GENERATOR,
     checkpoint_steps,
+    evaluation_path,
     generator_steps,
     manifest_path,
     read_done,
     sample_path,
+    skipped_path,
 )
 from nst.errors import Diverged
 from tests.jobs import test_training, test_training_styles
@@ -131,6 +134,34 @@ def test_failures_that_a_training_got_over_do_not_end_it(photos: Path, ray_sessi
     done(run_training(job, observe=observe))
     assert told == [4, 8]
     assert curve(job.store) == expected
+
+
+def test_notes_and_evaluations_are_read_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver looks every two seconds, and at nothing else meanwhile. It needs no Ray for it."""
+    job = begun(photos, evaluation={"every": 6, "layer": "relu1_1"})
+    reads: list[str] = []
+    told: list[str] = []
+    read = LocalStore.read
+
+    def counted(store: LocalStore, path: str) -> bytes:
+        reads.append(path)
+        return read(store, path)
+
+    def observe(snapshot: TrainSnapshot) -> None:
+        told.extend(news.values["url"] for news in snapshot.news)
+
+    monkeypatch.setattr(LocalStore, "read", counted)
+    run = _Run(job, observe, StopSignal(), None)
+    expected = []
+    for number in range(3):
+        note, evaluation = skipped_path(str(number)), evaluation_path(number)
+        job.store.publish(note, json.dumps({"url": note, "error": "no picture"}).encode())
+        job.store.publish(evaluation, b'{"fid_A2B": 1.0}')
+        expected += [note, evaluation]
+        run._look()
+        run._look()
+    assert reads == expected
+    assert told == expected[::2]
 
 
 @pytest.mark.slow
