@@ -42,6 +42,8 @@ __all__ = ["Limits", "Scheduler"]
 _STRIKES = 2
 _TASK_TRIES = 3
 _START_TRIES = 3
+_START_PAUSE_S = 60.0
+"""After so many starts that failed while others work: it may be one bad machine."""
 _DEATHS_IN_A_ROW = 10
 _LOSSES_IN_A_ROW = 100
 _NOBODYS_FAULT = ("host lost", "node lost", "preempted", "stopped")
@@ -106,6 +108,7 @@ class Scheduler:
         self._deaths = self._losses = 0  # since anything got done
         self._died_on: set[tuple[int, ...] | None] = set()  # single photographs
         self._failed_starts = 0
+        self._no_start_before = -math.inf
         self._no_worker_since = 0.0
         self._stopping = False
         for item in self._bulk:
@@ -168,7 +171,7 @@ class Scheduler:
             self._file(event.worker)
             actions += [Drain(event.worker)] if worker.tasks else self._dismiss(event.worker)
         else:
-            actions += self._bury(event, worker)
+            actions += self._bury(event, worker, now)
         return actions + self._assign(now)
 
     def inspected(
@@ -231,7 +234,7 @@ class Scheduler:
         elif now - self._no_worker_since > self._limits.start_timeout_s:
             text = f"no worker became ready within {self._limits.start_timeout_s:g} s"
             actions += self._abort(WorkersBroken(text))
-        return actions
+        return actions + self._assign(now)  # a pause may be over
 
     # Rows
 
@@ -282,14 +285,18 @@ class Scheduler:
 
     # Workers
 
-    def _bury(self, event: Died, worker: _Worker) -> list[Action]:
+    def _bury(self, event: Died, worker: _Worker, now: float) -> list[Action]:
         self._forget(event.worker)
+        if worker.ready and not self._workers:  # it could start: so may the next ones
+            self._failed_starts, self._no_start_before = 0, now
         actions: list[Action] = []
         if not worker.ready:
             if isinstance(event.error, NstError):
                 return self._abort(event.error)
             if event.cause == "crash":
                 self._failed_starts += 1
+                if self._failed_starts >= _START_TRIES and self._ready:
+                    self._failed_starts, self._no_start_before = 0, now + _START_PAUSE_S
         elif event.cause == "crash" and worker.tasks:
             self._deaths += 1
             self._died_on.update(task.rows for task in worker.tasks.values() if task.probe)
@@ -313,7 +320,9 @@ class Scheduler:
             return self._abort(WorkersBroken(f"workers cannot start: {event.detail}"))
         for task in worker.tasks.values():
             self._done_rows.pop(task.id, None)
-            actions += self._look_into(task, event.cause, event.detail, event.rows)
+            elsewhere = event.rows and not task.probe and set(event.rows).isdisjoint(self._rows(task))
+            cause: Cause = "stopped" if elsewhere else event.cause
+            actions += self._look_into(task, cause, event.detail, event.rows)
         return actions
 
     def _dismiss(self, worker_id: WorkerId) -> list[Action]:
@@ -353,7 +362,7 @@ class Scheduler:
                 if not self._enough_for(depth):
                     break
                 actions.append(self._submit(worker_id, self._task(self._next_work()), now))
-        return actions + self._resize()
+        return actions + self._resize(now)
 
     def _enough_for(self, depth: int) -> bool:
         """Whether a worker that has `depth` tasks may have one more."""
@@ -394,12 +403,12 @@ class Scheduler:
         """Workers that may be given work, now or once they are ready."""
         return len(self._workers) - len(self._leaving)
 
-    def _resize(self) -> list[Action]:
+    def _resize(self, now: float) -> list[Action]:
         """As many workers as there is work for, between the pool's bounds; the idle ones go at the end."""
         waiting = len(self._bulk) + len(self._probes)
         wanted = min(self._limits.max_workers, len(self._busy - self._leaving) + waiting)
         actions: list[Action] = []
-        if waiting and self._failed_starts < _START_TRIES:
+        if waiting and self._failed_starts < _START_TRIES and now >= self._no_start_before:
             for _ in range(wanted - self._staying):
                 worker_id = next(self._worker_ids)
                 self._workers[worker_id] = _Worker()

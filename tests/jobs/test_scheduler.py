@@ -331,6 +331,35 @@ def test_workers_that_die_at_the_start_end_the_job() -> None:
     assert "segfault" in str(actions[0].error)
 
 
+def test_a_machine_where_nothing_starts_neither_ends_the_job_nor_keeps_it_small() -> None:
+    """Three starts fail while a worker works: the next ones are tried a minute later. If that worker is lost,
+    others are started at once, and only if none of these can start the job ends."""
+    scheduler = Scheduler([Work(shard) for shard in range(90)], lambda _: range(3), Limits(1, 2, 4, 99.0, 50.0))
+    starts = [action.worker for action in scheduler.begin(0.0) if isinstance(action, Start)]
+    assert starts == [0, 1]
+    scheduler.on(Ready(0, INFO), 1.0)
+    for worker in (1, 2):
+        (start,) = scheduler.on(Died(worker, "crash", "broken"), 2.0)
+        assert start == Start(worker + 1)
+    assert scheduler.on(Died(3, "crash", "broken"), 3.0) == []
+    assert scheduler.tick(62.0) == []
+    assert scheduler.tick(63.0) == [Start(4)]
+    for worker in (4, 5):
+        assert scheduler.on(Died(worker, "crash", "broken"), 64.0) == [Start(worker + 1)]
+    assert scheduler.on(Died(6, "crash", "broken"), 64.0) == []
+
+    first, second, *actions = scheduler.on(Died(0, "node lost", "spot taken"), 65.0)
+    assert isinstance(first, Inspect)
+    assert isinstance(second, Inspect)
+    assert actions == [Start(7), Start(8)]
+    assert scheduler.on(Died(7, "crash", "broken"), 66.0) == [Start(9)]
+    assert scheduler.on(Died(8, "crash", "broken"), 66.0) == [Start(10)]
+    assert scheduler.on(Died(9, "crash", "broken"), 66.0) == []
+    (abort,) = scheduler.on(Died(10, "crash", "broken"), 66.0)
+    assert isinstance(abort, Abort)
+    assert "workers cannot start: broken" in str(abort.error)
+
+
 def test_workers_that_never_come_end_the_job() -> None:
     scheduler = Scheduler([Work(0)], lambda _: range(3), Limits(1, 1, 4, 5.0, 50.0))
     scheduler.begin(0.0)
@@ -374,6 +403,25 @@ def test_only_what_a_worker_was_at_is_suspected_if_that_is_known() -> None:
     scheduler.inspected(first, {0, 1, 2, 9}, {}, 3.0)  # 9 is in the journal, so it was done
     actions = scheduler.on(Ready(1, INFO), 4.0)
     assert [action.task.rows for action in actions if isinstance(action, Submit)] == [(7,)]
+
+
+def test_what_a_worker_had_besides_is_not_suspected() -> None:
+    """It has two shards: that in which it was at nothing goes back as it is."""
+    scheduler = Scheduler(
+        [Work(0), Work(1)], lambda shard: range(20 * shard, 20 * shard + 20), Limits(1, 1, 9, 5.0, 50.0)
+    )
+    scheduler.begin(0.0)
+    tasks = [action for action in scheduler.on(Ready(0, INFO), 1.0) if isinstance(action, Submit)]
+    assert [action.task.shard for action in tasks] == [0, 1]
+    for inspect in scheduler.on(Died(0, "crash", "gone", rows=(7,)), 2.0):
+        if isinstance(inspect, Inspect):
+            scheduler.inspected(inspect, (), {}, 3.0)
+    actions = scheduler.on(Ready(1, INFO), 4.0)
+    assert [action.task.rows for action in actions if isinstance(action, Submit)] == [(7,)]
+    finished = TaskReport(shard=0, counts={"ok": 1}, complete=True, sealed=False)
+    actions = scheduler.on(Finished(1, actions[0].task.id, finished), 5.0)
+    rows = [len(action.task.rows or ()) for action in actions if isinstance(action, Submit)]
+    assert sorted(rows) == [19, 20]
 
 
 def test_a_few_rows_that_kill_at_the_end_are_no_broken_workers() -> None:
