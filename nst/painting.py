@@ -27,6 +27,8 @@ __all__ = ["Canvas", "StyleTransferStylizer"]
 FIRST_STEP = 0.05
 """Of L-BFGS: the mean change of a pixel, of the range [0, 1]. Far above rounding; what is wrong with it is
 mended by the steps after it."""
+_COARSE_SIDE_PX = 8
+"""Coarse scales are left out at which a side would have less."""
 
 
 @dataclass(slots=True)
@@ -126,6 +128,8 @@ class StyleTransferStylizer:
         for scale, steps in [*stages, (1.0, method.steps)]:
             height, width = canvas.photo.shape[-2:]
             size = max(1, round(height * scale)), max(1, round(width * scale))
+            if scale < 1.0 and min(size) < _COARSE_SIDE_PX:
+                continue
             try:
                 targets = self.objective.targets(resize_image(canvas.photo, size))
             except ImageTooSmall as error:

@@ -443,6 +443,8 @@ def test_the_curve_has_every_evaluation() -> None:
         now = {name: values[at] for name, values in curve.items()}
         assert now["loss"] == pytest.approx(now["content_loss"] + now["style_loss"] + now["tv_loss"], rel=1e-5)
     assert not run(build({"style": style}), photo).curve, "none unless asked for"
+    small = run(it, photo[:, :28]).curve
+    assert list(small["scale"]) == [0.5] * 5 + [1.0] * 9, "a side of 7 pixels shows nothing of the photograph"
 
 
 def test_losses_of_layers_add_up_over_regions() -> None:

@@ -130,7 +130,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.xfail(reason="4.0 GB were measured with tiles of 800 MB; less is wanted", strict=True)
 def test_a_photograph_of_4096_pixels_takes_less_than_3_gigabytes() -> None:
     """Of the whole process, with VGG19; untiled it would take some 60."""
     run = subprocess.run([sys.executable, "-c", _LARGE], capture_output=True, text=True, check=False)
