@@ -145,6 +145,7 @@ class Together:
         self.ready_at = math.inf
         """Seconds since the epoch."""
         self.start, self.submit, self.stop, self.drain = pool.start, pool.submit, pool.stop, pool.drain
+        self.count = pool.count
 
     def poll(self, timeout_s: float) -> list[Event]:
         events = self._pool.poll(timeout_s)
@@ -253,6 +254,9 @@ class SimulatedPool:
         self.speeds: list[float] = []
 
     # The protocol
+
+    def count(self, status: Status) -> None:
+        """Nobody watches."""
 
     def start(self, worker: int) -> None:
         with self:

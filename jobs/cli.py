@@ -152,7 +152,7 @@ def cyclegan(
         from jobs.training.job import create_or_open_training, plan_training
         from jobs.training.spec import read_train_file, train_to_table
 
-        file = read_train_file(job, [*(set_ or []), *resources(None, address, workers)])
+        file = read_train_file(job, [*(set_ or []), *resources(None, address, workers, training=True)])
         if dry_run:
             planned = plan_training(file)
             print(json.dumps(train_to_table(file), indent=2))
@@ -202,9 +202,11 @@ def resume(
     """Go on with a job that was stopped or killed. --set takes options of `resources` and `storage` only; of a
     training also those of `log`, `evaluation` and `ddp`."""
     with errors():
-        overrides = [*(set_ or []), *resources(pool, address, workers)]
-        tables_of(overrides, CHANGEABLE)
-        if is_training(store_at(out, [each for each in overrides if each.startswith("storage.")])):
+        given = set_ or []
+        tables_of(given, CHANGEABLE)
+        training = is_training(store_at(out, [each for each in given if each.startswith("storage.")]))
+        overrides = [*given, *resources(pool, address, workers, training=training)]
+        if training:
             execute_training(lambda: reopen_training_at(out, overrides), wait=wait, log_format=log_format)
         else:
             execute(lambda: (reopen_at(out, overrides), None), wait=wait, log_format=log_format)

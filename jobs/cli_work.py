@@ -16,7 +16,7 @@ from jobs.errors import EXIT_UNFINISHED, exit_code_of
 from jobs.filesystems import absolute_url
 from jobs.news import News, Teller
 from jobs.storage import open_store
-from nst.errors import NstError
+from nst.errors import NstError, OptionError
 
 if TYPE_CHECKING:
     from jobs.actions import Work
@@ -73,7 +73,6 @@ def open_at(out: str, tables: Mapping[str, Any]) -> Store:
 
 def tables_of(overrides: Sequence[str] | None, allowed: tuple[str, ...]) -> dict[str, Any]:
     from jobs.spec import apply_overrides
-    from nst.errors import OptionError
 
     table = apply_overrides({}, overrides or ())
     for name, value in table.items():
@@ -83,8 +82,18 @@ def tables_of(overrides: Sequence[str] | None, allowed: tuple[str, ...]) -> dict
     return table
 
 
-def resources(pool: str | None, address: str | None, workers: int | None) -> list[str]:
-    """The short options as what --set would take."""
+def resources(
+    pool: str | None, address: str | None, workers: int | None, *, training: bool = False
+) -> list[str]:
+    """The short options as what --set would take.
+
+    Raises:
+        OptionError: an address of a cluster, for a pool that is on none.
+    """
+    if address is not None and not training:
+        if pool == "local":
+            raise OptionError("--address", address, reason="is of a Ray cluster; --pool local uses none")
+        pool = "ray"
     given = {"pool": pool, "address": address, "max_workers": workers}
     return [f"resources.{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
 

@@ -54,7 +54,10 @@ class Bar:
             print(f"error: {printable(news.text)}", file=sys.stderr)
         elif news.shown:
             for line in news.text.splitlines():
-                self.console.print(escape(printable(line)), highlight=False, soft_wrap=True)
+                self.say(line)
+
+    def say(self, line: str) -> None:
+        self.console.print(escape(printable(line)), highlight=False, soft_wrap=True)
 
     def tell_all(self, news: Iterable[News]) -> None:
         for each in news:
@@ -82,9 +85,7 @@ class Display(Bar):
         now = time.monotonic()
         if now - self._last_line >= _LINE_EVERY_S:
             self._last_line = now
-            self.console.print(
-                f"{snapshot.done} of {snapshot.total} images, {_rest(snapshot)}", highlight=False
-            )
+            self.say(f"{snapshot.done} of {snapshot.total} images, {_rest(snapshot)}")
 
 
 def describe_summary(summary: Summary) -> str:

@@ -130,7 +130,7 @@ class Lease:
         """
         if self._lost is None and time.monotonic() - self._seen_at > self._options.term_s:
             with contextlib.suppress(OSError):  # what cannot be asked cannot be written to either
-                self._renew()
+                self._renew(wait=True)
         return self._lost
 
     def acquire(self) -> None:
@@ -224,13 +224,16 @@ class Lease:
             if self._lost is not None:
                 return
 
-    def _renew(self) -> None:
-        if not self._lock.acquire(blocking=False):  # being done
+    def _renew(self, *, wait: bool = False) -> None:
+        """`wait`: also until what is being asked is answered."""
+        if not self._lock.acquire(blocking=wait):
             return
         try:
+            asked_at = time.monotonic()
             if self._lost is not None or self._done.is_set():
                 return
-            asked_at = time.monotonic()
+            if wait and asked_at - self._seen_at <= self._options.term_s:  # answered meanwhile
+                return
             if not self._is_ours():
                 self._lose()
                 return

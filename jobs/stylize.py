@@ -23,10 +23,7 @@ from jobs.actions import (
     Work,
 )
 from jobs.assets import by_url
-from jobs.errors import (
-    StoreError,
-    UsageError,
-)
+from jobs.errors import StoreError, UsageError, WorkersBroken
 from jobs.job import Job
 from jobs.lease import STANDARD_LEASE, Lease, LeaseOptions, hold
 from jobs.ledger import JournalWriter, Ledger, read_journal, seal
@@ -158,6 +155,8 @@ class _Run:
                     self._mark("pool")
                     stopped = self._loop(entered)
             self._job.store.clean()
+        except WorkersBroken as error:
+            self._error = self._error or error
         except OSError as error:
             self._error = self._error or StoreError(f"{type(error).__name__}: {error}")
         self._mark("whole")
@@ -266,6 +265,7 @@ class _Run:
                 self._journal(action.task).death(self._row_of(action.task).index, action.cause)
             elif isinstance(action, Conclude):
                 self._conclude(action)
+                pool.count(action.status)
             elif isinstance(action, Seal):
                 self._seal(action)
             elif isinstance(action, GiveUp):

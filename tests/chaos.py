@@ -40,6 +40,7 @@ import jobs.pools.warm  # noqa: F401  for all children at once
 from jobs.audit import verify
 from jobs.job import create_or_open
 from jobs.ledger import Ledger
+from jobs.results import Status
 from jobs.spec import job_from_table
 from jobs.storage import TEMPORARY, open_store
 from jobs.stylize import retry_work, run, worker_setup
@@ -71,6 +72,9 @@ class InlinePool:
             self._events.append(Finished(worker, task.id, self._workers[worker].run(task)))
         except Exception as error:  # noqa: BLE001  as the other pools do
             self._events.append(Failed(worker, task.id, error))
+
+    def count(self, status: Status) -> None:
+        pass
 
     def stop(self, worker: WorkerId, cause: Cause) -> None:
         del self._workers[worker]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Protocol, Self
 
+from jobs.results import Status
 from jobs.spec import Resources
 from jobs.tasks import Cause, Event, Task, WorkerId, WorkerSetup
 
@@ -37,6 +38,10 @@ class Pool(Protocol):
     def poll(self, timeout_s: float) -> list[Event]:
         """What has happened; waits for at most `timeout_s` if nothing has. Busy workers report `Progress`
         about once a second; a worker whose machine is about to be taken away is reported `Leaving`, once."""
+        ...
+
+    def count(self, status: Status) -> None:
+        """A photograph got this result from the driver: for those who watch."""
         ...
 
     def __enter__(self) -> Self: ...

@@ -20,8 +20,9 @@ import ray.exceptions
 from jobs.errors import WorkersBroken
 from jobs.pools.children import Children
 from jobs.pools.ray_metrics import Metrics
+from jobs.results import Status
 from jobs.spec import Resources
-from jobs.tasks import Cause, Died, Event, Leaving, Task, WorkerId, WorkerSetup
+from jobs.tasks import Cause, Died, Event, Leaving, Ready, Task, WorkerId, WorkerSetup
 from nst.errors import OptionError
 
 __all__ = ["RayPool", "RaySession"]
@@ -36,9 +37,9 @@ class _Host:
     """An actor that hosts one worker at a time in a child process: what kills a worker, or has it killed, costs
     neither the actor nor what it has imported."""
 
-    def __init__(self, memory_bytes: int | None) -> None:
+    def __init__(self, memory_bytes: int | None, job: str) -> None:
         self._children = Children(memory_bytes)
-        self._metrics = Metrics()
+        self._metrics = Metrics(job)
         self._node = ray.get_runtime_context().get_node_id()
 
     def start(self, worker: WorkerId, payload: bytes, slots: int) -> str:
@@ -65,6 +66,7 @@ class _Host:
 class _Handle:
     actor: Any
     node: str = ""
+    ready: bool = False
     stopped: Cause | None = None
     leaving: bool = False
     """Its node is being drained, and that was told."""
@@ -152,6 +154,7 @@ class RayPool:
             resources.address, {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus}
         )
         self._payload: Any = None
+        self._metrics: Any = None
         self._actor_class: Any = None
 
     def __enter__(self) -> Self:
@@ -159,6 +162,7 @@ class RayPool:
         # Ray's pickle also takes classes of a script; loading what it made takes the standard one.
         pickled = ray.cloudpickle.dumps((self._setup, dict(self._assets)))  # type: ignore[no-untyped-call]
         self._payload = ray.put(pickled)
+        self._metrics = Metrics(self._setup.output)
         self._actor_class = ray.remote(_Host).options(
             num_cpus=self._resources.num_cpus,
             num_gpus=self._resources.num_gpus,
@@ -172,7 +176,7 @@ class RayPool:
         if self._idle:
             actor, _, _ = self._idle.pop()
         else:
-            actor = self._actor_class.remote(self._resources.memory_bytes)
+            actor = self._actor_class.remote(self._resources.memory_bytes, self._setup.output)
         self._handles[worker] = _Handle(actor)
         self._calls[actor.start.remote(worker, self._payload, self._setup.slots)] = worker
 
@@ -193,6 +197,9 @@ class RayPool:
         for each in list(self._handles) if worker is None else [worker]:
             if each in self._handles:
                 self._handles[each].actor.drain.remote()
+
+    def count(self, status: Status) -> None:
+        self._metrics.count(status)
 
     def poll(self, timeout_s: float) -> list[Event]:
         try:
@@ -246,14 +253,22 @@ class RayPool:
         except ray.exceptions.RayError as error:
             ray.kill(handle.actor)  # it may only be out of reach for a moment, but its news are lost
             del self._handles[worker]
-            return [Died(worker, _cause_of_loss(error, handle), _brief(str(error)))]
+            died = Died(worker, _cause_of_loss(error, handle), _brief(str(error)))
+            if died.cause != "stopped":
+                self._metrics.lost(died.cause)
+            return [died]
         events = news if isinstance(news, list) else []
         if isinstance(news, str):
             handle.node = news
         for event in events:
-            if isinstance(event, Died):
+            if isinstance(event, Ready):
+                handle.ready = True
+            elif isinstance(event, Died):
                 del self._handles[worker]
-                self._idle.append((handle.actor, time.monotonic(), handle.node))
+                if handle.ready:
+                    self._idle.append((handle.actor, time.monotonic(), handle.node))
+                else:  # nor may the next one be able to start there
+                    ray.kill(handle.actor)
         if worker in self._handles:
             self._calls[handle.actor.poll.remote()] = worker
         return events

@@ -1,4 +1,5 @@
-"""What Prometheus sees of the workers on a Ray cluster: each actor counts what its own worker tells.
+"""What Prometheus sees of the workers on a Ray cluster: each actor counts what its own worker tells, the driver
+what no worker can tell any more.
 
 Ray exports a metric as `ray_` and its name, a counter also with `_total`: see `exported`, and the panels in
 `cluster/grafana-dashboard.json`.
@@ -10,7 +11,8 @@ from collections.abc import Iterable
 
 from ray.util.metrics import Counter, Gauge
 
-from jobs.tasks import NOTHING_SPENT, Died, Event, Failed, Finished, Progress, Spent
+from jobs.results import Status
+from jobs.tasks import NOTHING_SPENT, Cause, Died, Event, Failed, Finished, Progress, Spent
 
 __all__ = ["COUNTERS", "GAUGES", "Metrics", "exported"]
 
@@ -34,13 +36,20 @@ def exported() -> set[str]:
 
 
 class Metrics:
-    """Of one actor. Needs a connection to Ray."""
+    """Of one actor, or of what only the driver knows. Needs a connection to Ray.
 
-    def __init__(self) -> None:
+    Args:
+        job: where its results go; every metric has it as its tag `job`.
+    """
+
+    def __init__(self, job: str) -> None:
         self._count = {
-            name: Counter(name, description=text, tag_keys=tags) for name, (text, tags) in COUNTERS.items()
+            name: Counter(name, description=text, tag_keys=(*tags, "job"))
+            for name, (text, tags) in COUNTERS.items()
         }
-        self._gauge = {name: Gauge(name, description=text) for name, text in GAUGES.items()}
+        self._gauge = {name: Gauge(name, description=text, tag_keys=("job",)) for name, text in GAUGES.items()}
+        for metric in (*self._count.values(), *self._gauge.values()):
+            metric.set_default_tags({"job": job})
         self._spent: dict[int, Spent] = {}  # by running task, as last told
 
     def take(self, events: Iterable[Event]) -> None:
@@ -59,10 +68,18 @@ class Metrics:
                 self._count["nst_tasks_failed"].inc()
                 self._end(event.task)
             elif isinstance(event, Died):
-                self._count["nst_worker_deaths"].inc(tags={"cause": event.cause})
+                self.lost(event.cause)
                 for task_id in list(self._spent):
                     self._end(task_id)
                 self._gauge["nst_gpu_memory_bytes"].set(0)
+
+    def lost(self, cause: Cause) -> None:
+        """A worker is gone."""
+        self._count["nst_worker_deaths"].inc(tags={"cause": cause})
+
+    def count(self, status: Status) -> None:
+        """A photograph got this result without a worker."""
+        self._inc("nst_images", 1, {"status": status})
 
     def _add(self, task: int, spent: Spent) -> None:
         before = self._spent.get(task, NOTHING_SPENT)

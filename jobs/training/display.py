@@ -39,7 +39,7 @@ class TrainDisplay(Bar):
         now = time.monotonic()
         if snapshot.step != self._last_step and now - self._last_line >= _LINE_EVERY_S:
             self._last_line, self._last_step = now, snapshot.step
-            self.console.print(f"step {snapshot.step} of {snapshot.steps}: {rest}", highlight=False)
+            self.say(f"step {snapshot.step} of {snapshot.steps}: {rest}")
 
 
 def describe_losses(losses: Mapping[str, float]) -> str:

@@ -192,6 +192,11 @@ def test_other_mistakes(ask: Callable[..., Result]) -> None:
         (["retry", "photos"], 2, "is no job"),
         (["report", "photos"], 2, "is no job"),
         (["resume", "photos", "--set", "method.steps=3"], 2, "method = .*is fixed once a job is begun"),
+        (
+            ["run", "job.toml", "--pool", "local", "--address", "h:1"],
+            2,
+            "--address = 'h:1': is of a Ray cluster",
+        ),
         (["frobnicate"], 2, "No such command"),
         (["run"], 2, "JOB.TOML"),
     ):
@@ -241,6 +246,16 @@ def test_a_dream_may_have_a_guide(folder: Path, ask: Callable[..., Result]) -> N
     missing = ask(*command[:4], *command[5:], "--guide", "none.png", "--pool", "local")
     assert missing.exit_code == 2
     assert re.match(r"error: method\.guide = '.*none\.png': there is no such file", missing.stderr)
+
+
+def test_an_address_is_of_a_ray_cluster(folder: Path, ask: Callable[..., Result]) -> None:
+    """Whatever the job file says of the pool."""
+    (folder / "job.toml").write_text(f'{JOB}[resources]\npool = "local"\n')
+    for given, pool in (([], "local"), (["--address", "h:1"], "ray")):
+        shown = ask("run", "job.toml", "--dry-run", *given)
+        assert shown.exit_code == 0, shown.output
+        resolved = json.loads(shown.output[: shown.output.rindex("}") + 1])
+        assert resolved["resources"]["pool"] == pool
 
 
 def test_style_may_be_repeated(folder: Path, ask: Callable[..., Result]) -> None:

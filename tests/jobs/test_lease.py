@@ -233,6 +233,30 @@ def test_after_a_pause_the_store_is_asked_before_anything_is_published(tmp_path:
     lease.release()
 
 
+def test_after_a_pause_nothing_is_published_while_the_store_is_being_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the thread that renews the lease, which wakes up at the same moment."""
+    lease = Lease(store := LocalStore(str(tmp_path)), replace(SHORT, term_s=30.0))
+    lease.acquire()
+    leave(store, generation=2)
+    lease._seen_at -= 31
+    asking, read = threading.Event(), LocalStore.read
+
+    def slow(self: LocalStore, path: str) -> bytes:
+        asking.set()
+        time.sleep(0.5)
+        return read(self, path)
+
+    monkeypatch.setattr(LocalStore, "read", slow)
+    keeper = threading.Thread(target=lease._renew)
+    keeper.start()
+    asking.wait()
+    assert lease.lost is not None
+    keeper.join()
+    lease.release()
+
+
 def test_a_store_that_fails_for_a_moment_costs_nobody_the_lease(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

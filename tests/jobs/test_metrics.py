@@ -82,7 +82,10 @@ def scrape() -> list[tuple[str, dict[str, str], float]]:
 def test_prometheus_sees_what_was_counted(ray_session: str) -> None:  # noqa: ARG001
     import ray
 
-    Metrics().take(EVENTS)
+    metrics = Metrics("s3://bucket/out")
+    metrics.take(EVENTS)
+    metrics.count("quarantined")
+    metrics.lost("node lost")
     me = ray.get_runtime_context().get_worker_id()
     deadline = time.monotonic() + 90
     seen: dict[tuple[str, ...], float] = {}
@@ -91,17 +94,19 @@ def test_prometheus_sees_what_was_counted(ray_session: str) -> None:  # noqa: AR
         seen = {
             (name, *(tags[tag] for tag in ("status", "stage", "cause") if tag in tags)): value
             for name, tags, value in scrape()
-            if tags["WorkerId"] == me
+            if tags["WorkerId"] == me and tags["job"] == "s3://bucket/out"
         }
     assert seen == {
         ("ray_nst_images_total", "ok"): 11.0,
         ("ray_nst_images_total", "failed"): 1.0,
+        ("ray_nst_images_total", "quarantined"): 1.0,
         ("ray_nst_stage_seconds_total", "load"): 3.5,
         ("ray_nst_stage_seconds_total", "compute"): 8.0,
         ("ray_nst_stage_seconds_total", "save"): 1.5,
         ("ray_nst_store_retries_total",): 2.0,
         ("ray_nst_tasks_failed_total",): 1.0,
         ("ray_nst_worker_deaths_total", "crash"): 1.0,
+        ("ray_nst_worker_deaths_total", "node lost"): 1.0,
         ("ray_nst_images_in_work",): 3.0,
         ("ray_nst_tasks_running",): 1.0,
         ("ray_nst_gpu_memory_bytes",): 5000.0,

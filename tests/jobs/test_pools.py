@@ -14,6 +14,7 @@ import torch
 from jobs.job import Job
 from jobs.pools import Pool, open_pool
 from jobs.pools.local import LocalPool
+from jobs.pools.ray import RayPool
 from jobs.spec import Resources
 from jobs.stylize import worker_setup
 from jobs.tasks import Died, WorkerSetup
@@ -55,6 +56,18 @@ class TestRayPool(PoolContract):
             return open_pool(Resources(pool="ray", address=ray_session), setup, {})
 
         return make
+
+    def test_an_actor_where_a_worker_could_not_start_is_not_used_again(
+        self, make_pool: MakePool, make_job: Callable[..., Job]
+    ) -> None:
+        """It may be the machine."""
+        with make_pool(worker_setup(make_job(1, broken="exit"))) as pool:
+            assert isinstance(pool, RayPool)
+            pool.start(0)
+            first = pool._handles[0].actor
+            self.wait(pool, Died)
+            pool.start(1)
+            assert pool._handles[1].actor != first
 
 
 def test_ray_cannot_take_a_signal_from_the_driver() -> None:

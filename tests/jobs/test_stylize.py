@@ -33,9 +33,10 @@ from jobs.status import job_status
 from jobs.stop import StopSignal
 from jobs.storage import LocalStore
 from jobs.stylize import retry_work, run, worker_setup
-from jobs.tasks import Task
+from jobs.tasks import Event, Finished, Task
 from jobs.worker import Worker
 from nst.errors import OptionError
+from tests.chaos import InlinePool
 from tests.conftest import encoded, picture
 from tests.methods import HANG, HOG, KILL, NAN, RAISE, REGISTRY, TYPED
 
@@ -288,8 +289,11 @@ def test_retry_does_what_failed_again_and_nothing_else(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pool", ["local", "ray"])
 def test_a_photo_that_kills_its_worker_is_quarantined_and_no_other(
-    tmp_path: Path, pool: str, request: pytest.FixtureRequest
+    tmp_path: Path, pool: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    counted: list[str] = []
+    kind = {"local": "jobs.pools.local.LocalPool", "ray": "jobs.pools.ray.RayPool"}[pool]
+    monkeypatch.setattr(f"{kind}.count", lambda _, status: counted.append(status))
     address = request.getfixturevalue("ray_session") if pool == "ray" else None
     for number in range(10):
         write(tmp_path, f"p{number}.jpg", number, KILL if number == 4 else 40)
@@ -304,6 +308,27 @@ def test_a_photo_that_kills_its_worker_is_quarantined_and_no_other(
     assert quarantined.attempts == 3
     deaths = sum("is gone: crash" in message for message in messages)
     assert deaths == 3, "one in the crowd, two alone"
+    assert counted == ["quarantined"], "for the metrics, which no worker can count"
+
+
+def test_a_pool_that_is_gone_ends_the_run_with_all_that_is_done(tmp_path: Path) -> None:
+    for number in range(6):
+        write(tmp_path, f"p{number}.jpg", number)
+    job = begin(tmp_path, resources={"shard_size": 2})
+
+    class Gone(InlinePool):
+        def poll(self, timeout_s: float) -> list[Event]:
+            events = super().poll(timeout_s)
+            if any(isinstance(event, Finished) for event in events):
+                raise WorkersBroken("the cluster does not answer")
+            return events
+
+    summary = run(job, pool=Gone(worker_setup(job)))
+    assert str(summary.error) == "the cluster does not answer"
+    assert summary.exit_code == 4
+    assert sum(summary.counts.values()) >= 2
+    assert run(job).exit_code == 0
+    check_exactly_once(job, 6)
 
 
 @pytest.mark.parametrize("pool", ["local", "ray"])
