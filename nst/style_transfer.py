@@ -164,8 +164,8 @@ class StyleTransfer:
     history_size: int = 100
     """Curvature pairs that L-BFGS keeps. Each costs two photographs of float32: 100 at 512 x 512 are 630 MB."""
     coarse_scales: tuple[float, ...] | None = None
-    """Smaller sizes of the photograph to go through first, e.g. [0.25, 0.5]; each starts from the last. Those at
-    which a side would have less than 8 pixels are left out: nothing of the photograph would be left."""
+    """Smaller sizes of the photograph to go through first, e.g. [0.25, 0.5]; each starts from the last. Where a
+    side would have less than 8 pixels, they are left out: nothing of the photograph would be left."""
     coarse_steps: int = 100
     """Evaluations of loss and gradient at each of `coarse_scales`."""
     steps: int | None = None
