@@ -87,7 +87,7 @@ def run(
     log_format: Format = "text",
 ) -> None:
     """Run a job file; go on with it if its output folder holds the same job, begun earlier."""
-    with errors():
+    with errors(log_format):
         from jobs.spec import read_job_file
 
         file = read_job_file(job, [*(set_ or []), *resources(pool, address, workers)])
@@ -109,7 +109,7 @@ def stylize(
     log_format: Format = "text",
 ) -> None:
     """Paint photographs in the style of a picture."""
-    with errors():
+    with errors(log_format):
         method = {"kind": "style_transfer", "style": style[0] if len(style) == 1 else style}
         overrides = [*(set_ or []), *resources(pool, address, workers)]
         begin_quickly(photos, out, method, size, overrides, dry_run, wait, log_format)
@@ -130,7 +130,7 @@ def dream(
     log_format: Format = "text",
 ) -> None:
     """Let a network dream on photographs."""
-    with errors():
+    with errors(log_format):
         method = {"kind": "deepdream"} if guide is None else {"kind": "deepdream", "guide": guide}
         overrides = [*(set_ or []), *resources(pool, address, workers)]
         begin_quickly(photos, out, method, size, overrides, dry_run, wait, log_format)
@@ -148,7 +148,7 @@ def cyclegan(
 ) -> None:
     """Train both generators of a CycleGAN with Ray Train, or one for many styles; go on with it if its output
     folder holds the same."""
-    with errors():
+    with errors(log_format):
         from jobs.training.job import create_or_open_training, plan_training
         from jobs.training.spec import read_train_file, train_to_table
 
@@ -201,7 +201,7 @@ def resume(
 ) -> None:
     """Go on with a job that was stopped or killed. --set takes options of `resources` and `storage` only; of a
     training also those of `log`, `evaluation` and `ddp`."""
-    with errors():
+    with errors(log_format):
         given = set_ or []
         tables_of(given, CHANGEABLE)
         training = is_training(store_at(out, [each for each in given if each.startswith("storage.")]))
@@ -226,7 +226,7 @@ def retry(
     log_format: Format = "text",
 ) -> None:
     """Do the failed and quarantined photographs of a job again."""
-    with errors():
+    with errors(log_format):
         from jobs.stylize import retry_work
 
         def failed_ones() -> tuple[Job, Callable[[], list[Work]]]:

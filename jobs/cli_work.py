@@ -48,16 +48,25 @@ LogFormat: TypeAlias = Literal["text", "json"]
 
 
 @contextmanager
-def errors() -> Iterator[None]:
+def errors(log_format: LogFormat = "text") -> Iterator[None]:
     """One message and the right exit code; no traceback for what is not our fault."""
     try:
         yield
     except NstError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say_error(str(error), log_format)
         raise typer.Exit(exit_code_of(error)) from None
     except OSError as error:
-        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        _say_error(f"{type(error).__name__}: {error}", log_format)
         raise typer.Exit(EXIT_UNFINISHED) from None
+
+
+def _say_error(text: str, log_format: LogFormat) -> None:
+    if log_format == "json":
+        from jobs.json_log import JsonLog
+
+        JsonLog(None, sys.stdout).tell(News(event="error", level="error", text=text))
+    else:
+        print(f"error: {text}", file=sys.stderr)
 
 
 def store_at(out: str, overrides: Sequence[str] | None) -> Store:

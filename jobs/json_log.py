@@ -29,14 +29,14 @@ class Seen(Protocol):
 
 class JsonLog:
     """Give it to `run` or `run_training` as their observer, inside a `with`. Every line has `time` (UTC, ISO
-    8601), `level`, `event`, `job` and `message`, and, where there is one, `shard`, `key` and `worker`.
+    8601), `level` and `event`, and, where there is one, `job`, `shard`, `key`, `worker` and `message`.
 
     Args:
-        job: where it writes to.
+        job: where it writes to; None: that is not known.
         out: written to line by line.
     """
 
-    def __init__(self, job: str, out: TextIO) -> None:
+    def __init__(self, job: str | None, out: TextIO) -> None:
         self._job, self._out = job, out
         self._last = 0.0
 
@@ -58,7 +58,13 @@ class JsonLog:
 
     def tell(self, news: News) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line: dict[str, Any] = {"time": now, "level": news.level, "event": news.event, "job": self._job}
-        own = {"shard": news.shard, "key": news.key, "worker": news.worker, "message": news.text or None}
+        line: dict[str, Any] = {"time": now, "level": news.level, "event": news.event}
+        own = {
+            "job": self._job,
+            "shard": news.shard,
+            "key": news.key,
+            "worker": news.worker,
+            "message": news.text or None,
+        }
         line |= {name: value for name, value in own.items() if value is not None}
         print(json.dumps(line | dict(news.values)), file=self._out, flush=True)

@@ -204,6 +204,11 @@ def test_other_mistakes(ask: Callable[..., Result]) -> None:
         assert asked.exit_code == code, (arguments, asked.stderr)
         assert re.search(said, asked.stderr), (arguments, asked.stderr)
         assert "Traceback" not in asked.stderr
+    asked = ask("run", "none.toml", "--log-format", "json")
+    assert (asked.exit_code, asked.stderr) == (2, "")
+    line = json.loads(asked.stdout)
+    assert (line["level"], line["event"]) == ("error", "error")
+    assert "none.toml" in line["message"]
 
 
 def test_dry_run_shows_the_resolved_job_and_writes_nothing(folder: Path, ask: Callable[..., Result]) -> None:
