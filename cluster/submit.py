@@ -7,7 +7,6 @@ are a name and a number.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import os
@@ -28,6 +27,8 @@ _ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _POLL_S = 0.5
 _START_S = 60.0
+_SILENT_S = 60.0
+"""A log that says nothing for so long may be one whose connection is dead."""
 _STOP_MARGIN_S = 60
 """For what a driver does after its grace period: it says how it ended, and leaves Ray."""
 
@@ -139,8 +140,7 @@ class Cluster:
         """Write what a submission says until it has ended."""
         written = 0
         while True:
-            with contextlib.suppress(RuntimeError, OSError):  # a connection that was cut is made again
-                written = asyncio.run(self._tail(id, written, write))
+            written = asyncio.run(self._tail(id, written, write))
             found = self._patiently(lambda: _found(self._client.get_job_info(id)))
             if not found.running:
                 write(self._patiently(lambda: self._client.get_job_logs(id))[written:])
@@ -148,15 +148,25 @@ class Cluster:
             time.sleep(_POLL_S)
 
     async def _tail(self, id: str, written: int, write: Callable[[str], None]) -> int:
-        """Writes what comes after the first `written` characters; gives how many there are now."""
+        """Writes what comes after the first `written` characters; gives how many there are now.
+
+        A connection that is refused, cut or silent ends it like the log's end does: who asks knows what to do.
+        """
+        import aiohttp
+
         there = 0
-        async for text in self._client.tail_job_logs(id):
+        texts = aiter(self._client.tail_job_logs(id))
+        while True:
+            try:
+                async with asyncio.timeout(_SILENT_S):
+                    text = await anext(texts)
+            except (StopAsyncIteration, RuntimeError, OSError, aiohttp.ClientError):
+                return max(written, there)
             new = text[max(0, written - there) :]
             there += len(text)
             if new:
                 write(new)
                 written = there
-        return max(written, there)
 
     def stop(self, id: str) -> Found:
         """Ask a submission to end, with SIGTERM, and wait until it has."""

@@ -15,6 +15,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from cluster.submit import Cluster
 from jobs.cli import app
 from jobs.errors import LeaseHeld, UsageError
 from jobs.job import create_or_open
@@ -23,8 +24,10 @@ from jobs.spec import read_job_file
 from jobs.submit import Prepared, pack, prepare
 from nst.errors import OptionError
 from tests.conftest import encoded, picture
+from tests.jobs.fake_head import LOG, FakeHead, Tail
 
 Photos = Callable[..., Path]
+pytestmark = pytest.mark.filterwarnings("ignore:ssl=None is deprecated")  # Ray's client gives aiohttp that
 REMOTE = """
 photos = "s3://bucket/photos"
 output = "s3://bucket/out/"
@@ -147,6 +150,7 @@ def ask(tmp_path: Path, photos: Photos, monkeypatch: pytest.MonkeyPatch) -> Call
     (tmp_path / "style é.png").write_bytes(encoded(picture(99, 60, 60), "PNG"))
     write(tmp_path, LOCAL.replace(', "s3://bucket/b.png"', ""))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     for name in [name for name in os.environ if name.startswith("RAY_")]:
         monkeypatch.delenv(name)
     return lambda *arguments: CliRunner().invoke(app, ["submit", "job.toml", *arguments])
@@ -180,3 +184,59 @@ def test_what_another_driver_is_at_is_not_even_submitted(ask: Callable[..., Resu
         asked = ask("--shared-paths", "--address", "http://127.0.0.1:1")
         assert asked.exit_code == LeaseHeld.exit_code == 2
         assert f"is being worked on by process {os.getpid()} on" in asked.stderr
+
+
+# On a cluster
+
+
+def submission(number: int) -> str:
+    """Its id, of what goes to `out`."""
+    return f"{prepare(Path('job.toml'), shared_paths=True).name}-{number}"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "tails",
+    [["cut 30"], ["cut 170", "cut 120", "cut 300"], [502, "cut 80"], [502], ["silent"], ["cut 99", "silent"]],
+    ids=str,
+)
+def test_a_log_is_written_once_however_often_its_connection_ends(
+    ask: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tails: list[Tail]
+) -> None:
+    monkeypatch.setattr("cluster.submit._SILENT_S", 1.0)
+    head = FakeHead(*tails, end=3)
+    head.add(submission(1))
+    with head.serving() as address:
+        asked = ask("--attach", "--address", address)
+    assert asked.exit_code == 3, asked.output
+    assert asked.stdout == LOG
+    assert asked.stderr == ""
+    assert head.tails == []
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("status", "said"), [(401, "asks for a token: set RAY_AUTH"), (404, "refuses: .* 404")]
+)
+def test_a_head_that_knows_it_no_longer_is_one_message(
+    ask: Callable[..., Result], status: int, said: str
+) -> None:
+    head = FakeHead("cut 30", status, "never reached")
+    head.add(submission(1))
+    with head.serving() as address:
+        asked = ask("--attach", "--address", address)
+    assert asked.exit_code == 2
+    assert re.fullmatch(f"error: {address} {said}.*\n", asked.stderr), asked.stderr
+    assert asked.stdout == LOG[:30]
+
+
+@pytest.mark.timeout(60)
+def test_who_no_longer_reads_ends_the_following(ask: Callable[..., Result]) -> None:  # noqa: ARG001
+    def write(_: str) -> None:
+        raise BrokenPipeError
+
+    head = FakeHead("cut 30", "never reached")
+    head.add(submission(1))
+    with head.serving() as address, pytest.raises(BrokenPipeError):
+        Cluster(address).follow(submission(1), write)
+    assert head.tails == ["never reached"]
