@@ -47,6 +47,8 @@ class Command:
 
     name: str
     """The same for what must not run twice at once."""
+    waits: bool
+    """By itself, until another of its name has ended."""
     line: str
     folder: Path
     """The files that it is run with, and all that the cluster gets."""
@@ -112,7 +114,7 @@ class Cluster:
             ClusterError: it runs already, or the cluster refuses it.
         """
         before = self.newest(command.name)
-        if before is not None and before.running:
+        if before is not None and before.running and not command.waits:
             raise ClusterError(f"it is running on {self.address} already, as {before.id}")
         number = 1 if before is None else int(before.id.rsplit("-", 1)[1]) + 1
         id = f"{command.name}-{number}"

@@ -187,7 +187,13 @@ def submit(prepared: Prepared, address: str | None, *, wait: bool) -> int:
         pack(prepared, Path(folder))
         line = "exec " + shlex.join(["python", "-m", "jobs", *prepared.arguments])
         id = cluster.submit(
-            Command(name=prepared.name, line=line, folder=Path(folder), grace_s=prepared.grace_s)
+            Command(
+                name=prepared.name,
+                waits=prepared.waits,
+                line=line,
+                folder=Path(folder),
+                grace_s=prepared.grace_s,
+            )
         )
         print(f"submitted to {cluster.address} as {id}", flush=True)
         if wait:

@@ -240,3 +240,16 @@ def test_who_no_longer_reads_ends_the_following(ask: Callable[..., Result]) -> N
     with head.serving() as address, pytest.raises(BrokenPipeError):
         Cluster(address).follow(submission(1), write)
     assert head.tails == ["never reached"]
+
+
+def test_who_waits_for_the_lease_is_submitted_beside_what_runs(ask: Callable[..., Result]) -> None:
+    head = FakeHead()
+    head.add(submission(1))
+    with head.serving() as address:
+        asked = ask("--shared-paths", "--address", address, "--no-wait")
+        assert asked.exit_code == 2
+        assert asked.stderr == f"error: it is running on {address} already, as {submission(1)}\n"
+        asked = ask("--shared-paths", "--address", address, "--no-wait", "--wait-for-lease")
+    assert asked.exit_code == 0, asked.stderr
+    assert list(head.jobs) == [submission(1), submission(2)]
+    assert head.jobs[submission(2)]["entrypoint"].endswith(" --wait-for-lease")
