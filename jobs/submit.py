@@ -17,11 +17,11 @@ import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.errors import EXIT_OK, UsageError
+from jobs.errors import EXIT_OK, EXIT_STOPPED, EXIT_UNFINISHED, UsageError
 from jobs.filesystems import StorageOptions, local_path, refuse_secrets
 from jobs.lease import refuse_if_held
 from jobs.spec import apply_overrides
@@ -29,7 +29,7 @@ from jobs.storage import open_store
 from nst.errors import OptionError
 
 if TYPE_CHECKING:
-    from cluster.submit import Cluster
+    from cluster.submit import Cluster, Found
     from nst.stylizer import AssetRef
 
 __all__ = ["DETACHED", "Prepared", "follow", "pack", "prepare", "stop", "submit"]
@@ -55,6 +55,9 @@ class Prepared:
     grace_s: float
     waits: bool
     """For another driver's lease."""
+    again: tuple[str, ...]
+    """What of the command line here finds, or submits, the same."""
+    log_format: str
 
 
 def prepare(
@@ -94,8 +97,11 @@ def prepare(
         refs, options, table = job.spec.method.assets(), job.spec.method, "method"  # type: ignore[assignment]
         command = ["run", _JOB_FILE, "--pool", "ray"]
     command += ["--address", "auto"]
-    resolved = [*overrides, *_local(places, refs, options, table, shared_paths)]
-    for override in resolved:
+    local = [*_local(places, refs, options, table, shared_paths)]
+    again = [str(path), *(word for override in overrides for word in ("--set", override))]
+    if local:
+        again.append("--shared-paths")
+    for override in [*overrides, *local]:
         command += ["--set", override]
     if wait_for_lease:
         command.append("--wait-for-lease")
@@ -110,6 +116,8 @@ def prepare(
         storage=storage,
         grace_s=grace_s,
         waits=wait_for_lease,
+        again=tuple(again),
+        log_format=log_format,
     )
 
 
@@ -195,10 +203,10 @@ def submit(prepared: Prepared, address: str | None, *, wait: bool) -> int:
                 grace_s=prepared.grace_s,
             )
         )
-        print(f"submitted to {cluster.address} as {id}", flush=True)
+        _say(prepared, f"submitted to {cluster.address} as {id}")
         if wait:
-            return _follow(cluster, id, prepared)
-        _tell(prepared)
+            return _follow(cluster, id, prepared, address)
+        _tell(prepared, address)
         return EXIT_OK
 
 
@@ -209,7 +217,7 @@ def follow(prepared: Prepared, address: str | None) -> int:
         UsageError: there is none, or the cluster cannot be reached.
     """
     with _cluster(address) as cluster:
-        return _follow(cluster, _newest(cluster, prepared), prepared)
+        return _follow(cluster, _newest(cluster, prepared).id, prepared, address)
 
 
 def stop(prepared: Prepared, address: str | None) -> int:
@@ -219,26 +227,30 @@ def stop(prepared: Prepared, address: str | None) -> int:
         UsageError: there is none, or the cluster cannot be reached.
     """
     with _cluster(address) as cluster:
-        id = _newest(cluster, prepared)
-        print(f"stopping {id}: what is in work has {prepared.grace_s:g} s", flush=True)
-        found = cluster.stop(id)
-        print(f"{id} has ended with exit code {found.exit_code}; go on with: nst submit {prepared.path}")
+        found = _newest(cluster, prepared)
+        how = "had ended already,"
+        if found.running:
+            _say(prepared, f"stopping {found.id}: what is in work has {prepared.grace_s:g} s")
+            found, how = cluster.stop(found.id), "has ended"
+        unfinished = found.exit_code in (EXIT_STOPPED, EXIT_UNFINISHED)
+        go_on = f"; go on with: {_again(prepared, address)}" if unfinished else ""
+        _say(prepared, f"{found.id} {how} with exit code {found.exit_code}{go_on}")
         return EXIT_OK
 
 
-def _newest(cluster: Cluster, prepared: Prepared) -> str:
+def _newest(cluster: Cluster, prepared: Prepared) -> Found:
     found = cluster.newest(prepared.name)
     if found is None:
         raise UsageError(f"{cluster.address} knows no submission for {prepared.output}")
-    return found.id
+    return found
 
 
-def _follow(cluster: Cluster, id: str, prepared: Prepared) -> int:
+def _follow(cluster: Cluster, id: str, prepared: Prepared, address: str | None) -> int:
     try:
         found = cluster.follow(id, lambda text: print(text, end="", flush=True))
     except KeyboardInterrupt:
-        print(f"\nno longer following {id}, which goes on", flush=True)
-        _tell(prepared)
+        _say(prepared, f"\nno longer following {id}, which goes on")
+        _tell(prepared, address)
         return DETACHED
     assert found.exit_code is not None
     if found.exit_code and found.message and not found.said_itself:
@@ -246,10 +258,26 @@ def _follow(cluster: Cluster, id: str, prepared: Prepared) -> int:
     return found.exit_code
 
 
-def _tell(prepared: Prepared) -> None:
+def _say(prepared: Prepared, text: str) -> None:
+    """Our own words: where programs read what the driver writes, they are not among it."""
+    print(text, file=sys.stderr if prepared.log_format == "json" else sys.stdout, flush=True)
+
+
+def _tell(prepared: Prepared, address: str | None) -> None:
     for what, option in (("follow it", "--attach"), ("stop it", "--stop")):
-        print(f"{what}: nst submit {prepared.path} {option}")
-    print(f"how far it is: nst status {prepared.output}", flush=True)
+        _say(prepared, f"{what}: {_again(prepared, address, option)}")
+    reach = [
+        f"storage.{option.name}={json.dumps(value)}"
+        for option in fields(prepared.storage)
+        if (value := getattr(prepared.storage, option.name)) != option.default
+    ]
+    words = ["nst", "status", prepared.output, *(word for each in reach for word in ("--set", each))]
+    _say(prepared, f"how far it is: {shlex.join(words)}")
+
+
+def _again(prepared: Prepared, address: str | None, *options: str) -> str:
+    given = () if address is None else ("--address", address)
+    return shlex.join(["nst", "submit", *prepared.again, *given, *options])
 
 
 def _refuse_if_running(prepared: Prepared) -> None:

@@ -183,14 +183,15 @@ def test_a_running_job_is_refused_left_alone_followed_again_and_stopped(cluster:
     code, stdout, _ = ended(first)
     assert code == 130
     assert "which goes on" in stdout
-    assert "stop it: nst submit job.toml --stop" in stdout
-    again = submit(cluster, folder, "--attach")
+    again = f"nst submit job.toml --set method.steps=1500 --shared-paths --address {cluster.url}"
+    assert f"stop it: {again} --stop\n" in stdout
+    attached = submit(cluster, folder, "--attach")
     before = done(folder)
-    until(lambda: done(folder) > before, again)
-    code, stdout, _ = ended(submit(cluster, folder, "--stop"))
+    until(lambda: done(folder) > before, attached)
+    code, stdout, _ = ended(submit(cluster, folder, *steps(1500), "--stop"))
     assert code == 0, stdout
-    assert "has ended with exit code 75" in stdout
-    code, stdout, _ = ended(again)
+    assert f"has ended with exit code 75; go on with: {again}\n" in stdout
+    code, stdout, _ = ended(attached)
     assert code == 75
     assert "go on with: nst resume" in stdout, "it was asked to, and not killed"
     assert 0 < done(folder) < 24

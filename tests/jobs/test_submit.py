@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -253,3 +254,62 @@ def test_who_waits_for_the_lease_is_submitted_beside_what_runs(ask: Callable[...
     assert asked.exit_code == 0, asked.stderr
     assert list(head.jobs) == [submission(1), submission(2)]
     assert head.jobs[submission(2)]["entrypoint"].endswith(" --wait-for-lease")
+
+
+def test_what_is_advised_works_as_it_is_printed(ask: Callable[..., Result], tmp_path: Path) -> None:
+    other = ["method.weights=seeded", "method.network=vgg16", "output=an other", "storage.region=eu west"]
+    create_or_open(read_job_file(Path("job.toml"), other))
+    sets = [word for each in other for word in ("--set", each)]
+    head = FakeHead()
+
+    def typed(output: str, what: str) -> Result:
+        line = re.search(f"{what}: nst (.*)", output)
+        assert line is not None, output
+        return CliRunner().invoke(app, shlex.split(line[1]))
+
+    with head.serving() as address:
+        asked = ask("--shared-paths", "--address", address, "--no-wait", *sets)
+        assert asked.exit_code == 0, asked.stderr
+        (id,) = head.jobs
+        assert id != submission(1)
+        told = typed(asked.stdout, "how far it is")
+        assert told.exit_code == 0, told.output
+        line = f"how far it is: nst status '{tmp_path}/an other' --set 'storage.region=\"eu west\"'"
+        assert asked.stdout.splitlines()[-1] == line
+        stopped = typed(asked.stdout, "stop it")
+        assert stopped.exit_code == 0, stopped.output
+        assert head.stopped == [id]
+        assert f"{id} has ended with exit code 75; go on with: nst submit job.toml" in stopped.stdout
+        attached = typed(asked.stdout, "follow it")
+        assert (attached.exit_code, attached.stdout) == (0, LOG)
+        again = typed(stopped.stdout, "go on with")
+        assert (again.exit_code, again.stderr) == (0, ""), again.output
+    assert list(head.jobs) == [id, f"{id[:-1]}2"]
+
+
+@pytest.mark.parametrize(("code", "advised"), [(0, False), (3, False), (4, True)])
+def test_what_has_ended_is_not_stopped(ask: Callable[..., Result], code: int, advised: bool) -> None:
+    head = FakeHead()
+    head.add(submission(1))
+    head.end(submission(1), code)
+    with head.serving() as address:
+        asked = ask("--stop", "--address", address)
+    go_on = f"; go on with: nst submit job.toml --shared-paths --address {address}" if advised else ""
+    assert asked.exit_code == 0, asked.stderr
+    assert asked.stdout == f"{submission(1)} had ended already, with exit code {code}{go_on}\n"
+    assert head.stopped == []
+
+
+def test_programs_read_nothing_but_what_the_driver_writes(ask: Callable[..., Result]) -> None:
+    head = FakeHead()
+    as_json = ("--shared-paths", "--log-format", "json", "--address")
+    with head.serving() as address:
+        asked = ask(*as_json, address)
+        assert (asked.exit_code, asked.stdout) == (0, LOG), asked.stderr
+        assert asked.stderr == f"submitted to {address} as {submission(1)}\n"
+        asked = ask(*as_json, address, "--no-wait")
+        assert (asked.exit_code, asked.stdout) == (0, "")
+        assert asked.stderr.count("\n") == 4
+        asked = ask(*as_json, address, "--stop")
+        assert (asked.exit_code, asked.stdout) == (0, "")
+        assert "has ended with exit code 75" in asked.stderr
