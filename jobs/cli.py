@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,7 +26,7 @@ from jobs.cli_work import (
     store_at,
     tables_of,
 )
-from jobs.errors import EXIT_FAULTS
+from jobs.errors import EXIT_FAULTS, UsageError
 from jobs.storage import open_store
 
 if TYPE_CHECKING:
@@ -89,8 +90,14 @@ def run(
     """Run a job file; go on with it if its output folder holds the same job, begun earlier."""
     with errors(log_format):
         from jobs.spec import read_job_file
+        from jobs.submit import is_training_file
 
-        file = read_job_file(job, [*(set_ or []), *resources(pool, address, workers)])
+        overrides = [*(set_ or []), *resources(pool, address, workers)]
+        if is_training_file(job, overrides):
+            raise UsageError(
+                f"{str(job)!r} is a training's job file: nst train cyclegan {shlex.quote(str(job))}"
+            )
+        file = read_job_file(job, overrides)
         begin(file, dry_run, wait=wait, log_format=log_format)
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cluster.submit import Cluster, Found
     from nst.stylizer import AssetRef
 
-__all__ = ["DETACHED", "Prepared", "follow", "pack", "prepare", "stop", "submit"]
+__all__ = ["DETACHED", "Prepared", "follow", "is_training_file", "pack", "prepare", "stop", "submit"]
 
 DETACHED = 130
 """Exit code of who stopped following a job that goes on."""
@@ -77,7 +77,7 @@ def prepare(
         UsageError: the file is missing or is no TOML.
         OptionError: an option has a value that it cannot take, or that the cluster would not find.
     """
-    training = _is_training(path, overrides)
+    training = is_training_file(path, overrides)
     if training:
         from jobs.training.spec import read_train_file
 
@@ -121,7 +121,12 @@ def prepare(
     )
 
 
-def _is_training(path: Path, overrides: Sequence[str]) -> bool:
+def is_training_file(path: Path, overrides: Sequence[str] = ()) -> bool:
+    """Whether a job file is a training's, and not photographs'.
+
+    Raises:
+        UsageError: the file is missing or is no TOML.
+    """
     try:
         table = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:

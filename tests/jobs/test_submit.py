@@ -116,6 +116,14 @@ def test_a_wrong_job_file_is_refused(tmp_path: Path, text: str, error: str) -> N
         prepare(tmp_path / "none.toml")
 
 
+@pytest.mark.parametrize("text", [TRAINING, STYLES], ids=["two collections", "styles"])
+def test_who_runs_a_training_is_told_how(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, text)
+    asked = CliRunner().invoke(app, ["run", str(path)])
+    assert asked.exit_code == 2
+    assert asked.stderr == f"error: '{path}' is a training's job file: nst train cyclegan {path}\n"
+
+
 def test_the_code_and_the_job_file_are_sent_and_nothing_else(tmp_path: Path) -> None:
     """And that is enough to run it, also where this program is not installed."""
     prepared = prepare(write(tmp_path, REMOTE))
