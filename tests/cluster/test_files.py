@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from jobs.cli import app
 from tests.cluster.checks import (
     CLUSTER,
     EXPOSURES,
@@ -142,6 +148,26 @@ def test_both_kuberay_clusters_are_the_same_but_for_what_a_job_needs() -> None:
         assert pod["volumes"].pop() == {"name": "job", "configMap": {"name": "nst-job"}}
         assert pod["containers"][0]["volumeMounts"].pop()["name"] == "job"
     assert own == standing
+
+
+def test_what_a_rayjob_runs_is_a_command_of_ours_that_waits_for_the_lease() -> None:
+    text = read("kuberay-job.yaml")
+    job = yaml.safe_load(text)["spec"]["entrypoint"].partition(" || ")[0]
+    (training,) = re.findall(r"nst train .*", text)
+    assert "--pool ray" in job, "whatever the job file says"
+    for line in (job, training):
+        assert line.endswith(" --address auto --wait-for-lease")
+        asked = CliRunner().invoke(app, shlex.split(line)[1:])
+        assert asked.stderr == "error: job file '/job/job.toml': No such file or directory\n"
+
+
+@pytest.mark.parametrize(("status", "ends"), [(0, 0), (2, 1), (3, 0), (4, 1), (75, 1)])
+def test_a_rayjob_whose_photographs_failed_is_not_done_again(tmp_path: Path, status: int, ends: int) -> None:
+    (tmp_path / "nst").write_text(f"#!/bin/sh\nexit {status}\n")
+    (tmp_path / "nst").chmod(0o755)
+    entrypoint = yaml.safe_load(read("kuberay-job.yaml"))["spec"]["entrypoint"]
+    done = subprocess.run(["sh", "-c", entrypoint], env={"PATH": f"{tmp_path}:/bin:/usr/bin"}, check=False)
+    assert done.returncode == ends
 
 
 def policy_faults(text: str) -> list[str]:

@@ -131,11 +131,20 @@ def test_head_and_workers_start_with_a_token_and_the_dashboard_on_loopback(
         "--nodelist=gamma",
     ]
     assert all("--overlap" in line and "--no-kill" in line for line in steps)
-    assert "nst run job.toml --address 192.0.2.7:6379 --workers 2 :: mode=token" in log
+    asked = "run --pool ray job.toml --address 192.0.2.7:6379 --wait-for-lease --workers 2"
+    assert f"nst {asked} :: mode=token" in log
     assert log.index(next(line for line in log if line.startswith("nst run"))) > log.index(heads[0])
     assert log.count("ray ended") == 3, "nothing is left behind"
     assert list(tmp_path.glob(".nst-token*")) == []
     assert not [line for line in log if "requeue" in line]
+
+
+def test_a_training_is_named(tmp_path: Path, sbatch: Callable[..., subprocess.Popen[str]]) -> None:
+    run = sbatch("job.toml", NST_COMMAND="train cyclegan")
+    _, error = run.communicate(timeout=PATIENCE_S)
+    assert run.returncode == 0, error
+    asked = "train cyclegan job.toml --address 192.0.2.7:6379 --wait-for-lease"
+    assert f"nst {asked} :: mode=token" in log_of(tmp_path)
 
 
 @pytest.mark.parametrize("status", [2, 3, 4])
