@@ -30,7 +30,8 @@ from tests.cluster.checks import (
     tracked,
 )
 
-MANIFESTS = (*KUBERAY, "kuberay-network-policy.yaml")
+POLICIES = ("kuberay-network-policy.yaml", "kuberay-metrics.yaml")
+MANIFESTS = (*KUBERAY, *POLICIES)
 SCHEMA = json.loads((CLUSTER.parent / "tests/cluster/kubernetes-schema.json").read_text())
 
 _EXAMPLES = "says what is searched for"
@@ -81,6 +82,12 @@ def manifest_errors(text: str) -> list[str]:
     return errors
 
 
+def test_the_readme_names_every_file() -> None:
+    files = {path.name for path in tracked() if path.parent == CLUSTER and path.suffix not in (".md", ".py")}
+    assert len(files) > 8
+    assert {name for name in files if f"`{name}`" not in read("README.md")} == {"Dockerfile.dockerignore"}
+
+
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_manifests_fit_the_schemas(name: str) -> None:
     assert manifest_errors(read(name)) == []
@@ -100,6 +107,7 @@ def test_manifests_fit_the_schemas(name: str) -> None:
         ("kuberay-job.yaml", "version: v2", "version: 2"),
         ("kuberay-network-policy.yaml", "policyTypes: [Ingress]", "policyTypes: Ingress"),
         ("kuberay-network-policy.yaml", "ingress:", "ingres:"),
+        ("kuberay-metrics.yaml", "honorLabels: true", "honor_labels: true"),
     ],
 )
 def test_broken_manifests_are_found(name: str, old: str, new: str) -> None:
@@ -171,8 +179,13 @@ def test_a_rayjob_whose_photographs_failed_is_not_done_again(tmp_path: Path, sta
 
 
 def policy_faults(text: str) -> list[str]:
-    """Who but nst's own pods and KubeRay's operator may reach a pod of nst."""
-    policies = {each["metadata"]["name"]: each["spec"] for each in yaml.safe_load_all(text)}
+    """Who may reach a pod of nst but its own pods, KubeRay's operator (jobs API), and Prometheus (metrics)."""
+    policies = {
+        each["metadata"]["name"]: each["spec"]
+        for each in yaml.safe_load_all(text)
+        if each["kind"] == "NetworkPolicy"
+    }
+    others = {"kuberay-operator": [8265], "prometheus": [8080]}
     ours = {"podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "nst"}}}
     faults = []
     if policies.get("nst-nobody") != {"podSelector": {}, "policyTypes": ["Ingress"]}:
@@ -183,15 +196,18 @@ def policy_faults(text: str) -> list[str]:
             if not peers:
                 faults.append(f"{name}: everybody")
             for peer in peers:
-                operator = "kuberay-operator" in str(peer) and {"namespaceSelector", "podSelector"} == set(peer)
                 ports = [port["port"] for port in rule.get("ports", [])]
-                if peer != ours and not (operator and ports == [8265]):
+                name_of = peer.get("podSelector", {}).get("matchLabels", {}).get("app.kubernetes.io/name")
+                named = {"namespaceSelector", "podSelector"} == set(peer) and all(
+                    each["matchLabels"] for each in peer.values()
+                )
+                if peer != ours and not (named and ports == others.get(name_of)):
                     faults.append(f"{name}: {peer}")
     return faults
 
 
-def test_pods_are_reached_by_each_other_and_the_operator_only() -> None:
-    assert policy_faults(read("kuberay-network-policy.yaml")) == []
+def test_pods_are_reached_by_each_other_the_operator_and_prometheus_only() -> None:
+    assert policy_faults("---\n".join(map(read, POLICIES))) == []
     for name in KUBERAY:
         cluster = cluster_of(yaml.safe_load(read(name)))
         for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
@@ -205,10 +221,38 @@ def test_pods_are_reached_by_each_other_and_the_operator_only() -> None:
         ("            matchLabels: {app.kubernetes.io/part-of: nst}\n", "            matchLabels: {}\n"),
         ("          podSelector:\n            matchLabels: {app.kubernetes.io/name: kuberay-operator}\n", ""),
         ("        - {protocol: TCP, port: 8265}", "        - {protocol: TCP, port: 6379}"),
+        ("          podSelector:\n            matchLabels: {app.kubernetes.io/name: prometheus}\n", ""),
+        (
+            "            matchLabels: {kubernetes.io/metadata.name: monitoring}\n",
+            "            matchLabels: {}\n",
+        ),
+        ("        - {protocol: TCP, port: 8080}", "        - {protocol: TCP, port: 8265}"),
+        ("      ports:\n        - {protocol: TCP, port: 8080}\n", ""),
     ],
 )
 def test_wider_policies_are_found(old: str, new: str) -> None:
-    assert policy_faults(broken("kuberay-network-policy.yaml", old, new))
+    text = "---\n".join(map(read, POLICIES))
+    assert old in text
+    assert policy_faults(text.replace(old, new))
+
+
+def test_prometheus_finds_the_metrics_of_every_pod() -> None:
+    """KubeRay has Ray export them at 8080, a port of that container that it calls `metrics`."""
+    policy, monitor = yaml.safe_load_all(read("kuberay-metrics.yaml"))
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] == "metrics"
+    assert endpoint["honorLabels"], "else Prometheus puts its own `job` in place of ours"
+    assert monitor["metadata"]["namespace"] == policy["metadata"]["namespace"]
+    for name in KUBERAY:
+        document = yaml.safe_load(read(name))
+        assert document["metadata"]["namespace"] == monitor["metadata"]["namespace"]
+        cluster = cluster_of(document)
+        for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+            assert group["template"]["metadata"]["labels"] == monitor["spec"]["selector"]["matchLabels"]
+            assert policy["spec"]["podSelector"] == monitor["spec"]["selector"]
+            assert "metrics-export-port" not in group["rayStartParams"]
+            ports = group["template"]["spec"]["containers"][0].get("ports", [])
+            assert "metrics" not in [port["name"] for port in ports]
 
 
 # Tokens
