@@ -37,9 +37,9 @@ class _Host:
     """An actor that hosts one worker at a time in a child process: what kills a worker, or has it killed, costs
     neither the actor nor what it has imported."""
 
-    def __init__(self, memory_bytes: int | None, job: str) -> None:
+    def __init__(self, memory_bytes: int | None, output: str) -> None:
         self._children = Children(memory_bytes)
-        self._metrics = Metrics(job)
+        self._metrics = Metrics(output)
         self._node = ray.get_runtime_context().get_node_id()
 
     def start(self, worker: WorkerId, payload: bytes, slots: int) -> str:

@@ -39,17 +39,19 @@ class Metrics:
     """Of one actor, or of what only the driver knows. Needs a connection to Ray.
 
     Args:
-        job: where its results go; every metric has it as its tag `job`.
+        output: of the job; every metric has it as its tag `output`.
     """
 
-    def __init__(self, job: str) -> None:
+    def __init__(self, output: str) -> None:
         self._count = {
-            name: Counter(name, description=text, tag_keys=(*tags, "job"))
+            name: Counter(name, description=text, tag_keys=(*tags, "output"))
             for name, (text, tags) in COUNTERS.items()
         }
-        self._gauge = {name: Gauge(name, description=text, tag_keys=("job",)) for name, text in GAUGES.items()}
+        self._gauge = {
+            name: Gauge(name, description=text, tag_keys=("output",)) for name, text in GAUGES.items()
+        }
         for metric in (*self._count.values(), *self._gauge.values()):
-            metric.set_default_tags({"job": job})
+            metric.set_default_tags({"output": output})
         self._spent: dict[int, Spent] = {}  # by running task, as last told
 
     def take(self, events: Iterable[Event]) -> None:

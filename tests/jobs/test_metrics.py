@@ -94,7 +94,7 @@ def test_prometheus_sees_what_was_counted(ray_session: str) -> None:  # noqa: AR
         seen = {
             (name, *(tags[tag] for tag in ("status", "stage", "cause") if tag in tags)): value
             for name, tags, value in scrape()
-            if tags["WorkerId"] == me and tags["job"] == "s3://bucket/out"
+            if tags["WorkerId"] == me and tags["output"] == "s3://bucket/out"
         }
     assert seen == {
         ("ray_nst_images_total", "ok"): 11.0,
