@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -34,7 +34,6 @@ from jobs.errors import (
     exit_code_of,
 )
 from jobs.lease import STANDARD_LEASE, Lease, LeaseOptions, hold
-from jobs.news import News
 from jobs.pools.ray import RaySession
 from jobs.stop import StopSignal
 from jobs.training.evaluate import evaluate
@@ -50,40 +49,17 @@ from jobs.training.layout import (
     generator_steps,
     read_done,
     read_evaluations,
-    read_skipped,
 )
 from jobs.training.loop import LoopSetup, train
-from jobs.training.metrics import METRICS, means, parts, read_metrics, read_part, write_metrics
-from jobs.training.tensorboard import publish_events
+from jobs.training.metrics import METRICS, read_metrics, write_metrics
+from jobs.training.watch import TrainSnapshot, Watch
 from nst.errors import NstError
 
-__all__ = ["TrainSnapshot", "TrainSummary", "run_training"]
+__all__ = ["TrainSummary", "run_training"]
 
 _POLL_S = 0.25
 _LOOK_EVERY_S = 2.0
 _EVALUATION_TRIES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class TrainSnapshot:
-    """How far a training is, by what it published."""
-
-    step: int
-    steps: int
-    losses: Mapping[str, float]
-    """Means over the steps that were published last."""
-    images_per_s: float | None
-    batch_size: int
-    news: tuple[News, ...] = ()
-
-    def progress(self) -> Mapping[str, Any]:
-        """For a log."""
-        return {
-            "step": self.step,
-            "steps": self.steps,
-            "losses": dict(self.losses),
-            "images_per_s": self.images_per_s,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +116,7 @@ class _Run:
     ) -> None:
         self._job, self._observe, self._stop, self._lease = job, observe, stop, lease
         self._store = job.store
-        self._watch = _Watch(job)
+        self._watch = Watch(job)
         self._evaluations: dict[int, Any] = {}
         self._tries: dict[int, int] = {}
         self._found: dict[int, dict[str, float]] = {}
@@ -302,37 +278,6 @@ class _Run:
         for old in generator_steps(store):
             store.remove(generator_path(old))
         return done
-
-
-class _Watch:
-    """Reads what a running training publishes."""
-
-    def __init__(self, job: TrainJob) -> None:
-        self._job, self._store = job, job.store
-        self._seen: set[str] = set()
-        self._skipped: set[str] = set()
-        self._news: list[News] = []
-        self._last = TrainSnapshot(0, job.steps, {}, None, job.file.spec.batch_size)
-
-    def tell(self, event: str, text: str, **values: Any) -> None:
-        self._news.append(News(event=event, text=text, level="warning", values=values))
-
-    def look(self) -> TrainSnapshot:
-        for path in parts(self._store):
-            if path not in self._seen:
-                self._seen.add(path)
-                self._take(read_part(self._store.read(path)))
-        for name, found in read_skipped(self._store, but=self._skipped).items():
-            self._skipped.add(name)
-            self.tell("photo_left_out", f"left out: {found['url']}: {found['error']}", url=found["url"])
-        news, self._news = tuple(self._news), []
-        return replace(self._last, news=news)
-
-    def _take(self, rows: list[dict[str, Any]]) -> None:
-        publish_events(self._store, rows)
-        spent = [row["seconds"] for row in rows[1:]] or [rows[0]["seconds"]]
-        rate = self._last.batch_size * len(spent) / max(1e-9, sum(spent))
-        self._last = replace(self._last, step=rows[-1]["step"], losses=means(rows), images_per_s=rate)
 
 
 def _trainer(job: TrainJob, folder: str) -> TorchTrainer:

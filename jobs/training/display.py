@@ -12,7 +12,7 @@ from jobs.display import Bar, duration
 from jobs.training.metrics import grouped
 
 if TYPE_CHECKING:
-    from jobs.train_cyclegan import TrainSnapshot
+    from jobs.training.watch import TrainSnapshot
 
 __all__ = ["TrainDisplay", "describe_losses"]
 

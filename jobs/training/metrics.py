@@ -20,6 +20,7 @@ __all__ = [
     "grouped",
     "means",
     "part_path",
+    "part_step",
     "parts",
     "read_metrics",
     "read_part",
@@ -36,6 +37,10 @@ Row = Mapping[str, Any]
 def part_path(step: int) -> str:
     """Of the part whose last step this is."""
     return f"{PARTS}/step-{step:09d}.jsonl"
+
+
+def part_step(path: str) -> int:
+    return int(path.removeprefix(f"{PARTS}/step-").removesuffix(".jsonl"))
 
 
 def parts(store: Store) -> list[str]:

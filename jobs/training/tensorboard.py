@@ -13,15 +13,19 @@ from tensorboardX.proto.summary_pb2 import Summary
 from jobs.storage import Store
 from jobs.training.metrics import Row, grouped, means
 
-__all__ = ["FOLDER", "publish_events", "write_events"]
+__all__ = ["FOLDER", "events_name", "publish_events", "write_events"]
 
 FOLDER = "tensorboard"
 
 
 def publish_events(store: Store, rows: Sequence[Row]) -> None:
     """Means over some steps, at the last of them. TensorBoard reads such files in the order of their names."""
-    step = rows[-1]["step"]
-    store.publish(f"{FOLDER}/events.out.tfevents.{step:010d}.nst", write_events(rows))
+    store.publish(f"{FOLDER}/{events_name(rows[-1]['step'])}", write_events(rows))
+
+
+def events_name(step: int) -> str:
+    """Of the file whose last step this is."""
+    return f"events.out.tfevents.{step:010d}.nst"
 
 
 def write_events(rows: Sequence[Row]) -> bytes:

@@ -20,7 +20,7 @@ import pytest
 
 from jobs.stop import StopSignal
 from jobs.storage import LocalStore
-from jobs.train_cyclegan import TrainSnapshot, TrainSummary, _Run, run_training
+from jobs.train_cyclegan import TrainSummary, _Run, run_training
 from jobs.training.job import TrainJob
 from jobs.training.layout import (
     DONE,
@@ -33,6 +33,7 @@ from jobs.training.layout import (
     sample_path,
     skipped_path,
 )
+from jobs.training.watch import TrainSnapshot
 from nst.errors import Diverged
 from tests.jobs import test_training, test_training_styles
 from tests.jobs.test_lease import ELSEWHERE, leave

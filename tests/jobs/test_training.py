@@ -37,11 +37,12 @@ from jobs.training.layout import (
     sample_steps,
 )
 from jobs.training.loop import LoopSetup, train
-from jobs.training.metrics import read_metrics, write_metrics
+from jobs.training.metrics import parts, read_metrics, write_metrics
 from jobs.training.report import build_training_report
 from jobs.training.spec import read_train_file, train_from_table, train_to_table
 from jobs.training.status import train_status
 from jobs.training.tensorboard import write_events
+from jobs.training.watch import Watch
 from nst.cyclegan.method import CycleGAN
 from nst.errors import Diverged, OptionError
 
@@ -165,6 +166,27 @@ def kill_at_any_write(
     assert files
     assert {path: job.store.read(path) for path in job.store.find("generators")} == files
     assert {path for path in job.store.find() if not path.startswith("metrics/")} == names
+
+
+def test_the_next_driver_reads_what_is_new(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the newest part of the metrics, which says how far the training is."""
+    job = begun(photos)
+    train(setup(job))
+    whole = parts(job.store)
+    assert Watch(job).look().step == 12
+    first, *_, last = job.store.names("tensorboard")
+    for name in (first, last):
+        job.store.remove(f"tensorboard/{name}")
+    reads, read = list[str](), LocalStore.read
+
+    def noted(store: LocalStore, path: str) -> bytes:
+        reads.append(path)
+        return read(store, path)
+
+    monkeypatch.setattr(LocalStore, "read", noted)
+    assert Watch(job).look().step == 12
+    assert [path for path in reads if path.startswith("metrics/")] == [whole[0], whole[-1]]
+    assert len(job.store.names("tensorboard")) == len(whole) > 2
 
 
 def test_stops_with_a_checkpoint_when_asked(photos: Path) -> None:
