@@ -276,9 +276,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--side", type=int, default=256, help="pixels")
     parser.add_argument("--steps", type=int, default=150, help="ours, at the full size, at most")
-    parser.add_argument("--measures", type=int, default=2, help="pairs for the table of what each measure does")
+    parser.add_argument("--measures", type=int, default=1, help="pairs for the table of what each measure does")
     parser.add_argument("--last", action="store_true", help="the target is the tutorial's last picture")
-    parser.add_argument("--joint-side", type=int, default=96, help="pixels, of the batch of eight")
+    parser.add_argument("--joint-side", type=int, default=64, help="pixels, of the batch of eight")
     parser.add_argument("--weights", help="a state dict of VGG19; default: calibrated random parameters")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -331,7 +331,8 @@ def main() -> None:
         )
     print("\ntutorial over ours by measure (median of the first pairs):")
     for label, values in table.items():
-        print(f"  {label:22} {statistics.median(values):6.1f}")
+        ratio = statistics.median(values)
+        print(f"  {label:22} " + (f"{ratio:6.1f}" if ratio else f"not reached in {arguments.steps} evaluations"))
     joint = per_photo_over_joint(state, arguments.joint_side)
     print("\nevaluations of eight L-BFGS over those of a joint one, at batch 8:")
     for label, ratio in joint.items():

@@ -190,7 +190,8 @@ def nst(*arguments: object, cwd: Path, token: str | None = TOKEN, **environment:
 
 def _nst(arguments: Sequence[object], cwd: Path, environment: Mapping[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "jobs", *map(str, arguments)],
+        # Of tests that run in the background, children would ignore Ctrl-C.
+        ["env", "--default-signal=INT", sys.executable, "-m", "jobs", *map(str, arguments)],
         cwd=cwd,
         env={"COLUMNS": "200", **environment, "HOME": str(cwd)},
         stdout=subprocess.PIPE,
