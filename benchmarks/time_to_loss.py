@@ -332,7 +332,9 @@ def main() -> None:
     print("\ntutorial over ours by measure (median of the first pairs):")
     for label, values in table.items():
         ratio = statistics.median(values)
-        print(f"  {label:22} " + (f"{ratio:6.1f}" if ratio else f"not reached in {arguments.steps} evaluations"))
+        print(
+            f"  {label:22} " + (f"{ratio:6.1f}" if ratio else f"not reached in {arguments.steps} evaluations")
+        )
     joint = per_photo_over_joint(state, arguments.joint_side)
     print("\nevaluations of eight L-BFGS over those of a joint one, at batch 8:")
     for label, ratio in joint.items():
