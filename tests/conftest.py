@@ -63,6 +63,7 @@ _TOGETHER = ("ray_session", "in_two", "solo_runs", "reference")
 """Fixtures that are worth more than waiting for: tests that share one run in one process."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run in several processes, there is one Ray instance."""
     for item in items:
@@ -70,3 +71,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         shared = next((name for name in _TOGETHER if name in names), None)
         if shared is not None:
             item.add_marker(pytest.mark.xdist_group(shared))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """pytest-xdist tells of groups by the names of tests; where it cannot, nothing says that there are none."""
+    if not getattr(session.config.option, "loadgroup", False):
+        return
+    for item in session.items:
+        if item.get_closest_marker("xdist_group") is not None and "@" not in item.nodeid:
+            raise pytest.UsageError(f"this pytest does not keep {item.nodeid} together with its group")

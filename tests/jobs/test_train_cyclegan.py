@@ -97,6 +97,7 @@ def test_two_workers_train_as_one(photos: Path, ray_session: str) -> None:
     assert time.monotonic() - began < 1
 
 
+@pytest.mark.slow
 def test_a_training_that_diverged_is_not_tried_again(photos: Path, ray_session: str) -> None:
     """Both workers raise it; nobody waits for the other."""
     workers = {"max_workers": 2, "min_workers": 2, "num_cpus": 0.5, "max_failures": -1}
