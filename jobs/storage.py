@@ -24,6 +24,8 @@ from jobs.filesystems import STANDARD_STORAGE, StorageOptions, is_url, kind_of, 
 __all__ = ["TEMPORARY", "FsspecStore", "LocalStore", "Store", "open_store"]
 
 TEMPORARY = ".tmp"
+_FOLDER_TRIES = 50
+"""To write into a folder that others remove whenever it is empty."""
 
 
 class Store(ABC):
@@ -104,7 +106,7 @@ class LocalStore(Store):
         temporary = self._temporary()
         self._write(temporary, data)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(target.parent)
             if create_only:
                 self._link(temporary, target)
                 _sync_folder(target.parent)
@@ -131,13 +133,13 @@ class LocalStore(Store):
             temporary.unlink()
 
     def _write(self, temporary: Path, data: bytes) -> None:
-        for attempt in range(3):
-            temporary.parent.mkdir(parents=True, exist_ok=True)
+        for left in reversed(range(_FOLDER_TRIES)):
             try:
+                _make_folder(temporary.parent)
                 handle = temporary.open("xb")
                 break
-            except FileNotFoundError:  # another process's clean() just removed the empty folder
-                if attempt == 2:
+            except (FileNotFoundError, NotADirectoryError):  # another process has just removed the empty folder
+                if not left:
                     raise
         with handle:
             try:
@@ -191,6 +193,15 @@ class LocalStore(Store):
                     (folder / name).unlink()
         with contextlib.suppress(OSError):  # not empty: somebody is writing
             folder.rmdir()
+
+
+def _make_folder(folder: Path) -> None:
+    """Raises NotADirectoryError: a file is there, or the folder has gone again; FileExistsError would mean that
+    somebody else has published already."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
 
 
 class FsspecStore(Store):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from jobs.errors import UsageError
 from jobs.filesystems import absolute_url, is_url, read_url
-from jobs.storage import FsspecStore, LocalStore, Store, open_store
+from jobs.storage import TEMPORARY, FsspecStore, LocalStore, Store, open_store
 from tests.contracts.store import StoreContract
 
 
@@ -54,6 +55,35 @@ class TestLocalStore(StoreContract):
         store.clean()
         assert store.names(".tmp") == [mine.name]
         assert not store.exists("x")
+
+    def test_a_file_in_a_folders_place_is_not_taken_for_what_is_published(self, store: LocalStore) -> None:
+        """Which is what FileExistsError says of a create-only write."""
+        store.publish("results", b"a file")
+        with pytest.raises(NotADirectoryError):
+            store.publish("results/shard", b"one", create_only=True)
+        assert store.names(TEMPORARY) == []
+
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_the_folder_of_temporary_files_may_go_at_any_moment(
+        self, store: LocalStore, monkeypatch: pytest.MonkeyPatch, when: str
+    ) -> None:
+        """Others remove it when it is empty: while it is being made, or once it is."""
+        make, times = os.mkdir, 5
+
+        def goes(path: Path, *arguments: int) -> None:
+            nonlocal times
+            make(path, *arguments)
+            if Path(path).name == TEMPORARY and times:
+                times -= 1
+                os.rmdir(path)
+                if when == "before":
+                    raise FileExistsError(errno.EEXIST, "it was there a moment ago", str(path))
+
+        store.publish("x", b"")
+        store.clean()
+        monkeypatch.setattr(os, "mkdir", goes)
+        store.publish("y", b"two", create_only=True)
+        assert (store.read("y"), times) == (b"two", 0)
 
 
 class TestMemoryStore(StoreContract):
