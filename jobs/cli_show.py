@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from jobs.status import JobStatus
     from jobs.storage import Store
+    from jobs.training.status import TrainStatus
 
 __all__ = ["show_options", "show_status", "show_training"]
 
@@ -33,17 +34,12 @@ def show_options(title: str, cls: type[Any], leave_out: Container[str] = ()) -> 
 
 
 def show_status(found: JobStatus) -> None:
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("job", escape(f"{found.kind}, begun {found.created}, in {found.output}"))
-    table.add_row("state", found.state)
+    table = _about(found)
     counts = ", ".join(f"{number} {name}" for name, number in found.counts.items())
     table.add_row("images", f"{found.done} of {found.rows} done: {counts}")
     table.add_row("shards", f"{found.sealed_shards} of {found.shards} sealed")
-    if found.driver is not None:
-        table.add_row("driver", escape(found.driver.describe()))
-    for note in found.notes:
-        table.add_row("note", escape(note))
-    Console().print(table, highlight=False)
+    _add_driver(table, found)
+    _print(table, found.notes)
 
 
 def show_training(store: Store, as_json: bool) -> None:
@@ -55,12 +51,9 @@ def show_training(store: Store, as_json: bool) -> None:
     if as_json:
         print(json.dumps(found.to_json()))
         return
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("job", escape(f"{found.kind}, begun {found.created}, in {found.output}"))
-    table.add_row("state", found.state)
+    table = _about(found)
     table.add_row("photos", ", ".join(f"{number} of {name}" for name, number in found.named_photos.items()))
-    if found.driver is not None:
-        table.add_row("driver", escape(found.driver.describe()))
+    _add_driver(table, found)
     table.add_row("step", f"{found.step}; the newest checkpoint is of {found.checkpoint or 'none'}")
     if found.losses:
         for group, losses in grouped(found.losses).items():
@@ -72,6 +65,22 @@ def show_training(store: Store, as_json: bool) -> None:
         table.add_row(f"at {step}", describe_losses(distances))
     if found.done is not None:
         table.add_row("generator", escape(f"{found.done['generator']}, of step {found.done['step']}"))
-    for note in found.notes:
+    _print(table, found.notes)
+
+
+def _about(found: JobStatus | TrainStatus) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("job", escape(f"{found.kind}, begun {found.created}, in {found.output}"))
+    table.add_row("state", found.state)
+    return table
+
+
+def _add_driver(table: Table, found: JobStatus | TrainStatus) -> None:
+    if found.driver is not None:
+        table.add_row("driver", escape(found.driver.describe()))
+
+
+def _print(table: Table, notes: Iterable[str]) -> None:
+    for note in notes:
         table.add_row("note", escape(note))
     Console().print(table, highlight=False)

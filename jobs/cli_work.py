@@ -225,7 +225,7 @@ def reopen_training_at(out: str, overrides: list[str]) -> TrainJob:
 
 
 def execute_training(
-    prepare: Callable[[], TrainJob], wait: bool = False, log_format: LogFormat = "text"
+    prepare: Callable[[], TrainJob], *, wait: bool = False, log_format: LogFormat = "text"
 ) -> None:
     """Plan, train, show progress, say how it ended. Leaves with the exit code."""
     from jobs.json_log import JsonLog
