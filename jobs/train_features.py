@@ -1,5 +1,8 @@
 """Train the embedded feature network and write it as safetensors: `make features`.
 
+It learns to tell patches apart (`nst.features.exemplar`), then its thresholds are lowered
+(`nst.features.thresholds`).
+
 python -m jobs.train_features OUT.safetensors [--steps 1800] [--seed 0] [--device cpu]
 """
 
@@ -20,7 +23,9 @@ from PIL import Image
 
 from jobs.demo import sample_photographs
 from jobs.storage import LocalStore
-from nst.features.exemplar import ExemplarTask, ExemplarTraining, render_patches
+from nst.features import read_state_dict
+from nst.features.exemplar import ExemplarTask, ExemplarTraining, render_patches, some_normalized
+from nst.features.thresholds import lower_thresholds
 
 __all__ = ["main"]
 
@@ -40,12 +45,14 @@ _PHOTOGRAPHS = (
     "retina.jpg",
     "text.png",
 )
+_THRESHOLD_PATCHES = 192
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=ExemplarTask().steps)
+    parser.add_argument("--exemplar", type=Path, help="a file to begin with, instead of training on patches")
     parser.add_argument("--patches", type=int, default=ExemplarTask().patches)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="bytes are reproducible for equal threads")
@@ -59,16 +66,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     photographs = [np.asarray(Image.open(folder / name).convert("RGB")) for name in _PHOTOGRAPHS]
     patches = render_patches(photographs, task)
     print(f"{len(patches)} patches in {time.monotonic() - began:.0f} s", flush=True)
-    training = ExemplarTraining(patches, task, torch.device(arguments.device))
-    for progress in training.run():
-        print(
-            f"step {progress.step:5}: loss {progress.loss:.3f}, top-1 {progress.accuracy:.3f}, "
-            f"{time.monotonic() - began:.0f} s",
-            flush=True,
-        )
+    device = torch.device(arguments.device)
+    record: dict[str, object] = {"torch": str(torch.__version__)}
+    if arguments.exemplar is None:
+        record["exemplar"] = dataclasses.asdict(task)
+        training = ExemplarTraining(patches, task, device)
+        for progress in training.run():
+            print(
+                f"step {progress.step:5}: loss {progress.loss:.3f}, top-1 {progress.accuracy:.3f}, "
+                f"{time.monotonic() - began:.0f} s",
+                flush=True,
+            )
+        state = training.state_dict()
+    else:
+        start = arguments.exemplar.read_bytes()
+        record["exemplar"] = f"sha256 {hashlib.sha256(start).hexdigest()}"
+        state = read_state_dict(start)
+    state = lower_thresholds(state, some_normalized(patches, _THRESHOLD_PATCHES))
+    print(f"thresholds lowered, {time.monotonic() - began:.0f} s", flush=True)
+    state = {name: value.half().contiguous() for name, value in state.items()}
     # One entry: safetensors writes several in no fixed order, and equal trainings shall give equal files.
-    record = {"task": dataclasses.asdict(task), "torch": str(torch.__version__)}
-    data = safetensors.torch.save(training.state_dict(), metadata={"nst": json.dumps(record)})
+    data = safetensors.torch.save(state, metadata={"nst": json.dumps(record)})
     LocalStore(str(arguments.out.resolve().parent)).publish(arguments.out.name, data)
     print(f"{arguments.out}: {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
 

@@ -25,12 +25,12 @@ from nst.features.networks import IMAGENET_MEAN, IMAGENET_STD
 from nst.features.seeded import image_filters
 from nst.pictures import TEXTURES, brush_strokes
 
-__all__ = ["ExemplarTask", "ExemplarTraining", "Progress", "render_patches"]
+__all__ = ["QUIET", "ExemplarTask", "ExemplarTraining", "Progress", "render_patches", "some_normalized"]
 
 _PATCH_PX = 128
 _HEADS = {2: 0.25, 3: 0.5, 4: 1.0}  # block to the weight of its loss
 _STROKE_PATCHES = 16  # of one painting
-_QUIET = 0.05  # of a layer's mean: channels below are not scaled up to the others
+QUIET = 0.05  # of a layer's mean: channels below are not scaled up to the others
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,8 +143,7 @@ class ExemplarTraining:
         to unit mean square over the patches. That changes nothing but units: ReLU(a x) = a ReLU(x) for a > 0,
         and the next convolution makes up for it. Gram matrices then weigh all channels alike."""
         self._model.eval()
-        chosen = torch.linspace(0, len(self._patches) - 1, min(256, len(self._patches))).long()
-        x = normalize(self._patches[chosen.to(self.device)].float() / 255)
+        x = some_normalized(self._patches, 256)
         state: dict[str, Tensor] = {}
         unit = x.new_ones(3)  # of each channel of the layer before
         for index, name in enumerate(layer_names("embedded")):
@@ -160,7 +159,7 @@ class ExemplarTraining:
             bias = norm.bias - norm.running_mean * gain
             x = F.relu(F.conv2d(x, weight, bias, padding=1))
             unit = x.square().mean((0, 2, 3)).sqrt()
-            unit = unit.clamp_min(_QUIET * unit.mean())
+            unit = unit.clamp_min(QUIET * unit.mean())
             x = x / unit.view(1, -1, 1, 1)
             state[f"features.{index}.weight"] = (weight / unit.view(-1, 1, 1, 1)).half().cpu().contiguous()
             state[f"features.{index}.bias"] = (bias / unit).half().cpu()
@@ -211,6 +210,12 @@ def normalize(images: Tensor) -> Tensor:
     """RGB in [0, 1], (N, 3, H, W), to what the network sees."""
     mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return (images - mean) / std
+
+
+def some_normalized(patches: Tensor, count: int) -> Tensor:
+    """At most `count` of the patches, uint8 (N, 3, P, P), evenly chosen, as the network sees them."""
+    chosen = torch.linspace(0, len(patches) - 1, min(count, len(patches))).long()
+    return normalize(patches[chosen.to(patches.device)].float() / 255)
 
 
 def distort(patches: Tensor, crop_px: int, random: torch.Generator) -> Tensor:

@@ -44,7 +44,7 @@ PUBLISHED = {
 }
 
 # How the file came to be: nst/features/embedded/README.md.
-EMBEDDED_SHA256 = "dda1c752d3361bb3699baf9a9e15bc8e6e17c4baa2e79e1d588be711725b70ef"
+EMBEDDED_SHA256 = "99dbb6ecd9e486dcef1a4245b158db8a49a56a19873775f4ccd2ccb8aed5ec9d"
 
 _TORCHVISION, _EMBEDDED = "torchvision:", "nst:embedded"
 

@@ -153,8 +153,9 @@ def test_the_objective_rises_on_photographs(file: str, options: dict[str, object
         before = step.octave, step.image
     assert len(steps) == 2 * 9
     assert sum(after > before for before, after in steps) >= 0.9 * len(steps)
-    assert steps[8][1] > 1.5 * steps[0][0] > 0
-    assert steps[-1][1] > 1.5 * steps[9][0] > 0
+    # Channels are rarely silent, so that the objective is far above zero to begin with.
+    assert steps[8][1] > 1.4 * steps[0][0] > 0
+    assert steps[-1][1] > 1.4 * steps[9][0] > 0
 
 
 def test_steps_and_octaves_are_told() -> None:

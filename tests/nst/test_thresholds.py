@@ -1,0 +1,65 @@
+"""Lower thresholds: what they are, and that a network sees with them what it saw before."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nst.features import build_features, layer_names
+from nst.features.exemplar import ExemplarTask, render_patches, some_normalized
+from nst.features.thresholds import lower_thresholds
+from tests.conftest import picture
+
+RELUS = [name for name in layer_names("embedded") if name.startswith("relu")]
+CONVOLUTIONS = [name for name in layer_names("embedded") if name.startswith("conv")]
+
+
+@pytest.fixture(scope="module")
+def patches() -> torch.Tensor:
+    photographs = [np.asarray(picture(seed, 200, 150)) for seed in range(3)]
+    return render_patches(photographs, ExemplarTask(patches=48))
+
+
+@pytest.fixture(scope="module")
+def sparse() -> dict[str, torch.Tensor]:
+    """Parameters of a network whose channels are silent on about half of the positions."""
+    network = build_features("embedded", RELUS, seed=3, pooling="average")
+    return dict(network.body.state_dict())
+
+
+def test_lowered_thresholds_leave_channels_silent_where_they_should_be(
+    patches: torch.Tensor, sparse: dict[str, torch.Tensor]
+) -> None:
+    images = some_normalized(patches, 24)
+    lowered = lower_thresholds(sparse, images)
+    network = build_features("embedded", RELUS, state=lowered, pooling="average")
+    with torch.no_grad():
+        features = network(patches[torch.linspace(0, 47, 24).long()].float() / 255)
+    for layer, activations in features.items():
+        silent = (activations == 0).float().mean((0, 2, 3))
+        if layer == "relu1_1":
+            wanted = torch.tensor([(0.05, 0.2, 0.4, 0.6, 0.8)[place % 5] for place in range(64)])
+            assert torch.allclose(silent, wanted, atol=0.03)
+        else:
+            assert float(silent.max()) < 0.33, layer
+        assert torch.allclose(activations.square().mean((0, 2, 3)), torch.tensor(1.0), atol=0.05), layer
+
+
+def test_lowered_thresholds_keep_what_the_layers_see(
+    patches: torch.Tensor, sparse: dict[str, torch.Tensor]
+) -> None:
+    """On pictures it was not fitted to, up to each channel's unit and threshold."""
+    lowered = lower_thresholds(sparse, some_normalized(patches[::2], 24))
+    fresh = patches[1::2].float() / 255
+    with torch.no_grad():
+        before, after = (
+            build_features("embedded", CONVOLUTIONS, state=state, pooling="average")(fresh)
+            for state in (sparse, lowered)
+        )
+    for layer in CONVOLUTIONS:
+        pairs = (each[layer].transpose(0, 1).flatten(1) for each in (before, after))
+        first, second = (each - each.mean(1, keepdim=True) for each in pairs)
+        alike = F.cosine_similarity(first, second, dim=1)
+        assert float(alike.median()) > (0.99 if layer in ("conv1_1", "conv1_2") else 0.7), layer
