@@ -62,4 +62,4 @@ def test_lowered_thresholds_keep_what_the_layers_see(
         pairs = (each[layer].transpose(0, 1).flatten(1) for each in (before, after))
         first, second = (each - each.mean(1, keepdim=True) for each in pairs)
         alike = F.cosine_similarity(first, second, dim=1)
-        assert float(alike.median()) > (0.99 if layer in ("conv1_1", "conv1_2") else 0.7), layer
+        assert float(alike.median()) > (0.99 if layer in ("conv1_1", "conv1_2") else 0.8), layer
