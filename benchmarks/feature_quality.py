@@ -9,8 +9,7 @@
    With the preset for random networks and with the embedded network's own, so that nothing but the network
    differs: the harder comparison, since that preset suits random networks better than theirs.
    `style_distance_ratio` is over the best of all random networks with either preset. The smaller the
-   pictures, the fewer positions deep layers have, and the more of every distance is chance: below 192 px
-   networks differ less.
+   pictures, the fewer positions the judges' deep layers have to compare.
 3. Cost: CPU time of one evaluation of loss and gradient at 256 px, against VGG19's at its default layers.
 
     python -m benchmarks.feature_quality [--quick] [--side 192]
