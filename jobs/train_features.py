@@ -1,9 +1,10 @@
 """Train the embedded feature network and write it as safetensors: `make features`.
 
-It learns to tell patches apart (`nst.features.exemplar`), then its thresholds are lowered
-(`nst.features.thresholds`).
+It learns to tell patches apart (`nst.features.exemplar`), then its thresholds are lowered and some of its
+channels replaced by random ones (`nst.features.thresholds`), and these learn what a style loss is for
+(`nst.features.alignment`).
 
-python -m jobs.train_features OUT.safetensors [--steps 1800] [--seed 0] [--device cpu]
+python -m jobs.train_features OUT.safetensors [--steps 1800] [--style-steps 400] [--seed 0] [--device cpu]
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from PIL import Image
 from jobs.demo import sample_photographs
 from jobs.storage import LocalStore
 from nst.features import read_state_dict
+from nst.features.alignment import Alignment, AlignmentTask
 from nst.features.exemplar import ExemplarTask, ExemplarTraining, render_patches, some_normalized
 from nst.features.thresholds import lower_thresholds
 
@@ -52,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=ExemplarTask().steps)
+    parser.add_argument("--style-steps", type=int, default=AlignmentTask().steps)
     parser.add_argument("--exemplar", type=Path, help="a file to begin with, instead of training on patches")
     parser.add_argument("--patches", type=int, default=ExemplarTask().patches)
     parser.add_argument("--seed", type=int, default=0)
@@ -82,11 +85,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         start = arguments.exemplar.read_bytes()
         record["exemplar"] = f"sha256 {hashlib.sha256(start).hexdigest()}"
         state = read_state_dict(start)
-    state = lower_thresholds(state, some_normalized(patches, _THRESHOLD_PATCHES))
+    style = AlignmentTask(seed=arguments.seed, steps=arguments.style_steps)
+    record["alignment"] = dataclasses.asdict(style)
+    state = lower_thresholds(
+        state, some_normalized(patches, _THRESHOLD_PATCHES), random_channels=style.channels, seed=style.seed
+    )
     print(f"thresholds lowered, {time.monotonic() - began:.0f} s", flush=True)
-    state = {name: value.half().contiguous() for name, value in state.items()}
+    alignment = Alignment(patches, state, style, device)
+    for aligned in alignment.run():
+        print(
+            f"step {aligned.step:5}: alignment {aligned.alignment:.3f}, distance {aligned.distance:.3f}, "
+            f"{time.monotonic() - began:.0f} s",
+            flush=True,
+        )
     # One entry: safetensors writes several in no fixed order, and equal trainings shall give equal files.
-    data = safetensors.torch.save(state, metadata={"nst": json.dumps(record)})
+    data = safetensors.torch.save(alignment.state_dict(), metadata={"nst": json.dumps(record)})
     LocalStore(str(arguments.out.resolve().parent)).publish(arguments.out.name, data)
     print(f"{arguments.out}: {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
 

@@ -25,9 +25,20 @@ from nst.features.networks import IMAGENET_MEAN, IMAGENET_STD
 from nst.features.seeded import image_filters
 from nst.pictures import TEXTURES, brush_strokes
 
-__all__ = ["QUIET", "ExemplarTask", "ExemplarTraining", "Progress", "render_patches", "some_normalized"]
+__all__ = [
+    "PATCH_PX",
+    "PHOTO_SHARE",
+    "QUIET",
+    "ExemplarTask",
+    "ExemplarTraining",
+    "Progress",
+    "normalize",
+    "render_patches",
+    "some_normalized",
+]
 
-_PATCH_PX = 128
+PATCH_PX = 128
+PHOTO_SHARE = 7 / 16  # of the patches, the first ones
 _HEADS = {2: 0.25, 3: 0.5, 4: 1.0}  # block to the weight of its loss
 _STROKE_PATCHES = 16  # of one painting
 QUIET = 0.05  # of a layer's mean: channels below are not scaled up to the others
@@ -62,7 +73,7 @@ class Progress:
 def render_patches(photographs: Sequence[npt.NDArray[np.uint8]], task: ExemplarTask) -> Tensor:
     """The patches to tell apart: uint8 (patches, 3, 128, 128), some from `photographs` (H, W, 3)."""
     random = np.random.default_rng(task.seed)
-    from_photos, from_strokes = task.patches * 7 // 16, task.patches * 2 // 16
+    from_photos, from_strokes = int(task.patches * PHOTO_SHARE), task.patches * 2 // 16
     found = []
     for index in range(from_photos):
         found.append(_crop(photographs[index % len(photographs)], random, 80, 320))
@@ -72,7 +83,7 @@ def render_patches(photographs: Sequence[npt.NDArray[np.uint8]], task: ExemplarT
     found = found[: from_photos + from_strokes]
     families = tuple(TEXTURES.values())
     for index in range(task.patches - len(found)):
-        found.append(families[index % len(families)]((_PATCH_PX, _PATCH_PX), 1000 + index))
+        found.append(families[index % len(families)]((PATCH_PX, PATCH_PX), 1000 + index))
     return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).contiguous()
 
 
@@ -82,7 +93,7 @@ def _crop(picture: npt.NDArray[np.uint8], random: np.random.Generator, low: int,
     side = int(random.integers(low, min(high, height, width) + 1))
     top, left = int(random.integers(height - side + 1)), int(random.integers(width - side + 1))
     square = Image.fromarray(picture[top : top + side, left : left + side])
-    return np.asarray(square.resize((_PATCH_PX, _PATCH_PX), Image.Resampling.LANCZOS))
+    return np.asarray(square.resize((PATCH_PX, PATCH_PX), Image.Resampling.LANCZOS))
 
 
 class ExemplarTraining:

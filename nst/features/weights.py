@@ -44,7 +44,7 @@ PUBLISHED = {
 }
 
 # How the file came to be: nst/features/embedded/README.md.
-EMBEDDED_SHA256 = "99dbb6ecd9e486dcef1a4245b158db8a49a56a19873775f4ccd2ccb8aed5ec9d"
+EMBEDDED_SHA256 = "01354a969c36c1c2afa359c6cb1c5894325bd0e31d2615f86854ad559d6857a6"
 
 _TORCHVISION, _EMBEDDED = "torchvision:", "nst:embedded"
 

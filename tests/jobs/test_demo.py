@@ -55,7 +55,9 @@ def test_a_short_training_of_the_network_gives_equal_files(tmp_path: Path) -> No
     files = []
     for name in ("a", "b", "c"):
         out = tmp_path / f"{name}.safetensors"
-        train_features.main([str(out), "--steps", "2", "--patches", "32", "--threads", "1"])
+        train_features.main(
+            [str(out), "--steps", "2", "--style-steps", "2", "--patches", "32", "--threads", "1"]
+        )
         files.append(out.read_bytes())
     assert files[0] == files[1] == files[2]
     assert safetensors.torch.load(files[0]).keys() == read_state_dict(published_bytes("nst:embedded")).keys()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from nst.features import build_features, layer_names
 from nst.features.exemplar import ExemplarTask, render_patches, some_normalized
-from nst.features.thresholds import lower_thresholds
+from nst.features.thresholds import SHARED, lower_thresholds
 from tests.conftest import picture
 
 RELUS = [name for name in layer_names("embedded") if name.startswith("relu")]
@@ -62,4 +62,42 @@ def test_lowered_thresholds_keep_what_the_layers_see(
         pairs = (each[layer].transpose(0, 1).flatten(1) for each in (before, after))
         first, second = (each - each.mean(1, keepdim=True) for each in pairs)
         alike = F.cosine_similarity(first, second, dim=1)
+        assert float(alike.median()) > (0.99 if layer in ("conv1_1", "conv1_2") else 0.8), layer
+
+
+def test_random_channels_take_the_last_places_and_nothing_else_sees_them(
+    patches: torch.Tensor, sparse: dict[str, torch.Tensor]
+) -> None:
+    lowered = lower_thresholds(sparse, some_normalized(patches, 24), random_channels=8, seed=1)
+    images = patches[1::2].float() / 255
+    with torch.no_grad():
+        before = build_features("embedded", CONVOLUTIONS, state=lowered, pooling="average")(images)
+        for layer in SHARED:
+            lowered[f"features.{layer_names('embedded').index(layer)}.bias"][-8:] += 1
+        after = build_features("embedded", CONVOLUTIONS, state=lowered, pooling="average")(images)
+    for layer in CONVOLUTIONS:
+        changed = (after[layer] - before[layer]).abs().amax((0, 2, 3)) > 1e-3
+        assert not changed[:-8].any(), layer
+        assert bool(changed[-8:].all()) == (layer in SHARED), layer
+
+
+def test_kept_channels_and_layers_after_them_see_what_they_saw(
+    patches: torch.Tensor, sparse: dict[str, torch.Tensor]
+) -> None:
+    """Each of the former channels of the deepest layer is told by the new network; of a layer with random
+    channels, its own first ones are former channels."""
+    lowered = lower_thresholds(sparse, some_normalized(patches[::2], 24), random_channels=8, seed=1)
+    fresh = patches[1::2].float() / 255
+    with torch.no_grad():
+        before, after = (
+            build_features("embedded", CONVOLUTIONS, state=state, pooling="average")(fresh)
+            for state in (sparse, lowered)
+        )
+    for layer in CONVOLUTIONS:
+        first, second = (
+            F.normalize(flat - flat.mean(1, keepdim=True), dim=1)
+            for flat in (each[layer].transpose(0, 1).flatten(1) for each in (before, after))
+        )
+        count = len(second) - (8 if layer in SHARED else 0)
+        alike = (second[:count] @ first.T).amax(1)
         assert float(alike.median()) > (0.99 if layer in ("conv1_1", "conv1_2") else 0.8), layer
