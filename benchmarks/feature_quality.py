@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -206,53 +208,54 @@ _STYLE_WEIGHTS = {"seeded": 100.0, "embedded": 300.0}
 
 
 def style_distance(networks: int, side: int, steps: int) -> dict[str, float]:
-    judge = Judge()
     ratios: dict[str, list[float]] = {loss: [] for loss in _CONTENT_WEIGHTS}
     over_best: list[float] = []
-    # Calibrated with the pooling they run with.
-    contestants = {
-        f"{shape} seed {seed}": (
-            shape,
-            build_features(shape, ["relu4_2"], seed=seed, pooling="average").body.state_dict(),
-        )
-        for shape in LAYERS
-        for seed in range(networks)
-    }
     print(f"\nstyle distance at equal content distance, {side} px, {steps} evaluations per scale")
-    print(f"{'pair':20} {'content':>8} {'embedded':>9}   best random: style distance, ratio, which")
-    for name, photo, style in pairs(side):
-        image = stylized(photo, style, steps, network="embedded")
-        ours = Point(judge.content(image, photo), judge.style(image, style))
-        line = f"{name:20} {ours.content:8.3f} {ours.style:9.4f}"
-        for loss in _CONTENT_WEIGHTS:
-            reached = {}
-            for who, (shape, state) in contestants.items():
-                curve = []
-                for weight in _CONTENT_WEIGHTS[loss]:
-                    picture = stylized(
-                        photo,
-                        style,
-                        steps,
-                        preset=loss,
-                        network=shape,
-                        state=state,
-                        pooling="average",
-                        content_weight=weight,
-                        style_weight=_STYLE_WEIGHTS[loss],
-                    )
-                    curve.append(Point(judge.content(picture, photo), judge.style(picture, style)))
-                reached[who] = at_content(curve, ours.content)
-            best = min(reached, key=lambda who: reached[who])
-            ratios[loss].append(ours.style / reached[best])
-            line += f"   {loss}: {reached[best]:.4f} {ratios[loss][-1]:.3f} {best}"
-        over_best.append(max(each[-1] for each in ratios.values()))
-        print(line, flush=True)
+    print(f"{'pair':20} {'content':>8} {'embedded':>9}   best random: style distance, ratio, which", flush=True)
+    jobs = [(index, networks, side, steps) for index in range(len(list(pairs(side))))]
+    # A process each: two threads of one wait for each other at this size.
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Pool(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for name, ours, best in pool.imap(_compared, jobs):
+            line = f"{name:20} {ours.content:8.3f} {ours.style:9.4f}"
+            for loss, (who, reached) in best.items():
+                ratios[loss].append(ours.style / reached)
+                line += f"   {loss}: {reached:.4f} {ratios[loss][-1]:.3f} {who}"
+            over_best.append(max(each[-1] for each in ratios.values()))
+            print(line, flush=True)
     medians = {f"style_distance_ratio_{loss}_preset": statistics.median(each) for loss, each in ratios.items()}
     return {
         "style_distance_ratio": round(statistics.median(over_best), 4),
         **{name: round(median, 4) for name, median in medians.items()},
-        "pairs": len(next(iter(ratios.values()))),
+        "pairs": len(over_best),
     }
+
+
+def _compared(job: tuple[int, int, int, int]) -> tuple[str, Point, dict[str, tuple[str, float]]]:
+    """A pair's name, where the embedded network comes, and by preset which random network comes nearest to the
+    style there, and how near."""
+    index, networks, side, steps = job
+    judge = Judge()
+    name, photo, style = list(pairs(side))[index]
+
+    def point(**options: Any) -> Point:
+        picture = stylized(photo, style, steps, **options)
+        return Point(judge.content(picture, photo), judge.style(picture, style))
+
+    ours = point(network="embedded")
+    best: dict[str, tuple[str, float]] = {}
+    for shape in LAYERS:
+        for seed in range(networks):
+            # Calibrated with the pooling they run with.
+            network = build_features(shape, ["relu4_2"], seed=seed, pooling="average")
+            random = {"network": shape, "state": network.body.state_dict(), "pooling": "average"}
+            for loss, weights in _CONTENT_WEIGHTS.items():
+                options = random | {"preset": loss, "style_weight": _STYLE_WEIGHTS[loss]}
+                curve = [point(content_weight=weight, **options) for weight in weights]
+                reached = at_content(curve, ours.content)
+                if loss not in best or reached < best[loss][1]:
+                    best[loss] = f"{shape} seed {seed}", reached
+    return name, ours, best
 
 
 # 3. Cost

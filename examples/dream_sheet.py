@@ -24,9 +24,9 @@ from nst.pictures import hatching, voronoi_mosaic
 
 GUIDES = {"hatching": hatching, "mosaic": voronoi_mosaic}
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "plain (layers = relu2_2)": {},
+    "plain (layers = relu4_2)": {},
     "layers = relu3_2": {"layers": {"relu3_2": 1.0}},
-    "layers = relu4_2": {"layers": {"relu4_2": 1.0}},
+    "layers = relu3_1": {"layers": {"relu3_1": 1.0}},
     "layers = relu3_1:5, one channel": {"layers": {"relu3_1:5": 1.0}},
     "guide = hatching, relu3_1": {"guide": "hatching", "layers": {"relu3_1": 1.0}},
     "guide = mosaic, relu3_1": {"guide": "mosaic", "layers": {"relu3_1": 1.0}},

@@ -32,7 +32,7 @@ from nst.tiles import max_pass_pixels
 __all__ = ["DeepDream", "DeepDreamStylizer", "Dream"]
 
 _DEFAULT_LAYER = {
-    "embedded": "relu2_2",
+    "embedded": "relu4_2",
     "vgg16": "relu4_3",
     "vgg19": "relu4_4",
     "resnet50": "layer3",
