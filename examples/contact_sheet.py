@@ -52,7 +52,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "init = noise, content_weight = 10": {"init": "noise", "content_weight": 10.0},
     "optimizer = adam": {"optimizer": "adam"},
     "precision = bfloat16": {"precision": "bfloat16"},
-    "pass_memory_mb = 32 (tiles)": {"pass_memory_mb": 32},
+    "pass_memory_mb = 40 (tiles)": {"pass_memory_mb": 40},
 }
 
 
