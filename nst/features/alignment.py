@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import functional_call
 
-from nst.features.exemplar import PATCH_PX, PHOTO_SHARE, normalize, some_normalized
+from nst.features.exemplar import PATCH_PX, PHOTO_SHARE, some_normalized
 from nst.features.layers import layer_names
 from nst.features.networks import FeatureNetwork, build_features
 from nst.features.thresholds import SHARED
@@ -110,6 +111,9 @@ class Alignment:
         self.task, self.device, self._patches = task, device, patches
         self._random = torch.Generator().manual_seed(task.seed)
         self._state = {name: value.float().to(device) for name, value in state.items()}
+        self._network = build_features("embedded", STYLE_LAYERS, state=self._state, pooling="average").to(
+            device
+        )
         self._judges = [
             build_features(
                 "embedded", STYLE_LAYERS, seed=task.first_network_seed + index, pooling="average"
@@ -151,8 +155,8 @@ class Alignment:
         chosen = torch.randperm(self.task.pictures, generator=self._random)[: self.task.batch_size]
         images, styles = (each[chosen] for each in (self._easel.images, self._easel.styles))
         images.requires_grad_()
-        state = self._joined()
-        own, wanted = _features(state, images), _features(state, styles)
+        state = {f"body.{name}": value for name, value in self._joined().items()}
+        own, wanted = (functional_call(self._network, state, each) for each in (images, styles))
         loss = torch.zeros((), device=self.device)
         for layer, weight in STYLE_LAYERS.items():
             grams = gram_matrix(own[layer]), gram_matrix(wanted[layer])
@@ -195,21 +199,6 @@ class Alignment:
             state[f"features.{index}.weight"] = (weight / before).half().cpu().contiguous()
             state[f"features.{index}.bias"] = (bias / before).half().cpu()
         return state
-
-
-def _features(state: Mapping[str, Tensor], images: Tensor) -> dict[str, Tensor]:
-    """Of the style layers; gradients of any order flow to images and parameters."""
-    x, found = normalize(images).contiguous(memory_format=torch.channels_last), {}
-    for index, name in enumerate(_LAYERS):
-        if name.startswith("conv"):
-            x = F.conv2d(x, state[f"features.{index}.weight"], state[f"features.{index}.bias"], padding=1)
-        elif name.startswith("relu"):
-            x = F.relu(x)
-        else:
-            x = F.avg_pool2d(x, 2)
-        if name in STYLE_LAYERS:
-            found[name] = x
-    return found
 
 
 class _Easel:

@@ -32,7 +32,6 @@ __all__ = [
     "ExemplarTask",
     "ExemplarTraining",
     "Progress",
-    "normalize",
     "render_patches",
     "some_normalized",
 ]
