@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import cycle
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,12 @@ STYLE_LAYERS: Mapping[str, float] = {
 }
 """What is trained for: the style layers of the preset `embedded`, and their weights."""
 
+# Shapes of the random networks that see the style distance, and where: in turn. Of one shape alone, what is
+# learned suits networks of other shapes less.
+_JUDGES = (
+    ("embedded", tuple(STYLE_LAYERS)),
+    ("vgg16", ("relu1_1", "relu2_1", "relu3_1", "relu4_1")),
+)
 _SCALES = (1, 2, 4)  # at which gradients are compared: pixels of the mean
 _MOMENTS = 0.9, 0.99  # of both optimizers
 _LAYERS = layer_names("embedded")
@@ -48,7 +55,7 @@ class AlignmentTask:
     seed: int = 0
     channels: int = 16
     """That learn, the last ones of each layer in `SHARED`."""
-    steps: int = 400
+    steps: int = 900
     pictures: int = 192
     """In work."""
     batch_size: int = 8
@@ -60,7 +67,7 @@ class AlignmentTask:
     painting_rate: float = 0.03
     """Of Adam on the pixels, of the range [0, 1]."""
     networks: int = 16
-    """Random ones that see the style distance."""
+    """Random ones that see the style distance, of the embedded network's shape and of VGG16's in turn."""
     first_network_seed: int = 1000
     axes: int = 16
     """Projections for the style distance, drawn anew every time."""
@@ -115,10 +122,8 @@ class Alignment:
             device
         )
         self._judges = [
-            build_features(
-                "embedded", STYLE_LAYERS, seed=task.first_network_seed + index, pooling="average"
-            ).to(device)
-            for index in range(task.networks)
+            build_features(shape, layers, seed=task.first_network_seed + index, pooling="average").to(device)
+            for index, (shape, layers) in zip(range(task.networks), cycle(_JUDGES), strict=False)
         ]
         self._easel = _Easel(patches, task, self._random, device)
         self._learned = {
