@@ -23,7 +23,7 @@ import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -196,8 +196,16 @@ def stylized(photo: Tensor, style: Tensor, steps: int, **options: Any) -> Tensor
     return last.image
 
 
-def at_content(curve: Sequence[Point], content: float) -> float:
-    """Style distance at a content distance, on the line between neighbors; beyond the ends, that of the end."""
+def at_content(run: Callable[[float], Point], weights: Sequence[float], content: float) -> float:
+    """Style distance at a content distance, on the line between its neighbors on the curve over weights,
+    which rise; beyond its ends, that of the end. The more content weighs, the less of it is lost: weights are
+    run from the middle on, only until the two neighbors are found."""
+    place = len(weights) // 2
+    curve = [run(weights[place])]
+    way = 1 if curve[0].content > content else -1
+    while curve[-1].content * way > content * way and 0 <= place + way < len(weights):
+        place += way
+        curve.append(run(weights[place]))
     ordered = sorted(curve, key=lambda point: point.content)
     return float(np.interp(content, [point.content for point in ordered], [point.style for point in ordered]))
 
@@ -238,11 +246,11 @@ def _compared(job: tuple[int, int, int, int]) -> tuple[str, Point, dict[str, tup
     judge = Judge()
     name, photo, style = list(pairs(side))[index]
 
-    def point(**options: Any) -> Point:
-        picture = stylized(photo, style, steps, **options)
+    def point(options: Mapping[str, Any], **more: Any) -> Point:
+        picture = stylized(photo, style, steps, **options, **more)
         return Point(judge.content(picture, photo), judge.style(picture, style))
 
-    ours = point(network="embedded")
+    ours = point({"network": "embedded"})
     best: dict[str, tuple[str, float]] = {}
     for shape in LAYERS:
         for seed in range(networks):
@@ -251,8 +259,11 @@ def _compared(job: tuple[int, int, int, int]) -> tuple[str, Point, dict[str, tup
             random = {"network": shape, "state": network.body.state_dict(), "pooling": "average"}
             for loss, weights in _CONTENT_WEIGHTS.items():
                 options = random | {"preset": loss, "style_weight": _STYLE_WEIGHTS[loss]}
-                curve = [point(content_weight=weight, **options) for weight in weights]
-                reached = at_content(curve, ours.content)
+
+                def run(weight: float, options: Mapping[str, Any] = options) -> Point:
+                    return point(options, content_weight=weight)
+
+                reached = at_content(run, weights, ours.content)
                 if loss not in best or reached < best[loss][1]:
                     best[loss] = f"{shape} seed {seed}", reached
     return name, ours, best

@@ -87,11 +87,12 @@ def test_only_the_random_channels_learn_and_no_other_sees_them(
     for layer in convolutions:
         unit = float(after[layer][:, 0].std() / before[layer][:, 0].std())  # one of a layer
         kept = before[layer].shape[1] - (SMALL.channels if layer in SHARED else 0)
-        torch.testing.assert_close(after[layer][:, :kept], unit * before[layer][:, :kept], rtol=0.02, atol=0.02)
+        # Apart by float16 alone, which adds up from layer to layer; the largest of many errors says little.
+        difference = after[layer] / unit - before[layer]
+        relative = difference.square().mean((0, 2, 3)).sqrt() / before[layer].square().mean((0, 2, 3)).sqrt()
+        assert float(relative[:kept].max()) < 0.01, layer
         if layer in SHARED:
-            assert not torch.allclose(
-                after[layer][:, kept:], unit * before[layer][:, kept:], rtol=0.02, atol=0.02
-            )
+            assert float(relative[kept:].min()) > 0.02, layer
 
 
 def test_every_layer_has_unit_mean_square(patches: torch.Tensor, begun: dict[str, torch.Tensor]) -> None:
