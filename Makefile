@@ -62,7 +62,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.poison
 	$(BIN)/python -m benchmarks.pool_scaling
 
-# Trains the embedded network anew: about half an hour on two cores. What comes out differs from the shipped file
+# Trains the embedded network anew: 30 to 50 minutes on two cores. What comes out differs from the shipped file
 # in its bytes on other machines: EMBEDDED_SHA256 in nst/features/weights.py has to follow.
 features: $(STAMP)
 	$(BIN)/python -m jobs.train_features nst/features/embedded/embedded.safetensors

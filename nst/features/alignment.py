@@ -37,11 +37,11 @@ STYLE_LAYERS: Mapping[str, float] = {
 }
 """What is trained for: the style layers of the preset `embedded`, and their weights."""
 
-# Shapes of the random networks that see the style distance, and where: in turn. Of one shape alone, what is
-# learned suits networks of other shapes less.
+# Random networks that see the style distance, in turn: shape, where, and seed of the first. If all are of one
+# shape, what is learned suits networks of other shapes less.
 _JUDGES = (
-    ("embedded", tuple(STYLE_LAYERS)),
-    ("vgg16", ("relu1_1", "relu2_1", "relu3_1", "relu4_1")),
+    ("embedded", tuple(STYLE_LAYERS), 1000),
+    ("vgg16", ("relu1_1", "relu2_1", "relu3_1", "relu4_1"), 2000),
 )
 _SCALES = (1, 2, 4)  # at which gradients are compared: pixels of the mean
 _MOMENTS = 0.9, 0.99  # of both optimizers
@@ -68,7 +68,6 @@ class AlignmentTask:
     """Of Adam on the pixels, of the range [0, 1]."""
     networks: int = 16
     """Random ones that see the style distance, of the embedded network's shape and of VGG16's in turn."""
-    first_network_seed: int = 1000
     axes: int = 16
     """Projections for the style distance, drawn anew every time."""
     learning_rate: float = 3e-3
@@ -122,8 +121,8 @@ class Alignment:
             device
         )
         self._judges = [
-            build_features(shape, layers, seed=task.first_network_seed + index, pooling="average").to(device)
-            for index, (shape, layers) in zip(range(task.networks), cycle(_JUDGES), strict=False)
+            build_features(shape, layers, seed=first + index, pooling="average").to(device)
+            for index, (shape, layers, first) in zip(range(task.networks), cycle(_JUDGES), strict=False)
         ]
         self._easel = _Easel(patches, task, self._random, device)
         self._learned = {

@@ -44,7 +44,7 @@ PUBLISHED = {
 }
 
 # How the file came to be: nst/features/embedded/README.md.
-EMBEDDED_SHA256 = "01354a969c36c1c2afa359c6cb1c5894325bd0e31d2615f86854ad559d6857a6"
+EMBEDDED_SHA256 = "461ef966bd203fa40219bde53892c0098456b981472cbd34a77ae317f932bfd4"
 
 _TORCHVISION, _EMBEDDED = "torchvision:", "nst:embedded"
 
