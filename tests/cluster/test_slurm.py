@@ -32,7 +32,13 @@ exec "$@"
 """,
     "hostname": "echo '192.0.2.7 2001:db8::7'",
     "ray": """
-if [ "$1" = health-check ]; then grep -q "^ray start --head" "$LOG" && exit "${HEALTH:-0}" || exit 1; fi
+if [ "$1" = health-check ]; then
+    grep -q "^ray start --head" "$LOG" && exit "${HEALTH:-0}"
+    echo "not yet healthy" >>"$LOG"
+    exit 1
+fi
+# Who does not ask for the head's health, and goes on only when it is there, does not see one.
+if [[ " $* " == *" --head "* ]]; then until grep -q "^not yet healthy" "$LOG"; do sleep 0.1; done; fi
 token=$(stat -c 'file=%a size=%s' "$RAY_AUTH_TOKEN_PATH")
 trap 'echo "ray ended" >>"$LOG"; exit 0' TERM
 echo "ray $* :: mode=$RAY_AUTH_MODE env=${RAY_AUTH_TOKEN:-} $token" >>"$LOG"
