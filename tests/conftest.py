@@ -59,7 +59,7 @@ def ray_session() -> Iterator[str]:
     ray.shutdown()
 
 
-_TOGETHER = ("ray_session", "in_two", "solo_runs", "reference")
+_TOGETHER = ("ray_session", "in_two", "solo_runs", "reference", "begun", "lowered", "with_random")
 """Fixtures that are worth more than waiting for: tests that share one run in one process."""
 
 

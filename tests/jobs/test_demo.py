@@ -53,11 +53,11 @@ def test_brush_strokes_are_a_function_of_seed_and_size() -> None:
 def test_a_short_training_of_the_network_gives_equal_files(tmp_path: Path) -> None:
     """Twice in this process, as `make features` runs it, with other names."""
     files = []
-    for name in ("a", "b", "c"):
+    for name in ("a", "b"):
         out = tmp_path / f"{name}.safetensors"
         train_features.main(
             [str(out), "--steps", "2", "--style-steps", "2", "--patches", "32", "--threads", "1"]
         )
         files.append(out.read_bytes())
-    assert files[0] == files[1] == files[2]
+    assert files[0] == files[1]
     assert safetensors.torch.load(files[0]).keys() == read_state_dict(published_bytes("nst:embedded")).keys()

@@ -29,11 +29,20 @@ def sparse() -> dict[str, torch.Tensor]:
     return dict(network.body.state_dict())
 
 
+@pytest.fixture(scope="module")
+def lowered(patches: torch.Tensor, sparse: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return lower_thresholds(sparse, some_normalized(patches, 24))
+
+
+@pytest.fixture(scope="module")
+def with_random(patches: torch.Tensor, sparse: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return lower_thresholds(sparse, some_normalized(patches, 24), random_channels=8, seed=1)
+
+
 def test_lowered_thresholds_leave_channels_silent_where_they_should_be(
-    patches: torch.Tensor, sparse: dict[str, torch.Tensor]
+    patches: torch.Tensor, lowered: dict[str, torch.Tensor]
 ) -> None:
-    images = some_normalized(patches, 24)
-    lowered = lower_thresholds(sparse, images)
+    """On the pictures it was fitted to."""
     network = build_features("embedded", RELUS, state=lowered, pooling="average")
     with torch.no_grad():
         features = network(patches[torch.linspace(0, 47, 24).long()].float() / 255)
@@ -48,11 +57,10 @@ def test_lowered_thresholds_leave_channels_silent_where_they_should_be(
 
 
 def test_lowered_thresholds_keep_what_the_layers_see(
-    patches: torch.Tensor, sparse: dict[str, torch.Tensor]
+    patches: torch.Tensor, sparse: dict[str, torch.Tensor], lowered: dict[str, torch.Tensor]
 ) -> None:
     """On pictures it was not fitted to, up to each channel's unit and threshold."""
-    lowered = lower_thresholds(sparse, some_normalized(patches[::2], 24))
-    fresh = patches[1::2].float() / 255
+    fresh = patches[1:46:2].float() / 255
     with torch.no_grad():
         before, after = (
             build_features("embedded", CONVOLUTIONS, state=state, pooling="average")(fresh)
@@ -66,15 +74,17 @@ def test_lowered_thresholds_keep_what_the_layers_see(
 
 
 def test_random_channels_take_the_last_places_and_nothing_else_sees_them(
-    patches: torch.Tensor, sparse: dict[str, torch.Tensor]
+    patches: torch.Tensor, with_random: dict[str, torch.Tensor]
 ) -> None:
-    lowered = lower_thresholds(sparse, some_normalized(patches, 24), random_channels=8, seed=1)
+    raised = {name: value.clone() for name, value in with_random.items()}
+    for layer in SHARED:
+        raised[f"features.{layer_names('embedded').index(layer)}.bias"][-8:] += 1
     images = patches[1::2].float() / 255
     with torch.no_grad():
-        before = build_features("embedded", CONVOLUTIONS, state=lowered, pooling="average")(images)
-        for layer in SHARED:
-            lowered[f"features.{layer_names('embedded').index(layer)}.bias"][-8:] += 1
-        after = build_features("embedded", CONVOLUTIONS, state=lowered, pooling="average")(images)
+        before, after = (
+            build_features("embedded", CONVOLUTIONS, state=state, pooling="average")(images)
+            for state in (with_random, raised)
+        )
     for layer in CONVOLUTIONS:
         changed = (after[layer] - before[layer]).abs().amax((0, 2, 3)) > 1e-3
         assert not changed[:-8].any(), layer
@@ -82,16 +92,15 @@ def test_random_channels_take_the_last_places_and_nothing_else_sees_them(
 
 
 def test_kept_channels_and_layers_after_them_see_what_they_saw(
-    patches: torch.Tensor, sparse: dict[str, torch.Tensor]
+    patches: torch.Tensor, sparse: dict[str, torch.Tensor], with_random: dict[str, torch.Tensor]
 ) -> None:
     """Each of the former channels of the deepest layer is told by the new network; of a layer with random
     channels, its own first ones are former channels."""
-    lowered = lower_thresholds(sparse, some_normalized(patches[::2], 24), random_channels=8, seed=1)
-    fresh = patches[1::2].float() / 255
+    fresh = patches[1:46:2].float() / 255
     with torch.no_grad():
         before, after = (
             build_features("embedded", CONVOLUTIONS, state=state, pooling="average")(fresh)
-            for state in (sparse, lowered)
+            for state in (sparse, with_random)
         )
     for layer in CONVOLUTIONS:
         first, second = (
