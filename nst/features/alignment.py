@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import cycle
 
 import torch
 import torch.nn.functional as F
@@ -120,10 +119,7 @@ class Alignment:
         self._network = build_features("embedded", STYLE_LAYERS, state=self._state, pooling="average").to(
             device
         )
-        self._judges = [
-            build_features(shape, layers, seed=first + index, pooling="average").to(device)
-            for index, (shape, layers, first) in zip(range(task.networks), cycle(_JUDGES), strict=False)
-        ]
+        self._judges: dict[int, FeatureNetwork] = {}
         self._easel = _Easel(patches, task, self._random, device)
         self._learned = {
             name: value[-task.channels :].clone()
@@ -144,7 +140,7 @@ class Alignment:
             fall = 1 - max(0, step - task.warmup) / max(1, task.steps - task.warmup + 1)
             for group in optimizer.param_groups:
                 group["lr"] = task.learning_rate * min(1, step / task.warmup) * fall * group["size"]
-            alignment, distance = self._paint(self._judges[step % len(self._judges)])
+            alignment, distance = self._paint(self._judge(step % task.networks))
             optimizer.zero_grad()
             (1 - alignment).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -152,6 +148,14 @@ class Alignment:
             if step % 50 == 0 or step == task.steps:
                 means = torch.tensor(seen[-50:]).mean(0).tolist()
                 yield AlignmentProgress(step, *means)
+
+    def _judge(self, index: int) -> FeatureNetwork:
+        """One of the random networks, made when it is first asked for."""
+        if index not in self._judges:
+            shape, layers, first = _JUDGES[index % len(_JUDGES)]
+            network = build_features(shape, layers, seed=first + index, pooling="average")
+            self._judges[index] = network.to(self.device)
+        return self._judges[index]
 
     def _paint(self, judge: FeatureNetwork) -> tuple[Tensor, float]:
         """A step on some pictures. Cosine of the style loss's gradient and the style distance's, and that
