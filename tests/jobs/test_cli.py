@@ -332,9 +332,9 @@ def test_interrupt_stops_gently_with_exit_code_75(folder: Path, pool: str, ray_s
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 60
-    while not list(folder.glob("out/journal/*/*")) and time.monotonic() < deadline:
+    while not list(folder.glob("out/journal/*/*")) and process.poll() is None:
         time.sleep(0.05)
+    assert process.poll() is None, process.communicate()
     if pool == "local":
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: everyone in the group gets it
     else:
