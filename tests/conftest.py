@@ -52,10 +52,13 @@ def ray_session() -> Iterator[str]:
     """A Ray instance of two CPUs for all tests that touch Ray; gives its address."""
     import ray
 
-    # Ray's workers are nice to other processes: beside tests that compute they would wait for minutes.
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (it is spelled so)
     context = ray.init(
-        address="local", num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        _system_config={"worker_niceness": 0},  # else they wait for minutes beside tests that compute
     )
     yield context.address_info["address"]
     ray.shutdown()

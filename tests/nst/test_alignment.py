@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
 
 from nst.features import build_features, layer_names, read_state_dict
 from nst.features.alignment import STYLE_LAYERS, Alignment, AlignmentTask, style_distance
-from nst.features.exemplar import ExemplarTask, render_patches, some_normalized
+from nst.features.exemplar import some_normalized
 from nst.features.thresholds import SHARED, lower_thresholds
 from nst.features.weights import published_bytes
 from nst.style_transfer import PRESETS
-from tests.conftest import picture
 
 SMALL = AlignmentTask(steps=3, channels=8, pictures=6, batch_size=3, crop_px=32, networks=2, max_age=30)
-
-
-@pytest.fixture(scope="module")
-def patches() -> torch.Tensor:
-    photographs = [np.asarray(picture(seed, 200, 150)) for seed in range(3)]
-    return render_patches(photographs, ExemplarTask(patches=48))
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +24,16 @@ def begun(patches: torch.Tensor) -> dict[str, torch.Tensor]:
     return lower_thresholds(network.body.state_dict(), some_normalized(patches, 16), random_channels=8)
 
 
+def trained(patches: torch.Tensor, state: dict[str, torch.Tensor], task: AlignmentTask) -> Alignment:
+    alignment = Alignment(patches, state, task, torch.device("cpu"))
+    assert [progress.step for progress in alignment.run()] == [3]
+    return alignment
+
+
 @pytest.fixture(scope="module")
 def short(patches: torch.Tensor, begun: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What a short training wrote."""
-    alignment = Alignment(patches, begun, SMALL, torch.device("cpu"))
-    assert [progress.step for progress in alignment.run()] == [3]
-    return alignment.state_dict()
+    return trained(patches, begun, SMALL).state_dict()
 
 
 def test_it_is_trained_for_the_style_layers_of_its_preset() -> None:
@@ -66,9 +62,7 @@ def test_the_style_distance_is_zero_for_equal_pictures_and_apart_by_picture() ->
 def test_a_short_training_is_reproducible_to_the_byte(
     patches: torch.Tensor, begun: dict[str, torch.Tensor], short: dict[str, torch.Tensor]
 ) -> None:
-    alignment = Alignment(patches, begun, SMALL, torch.device("cpu"))
-    assert [progress.step for progress in alignment.run()] == [3]
-    again = alignment.state_dict()
+    again = trained(patches, begun, SMALL).state_dict()
     assert short.keys() == again.keys() == read_state_dict(published_bytes("nst:embedded")).keys()
     assert all(torch.equal(short[name], again[name]) for name in short)
 
@@ -77,9 +71,7 @@ def test_only_the_random_channels_learn_and_no_other_sees_them(
     patches: torch.Tensor, begun: dict[str, torch.Tensor]
 ) -> None:
     convolutions = [name for name in layer_names("embedded") if name.startswith("conv")]
-    task = dataclasses.replace(SMALL, warmup=1, learning_rate=0.05)
-    alignment = Alignment(patches, begun, task, torch.device("cpu"))
-    list(alignment.run())
+    alignment = trained(patches, begun, dataclasses.replace(SMALL, warmup=1, learning_rate=0.05))
     with torch.no_grad():
         before, learned, after = (
             build_features("embedded", convolutions, state=each, pooling="average")(patches[:6].float() / 255)

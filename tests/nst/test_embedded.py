@@ -66,12 +66,6 @@ def test_takes_its_own_weights_and_no_others() -> None:
         weights_asset("embedded", "seeded", "ab")
 
 
-@pytest.fixture(scope="module")
-def patches() -> torch.Tensor:
-    photographs = [np.asarray(picture(seed, 200, 150)) for seed in range(3)]
-    return render_patches(photographs, ExemplarTask(patches=48))
-
-
 def test_patches_are_of_every_kind_and_reproducible(patches: torch.Tensor) -> None:
     assert patches.shape == (48, 3, 128, 128)
     assert patches.dtype == torch.uint8

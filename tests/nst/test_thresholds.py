@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from nst.features import build_features, layer_names
-from nst.features.exemplar import ExemplarTask, render_patches, some_normalized
+from nst.features.exemplar import some_normalized
 from nst.features.thresholds import SHARED, lower_thresholds
-from tests.conftest import picture
 
 RELUS = [name for name in layer_names("embedded") if name.startswith("relu")]
 CONVOLUTIONS = [name for name in layer_names("embedded") if name.startswith("conv")]
-
-
-@pytest.fixture(scope="module")
-def patches() -> torch.Tensor:
-    photographs = [np.asarray(picture(seed, 200, 150)) for seed in range(3)]
-    return render_patches(photographs, ExemplarTask(patches=48))
 
 
 @pytest.fixture(scope="module")
