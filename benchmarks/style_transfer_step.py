@@ -37,7 +37,7 @@ def pictures(side: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def losses_of(preset: str) -> dict[str, Any]:
     """The options of a preset that make up its loss."""
-    others = ("pooling", "coarse_scales", "steps")
+    others = ("pooling", "coarse_scales", "coarse_steps", "steps", "border_px")
     return {name: value for name, value in PRESETS[preset].items() if name not in others}
 
 

@@ -1,44 +1,47 @@
-"""CPU time to equal loss: ours against the tutorial's algorithm and against a well-written baseline.
+"""CPU time to equal loss: ours against today's tutorial and against a well-written bounded loop.
 
-The target of a pair of photograph and style is the loss of the tutorial's algorithm after 300 evaluations. Its
-clamping within the closure can throw it far off, so that its last picture is worse than the photograph;
-therefore the target is that of its best picture, unless `--last` is given. A picture is saved with 8 bits
-before it is judged; the judge is the plain transcription of the tutorial's losses, in float32, the same for
-all. One photograph at a time, one thread.
+The target of a pair of photograph and style is the loss of the tutorial's algorithm after 300 evaluations: that
+of its best picture, as its clamping within the closure can throw it far off, or with `--last` that of its last
+one. A picture is saved with 8 bits before it is judged; the judge is the plain transcription of the tutorial's
+losses, in float32, the same for all. One photograph at a time, one thread. All see the network cut at the
+deepest layer in use, frozen, and call backward once; all but the tutorial end where they are at the target.
 
-- tutorial: the whole network runs, one backward pass per loss, torch's L-BFGS as it comes, clamping inside the
-  closure. Its gradients are the baseline's, so its points are computed with them; every 30th evaluation is also
-  done its own way and timed, and the median, times 300, is its cost.
-- baseline: the network cut at the deepest layer, one backward pass, torch's L-BFGS with a history of 100, no
-  clamping. If it does not get there in 300 evaluations (marked +), it is counted with what these took.
-- ours: `StyleTransfer` with the tutorial's preset, coarse to fine, activations in bfloat16. Targets included.
+- tutorial: torch's L-BFGS as it comes, clamping inside the closure.
+- bounded: torch's L-BFGS with a history of 100, once through a sigmoid and once projected onto [0, 1] after
+  every step; what is sooner there counts. If neither is in 300 evaluations (marked +), what these took.
+- ours: `StyleTransfer` with the tutorial's preset, in float32 and in bfloat16. Targets included.
 
-VGG19 with calibrated random parameters, or `--weights` for a published state dict.
+The convergence table has the loss of the best saved picture so far over the target, the median of all pairs.
 
-    python -m benchmarks.time_to_loss [--pairs 10] [--side 256] [--weights FILE]
+VGG16 or VGG19 from the state dict `--weights` (or the file that NST_PRETRAINED names, where it is there), else
+VGG19 with calibrated random parameters.
+
+    python -m benchmarks.time_to_loss [--weights FILE] [--styles FILE ...] [--pairs 8] [--side 256]
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.style_transfer_step import losses_of
-from benchmarks.transcriptions import backward_by_loss, convolutions, tutorial_losses, vgg19
+from benchmarks.transcriptions import convolutions, tutorial_losses, vgg19
+from benchmarks.weights import add_weights, read_weights
 from jobs.demo import sample_photographs
-from nst.features import build_features, read_state_dict
+from nst.features import build_features
 from nst.images import decode_image, picture_tensor, resize_image
 from nst.lbfgs import LBFGS
 from nst.painting import FIRST_STEP
@@ -47,15 +50,12 @@ from nst.style_objective import StyleObjective
 from nst.style_transfer import StyleTransfer
 
 EVALUATIONS = 300
-PLAIN_EVERY = 30
+CUT = 11
+"""Modules up to conv3_1, of either VGG."""
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "hubble_deep_field.jpg")
 BATCH = (*PHOTOS, "motorcycle_left.png", "moon.png", "ihc.png")
-OURS = {"precision": "bfloat16", "coarse_scales": (0.5,), "coarse_steps": 50}
-MEASURES = {
-    "float32, one scale": {},
-    "+ coarse to fine": {"coarse_scales": (0.5,), "coarse_steps": 50},
-    "+ bfloat16": OURS,
-}
+OURS: dict[str, dict[str, object]] = {"float32": {}, "bfloat16": {"precision": "bfloat16"}}
+CHECKPOINTS = (10, 20, 40, 70, 100, 150, 200, 300)
 Closure = Callable[[Tensor], tuple[float, Tensor]]
 """Loss and gradient at (1, 3, H, W)."""
 
@@ -88,53 +88,62 @@ class Clock:
         self._off += seconds
 
 
-def pairs(count: int, side: int) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Name, photograph and style, (3, side, side)."""
-    styles = {
+def pairs(count: int, side: int, styles: Sequence[str] = ()) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Name, photograph (3, side, side) and style: every photograph with the one rendered style, then with the
+    other; or, with files of `styles`, each photograph with the next of these."""
+    if styles:
+        for number in range(count):
+            file, style = PHOTOS[number % (len(PHOTOS) - 1)], Path(styles[number % len(styles)])
+            yield f"{Path(file).stem}, {style.stem[:16]}", photograph(file, side), picture(style, side)
+        return
+    rendered = {
         "strokes": picture_tensor(brush_strokes((side, side), seed=0)),
         "hatching": picture_tensor(hatching((side, side), seed=1)),
     }
-    for (name, style), file in list(product(styles.items(), PHOTOS))[:count]:
-        yield f"{Path(file).stem}, {name}", photograph(file, side), style
+    for (name, tensor), file in list(product(rendered.items(), PHOTOS))[:count]:
+        yield f"{Path(file).stem}, {name}", photograph(file, side), tensor
 
 
 def photograph(file: str, side: int) -> Tensor:
+    """(3, side, side), of the samples."""
+    return picture(sample_photographs() / file, side)
+
+
+def picture(path: Path, side: int) -> Tensor:
     """(3, side, side)"""
-    photo = decode_image((sample_photographs() / file).read_bytes())
+    photo = decode_image(path.read_bytes())
     height, width = photo.shape[-2:]
     factor = side / min(height, width)
     photo = resize_image(photo, (round(height * factor), round(width * factor)))
     return photo[:, :side, :side].contiguous()
 
 
-def networks(weights: str | None) -> tuple[dict[str, Tensor], nn.Sequential]:
-    """VGG19 as a published state dict, and as the tutorial holds it."""
+def networks(weights: str | None) -> tuple[str, dict[str, Tensor], nn.Sequential]:
+    """Its name, its state dict, and its first modules as the tutorial holds them."""
     if weights is not None:
-        state = read_state_dict(Path(weights).read_bytes())
+        network, state = read_weights(weights)
     else:
-        seeded = build_features("vgg19", ["relu5_4"]).body.state_dict()
+        network, seeded = "vgg19", build_features("vgg19", ["relu5_4"]).body.state_dict()
         state = {name: tensor.contiguous() for name, tensor in seeded.items()}
-    cnn = vgg19()
-    prefix = "features."
-    cnn.load_state_dict({name[len(prefix) :]: each for name, each in state.items() if name.startswith(prefix)})
-    return state, cnn
+    cnn = vgg19()[:CUT]
+    cnn.load_state_dict({name: state[f"features.{name}"] for name in cnn.state_dict()})
+    return network, state, cnn
 
 
 def well_written(cnn: nn.Sequential, photo: Tensor, style: Tensor) -> Closure:
-    """The network cut at conv3_1, one backward pass."""
-    modules = list(cnn)[:11]
+    """One backward pass for the sum of all losses."""
 
     def gram(x: Tensor) -> Tensor:
         flat = x.flatten(2)[0]
         return flat @ flat.T / flat.numel()
 
     with torch.no_grad():
-        content = convolutions(modules, photo[None])[3]
-        styles = [gram(x) for x in convolutions(modules, style[None])]
+        content = convolutions(cnn, photo[None])[3]
+        styles = [gram(x) for x in convolutions(cnn, style[None])]
 
     def closure(x: Tensor) -> tuple[float, Tensor]:
         x = x.detach().clone().requires_grad_()
-        found = convolutions(modules, x)
+        found = convolutions(cnn, x)
         loss = F.mse_loss(found[3], content)
         for own, target in zip(found, styles, strict=True):
             loss = loss + 1e6 * F.mse_loss(gram(own), target)
@@ -148,31 +157,27 @@ def with_torch(
     photo: Tensor,
     closure: Closure,
     *,
-    clamp: bool,
-    beside: Closure | None = None,
+    bounds: Literal["clamped in the closure", "projected", "sigmoid"],
     enough: Callable[[Point], bool] = lambda _: False,
-    **options: int,
-) -> tuple[list[Point], list[float]]:
-    """torch's L-BFGS from the photograph, until it is `enough`, which is not timed; with the CPU seconds of
-    `beside` at every 30th evaluation."""
-    x = photo[None].clone().requires_grad_()
-    optimizer = torch.optim.LBFGS([x], **options)  # type: ignore[arg-type]
+) -> list[Point]:
+    """torch's L-BFGS from the photograph, until it is `enough`, which is not timed."""
+    z = photo[None].clone()
+    if bounds == "sigmoid":
+        z = torch.logit(z.clamp(1 / 512, 1 - 1 / 512))  # half a level of 8 bits from what it cannot reach
+    z.requires_grad_()
+    options = {"max_iter": 1} if bounds == "projected" else {}
+    optimizer = torch.optim.LBFGS([z], history_size=100, **options)  # type: ignore[arg-type]
     points: list[Point] = []
-    costs: list[float] = []
     clock = Clock()
 
     def evaluate() -> float:
-        if clamp:
-            with torch.no_grad():
-                x.clamp_(0, 1)
+        with torch.no_grad():
+            if bounds == "clamped in the closure":
+                z.clamp_(0, 1)
+            x = torch.sigmoid(z) if bounds == "sigmoid" else z
         loss, grad = closure(x)
-        x.grad = grad
+        z.grad = grad * x * (1 - x) if bounds == "sigmoid" else grad
         points.append(Point(len(points) + 1, clock.now(), loss, x.detach()[0].clone()))
-        if beside is not None and len(points) % PLAIN_EVERY == 1:
-            began = time.process_time()
-            beside(x)
-            costs.append(time.process_time() - began)
-            clock.leave_out(costs[-1])
         began = time.process_time()
         if len(points) == EVALUATIONS or enough(points[-1]):
             raise _Enough
@@ -181,19 +186,22 @@ def with_torch(
 
     with contextlib.suppress(_Enough):
         while True:
-            before = len(points)
+            before = z.detach().clone()
             optimizer.step(evaluate)  # type: ignore[no-untyped-call]
-            if len(points) == before + 1:  # it stopped by itself
+            if bounds == "projected":
+                with torch.no_grad():
+                    z.clamp_(0, 1)
+            if torch.equal(z, before):  # it stopped by itself
                 break
-    return points, costs
+    return points
 
 
 def with_ours(
-    state: Mapping[str, Tensor], photo: Tensor, style: Tensor, steps: int, **options: object
+    network: str, state: Mapping[str, Tensor], photo: Tensor, style: Tensor, steps: int, **options: object
 ) -> Iterator[Point]:
     method = StyleTransfer(
         style="style",
-        network="vgg19",
+        network=network,
         weights="seeded",
         preset="tutorial",
         steps=steps,
@@ -202,17 +210,23 @@ def with_ours(
     stylizer = method.build_from([style], state, torch.device("cpu"))
     clock = Clock()
     for canvas in stylizer.iterate(photo, torch.Generator()):
-        yield Point(canvas.evaluations, clock.now(), canvas.losses.get("loss", float("inf")), canvas.image)
+        point = Point(canvas.evaluations, clock.now(), canvas.losses.get("loss", float("inf")), canvas.image)
+        began = time.process_time()
+        yield point
+        clock.leave_out(time.process_time() - began)
 
 
-def reach(points: Sequence[Point], target: float, judge: Callable[[Tensor], float]) -> Point | None:
-    """The first point that is judged to be at the target."""
-    side = points[-1].image.shape[-1]  # no coarser one counts
-    near = (point for point in points if point.image.shape[-1] == side and point.loss <= 1.2 * target)
-    return next((point for point in near if judge(point.image) <= target), None)
+def convergence(points: Sequence[Point], target: float, judge: Callable[[Tensor], float]) -> list[float]:
+    """At each of `CHECKPOINTS`, the loss of the best saved picture so far over the target; who has ended stays
+    where he was."""
+    found = []
+    for count in CHECKPOINTS:
+        best = min(points[:count], key=lambda point: point.loss)
+        found.append(judge(best.image) / target)
+    return found
 
 
-def per_photo_over_joint(state: Mapping[str, Tensor], side: int) -> dict[str, float]:
+def per_photo_over_joint(network: str, state: Mapping[str, Tensor], side: int) -> dict[str, float]:
     """Evaluations that eight photographs need, each with an L-BFGS of its own, until their saved pictures are
     together as good as those of one L-BFGS over all of them after 300 evaluations; over these 300. By whose
     L-BFGS that was: torch's, unclamped, as known implementations do batches; or ours, in all else the same."""
@@ -220,7 +234,7 @@ def per_photo_over_joint(state: Mapping[str, Tensor], side: int) -> dict[str, fl
     photos = [photograph(file, side) for file in BATCH]
     options = losses_of("tutorial")
     layers = [*options["content_layers"], *options["style_layers"]]
-    objective = StyleObjective(build_features("vgg19", layers, state=state), style, **options)
+    objective = StyleObjective(build_features(network, layers, state=state), style, **options)
     targets = [objective.targets(photo) for photo in photos]
 
     def judged(points: Tensor) -> float:
@@ -271,27 +285,39 @@ def per_photo_over_joint(state: Mapping[str, Tensor], side: int) -> dict[str, fl
     return {name: count / EVALUATIONS for name, count in zip(hardest_last, needed, strict=True)}
 
 
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies in bfloat16; else it is slower than float32."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=10)
+    add_weights(parser)
+    parser.add_argument(
+        "--styles", nargs="*", default=(), metavar="FILE", help="style pictures; default: rendered"
+    )
+    parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--first", type=int, default=0, help="pairs to leave out before")
     parser.add_argument("--side", type=int, default=256, help="pixels")
-    parser.add_argument("--steps", type=int, default=150, help="ours, at the full size, at most")
-    parser.add_argument("--measures", type=int, default=1, help="pairs for the table of what each measure does")
+    parser.add_argument("--steps", type=int, default=200, help="ours, at most")
+    parser.add_argument("--precisions", nargs="*", default=list(OURS), choices=list(OURS))
     parser.add_argument("--last", action="store_true", help="the target is the tutorial's last picture")
-    parser.add_argument("--joint-side", type=int, default=64, help="pixels, of the batch of eight")
-    parser.add_argument("--weights", help="a state dict of VGG19; default: calibrated random parameters")
+    parser.add_argument("--joint-side", type=int, default=64, help="pixels, of the batch of eight; 0: not done")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    state, cnn = networks(arguments.weights)
-    vs_tutorial: list[float] = []
-    vs_baseline: list[float] = []
-    table: dict[str, list[float]] = {name: [] for name in MEASURES}
+    network, state, cnn = networks(arguments.weights)
+    ratios: dict[str, dict[str, list[float]]] = {
+        precision: {"tutorial": [], "bounded": []} for precision in arguments.precisions
+    }
+    curves: dict[str, list[list[float]]] = {}
+    print(f"{network}, {arguments.weights or 'random parameters'}, bfloat16 in hardware: {has_bfloat16()}")
     print(
-        f"{'pair':27} {'photo':>9} {'target':>9} {'last':>9} | {'tutorial':>9} {'baseline':>9}  {'ours':>7} | "
-        f"{'baseline':>9} {'ours':>5} | {'tutorial':>8} {'baseline':>8}\n"
-        f"{'':27} {'losses':>29} | {'CPU seconds':>28} | {'evaluations':>15} | {'over ours':>17}"
+        f"{'pair':30} {'photo':>9} {'target':>9} {'last':>9} | {'ours':8} {'evaluations':>11} {'CPU s':>7} | "
+        f"{'tutorial':>8} {'over ours':>9} | {'bounded':>8} {'over ours':>9}"
     )
-    for number, (name, photo, style) in enumerate(pairs(arguments.pairs, arguments.side)):
+    for name, photo, style in itertools.islice(
+        pairs(arguments.first + arguments.pairs, arguments.side, arguments.styles), arguments.first, None
+    ):
         losses = tutorial_losses(cnn, photo[None], style[None], weight=1000.0)
 
         def judge(image: Tensor, losses: Callable[[Tensor], list[Tensor]] = losses) -> float:
@@ -299,57 +325,69 @@ def main() -> None:
             with torch.no_grad():
                 return float(sum(losses(saved[None])))
 
-        efficient = well_written(cnn, photo, style)
-        way, costs = with_torch(photo, efficient, clamp=True, beside=partial(backward_by_loss, losses))
-        tutorial_s = EVALUATIONS * statistics.median(costs)
+        loop = well_written(cnn, photo, style)
+        way = with_torch(photo, loop, bounds="clamped in the closure")
+        tutorial_s = way[-1].cpu_s * EVALUATIONS / len(way)
         target = judge((way[-1] if arguments.last else min(way, key=lambda point: point.loss)).image)
-        baseline, _ = with_torch(
-            photo,
-            efficient,
-            clamp=False,
-            history_size=100,
-            enough=lambda point: point.loss <= 1.1 * target and judge(point.image) <= target,  # noqa: B023
-        )
-        runs = {
-            label: list(with_ours(state, photo, style, arguments.steps, **options))
-            for label, options in MEASURES.items()
-            if options is OURS or number < arguments.measures
+
+        def there(point: Point, target: float = target, judge: Callable[[Tensor], float] = judge) -> bool:
+            return point.loss <= 1.1 * target and judge(point.image) <= target
+
+        tries = {
+            "sigmoid": with_torch(photo, loop, bounds="sigmoid", enough=there),
+            "projected": with_torch(photo, loop, bounds="projected", enough=there),
         }
-        reached = {label: reach(points, target, judge) for label, points in runs.items()}
-        mine, theirs_s = reached["+ bfloat16"], baseline[-1].cpu_s
-        mine_s = mine.cpu_s if mine else float("inf")
-        vs_tutorial.append(tutorial_s / mine_s)
-        vs_baseline.append(theirs_s / mine_s)
-        for label, there in reached.items():
-            if number < arguments.measures:
-                table[label].append(tutorial_s / there.cpu_s if there else 0.0)
-        print(
-            f"{name:27} {judge(photo):9.4g} {target:9.4g} {way[-1].loss:9.4g} | {tutorial_s:9.1f} "
-            f"{theirs_s:9.1f}{'+' if len(baseline) == EVALUATIONS else ' '} {mine_s:7.1f} | {len(baseline):9} "
-            f"{mine.evaluations if mine else 0:5} | {vs_tutorial[-1]:8.1f} {vs_baseline[-1]:8.1f}",
-            flush=True,
-        )
-    print("\ntutorial over ours by measure (median of the first pairs):")
-    for label, values in table.items():
-        ratio = statistics.median(values)
-        print(
-            f"  {label:22} " + (f"{ratio:6.1f}" if ratio else f"not reached in {arguments.steps} evaluations")
-        )
-    joint = per_photo_over_joint(state, arguments.joint_side)
-    print("\nevaluations of eight L-BFGS over those of a joint one, at batch 8:")
-    for label, ratio in joint.items():
-        print(f"  {label:22} {ratio:6.2f}")
-    print(
-        json.dumps(
-            {
-                "vs_tutorial_median": round(statistics.median(vs_tutorial), 2),
-                "vs_tutorial_worst": round(min(vs_tutorial), 2),
-                "vs_baseline_median": round(statistics.median(vs_baseline), 2),
-                "per_photo_over_joint": round(joint["torch's"], 3),
-                "per_photo_over_our_joint": round(joint["our own"], 3),
-            }
-        )
-    )
+        bounded = min(tries.values(), key=lambda points: (not there(points[-1]), points[-1].cpu_s))
+        runs = {"tutorial": way, **tries}
+        for precision in arguments.precisions:
+            points = []
+            for point in with_ours(network, state, photo, style, arguments.steps, **OURS[precision]):
+                points.append(point)
+                if point.loss <= 1.2 * target and judge(point.image) <= target:
+                    break
+            runs[f"ours, {precision}"] = points
+            mine = points[-1] if judge(points[-1].image) <= target else None
+            mine_s = mine.cpu_s if mine else float("inf")
+            ratios[precision]["tutorial"].append(tutorial_s / mine_s)
+            ratios[precision]["bounded"].append(bounded[-1].cpu_s / mine_s)
+            print(
+                f"{name:30} {judge(photo):9.4g} {target:9.4g} {way[-1].loss:9.4g} | {precision:8} "
+                f"{mine.evaluations if mine else '-':>11} {mine_s:7.1f} | {tutorial_s:8.1f} "
+                f"{ratios[precision]['tutorial'][-1]:9.2f} | "
+                f"{bounded[-1].cpu_s:7.1f}{' ' if there(bounded[-1]) else '+'} "
+                f"{ratios[precision]['bounded'][-1]:9.2f}",
+                flush=True,
+            )
+        for label, points in runs.items():
+            curves.setdefault(label, []).append(convergence(points, target, judge))
+    print("\nloss of the best saved picture so far over the target, median; by evaluations")
+    print(f"{'':18}" + "".join(f"{count:8}" for count in CHECKPOINTS))
+    for label, rows in curves.items():
+        medians = [statistics.median(column) for column in zip(*rows, strict=True)]
+        print(f"{label:18}" + "".join(f"{value:8.2f}" for value in medians))
+    result: dict[str, object] = {
+        "weights": Path(arguments.weights).name if arguments.weights else "random",
+        "network": network,
+        "bfloat16_in_hardware": has_bfloat16(),
+        "pairs": arguments.pairs,
+    }
+    usual = "bfloat16" if has_bfloat16() and "bfloat16" in ratios else arguments.precisions[0]
+    result["precision"] = usual  # of the three that follow
+    result["vs_tutorial_median"] = round(statistics.median(ratios[usual]["tutorial"]), 2)
+    result["vs_tutorial_worst"] = round(min(ratios[usual]["tutorial"]), 2)
+    result["vs_baseline_median"] = round(statistics.median(ratios[usual]["bounded"]), 2)
+    for precision, by_baseline in ratios.items():
+        for baseline, values in by_baseline.items():
+            result[f"vs_{baseline}_{precision}_median"] = round(statistics.median(values), 2)
+            result[f"vs_{baseline}_{precision}_worst"] = round(min(values), 2)
+    if arguments.joint_side:
+        joint = per_photo_over_joint(network, state, arguments.joint_side)
+        print("\nevaluations of eight L-BFGS over those of a joint one, at batch 8:")
+        for label, ratio in joint.items():
+            print(f"  {label:22} {ratio:6.2f}")
+        result["per_photo_over_joint"] = round(joint["torch's"], 3)
+        result["per_photo_over_our_joint"] = round(joint["our own"], 3)
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -72,6 +72,8 @@ class DeepDream:
     """Mean change of a pixel per step, of the range [0, 1]."""
     jitter_px: int = 32
     """The image is rolled by up to this many pixels before each step, and back after."""
+    border_px: int = 0
+    """Pixels that are mirrored around the photograph at each octave, dreamed on and cut off."""
     gradient_blur_px: float = 0.0
     """Standard deviation of a Gaussian that smooths the gradient; 0: none."""
     relu_backward: ReLUBackward = "standard"
@@ -109,7 +111,7 @@ class DeepDream:
         check_pooling(self.network, self.pooling)
         for option, least in (("octaves", 1), ("steps", 1), ("redirected_steps", 1)):
             check.at_least(option, getattr(self, option), least)
-        for option in ("jitter_px", "gradient_blur_px", "zoom_frames"):
+        for option in ("jitter_px", "border_px", "gradient_blur_px", "zoom_frames"):
             check.at_least(option, getattr(self, option), 0)
         check.above_zero("step_size", self.step_size)
         for option in ("octave_scale", "zoom"):

@@ -14,9 +14,9 @@ from torch import Tensor
 from nst.batching import by_shape
 from nst.dream_objective import DreamObjective
 from nst.errors import Diverged, ImageError
-from nst.images import resize_image
+from nst.images import mirrored, resize_image, without_border
 from nst.ops import ReLUBackward
-from nst.stylizer import Frame, Outcome, Stylized
+from nst.stylizer import Frame, Outcome, Stylized, mean_change
 
 if TYPE_CHECKING:
     from nst.deepdream import DeepDream
@@ -35,6 +35,8 @@ class Dream:
     """The photograph's octaves, small to large, each (3, h, w)."""
     image: Tensor
     """The current octave with all that was dreamed so far, (3, h, w) in [0, 1]."""
+    framed: Tensor
+    """The same within its mirrored border, which is dreamed on too."""
     generator: torch.Generator
     octave: int = 0
     """Index of the current octave in `bases`."""
@@ -78,7 +80,7 @@ class DeepDreamStylizer:
     def _start(self, image: Tensor, generator: torch.Generator) -> Dream:
         photo = image.to(self.objective.network.mean, copy=True)
         bases = self._octaves(photo)
-        dream = Dream(bases=bases, image=bases[0], generator=generator)
+        dream = Dream(bases=bases, image=bases[0], framed=bases[0], generator=generator)
         try:
             self.objective.network.check_size(photo)
         except ImageError as error:
@@ -128,6 +130,7 @@ class DeepDreamStylizer:
                     below, base = dream.bases[dream.octave - 1], dream.bases[dream.octave]
                     detail = resize_image(dream.image - below, (base.shape[-2], base.shape[-1]))
                     dream.image = (base + detail).clamp(0, 1)
+                dream.framed = mirrored(dream.image, self.method.border_px)
             for _ in range(self.method.steps):
                 self._step([dream for dream in current if dream.error is None])
                 yield
@@ -135,7 +138,7 @@ class DeepDreamStylizer:
     def _step(self, dreams: Sequence[Dream]) -> None:
         """One normalized step of gradient ascent for each, every photograph with its own jitter and mean."""
         shifts = [self._jitter(dream.generator) for dream in dreams]
-        rolled = [dream.image.roll(shift, dims=(-2, -1)) for dream, shift in zip(dreams, shifts, strict=True)]
+        rolled = [dream.framed.roll(shift, dims=(-2, -1)) for dream, shift in zip(dreams, shifts, strict=True)]
         ways = [self._relu_backward(dream) for dream in dreams]
         for group in by_shape(rolled, ways):
             values, grads = self.objective.evaluate(
@@ -150,7 +153,9 @@ class DeepDreamStylizer:
                     continue
                 # A gradient of all zeros (nothing excites the layer) leaves the image as it is.
                 change = grad * (self.method.step_size / scale.clamp_min(torch.finfo(grad.dtype).tiny))
-                dream.image = (rolled[index] + change).clamp(0, 1).roll((-down, -right), dims=(-2, -1))
+                dream.framed = (rolled[index] + change).clamp(0, 1).roll((-down, -right), dims=(-2, -1))
+                size = (dream.image.shape[-2], dream.image.shape[-1])
+                dream.image = without_border(dream.framed, self.method.border_px, size)
                 dream.steps += 1
                 dream.objective = value
                 if self.method.curve and dream.dreamed is None:
@@ -182,6 +187,7 @@ class DeepDreamStylizer:
             "objective": dream.objective,
             "steps": float(dream.steps),
             "pretrained": float(self.objective.network.pretrained),
+            "change": mean_change(dream.image, dream.bases[-1]),
         }
         columns = zip(*dream.curve, strict=True)
         return Stylized(

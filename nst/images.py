@@ -26,8 +26,10 @@ __all__ = [
     "decode_photo",
     "encode_animation",
     "encode_image",
+    "mirrored",
     "picture_tensor",
     "resize_image",
+    "without_border",
 ]
 
 ImageFormat = Literal["jpeg", "png", "webp", "avif"]
@@ -191,3 +193,18 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     batch = image if image.ndim == 4 else image[None]
     resized = F.interpolate(batch, size=size, mode="bilinear", align_corners=False, antialias=True)
     return resized if image.ndim == 4 else resized[0]
+
+
+def mirrored(image: Tensor, border_px: int) -> Tensor:
+    """(C, H, W) with `border_px` of it mirrored on all sides, its edges not repeated; a side that has less has
+    less to mirror."""
+    rows, columns = (min(border_px, side - 1) for side in image.shape[-2:])
+    if rows == columns == 0:
+        return image
+    return F.pad(image[None], (columns, columns, rows, rows), mode="reflect")[0]
+
+
+def without_border(image: Tensor, border_px: int, size: tuple[int, int]) -> Tensor:
+    """What `mirrored` was given: (C, *size)."""
+    rows, columns = (min(border_px, side - 1) for side in size)
+    return image[..., rows : rows + size[0], columns : columns + size[1]]

@@ -54,6 +54,8 @@ class Descent:
     patience: int = 20
     best: Tensor = field(init=False)
     """The point with the least loss so far."""
+    taken: Tensor | None = None
+    """The last point that was taken, not taken back."""
     losses: Mapping[str, float] = field(default_factory=dict)
     """At `best`; empty before the first evaluation."""
     evaluations: int = 0
@@ -91,6 +93,7 @@ class Descent:
         if not usable or (best is not None and loss > _EXPLODING * best):
             self._reject(loss)
             return
+        self.taken = self.x
         if best is None:
             self.start_loss = loss
         if best is None or loss < best:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,12 +12,12 @@ from torch import Tensor
 
 from nst.color import luminance, with_luminance
 from nst.errors import ImageError, ImageTooSmall
-from nst.images import resize_image
+from nst.images import mirrored, resize_image, without_border
 from nst.lbfgs import LBFGS, Adam, Optimizer
 from nst.optimize import Descent, Evaluation, in_rounds
 from nst.style_objective import StyleObjective
 from nst.style_targets import Targets
-from nst.stylizer import Frame, Outcome, Stylized
+from nst.stylizer import Frame, Outcome, Stylized, mean_change
 
 if TYPE_CHECKING:
     from nst.style_transfer import StyleTransfer
@@ -27,6 +28,9 @@ __all__ = ["Canvas", "StyleTransferStylizer"]
 FIRST_STEP = 0.05
 """Of L-BFGS: the mean change of a pixel, of the range [0, 1]. Far above rounding; what is wrong with it is
 mended by the steps after it."""
+_RESOLVED, _PATIENCE = 2.0**-11, 3
+"""Of bfloat16: when the mean change of a pixel was below the first for so many steps, it is left. Its numbers
+are 2^-8 apart between a half and one, and a normalized pixel is about a fifth of that."""
 _COARSE_SIDE_PX = 8
 """Coarse scales are left out at which a side would have less."""
 
@@ -90,7 +94,7 @@ class StyleTransferStylizer:
 
     def finish(self, painted: Tensor, image: Tensor) -> Tensor:
         """A painted picture (3, h, w) as it is shown: with the colors of `image`, if these are kept."""
-        if self.method.preserve_color != "luminance":
+        if self.method.preserve_color not in ("luminance", "original"):
             return painted
         return with_luminance(resize_image(image.to(painted), (painted.shape[1], painted.shape[2])), painted)
 
@@ -101,6 +105,8 @@ class StyleTransferStylizer:
         start = photo
         if self.method.init == "noise":
             start = torch.rand(image.shape, generator=generator).to(photo)
+        elif self.method.init == "gray":
+            start = (0.5 + torch.rand(image.shape, generator=generator) / 255).to(photo)
         elif self._init is not None:
             start = resize_image(self._init.to(photo), (photo.shape[1], photo.shape[2])).clamp(0, 1)
         return Canvas(photo, start)
@@ -123,7 +129,10 @@ class StyleTransferStylizer:
         """Coarse to fine (Gatys et al. 2017): every scale starts from the last one's picture."""
         method = self.method
         assert method.coarse_scales is not None
+        assert method.coarse_steps is not None
         assert method.steps is not None
+        assert method.border_px is not None
+        pixels = math.prod(side + 2 * min(method.border_px, side - 1) for side in canvas.photo.shape[-2:])
         stages = [(scale, method.coarse_steps) for scale in sorted(method.coarse_scales)]
         for scale, steps in [*stages, (1.0, method.steps)]:
             height, width = canvas.photo.shape[-2:]
@@ -131,34 +140,59 @@ class StyleTransferStylizer:
             if scale < 1.0 and min(size) < _COARSE_SIDE_PX:
                 continue
             try:
-                targets = self.objective.targets(resize_image(canvas.photo, size))
+                targets = self.objective.targets(resize_image(canvas.photo, size), method.border_px)
             except ImageTooSmall as error:
                 if scale == 1.0:
                     canvas.error = error
                 continue  # a coarse scale that the network cannot see is left out
-            start = resize_image(canvas.image, size).clamp(0, 1)
+            start = mirrored(resize_image(canvas.image, size).clamp(0, 1), method.border_px)
             descent = Descent(start, self._optimizer(), tolerance=method.stop_tolerance)
+            average = _Average(method.average_iterates) if method.average_iterates else None
             phases: list[tuple[torch.dtype | None, int]] = [(None, steps)]
             if method.precision == "bfloat16":
                 refine = min(method.refine_steps, steps - 1) if scale == 1.0 else 0
                 phases = [(torch.bfloat16, steps - refine), (None, refine)]
-            for dtype, evaluations in phases:
+            left_over = 0
+            for dtype, planned in phases:
+                evaluations = planned + left_over
                 if descent.evaluations and evaluations:
                     descent.renew()
-                for _ in range(evaluations):
+                stuck = 0
+                for number in range(evaluations):
                     if descent.done:
                         break
-                    answer = yield _Request(descent.x, targets, dtype, height * width)
+                    point = descent.x
+                    answer = yield _Request(point, targets, dtype, pixels)
                     descent.advance(answer)
-                    self._note(canvas, descent, answer, scale)
+                    if average is not None and descent.taken is point:
+                        average.add(point)
+                    self._note(canvas, descent, answer, scale, size)
                     del answer  # its gradient is not kept while the next is computed
+                    if dtype == torch.bfloat16:
+                        stuck = stuck + 1 if _moves_less_than(_RESOLVED, point, descent.x) else 0
+                        if stuck == _PATIENCE:
+                            left_over = evaluations - number - 1
+                            break
             if descent.error is not None:
                 canvas.error = descent.error
                 return
+            if average is not None:
+                canvas.image = without_border(average.value(), method.border_px, size)
+                if scale == 1.0:
+                    answer = yield _Request(average.value(), targets, None, pixels)
+                    self._count(canvas, answer, scale)
+                    canvas.losses = answer.losses
 
-    def _note(self, canvas: Canvas, descent: Descent, answer: Evaluation, scale: float) -> None:
+    def _note(
+        self, canvas: Canvas, descent: Descent, answer: Evaluation, scale: float, size: tuple[int, int]
+    ) -> None:
         """Take over where a photograph stands, and keep of it what was asked for."""
-        canvas.image, canvas.losses = descent.best, descent.losses
+        assert self.method.border_px is not None
+        canvas.image = without_border(descent.best, self.method.border_px, size)
+        canvas.losses = descent.losses
+        self._count(canvas, answer, scale)
+
+    def _count(self, canvas: Canvas, answer: Evaluation, scale: float) -> None:
         canvas.evaluations += 1
         if self.method.curve:
             canvas.curve.append({"scale": scale, **answer.losses})
@@ -178,15 +212,39 @@ class StyleTransferStylizer:
         )
 
     def _stylized(self, canvas: Canvas, image: Tensor) -> Stylized:
+        painted = self.finish(canvas.image.to("cpu", torch.float32), image)
         stats = {
             **canvas.losses,
             "evaluations": float(canvas.evaluations),
             "pretrained": float(self.objective.network.pretrained),
+            "change": mean_change(painted, image),
         }
         names = canvas.curve[0] if canvas.curve else {}
         return Stylized(
-            image=self.finish(canvas.image.to("cpu", torch.float32), image),
+            image=painted,
             stats=stats,
             curve={name: [each[name] for each in canvas.curve] for name in names},
             frames=[Frame(each.number, self.finish(each.image, image)) for each in canvas.frames],
         )
+
+
+class _Average:
+    """Exponential average of pictures, its start corrected as Adam's (Kingma and Ba 2015)."""
+
+    def __init__(self, decay: float) -> None:
+        self._decay, self._count = decay, 0
+        self._sum: Tensor | None = None
+
+    def add(self, image: Tensor) -> None:
+        share = (1 - self._decay) * image
+        self._sum = share if self._sum is None else self._decay * self._sum + share
+        self._count += 1
+
+    def value(self) -> Tensor:
+        assert self._sum is not None
+        return (self._sum / (1 - self._decay**self._count)).clamp(0, 1)
+
+
+def _moves_less_than(distance: float, before: Tensor, after: Tensor) -> bool:
+    """By the mean over pixels; a point that stays where it is has ended, or is the best one again."""
+    return float((after - before).abs().mean()) < distance

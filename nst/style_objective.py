@@ -16,12 +16,11 @@ from nst.losses import (
     GramNormalization,
     LossScale,
     normalize_gradient,
-    normalize_gram,
-    raw_gram,
     squared_distance,
     total_variation_loss,
 )
 from nst.optimize import Evaluation
+from nst.style_losses import StyleLossName, style_loss_of
 from nst.style_targets import PreserveColor, Region, StyleTargets, Targets
 from nst.tiles import Tile, owned_features, strides_of
 
@@ -37,12 +36,14 @@ class StyleObjective:
 
     Args:
         styles: one or several (3, H, W) in [0, 1].
-        blend: weight of each style. Without masks their Gram matrices are averaged with these weights (as in
-            Torch7's neural-style); with masks, the regions' losses are.
+        style_loss: what of the styles' activations is matched; see `nst.style_losses`.
+        blend: weight of each style. Without masks their Gram matrices, or moments, are averaged with these
+            weights (as in Torch7's neural-style); with masks, the regions' losses are.
         masks: per style, where in the photographs it is painted: (1, H, W) in [0, 1], stretched to each of
             them. The Gram matrices of a region are guided (Gatys et al. 2017, "Controlling perceptual factors
             in neural style transfer"): activations times mask, over the sum of the squared mask.
         style_scale: long side of the style pictures relative to the photograph's.
+        style_side_px: their long side, whatever the photograph's; None: as `style_scale` says.
         normalize_gradients: divide each loss's gradient at its layer by its L1 norm, and multiply it by its
             weight.
         preserve_color: how the styles are recolored for each photograph; see `nst.color`.
@@ -64,9 +65,11 @@ class StyleObjective:
         content_weight: float,
         style_weight: float,
         tv_weight: float = 0.0,
+        style_loss: StyleLossName = "gram",
         gram_normalization: GramNormalization = "hw",
         loss_scale: LossScale = "mean",
         style_scale: float = 1.0,
+        style_side_px: int | None = None,
         blend: Sequence[float] | None = None,
         masks: Sequence[Tensor] | None = None,
         normalize_gradients: bool = False,
@@ -77,7 +80,7 @@ class StyleObjective:
         self.network = network
         self._content_layers, self._style_layers = dict(content_layers), dict(style_layers)
         self._content_weight, self._style_weight, self._tv_weight = content_weight, style_weight, tv_weight
-        self._gram_normalization: GramNormalization = gram_normalization
+        self._style_loss = style_loss_of(style_loss, gram_normalization)
         self._normalize = normalize_gradients
         self._share_passes, self._max_pass_pixels = share_passes, max_pass_pixels
         self._networks = {network.dtype: network}
@@ -86,22 +89,24 @@ class StyleObjective:
             [styles] if isinstance(styles, Tensor) else styles,
             content_layers=content_layers,
             style_layers=style_layers,
+            style_loss=self._style_loss,
             loss_scale=loss_scale,
-            gram_normalization=gram_normalization,
             style_scale=style_scale,
+            style_side_px=style_side_px,
             blend=blend,
             masks=masks,
             preserve_color=preserve_color,
             max_pass_pixels=max_pass_pixels,
         )
 
-    def targets(self, photo: Tensor) -> Targets:
-        """What `photo` (3, H, W) is drawn to.
+    def targets(self, photo: Tensor, border_px: int = 0) -> Targets:
+        """What `photo` (3, H, W) is drawn to, with `border_px` of it mirrored on all sides: points have that
+        border too.
 
         Raises:
             ImageTooSmall: the photograph or a scaled style picture vanishes before the deepest layer.
         """
-        return self._targets.of(photo)
+        return self._targets.of(photo, border_px)
 
     def fits(self, pixels: Sequence[int]) -> bool:
         """Whether photographs of so many pixels each may be in work at once."""
@@ -163,9 +168,11 @@ class StyleObjective:
                 values[number, layer] = factors * squared_distance(own, wanted)
             else:
                 regions = [each.regions[number] for each in targets]
+                mask = None
                 if regions[0].masks is not None:
-                    own = own * _stacked([each.masks[layer] for each in regions if each.masks], own.shape[-2:])
-                values[number, layer] = self._region_loss(raw_gram(own), regions, layer)
+                    mask = _stacked([each.masks[layer] for each in regions if each.masks], own.shape[-2:])
+                    own = own * mask
+                values[number, layer] = self._region_loss(self._style_loss.sums(own, mask), regions, layer)
         smooth = pixels.new_zeros(len(points))
         if self._tv_weight:
             each_alone = (
@@ -183,20 +190,20 @@ class StyleObjective:
         ]
 
     def _evaluate_tiles(self, network: FeatureNetwork, point: Tensor, targets: Targets) -> Evaluation:
-        """First the Gram matrices, which need all tiles; then the gradient, tile by tile."""
+        """First the styles' statistics, which need all tiles; then the gradient, tile by tile."""
         strengths = self._strengths(targets)
-        grams: dict[Term, Tensor] = {}
+        sums: dict[Term, Tensor] = {}
         with torch.no_grad():
             for tile in targets.tiles:
                 features = owned_features(network, tile.cut(point), tile)
-                for term, gram in self._tile_grams(features, tile, targets):
-                    grams[term] = grams[term] + gram if term in grams else gram
+                for term, own in self._tile_sums(features, tile, targets):
+                    sums[term] = sums[term] + own if term in sums else own
         values: dict[Term, Tensor] = {}
         slopes: dict[Term, Tensor] = {}
-        for (number, layer), gram in grams.items():
-            gram.requires_grad_()
-            loss = self._region_loss(gram, [targets.regions[number]], layer)
-            (slopes[number, layer],) = torch.autograd.grad(loss.sum(), gram)
+        for (number, layer), own in sums.items():
+            own.requires_grad_()
+            loss = self._region_loss(own, [targets.regions[number]], layer)
+            (slopes[number, layer],) = torch.autograd.grad(loss.sum(), own)
             values[number, layer] = loss.detach()
 
         def parts(features: Mapping[str, Tensor], tile: Tile) -> dict[Term, Tensor]:
@@ -207,8 +214,8 @@ class StyleObjective:
             for layer in self._content_layers:
                 distance = squared_distance(features[layer][None], photo[layer][None])
                 found[_CONTENT, layer] = targets.content_factors[layer] * distance
-            for term, gram in self._tile_grams(features, tile, targets):
-                found[term] = (slopes[term] * gram).sum((1, 2))
+            for term, own in self._tile_sums(features, tile, targets):
+                found[term] = (slopes[term] * own).sum((1, 2))
             return found
 
         scales = strengths
@@ -252,25 +259,27 @@ class StyleObjective:
         }
         return content | style
 
-    def _region_loss(self, raw: Tensor, regions: Sequence[Region], layer: str) -> Tensor:
-        """Of a layer's raw Gram matrices (N, C, C): (N,)."""
+    def _region_loss(self, sums: Tensor, regions: Sequence[Region], layer: str) -> Tensor:
+        """Of a layer's statistics, summed over positions, (N, ...): (N,)."""
         positions = torch.stack([region.positions[layer] for region in regions]).view(-1, 1, 1)
-        grams = normalize_gram(raw, positions, self._gram_normalization)
-        wanted = torch.stack([region.grams[layer] for region in regions])
+        wanted = tuple(
+            torch.stack(parts) for parts in zip(*(region.wanted[layer] for region in regions), strict=True)
+        )
         factors = torch.stack([region.factors[layer] for region in regions])
-        return factors * squared_distance(grams, wanted)
+        return factors * self._style_loss.distance(self._style_loss.means(sums, positions), wanted)
 
-    def _tile_grams(
+    def _tile_sums(
         self, features: Mapping[str, Tensor], tile: Tile, targets: Targets
     ) -> Iterator[tuple[Term, Tensor]]:
-        """The share of a tile, whose owned activations are `features`, in the raw Gram matrices."""
+        """The share of a tile, whose owned activations are `features`, in the statistics."""
         strides = strides_of(self.network)
         for number, region in enumerate(targets.regions):
             for layer in self._style_layers:
-                own = features[layer][None]
+                own, mask = features[layer][None], None
                 if region.masks is not None:
-                    own = own * tile.own_of_whole(region.masks[layer], strides[layer]).to(own)
-                yield (number, layer), raw_gram(own)
+                    mask = tile.own_of_whole(region.masks[layer], strides[layer])[None].to(own)
+                    own = own * mask
+                yield (number, layer), self._style_loss.sums(own, mask)
 
     def _named(
         self, values: Mapping[Term, Tensor], strengths: Mapping[Term, float], smooth: Tensor

@@ -1,4 +1,4 @@
-"""What photographs are drawn to: their own activations, and the style pictures' Gram matrices."""
+"""What photographs are drawn to: their own activations, and statistics of the style pictures' activations."""
 
 from __future__ import annotations
 
@@ -15,31 +15,24 @@ from torch import Tensor
 from nst.color import match_color, match_luminance
 from nst.errors import ImageTooSmall, OptionError
 from nst.features import FeatureNetwork
-from nst.images import resize_image
-from nst.losses import (
-    GramNormalization,
-    LossScale,
-    content_factor,
-    gram_matrix,
-    normalize_gram,
-    raw_gram,
-    style_factor,
-)
+from nst.images import mirrored, resize_image
+from nst.losses import LossScale, content_factor, relative_to, spread_of
+from nst.style_losses import StyleLoss, Wanted
 from nst.tiles import Tile, layer_sizes, owned_features, tile_side, tiles
 
 __all__ = ["PreserveColor", "Region", "StyleTargets", "Targets"]
 
-PreserveColor = Literal["none", "luminance", "match"]
+PreserveColor = Literal["none", "luminance", "match", "original"]
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
     """What a photograph, or one part of it, is drawn to in style; by style layer."""
 
-    grams: Mapping[str, Tensor]
-    """(C, C)."""
+    wanted: Mapping[str, Wanted]
+    """What the style's statistics are compared by, without the batch."""
     factors: Mapping[str, Tensor]
-    """From a Gram's squared distance to its loss; 0 where the region has no area."""
+    """From a distance of statistics to its loss; 0 where the region has no area."""
     weight: float
     masks: Mapping[str, Tensor] | None
     """(1, h, w) in [0, 1]; None: the whole photograph."""
@@ -52,7 +45,7 @@ class Targets:
     """What one photograph is drawn to."""
 
     photo: Tensor
-    """(3, H, W)."""
+    """(3, H, W), its mirrored border included."""
     content: Mapping[str, Tensor]
     """The photograph's own activations by content layer, (C, h, w); none if it is computed in tiles."""
     content_factors: Mapping[str, Tensor]
@@ -62,9 +55,17 @@ class Targets:
     """Empty if it fits into a pass."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Style:
+    """A style picture, or several blended, at one size; by style layer."""
+
+    wanted: Mapping[str, Wanted]
+    factors: Mapping[str, Tensor]
+
+
 class StyleTargets:
-    """Makes targets. The styles' Gram matrices are computed once per size of photograph and kept, unless the
-    styles are recolored for each. For the arguments see `StyleObjective`.
+    """Makes targets. What is wanted of the styles is computed once per size of photograph and kept, unless they
+    are recolored for each. For the arguments see `StyleObjective`.
 
     Raises:
         OptionError: `max_pass_pixels` is too small for a tile.
@@ -79,19 +80,21 @@ class StyleTargets:
         *,
         content_layers: Iterable[str],
         style_layers: Iterable[str],
+        style_loss: StyleLoss,
         loss_scale: LossScale,
-        gram_normalization: GramNormalization,
         style_scale: float,
+        style_side_px: int | None,
         blend: Sequence[float] | None,
         masks: Sequence[Tensor] | None,
         preserve_color: PreserveColor,
         max_pass_pixels: int | None,
     ) -> None:
         self.network = network
-        self._styles = [style.to(network.mean) for style in styles]
+        self._pictures = [style.to(network.mean) for style in styles]
         self._content_layers, self._style_layers = tuple(content_layers), tuple(style_layers)
-        self._loss_scale, self._gram_normalization = loss_scale, gram_normalization
-        self._style_scale = style_scale
+        self._style_loss: StyleLoss = style_loss
+        self._loss_scale: LossScale = loss_scale
+        self._style_scale, self._style_side_px = style_scale, style_side_px
         blend = blend or [1.0] * len(styles)
         self._blend = [weight / sum(blend) for weight in blend]
         self._masks = None if masks is None else [mask.to(network.mean) for mask in masks]
@@ -101,32 +104,32 @@ class StyleTargets:
             self._tile_side = tile_side(network, max_pass_pixels)
             if self._tile_side == 0:
                 raise OptionError("max_pass_pixels", max_pass_pixels, reason="is too small for a single tile")
-        self._grams: OrderedDict[int, list[dict[str, Tensor]]] = OrderedDict()
+        self._styles: OrderedDict[int, list[_Style]] = OrderedDict()
 
     @torch.no_grad()
-    def of(self, photo: Tensor) -> Targets:
-        """What `photo` (3, H, W) is drawn to.
+    def of(self, photo: Tensor, border_px: int = 0) -> Targets:
+        """What `photo` (3, H, W) is drawn to, with `border_px` of it mirrored on all sides.
 
         Raises:
             ImageTooSmall: the photograph or a scaled style picture vanishes before the deepest layer.
         """
         photo = photo.to(self.network.mean)
         self.network.check_size(photo)
-        long_side = max(1, round(max(photo.shape[-2:]) * self._style_scale))
-        grams = self._style_grams(long_side, photo)
-        parts = self._tiles(photo)
+        styles = self._styles_at(photo)
+        framed = mirrored(photo, border_px)
+        parts = self._tiles(framed)
         if parts:
             content: dict[str, Tensor] = {}
-            factors = self._content_factors(photo, parts)
-            sizes = layer_sizes(self.network, photo)
+            factors = self._content_factors(framed, parts)
+            sizes = layer_sizes(self.network, framed)
         else:
-            features = self.network(photo[None])
+            features = self.network(framed[None])
             content = {layer: features[layer][0] for layer in self._content_layers}
             factors = {
                 layer: content_factor(each[None], scale=self._loss_scale)[0] for layer, each in content.items()
             }
             sizes = {layer: (each.shape[-2], each.shape[-1]) for layer, each in features.items()}
-        return Targets(photo, content, factors, self._regions(grams, sizes, photo), parts)
+        return Targets(framed, content, factors, self._regions(styles, sizes, photo, border_px), parts)
 
     def _tiles(self, picture: Tensor) -> tuple[Tile, ...]:
         height, width = picture.shape[-2:]
@@ -144,77 +147,93 @@ class StyleTargets:
                 sums[layer] += torch.stack([own.new_tensor(own.numel()), own.sum(), own.square().sum()]).cpu()
         factors = {}
         for layer, (count, total, squares) in sums.items():
-            # A target of as many elements, with the same variance.
-            spread = float((squares / count - (total / count) ** 2).clamp_min(0).sqrt())
-            stand_in = photo.new_tensor([[-spread, spread]])
-            factor = content_factor(stand_in, scale=self._loss_scale)[0]
-            factors[layer] = factor if self._loss_scale == "paper" else factor * 2 / float(count)
+            factor = count.new_tensor(0.5) if self._loss_scale == "paper" else 1 / count
+            if self._loss_scale == "relative":
+                variance = squares / count - (total / count) ** 2
+                factor = relative_to(spread_of(variance, squares / count)) / count
+            factors[layer] = factor.to(photo)
         return factors
 
     def _regions(
-        self, grams: Sequence[Mapping[str, Tensor]], sizes: Mapping[str, tuple[int, int]], photo: Tensor
+        self,
+        styles: Sequence[_Style],
+        sizes: Mapping[str, tuple[int, int]],
+        photo: Tensor,
+        border_px: int,
     ) -> tuple[Region, ...]:
         if self._masks is None:
-            blended = {
-                layer: torch.stack(
-                    [weight * each[layer] for weight, each in zip(self._blend, grams, strict=True)]
-                ).sum(0)
-                for layer in self._style_layers
-            }
+            (style,) = styles
             positions = {
                 layer: photo.new_tensor(float(math.prod(sizes[layer]))) for layer in self._style_layers
             }
-            return (Region(blended, self._factors(blended), 1.0, None, positions),)
+            return (Region(style.wanted, style.factors, 1.0, None, positions),)
         regions = []
-        for weight, each, mask in zip(self._blend, grams, self._masks, strict=True):
-            stretched = resize_image(mask, (photo.shape[1], photo.shape[2]))
+        for weight, style, mask in zip(self._blend, styles, self._masks, strict=True):
+            stretched = mirrored(resize_image(mask, (photo.shape[1], photo.shape[2])), border_px)
             masks = {layer: F.adaptive_avg_pool2d(stretched, sizes[layer]) for layer in self._style_layers}
             areas = {layer: own.square().sum() for layer, own in masks.items()}
-            factors = {layer: factor * (areas[layer] > 0) for layer, factor in self._factors(each).items()}
+            factors = {layer: factor * (areas[layer] > 0) for layer, factor in style.factors.items()}
             positions = {layer: torch.where(area > 0, area, 1.0) for layer, area in areas.items()}
-            regions.append(Region(each, factors, weight, masks, positions))
+            regions.append(Region(style.wanted, factors, weight, masks, positions))
         return tuple(regions)
 
-    def _factors(self, grams: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {layer: style_factor(gram[None], scale=self._loss_scale)[0] for layer, gram in grams.items()}
-
-    def _style_grams(self, long_side: int, photo: Tensor) -> list[dict[str, Tensor]]:
-        """By style and layer."""
-        if self._preserve_color != "none":
+    def _styles_at(self, photo: Tensor) -> list[_Style]:
+        """One for each region."""
+        long_side = self._style_side_px or max(1, round(max(photo.shape[-2:]) * self._style_scale))
+        if self._preserve_color in ("luminance", "match"):
             recolor = match_luminance if self._preserve_color == "luminance" else match_color
-            return [self._grams_of(recolor(self._scaled(each, long_side), photo)) for each in self._styles]
-        if long_side not in self._grams:
-            self._grams[long_side] = [self._grams_of(self._scaled(each, long_side)) for each in self._styles]
-            if len(self._grams) > self._MAX_CACHED_SIZES:
-                self._grams.popitem(last=False)
-        self._grams.move_to_end(long_side)
-        return self._grams[long_side]
+            return self._blended([recolor(_scaled(each, long_side), photo) for each in self._pictures])
+        if long_side not in self._styles:
+            self._styles[long_side] = self._blended([_scaled(each, long_side) for each in self._pictures])
+            if len(self._styles) > self._MAX_CACHED_SIZES:
+                self._styles.popitem(last=False)
+        self._styles.move_to_end(long_side)
+        return self._styles[long_side]
 
-    def _scaled(self, style: Tensor, long_side: int) -> Tensor:
-        height, width = style.shape[-2:]
-        factor = long_side / max(height, width)
-        return resize_image(style, (max(1, round(height * factor)), max(1, round(width * factor))))
+    def _blended(self, pictures: Sequence[Tensor]) -> list[_Style]:
+        """Without masks, the pictures' statistics are averaged."""
+        found = [self._statistics_of(each) for each in pictures]
+        if self._masks is None:
+            mixed = {
+                layer: torch.stack(
+                    [weight * each[layer] for weight, each in zip(self._blend, found, strict=True)]
+                ).sum(0)
+                for layer in self._style_layers
+            }
+            found = [mixed]
+        return [self._style(each) for each in found]
 
-    def _grams_of(self, style: Tensor) -> dict[str, Tensor]:
+    def _style(self, statistics: Mapping[str, Tensor]) -> _Style:
+        loss = self._style_loss
+        return _Style(
+            {layer: tuple(part[0] for part in loss.wanted(each[None])) for layer, each in statistics.items()},
+            {layer: loss.factor(each[None], self._loss_scale)[0] for layer, each in statistics.items()},
+        )
+
+    def _statistics_of(self, style: Tensor) -> dict[str, Tensor]:
+        """Averages over the positions of each style layer."""
         try:
             self.network.check_size(style)
         except ImageTooSmall as error:
             raise ImageTooSmall(f"the style picture at this photograph's size: {error}") from None
         parts = self._tiles(style)
+        sums: dict[str, Tensor] = {}
+        sizes: Mapping[str, tuple[int, int]]
         if not parts:
             features = self.network(style[None])
-            return {
-                layer: gram_matrix(features[layer], normalization=self._gram_normalization)[0]
-                for layer in self._style_layers
-            }
-        sums: dict[str, Tensor] = {}
-        for tile in parts:
-            features = owned_features(self.network, tile.cut(style), tile)
-            for layer in self._style_layers:
-                gram = raw_gram(features[layer][None])[0]
-                sums[layer] = sums[layer] + gram if layer in sums else gram
-        sizes = layer_sizes(self.network, style)
-        return {
-            layer: normalize_gram(gram, math.prod(sizes[layer]), self._gram_normalization)
-            for layer, gram in sums.items()
-        }
+            sums = {layer: self._style_loss.sums(features[layer], None)[0] for layer in self._style_layers}
+            sizes = {layer: (each.shape[-2], each.shape[-1]) for layer, each in features.items()}
+        else:
+            for tile in parts:
+                owned = owned_features(self.network, tile.cut(style), tile)
+                for layer in self._style_layers:
+                    own = self._style_loss.sums(owned[layer][None], None)[0]
+                    sums[layer] = sums[layer] + own if layer in sums else own
+            sizes = layer_sizes(self.network, style)
+        return {layer: self._style_loss.means(each, math.prod(sizes[layer])) for layer, each in sums.items()}
+
+
+def _scaled(style: Tensor, long_side: int) -> Tensor:
+    height, width = style.shape[-2:]
+    factor = long_side / max(height, width)
+    return resize_image(style, (max(1, round(height * factor)), max(1, round(width * factor))))

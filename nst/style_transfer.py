@@ -26,6 +26,7 @@ from nst.features.networks import Pooling, check_pooling
 from nst.images import decode_image
 from nst.losses import GramNormalization, LossScale
 from nst.painting import Canvas, StyleTransferStylizer
+from nst.style_losses import StyleLossName
 from nst.style_objective import StyleObjective
 from nst.style_targets import PreserveColor
 from nst.stylizer import AssetRef, Assets
@@ -35,6 +36,24 @@ __all__ = ["PRESETS", "Canvas", "StyleTransfer", "StyleTransferStylizer"]
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
+        # Pretrained networks. Both losses are of the power of squared activations and relative to the target's
+        # own, so that the picture does not depend on how a file scales its layers.
+        "pretrained": MappingProxyType(
+            {
+                "content_layers": {"relu4_2": 1.0},
+                "style_layers": {"relu1_1": 0.4, "relu2_1": 0.3, "relu3_1": 0.2, "relu4_1": 0.1},
+                "content_weight": 1.0,
+                "style_weight": 20.0,
+                "style_loss": "wasserstein",
+                "gram_normalization": "hw",
+                "loss_scale": "relative",
+                "border_px": 16,
+                "pooling": "average",
+                "coarse_scales": (0.5,),
+                "coarse_steps": 40,
+                "steps": 50,
+            }
+        ),
         # Gatys et al. 2016, section 2: alpha / beta = 1e-3, w_l = 1/5, average pooling.
         "gatys": MappingProxyType(
             {
@@ -42,10 +61,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
                 "style_layers": {f"relu{block}_1": 0.2 for block in range(1, 6)},
                 "content_weight": 1.0,
                 "style_weight": 1e3,
+                "style_loss": "gram",
                 "gram_normalization": "hw",
                 "loss_scale": "paper",
+                "border_px": 0,
                 "pooling": "average",
                 "coarse_scales": (),
+                "coarse_steps": 100,
                 "steps": 300,
             }
         ),
@@ -57,10 +79,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
                 "style_layers": dict.fromkeys(("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1"), 1.0),
                 "content_weight": 1.0,
                 "style_weight": 1e6,
+                "style_loss": "gram",
                 "gram_normalization": "chw",
                 "loss_scale": "mean",
+                "border_px": 0,
                 "pooling": "max",
                 "coarse_scales": (),
+                "coarse_steps": 100,
                 "steps": 300,
             }
         ),
@@ -78,10 +103,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
                 },
                 "content_weight": 1.0,
                 "style_weight": 300.0,
+                "style_loss": "gram",
                 "gram_normalization": "hw",
                 "loss_scale": "relative",
+                "border_px": 16,
                 "pooling": "average",
                 "coarse_scales": (0.25, 0.5),
+                "coarse_steps": 100,
                 "steps": 60,
             }
         ),
@@ -92,10 +120,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
                 "style_layers": {f"relu{block}_1": 1 / 3 for block in range(1, 4)},
                 "content_weight": 4.0,
                 "style_weight": 1e3,
+                "style_loss": "gram",
                 "gram_normalization": "hw",
                 "loss_scale": "relative",
+                "border_px": 16,
                 "pooling": "average",
                 "coarse_scales": (0.25, 0.5),
+                "coarse_steps": 100,
                 "steps": 40,
             }
         ),
@@ -127,8 +158,9 @@ class StyleTransfer:
     weights_sha256: str | None = None
     """Digest that the weights file must have."""
     preset: str | None = None
-    """Where options left out come from: `gatys` (the paper), `tutorial`, `embedded`, for the network of that
-    name, or `seeded`, for random weights. None: what suits network and weights, for the VGGs `gatys`."""
+    """Where options left out come from: `pretrained`, `gatys` (the paper), `tutorial`, `embedded`, for the
+    network of that name, or `seeded`, for random weights. None: what suits network and weights, for the VGGs
+    `pretrained`."""
     content_layers: dict[str, float] | None = None
     """Layer to its weight within the content loss."""
     style_layers: dict[str, float] | None = None
@@ -139,6 +171,9 @@ class StyleTransfer:
     """Weight of the style loss."""
     tv_weight: float = 0.0
     """Weight of the picture's total variation; more is smoother."""
+    style_loss: StyleLossName | None = None
+    """What of the style's activations is matched: `gram`, their Gram matrices, or `wasserstein`, their mean and
+    covariance by the Wasserstein-2 distance."""
     gram_normalization: GramNormalization | None = None
     """Divide Gram matrices by `hw` or `chw`."""
     loss_scale: LossScale | None = None
@@ -148,13 +183,23 @@ class StyleTransfer:
     """Divide the gradient of each loss, at its layer, by its L1 norm, and multiply it by the loss's weight."""
     pooling: Pooling | None = None
     """What the VGGs pool with: `max`, `average`, or `l2`."""
+    rescale_pooling: bool = False
+    """Multiply what `average` or `l2` pooling gives, so that deeper layers see activations of about the size
+    that maximum pooling would give, for which they were trained."""
     style_scale: float = 1.0
     """Long side of the style picture relative to the photograph's; above 1 for larger strokes."""
+    style_side_px: int | None = None
+    """Long side of the style picture in pixels, whatever the photograph's; in place of `style_scale`."""
+    border_px: int | None = None
+    """Pixels that are mirrored around the photograph at each size, painted and cut off: what networks make of a
+    border is not seen."""
     preserve_color: PreserveColor = "none"
     """Keep the photograph's colors: `luminance` paints its luminance only, `match` first gives the style
-    pictures its colors' mean and covariance."""
-    init: Literal["photo", "noise", "picture"] = "photo"
-    """Where the optimization starts: from the `photo`, from uniform `noise`, or from `init_picture`."""
+    pictures its colors' mean and covariance, `original` paints in color and takes the photograph's chroma at
+    the end."""
+    init: Literal["photo", "noise", "gray", "picture"] = "photo"
+    """Where the optimization starts: from the `photo`, from uniform `noise`, from `gray` with a trace of noise,
+    or from `init_picture`."""
     init_picture: str | None = None
     """Path or URL; stretched to each photograph."""
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
@@ -166,15 +211,19 @@ class StyleTransfer:
     coarse_scales: tuple[float, ...] | None = None
     """Smaller sizes of the photograph to go through first, e.g. [0.25, 0.5]; each starts from the last. Where a
     side would have less than 8 pixels, they are left out: nothing of the photograph would be left."""
-    coarse_steps: int = 100
+    coarse_steps: int | None = None
     """Evaluations of loss and gradient at each of `coarse_scales`."""
     steps: int | None = None
     """Evaluations of loss and gradient at the photograph's own size."""
     stop_tolerance: float = 0.0
     """A scale ends early when the loss fell by less than this share of itself over the last 20 evaluations."""
+    average_iterates: float = 0.0
+    """Decay of an exponential average of the pictures on the way, at each size, which takes the place of the
+    best of them: the noise of single steps, mostly Adam's, is averaged out. 0: the best picture."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of activations. `bfloat16`: several times faster on GPUs and on CPUs with AMX; Gram matrices, losses and
-    optimizer stay float32, and the last `refine_steps` at the photograph's own size are computed in float32."""
+    optimizer stay float32, and the last `refine_steps` at the photograph's own size are computed in float32.
+    Where steps become smaller than bfloat16 resolves, it goes on in float32 at once."""
     refine_steps: int = 10
     """With `bfloat16`: evaluations in float32 at the end."""
     pass_memory_mb: int | None = None
@@ -193,7 +242,7 @@ class StyleTransfer:
             object.__setattr__(self, "weights", default_weights(self.network))
         if self.preset is None:
             seeded, embedded = self.weights == "seeded", self.network == "embedded"
-            preset = "seeded" if seeded else "embedded" if embedded else "gatys"
+            preset = "seeded" if seeded else "embedded" if embedded else "pretrained"
             object.__setattr__(self, "preset", preset)
         assert self.preset is not None
         check.one_of("preset", self.preset, PRESETS)
@@ -205,11 +254,17 @@ class StyleTransfer:
         for option in ("content_layers", "style_layers"):
             check.layer_weights(option, getattr(self, option))
             check_layers(option, self.network, getattr(self, option))
+        check.one_of("style_loss", self.style_loss, get_args(StyleLossName))
         check.one_of("gram_normalization", self.gram_normalization, get_args(GramNormalization))
+        if self.style_loss == "wasserstein" and self.gram_normalization != "hw":
+            reason = "goes with style_loss = 'gram'"
+            raise OptionError("gram_normalization", self.gram_normalization, choices=("hw",), reason=reason)
         check.one_of("loss_scale", self.loss_scale, get_args(LossScale))
         assert self.pooling is not None
         check_pooling(self.network, self.pooling)
-        check.one_of("init", self.init, ("photo", "noise", "picture"))
+        if self.rescale_pooling and self.pooling == "max":
+            raise OptionError("rescale_pooling", True, reason="goes with pooling = 'average' or 'l2'")
+        check.one_of("init", self.init, ("photo", "noise", "gray", "picture"))
         if (self.init == "picture") != (self.init_picture is not None):
             raise OptionError("init_picture", self.init_picture, reason="goes with init = 'picture'")
         check.one_of("preserve_color", self.preserve_color, get_args(PreserveColor))
@@ -220,6 +275,7 @@ class StyleTransfer:
             check.at_least(option, getattr(self, option), 0)
         assert self.steps is not None
         check.at_least("steps", self.steps, 1)
+        assert self.coarse_steps is not None
         check.at_least("coarse_steps", self.coarse_steps, 1)
         assert self.coarse_scales is not None
         for scale in self.coarse_scales:
@@ -228,6 +284,8 @@ class StyleTransfer:
         check.at_least("history_size", self.history_size, 1)
         check.at_least("refine_steps", self.refine_steps, 0)
         check.at_least("frame_every", self.frame_every, 0)
+        if not 0 <= self.average_iterates < 1:
+            raise OptionError("average_iterates", self.average_iterates, reason="is from 0 to below 1")
         if not 0 <= self.stop_tolerance < 1:
             raise OptionError("stop_tolerance", self.stop_tolerance, reason="is from 0 to below 1")
         if self.pass_memory_mb is not None:
@@ -236,6 +294,13 @@ class StyleTransfer:
                 reason = f"only {', '.join(VGG_BLOCKS)} can be computed in tiles"
                 raise OptionError("pass_memory_mb", self.pass_memory_mb, reason=reason)
         check.above_zero("style_scale", self.style_scale)
+        if self.style_side_px is not None:
+            check.at_least("style_side_px", self.style_side_px, 1)
+            if self.style_scale != 1.0:
+                reason = f"says the style's size, and so does style_scale = {self.style_scale}"
+                raise OptionError("style_side_px", self.style_side_px, reason=reason)
+        assert self.border_px is not None
+        check.at_least("border_px", self.border_px, 0)
         if self.learning_rate is not None:
             check.above_zero("learning_rate", self.learning_rate)
         self._weights()
@@ -317,6 +382,7 @@ class StyleTransfer:
         assert self.style_layers is not None
         assert self.content_weight is not None
         assert self.style_weight is not None
+        assert self.style_loss is not None
         assert self.gram_normalization is not None
         assert self.loss_scale is not None
         assert self.pooling is not None
@@ -327,7 +393,9 @@ class StyleTransfer:
             if (value is None) != (given is None):
                 raise OptionError(option, value, reason="must come with its pictures, and they with it")
         layers = [*self.content_layers, *self.style_layers]
-        network = build_features(self.network, layers, state=state, pooling=self.pooling).to(device)
+        network = build_features(
+            self.network, layers, state=state, pooling=self.pooling, rescale_pooling=self.rescale_pooling
+        ).to(device)
         objective = StyleObjective(
             network,
             styles,
@@ -336,9 +404,11 @@ class StyleTransfer:
             content_weight=self.content_weight,
             style_weight=self.style_weight,
             tv_weight=self.tv_weight,
+            style_loss=self.style_loss,
             gram_normalization=self.gram_normalization,
             loss_scale=self.loss_scale,
             style_scale=self.style_scale,
+            style_side_px=self.style_side_px,
             blend=self.style_blend,
             masks=masks,
             normalize_gradients=self.normalize_gradients,

@@ -25,6 +25,7 @@ __all__ = [
     "StyledStylizer",
     "Stylized",
     "Stylizer",
+    "mean_change",
 ]
 
 
@@ -67,12 +68,19 @@ class Stylized:
     image: Tensor
     """float32 (3, H, W), RGB in [0, 1], finite, without gradient."""
     stats: Mapping[str, float] = field(default_factory=dict)
-    """Final numbers worth keeping, e.g. `content_loss`, `style_loss`, `evaluations`."""
+    """Final numbers worth keeping, e.g. `content_loss`, `style_loss`, `evaluations`; where the picture shows
+    what the photograph does, `change`, its `mean_change`."""
     curve: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """If it was asked for: one number per evaluation, by name, all of one length: `scale`, `loss`,
     `content_loss`, ..."""
     frames: Sequence[Frame] = ()
     """If they were asked for: intermediate pictures, in order."""
+
+
+def mean_change(picture: Tensor, photo: Tensor) -> float:
+    """Mean absolute difference over pixels and channels of two (3, H, W), in [0, 1]: 0 where the picture is the
+    photograph."""
+    return float((picture - photo.to(picture)).abs().mean())
 
 
 Outcome: TypeAlias = Stylized | ImageError

@@ -29,6 +29,11 @@ __all__ = [
 
 Pooling = Literal["max", "average", "l2"]
 
+# How many times as large activations are after maximum pooling, by their means, over the first four poolings
+# of VGG16 with ImageNet's weights on six photographs: 1.3, 1.7, 1.8 and 2.1 times those of average pooling, and
+# 1.2, 1.4, 1.5 and 1.6 times those of the root mean square. Geometric means.
+_AS_MAXIMUM: Mapping[Pooling, float] = {"max": 1.0, "average": 1.7, "l2": 1.43}
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as torchvision's weights want it
 
 
@@ -131,6 +136,7 @@ def build_features(
     state: Mapping[str, Tensor] | None = None,
     seed: int = 0,
     pooling: Pooling = "max",
+    rescale_pooling: bool = False,
 ) -> FeatureNetwork:
     """Build `network` up to the deepest of `layers`, which may be `LOGITS` too.
 
@@ -140,6 +146,7 @@ def build_features(
         seed: of the random parameters.
         pooling: what the VGGs pool with: `max`, `average`, which Gatys et al. 2016 found more pleasing, or
             `l2`, the root of the mean square.
+        rescale_pooling: multiply what `average` and `l2` give by the factors in `_AS_MAXIMUM`.
 
     Raises:
         OptionError: unknown network, layer, or pooling.
@@ -150,7 +157,7 @@ def build_features(
         raise OptionError("layers", [], reason="at least one layer is needed")
     check_pooling(network, pooling)
     if network in VGG_BLOCKS:
-        body: nn.Module = _VGG(network, wanted, pooling)
+        body: nn.Module = _VGG(network, wanted, pooling, _AS_MAXIMUM[pooling] if rescale_pooling else 1.0)
     else:
         body = _cut(_BUILDERS[network](), wanted)
     if state is None:
@@ -191,11 +198,14 @@ def _names(network: str) -> tuple[str, ...]:
 class _VGG(nn.Module):
     """A VGG with torchvision's parameter names (`features.0.weight`, ...), its classifier only for logits."""
 
-    def __init__(self, network: str, wanted: tuple[str, ...], pooling: Pooling) -> None:
+    def __init__(
+        self, network: str, wanted: tuple[str, ...], pooling: Pooling, pooling_factor: float = 1.0
+    ) -> None:
         super().__init__()
         names = _names(network)
         self.names = [name for name in names[: names.index(wanted[-1]) + 1] if name != LOGITS]
-        self.network, self.wanted, self.pooling = network, wanted, pooling
+        self.network, self.wanted = network, wanted
+        self.pooling, self.pooling_factor = pooling, pooling_factor
         # Keyed by torchvision's running index, which counts ReLUs and pools too.
         self.features = nn.ModuleDict()
         channels = 3
@@ -226,6 +236,8 @@ class _VGG(nn.Module):
                 x = (self.relu_apart if self.names[index - 1] in self.wanted else self.relu)(x)
             else:
                 x = _pool(x, self.pooling)
+                if self.pooling_factor != 1.0:
+                    x = x * self.pooling_factor
                 if sizes is not None:
                     sizes = [(height // 2, width // 2) for height, width in sizes]
                     valid = _valid(sizes, x)

@@ -35,6 +35,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "normalized": {"normalize_gradients": True},
     "masks": {"masks": True},
     "masks, normalized": {"masks": True, "normalize_gradients": True, "tv_weight": 1.0},
+    "wasserstein": {"style_loss": "wasserstein", "loss_scale": "relative"},
+    "wasserstein, masks": {"style_loss": "wasserstein", "masks": True, "normalize_gradients": True},
     "luminance": {"preserve_color": "luminance"},
     "match": {"preserve_color": "match"},
 }
@@ -53,6 +55,11 @@ def objective(pooling: Pooling = "max", **options: Any) -> StyleObjective:
     return StyleObjective(network, styles, **{**LAYERS, **options})
 
 
+def exactness(variant: str) -> float:
+    """Of gradients. Covariances of more channels than there are positions have roots that amplify rounding."""
+    return 1e-7 if "wasserstein" in variant else 1e-10
+
+
 def relative_difference(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm() / b.norm())
 
@@ -69,7 +76,7 @@ def test_loss_and_gradient_in_a_mixed_pass_equal_those_alone(variant: str, pooli
         (alone,) = ours.evaluate([point], [target])
         assert evaluation.losses == pytest.approx(alone.losses, rel=1e-10)
         assert evaluation.grad.shape == point.shape
-        assert relative_difference(evaluation.grad, alone.grad) < 1e-10
+        assert relative_difference(evaluation.grad, alone.grad) < exactness(variant)
 
 
 def stylizer(dtype: torch.dtype, steps: int = 50, **options: Any) -> StyleTransferStylizer:
@@ -118,7 +125,7 @@ def test_on_a_cpu_no_byte_depends_on_the_batch() -> None:
 def test_those_that_are_done_leave_their_place_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     photos = pictures(*[(32, 32)] * 5, dtype=torch.float64)
     it = stylizer(torch.float64, steps=6, share_passes=True)
-    monkeypatch.setattr(it.objective, "_max_pass_pixels", 2 * 32 * 32)
+    monkeypatch.setattr(it.objective, "_max_pass_pixels", 2 * (32 + 2 * 16) ** 2)
     rounds: list[int] = []
     evaluate = it.objective.evaluate
 

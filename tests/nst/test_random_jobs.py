@@ -119,7 +119,7 @@ class Draw:
         options: dict[str, Any] = {
             "style": "style" if count == 1 and chance(0.5) else ("style",) * count,
             "network": "embedded" if chance(0.75) else "vgg16",
-            "preset": pick(("gatys", "tutorial", "embedded", "seeded")),
+            "preset": pick(("pretrained", "gatys", "tutorial", "embedded", "seeded")),
             "steps": self.random.randint(1, 5),
             "coarse_scales": pick(((), (), (0.5,), (0.1, 0.6))),
             "coarse_steps": self.random.randint(1, 3),
@@ -127,7 +127,7 @@ class Draw:
         }
         if options["network"] == "vgg16":
             options["weights"] = "seeded"
-        if options["preset"] != "embedded" or options["network"] == "vgg16" or chance(0.8):
+        if options["preset"] not in ("embedded", "pretrained") or options["network"] == "vgg16" or chance(0.8):
             options |= {"content_layers": self.layers(2), "style_layers": self.layers(3)}
         masked = chance(0.3)
         others: dict[str, Any] = {
@@ -135,12 +135,16 @@ class Draw:
             "content_weight": pick((0.01, 1.0, 1e3)),
             "style_weight": pick((0.0, 1.0, 1e3, 1e6, 1e10)),
             "tv_weight": pick((0.1, 10.0)),
+            "style_loss": pick(("gram", "wasserstein")),
             "gram_normalization": pick(("hw", "chw")),
             "loss_scale": pick(("mean", "paper", "relative")),
             "normalize_gradients": True,
             "pooling": pick(("max", "average", "l2")),
             "style_scale": pick((0.3, 0.7, 1.5, 2.5)),
-            "preserve_color": pick(("luminance", "match")),
+            "border_px": pick((0, 3, 16, 100)),
+            "average_iterates": pick((0.5, 0.99)),
+            "rescale_pooling": True,
+            "preserve_color": pick(("luminance", "match", "original")),
             "optimizer": "adam",
             "learning_rate": pick((0.1, 1.0, 3.0)),
             "history_size": pick((1, 2, 5)),
@@ -155,7 +159,7 @@ class Draw:
             options["precision"] = "bfloat16"
         if masked:
             options["style_masks"] = ("mask",) * count
-        options["init"] = pick(("photo", "photo", "noise", "picture"))
+        options["init"] = pick(("photo", "photo", "noise", "gray", "picture"))
         if options["init"] == "picture":
             options["init_picture"] = "init"
         photos = [self.picture() for _ in range(1 if chance(0.5) else self.random.randint(2, 4))]
@@ -184,7 +188,13 @@ def test_a_usable_picture_or_a_typed_error(seed: int) -> None:
     try:
         it = job.build()
     except OptionError as error:
-        if error.option in ("pass_memory_mb", "content_layers", "style_layers"):
+        if error.option in (
+            "pass_memory_mb",
+            "content_layers",
+            "style_layers",
+            "gram_normalization",
+            "rescale_pooling",
+        ):
             return  # what was drawn does not go together
         raise
     kept = [photo.clone() for photo in job.photos]
@@ -209,12 +219,15 @@ def check_picture(job: Job, photo: Tensor, outcome: Stylized) -> None:
     flat_start = (
         job.init is not None and contrast(resize_image(job.init, (photo.shape[1], photo.shape[2]))) < 0.1
     )
+    flat_start |= job.options["init"] == "gray"
     if contrast(photo) > 0.1 and not flat_start:
         assert contrast(picture) > 0.02, "blank"
     assert all(math.isfinite(value) for value in outcome.stats.values())
     assert {len(values) for values in curve.values()} == {int(outcome.stats["evaluations"])}
     own_size = [loss for loss, scale in zip(curve["loss"], curve["scale"], strict=True) if scale == 1.0]
-    if "bfloat16" not in job.options.values():
+    if "average_iterates" in job.options:
+        assert outcome.stats["loss"] == own_size[-1]
+    elif "bfloat16" not in job.options.values():
         assert outcome.stats["loss"] == min(own_size)
     assert outcome.stats["loss"] in own_size
     for frame in outcome.frames:

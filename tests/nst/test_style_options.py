@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nst.color import luminance, match_color, match_luminance
+from nst.color import luminance, match_color, match_luminance, with_luminance
 from nst.errors import ImageTooSmall, OptionError
 from nst.features import FeatureNetwork, build_features, read_state_dict
 from nst.features.networks import Pooling, _pool
@@ -478,7 +478,7 @@ def test_frames_come_at_every_so_many_evaluations() -> None:
 
 def test_bfloat16_ends_in_float32() -> None:
     photo, style = pictures((32, 40), (40, 40))
-    options: dict[str, Any] = {"coarse_scales": (0.5,), "coarse_steps": 20, "steps": 50}
+    options: dict[str, Any] = {"coarse_scales": (0.5,), "coarse_steps": 20, "steps": 50, "border_px": 0}
     wide = run(build({"style": style}, **options), photo)
     it = build({"style": style}, precision="bfloat16", curve=True, **options)
     outcome = run(it, photo)
@@ -494,11 +494,98 @@ def test_bfloat16_ends_in_float32() -> None:
 def test_the_first_evaluation_in_float32_is_of_the_best_picture() -> None:
     """Whose loss in bfloat16 is not comparable."""
     photo, style = pictures((24, 32), (32, 32))
-    it = build({"style": style}, precision="bfloat16", refine_steps=1, frame_every=1)
+    it = build({"style": style}, precision="bfloat16", refine_steps=1, frame_every=1, border_px=0)
     outcome = run(it, photo)
     assert torch.equal(outcome.frames[-1].image, outcome.frames[-2].image)
     (again,) = it.objective.evaluate([outcome.image], [it.objective.targets(photo)])
     assert outcome.stats["loss"] == again.losses["loss"]
+
+
+def test_steps_that_bfloat16_does_not_resolve_go_on_in_float32() -> None:
+    """As of a photograph that is hardly drawn anywhere, which else stays as it is until the last steps."""
+    photo, style = pictures((24, 32), (32, 32))
+    options: dict[str, Any] = {"steps": 30, "border_px": 0, "learning_rate": 1e-4, "optimizer": "adam"}
+    it = build({"style": style}, precision="bfloat16", refine_steps=1, **options)
+    dtypes: list[torch.dtype | None] = []
+    evaluate = it.objective.evaluate
+
+    def looking(points: Any, targets: Any, dtype: torch.dtype | None = None) -> Any:
+        dtypes.append(dtype)
+        return evaluate(points, targets, dtype)
+
+    it.objective.evaluate = looking  # type: ignore[method-assign]
+    outcome = run(it, photo)
+    assert dtypes == [torch.bfloat16] * 3 + [None] * 27
+    wide = run(build({"style": style}, **options), photo)
+    assert outcome.stats["loss"] == pytest.approx(wide.stats["loss"], rel=1e-2)
+
+
+def test_change_is_the_mean_distance_from_the_photograph() -> None:
+    photo, style = pictures((24, 32), (32, 32))
+    for options in ({}, {"preserve_color": "luminance"}):
+        outcome = run(build({"style": style}, **options), photo)
+        assert outcome.stats["change"] == pytest.approx(float((outcome.image - photo).abs().mean()))
+        assert outcome.stats["change"] > 0.01
+    assert run(build({"style": style}, style_weight=0.0), photo).stats["change"] == 0
+
+
+def test_gray_is_a_start_of_its_own() -> None:
+    photo, style = pictures((24, 32), (32, 32))
+    first = next(build({"style": style}, init="gray").iterate(photo, torch.Generator().manual_seed(0)))
+    assert float((first.image - 0.5).abs().max()) <= 1 / 255
+    assert float(first.image.std()) > 0
+
+
+def test_original_colors_are_painted_over() -> None:
+    """Painted as without the option; then the photograph's chroma."""
+    photo, style = pictures((24, 32), (32, 32))
+    painted = run(build({"style": style}), photo).image
+    kept = run(build({"style": style}, preserve_color="original"), photo).image
+    torch.testing.assert_close(kept, with_luminance(photo, painted))
+    assert float((kept - painted).abs().mean()) > 0.01
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_averaged_iterates_are_those_of_the_way(optimizer: str) -> None:
+    photo, style = pictures((24, 32), (32, 32))
+    options: dict[str, Any] = {"optimizer": optimizer, "border_px": 0, "steps": 5, "curve": True}
+    it = build({"style": style}, average_iterates=0.6, **options)
+    points: list[Tensor] = []
+    evaluate = it.objective.evaluate
+
+    def looking(asked: Any, *arguments: Any) -> Any:
+        points.extend(asked)
+        return evaluate(asked, *arguments)
+
+    it.objective.evaluate = looking  # type: ignore[method-assign]
+    outcome = run(it, photo)
+    *way, last = points
+    shares = torch.tensor([0.6 ** (len(way) - 1 - number) for number in range(len(way))])
+    expected = (torch.stack(way) * (shares / shares.sum()).view(-1, 1, 1, 1)).sum(0)
+    torch.testing.assert_close(outcome.image, expected)
+    assert torch.equal(last, outcome.image), "its losses are its own"
+    assert outcome.stats["evaluations"] == len(points) == len(outcome.curve["loss"])
+    assert outcome.stats["loss"] == outcome.curve["loss"][-1]
+
+
+def test_a_fixed_style_size() -> None:
+    photo, point, style = scene((40, 60))
+    ours = objective([style], style_side_px=48)
+    check_objective(ours, photo, point, partial(drawn_to, wanted=grams_of(resize_image(style, (32, 48)))))
+
+
+def test_rescaled_pooling_gives_deeper_layers_what_maximum_pooling_would() -> None:
+    (photo,) = pictures((32, 40))
+    sizes = {}
+    for pooling, rescale in (("max", False), ("average", False), ("average", True), ("l2", True)):
+        features = build_features(
+            "embedded", ["pool1"], state=state(), pooling=pooling, rescale_pooling=rescale
+        )(photo[None])
+        sizes[pooling, rescale] = float(features["pool1"].mean())
+    assert sizes["average", True] == pytest.approx(1.7 * sizes["average", False])
+    for pooling in ("average", "l2"):
+        nearer = abs(sizes[pooling, True] - sizes["max", False])
+        assert nearer < abs(sizes["average", False] - sizes["max", False]) * 1.5
 
 
 def test_where_computed_alone_photographs_do_not_share_passes() -> None:
@@ -550,8 +637,8 @@ TWO: dict[str, Any] = {"style": ("a", "b")}
         ({**TWO, "style_sha256": ("0",) * 3}, "style_sha256", ("0",) * 3, "each of 2 style pictures"),
         ({"init": "picture"}, "init_picture", None, "init = 'picture'"),
         ({"init_picture": "p"}, "init_picture", "p", "init = 'picture'"),
-        ({"init": "pictures"}, "init", "pictures", "Choices: photo, noise, picture"),
-        ({"preserve_color": "luma"}, "preserve_color", "luma", "Choices: none, luminance, match"),
+        ({"init": "pictures"}, "init", "pictures", "Choices: photo, noise, gray, picture"),
+        ({"preserve_color": "luma"}, "preserve_color", "luma", "Choices: none, luminance, match, original"),
         ({"pooling": "l1"}, "pooling", "l1", "Choices: max, average, l2"),
         ({"precision": "float16"}, "precision", "float16", "Choices: float32, bfloat16"),
         ({"optimizer": "sgd"}, "optimizer", "sgd", "Choices: lbfgs, adam"),
@@ -566,6 +653,18 @@ TWO: dict[str, Any] = {"style": ("a", "b")}
         ({"coarse_scales": (0.5, 1.0)}, "coarse_scales", [0.5, 1.0], "between 0 and 1"),
         ({"pass_memory_mb": 0}, "pass_memory_mb", 0, "at least 1"),
         ({"style_scale": -1.0}, "style_scale", -1.0, "above 0"),
+        ({"style_side_px": 0}, "style_side_px", 0, "at least 1"),
+        ({"style_side_px": 64, "style_scale": 2.0}, "style_side_px", 64, "style_scale = 2.0"),
+        ({"border_px": -1}, "border_px", -1, "at least 0"),
+        ({"average_iterates": 1.0}, "average_iterates", 1.0, "from 0 to below 1"),
+        ({"style_loss": "sliced"}, "style_loss", "sliced", "Choices: gram, wasserstein"),
+        (
+            {"style_loss": "wasserstein", "gram_normalization": "chw"},
+            "gram_normalization",
+            "chw",
+            "style_loss = 'gram'",
+        ),
+        ({"rescale_pooling": True, "pooling": "max"}, "rescale_pooling", True, "'average' or 'l2'"),
         ({"learning_rate": 0.0}, "learning_rate", 0.0, "above 0"),
     ],
     ids=lambda value: str(value)[:40],

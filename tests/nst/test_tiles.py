@@ -17,7 +17,7 @@ from nst.features.networks import Pooling
 from nst.style_objective import StyleObjective
 from nst.style_transfer import StyleTransfer
 from nst.tiles import least_pixels, tile_side, tiles
-from tests.nst.test_batches import POOLINGS, VARIANTS, objective, relative_difference, stylizer
+from tests.nst.test_batches import POOLINGS, VARIANTS, exactness, objective, relative_difference, stylizer
 from tests.nst.test_style_transfer import build, image_of, method, pictures, run
 
 SIZES = ((75, 94), (61, 128), (32, 90), (94, 32))
@@ -40,7 +40,7 @@ def test_loss_and_gradient_in_tiles_equal_the_whole(
     (in_tiles,) = tiled.evaluate([point], [targets])
     (expected,) = whole.evaluate([point], [whole.targets(photo)])
     assert in_tiles.losses == pytest.approx(expected.losses, rel=1e-10)
-    assert relative_difference(in_tiles.grad, expected.grad) < 1e-10
+    assert relative_difference(in_tiles.grad, expected.grad) < exactness(variant)
 
 
 def test_the_papers_layers_of_vgg19_in_tiles() -> None:

@@ -1,0 +1,140 @@
+"""The Wasserstein-2 style loss, against its closed form by SciPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from torch import Tensor
+
+from nst.features import build_features
+from nst.losses import gaussian_distance, raw_gram, raw_moments, root_of_covariance
+from nst.style_losses import WassersteinLoss
+from nst.style_objective import StyleObjective
+from tests.nst.test_style_transfer import pictures
+
+
+def activations(*size: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    """As behind a ReLU, of channels that go together."""
+    generator = torch.Generator().manual_seed(seed)
+    mixed = torch.einsum(
+        "ncm,cd->ndm",
+        torch.randn(size[0], size[1], size[2] * size[3], generator=generator, dtype=torch.float64),
+        torch.randn(size[1], size[1], generator=generator, dtype=torch.float64),
+    )
+    return (mixed + 0.3).relu().view(size).to(dtype)
+
+
+def means(features: Tensor) -> Tensor:
+    return raw_moments(features) / features[0, 0].numel()
+
+
+def closed_form(a: Tensor, b: Tensor) -> float:
+    """Of two (C, h, w), by SciPy's matrix root."""
+    x, y = (each.flatten(1).numpy() for each in (a, b))
+    one, other = (np.atleast_2d(np.cov(each, bias=True)) for each in (x, y))
+    root = scipy.linalg.sqrtm(one)
+    overlap = scipy.linalg.sqrtm(root @ other @ root).real.trace()
+    return float(((x.mean(1) - y.mean(1)) ** 2).sum() + one.trace() + other.trace() - 2 * overlap)
+
+
+def test_moments_are_the_gram_matrix_and_the_sums() -> None:
+    features = activations(2, 5, 6, 7)
+    moments = raw_moments(features)
+    assert torch.equal(moments[..., :-1], raw_gram(features))
+    torch.testing.assert_close(moments[..., -1], features.sum((2, 3)))
+    mask = torch.rand(2, 1, 6, 7, dtype=torch.float64)
+    guided = raw_moments(features * mask, mask)
+    torch.testing.assert_close(guided[..., :-1], raw_gram(features * mask))
+    torch.testing.assert_close(guided[..., -1], (features * mask.square()).sum((2, 3)))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 16, 64])
+def test_the_distance_equals_the_closed_form(channels: int) -> None:
+    features, style = activations(2, channels, 11, 13), activations(2, channels, 10, 9, seed=1)
+    found = gaussian_distance(means(features), *root_of_covariance(means(style)))
+    for value, a, b in zip(found.tolist(), features, style, strict=True):
+        assert value == pytest.approx(closed_form(a, b), rel=1e-10)
+
+
+def test_it_is_nothing_at_equal_statistics_and_what_a_shift_moves() -> None:
+    features = activations(1, 12, 9, 9)
+    wanted = root_of_covariance(means(features))
+    size = float(features.square().sum() / 81)
+    assert abs(float(gaussian_distance(means(features), *wanted))) < 1e-12 * size
+    shuffled = features.flatten(2)[..., torch.randperm(81)].view_as(features)
+    assert abs(float(gaussian_distance(means(shuffled), *wanted))) < 1e-12 * size
+    assert float(gaussian_distance(means(features + 2), *wanted)) == pytest.approx(12 * 2**2, rel=1e-10)
+    scaled = float(gaussian_distance(means(3 * features), *wanted))
+    assert scaled == pytest.approx(4 * size, rel=1e-10), "to three times as much, everything moves by two"
+
+
+def test_its_gradient() -> None:
+    features = activations(2, 4, 5, 6).requires_grad_()
+    mask = torch.rand(2, 1, 5, 6, dtype=torch.float64)
+    wanted = root_of_covariance(means(activations(2, 4, 7, 7, seed=1)))
+
+    def plain(x: Tensor) -> Tensor:
+        return gaussian_distance(means(x), *wanted)
+
+    def guided(x: Tensor) -> Tensor:
+        return gaussian_distance(raw_moments(x * mask, mask) / mask.square().sum(), *wanted)
+
+    assert torch.autograd.gradcheck(plain, (features,))
+    assert torch.autograd.gradcheck(guided, (features,))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
+@pytest.mark.parametrize("few", [False, True], ids=["many positions", "fewer positions than channels"])
+def test_float32_is_enough(scale: float, few: bool) -> None:
+    """Also where covariances have no full rank, whatever the scale of the network."""
+    side = 5 if few else 30
+    features, style = activations(1, 64, side, side), activations(1, 64, side + 1, side, seed=1)
+
+    def of(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        x = (scale * features).to(dtype).requires_grad_()
+        value = gaussian_distance(means(x), *root_of_covariance(means((scale * style).to(dtype))))
+        return value, torch.autograd.grad(value.sum(), x)[0]
+
+    (value, grad), (exact, slope) = of(torch.float32), of(torch.float64)
+    assert value.item() == pytest.approx(exact.item(), rel=1e-3)
+    assert float((grad - slope).norm() / slope.norm()) < 1e-2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("style", ["flat", "black", "strokes"])
+@pytest.mark.parametrize("photo", ["flat", "black", "strokes"])
+def test_flat_and_black_pictures_have_finite_losses_and_gradients(
+    photo: str, style: str, dtype: torch.dtype
+) -> None:
+    (strokes,) = pictures((32, 40))
+    kinds = {"flat": torch.full((3, 32, 40), 0.4), "black": torch.zeros(3, 32, 40), "strokes": strokes}
+    network = build_features("vgg16", ["relu1_1", "relu2_1", "relu3_1"])
+    ours = StyleObjective(
+        network,
+        kinds[style],
+        content_layers={"relu3_1": 1.0},
+        style_layers={"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0},
+        content_weight=1.0,
+        style_weight=10.0,
+        style_loss="wasserstein",
+        loss_scale="relative",
+    )
+    targets = ours.targets(kinds[photo])
+    for point in kinds.values():
+        (evaluation,) = ours.evaluate([point], [targets], dtype)
+        assert all(np.isfinite(value) for value in evaluation.losses.values())
+        assert bool(evaluation.grad.isfinite().all())
+
+
+def test_scales() -> None:
+    loss = WassersteinLoss()
+    found = means(activations(1, 8, 9, 9))
+    (square,) = found[..., :-1].diagonal(dim1=-2, dim2=-1).sum(-1).tolist()
+    assert float(loss.factor(found, "paper")) == 1
+    assert float(loss.factor(found, "mean")) == 1 / 8
+    assert float(loss.factor(found, "relative")) == pytest.approx(1 / square)
+    nothing = loss.distance(torch.zeros_like(found), loss.wanted(found)) * loss.factor(found, "relative")
+    assert float(nothing) == pytest.approx(1.0), "relative: 1 where there is nothing"
+    assert float(loss.factor(torch.zeros_like(found), "relative")) == 0, "nothing is relative to nothing"
