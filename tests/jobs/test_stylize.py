@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tifffile
 from PIL import Image
+from PIL.ExifTags import Base
 
 from jobs.assets import by_url
 from jobs.audit import verify
@@ -27,6 +29,7 @@ from jobs.filesystems import StorageOptions, read_url
 from jobs.job import Job, create_or_open, reopen
 from jobs.ledger import JournalWriter, Ledger
 from jobs.progress import Snapshot, Summary
+from jobs.report import build_report
 from jobs.results import Result
 from jobs.spec import JobFile, job_from_table
 from jobs.status import job_status
@@ -37,6 +40,7 @@ from jobs.tasks import Event, Task
 from jobs.worker import Worker
 from nst.errors import OptionError
 from tests.chaos import InlinePool
+from tests.charts import read_png_16
 from tests.conftest import encoded, picture
 from tests.methods import HANG, HOG, KILL, NAN, RAISE, REGISTRY, TYPED
 
@@ -502,6 +506,31 @@ def test_pictures_on_the_way_are_played_by_one_file_if_asked_for(tmp_path: Path,
     difference = np.abs(np.asarray(animation.convert("RGB"), float) - np.asarray(last.convert("RGB"), float))
     assert difference.mean() < 12
     assert list(verify(job.store)) == []
+
+
+@pytest.mark.parametrize("format", ["png", "tiff"])
+def test_pictures_of_sixteen_bits(tmp_path: Path, format: str) -> None:
+    """Finer than 8 bits, with alpha and EXIF, on the way too; read again by all that reads pictures."""
+    exif = Image.Exif()
+    exif[Base.Artist] = "Ansel A."
+    (tmp_path / "photos").mkdir()
+    see_through = picture(1, 20, 10)
+    see_through.putalpha(100)
+    see_through.save(tmp_path / "photos/a.png", exif=exif.tobytes())
+    image = {"format": format, "bit_depth": 16, "alpha": "keep"}
+    job = begin(tmp_path, method={"curve": True}, image=image)
+    assert run(job).exit_code == 0
+    end = {"png": "png", "tiff": "tif"}[format]
+    assert set(other_files(job)) == {"curves/a.parquet", f"frames/a/00002.{end}", f"frames/a/00004.{end}"}
+    for path in (f"images/a.{end}", f"frames/a/00004.{end}"):
+        data = job.store.read(path)
+        levels = read_png_16(data)[0] if format == "png" else tifffile.imread(io.BytesIO(data))
+        assert (levels.dtype, levels.shape) == (np.uint16, (10, 20, 4))
+        assert (levels[..., 3] == 100 * 257).all()
+        assert (levels[..., :3] % 257 != 0).mean() > 0.9, "more than 8 bits"
+    assert Image.open(io.BytesIO(job.store.read(f"images/a.{end}"))).getexif()[Base.Artist] == "Ansel A."
+    assert list(verify(job.store)) == []
+    assert build_report(job.store).count('src="data:image/jpeg;base64,') == 2
 
 
 class Noting(LocalStore):
