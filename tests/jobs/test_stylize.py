@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -26,12 +27,12 @@ from jobs.audit import verify
 from jobs.curves import read_curve
 from jobs.errors import JobMismatch, StoreError, UsageError, WorkersBroken
 from jobs.filesystems import StorageOptions, read_url
-from jobs.job import Job, create_or_open, reopen
+from jobs.job import Job, create_or_open, plan, reopen
 from jobs.ledger import JournalWriter, Ledger
 from jobs.progress import Snapshot, Summary
 from jobs.report import build_report
 from jobs.results import Result
-from jobs.spec import JobFile, job_from_table
+from jobs.spec import JobFile, job_from_table, job_to_table
 from jobs.status import job_status
 from jobs.stop import StopSignal
 from jobs.storage import LocalStore
@@ -633,6 +634,109 @@ def test_pictures_in_a_list_are_assets_of_their_own(tmp_path: Path, monkeypatch:
     (tmp_path / "b.png").unlink()
     with pytest.raises(OptionError, match=r"method\.pictures\[1\] = '.*b\.png': there is no such file"):
         begin(tmp_path, method={"pictures": ["a.png", "b.png"]})
+
+
+# A folder in place of its pictures
+
+
+def style_folder(folder: Path) -> list[str]:
+    """`paintings/`, of three pictures and what is none; where these are, sorted."""
+    names = ("b.png", "a.png", "old/c.jpg")
+    for number, name in enumerate(names):
+        (folder / "paintings/old").mkdir(parents=True, exist_ok=True)
+        picture(number, 30, 20).save(folder / "paintings" / name)
+    (folder / "paintings/notes.txt").write_text("milk, bread")
+    return sorted(str(folder / "paintings" / name) for name in names)
+
+
+def test_a_folder_of_pictures_is_listed_once(tmp_path: Path) -> None:
+    """When the job is begun: what is in it later does not matter to a resume, and is another job to a run."""
+    listed = style_folder(tmp_path)
+    write(tmp_path, "p.jpg", 1)
+    (tmp_path / "single.png").write_bytes(encoded(picture(9), "PNG"))
+    method = {"pictures": ["single.png", "paintings/"]}
+    file = job_file(tmp_path, method=method)
+    planned = plan(file)
+    job = create_or_open(file, REGISTRY)
+    assert planned.table == job_to_table(JobFile(job.spec, job.resources))
+    assert planned.fingerprint == job.fingerprint
+    expected = [str(tmp_path / "single.png"), *listed]
+    record = json.loads(job.store.read("job.json"))
+    assert record["job"]["method"]["pictures"] == expected
+    for number, path in enumerate(expected):
+        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        assert record["assets"][f"pictures[{number}]"] == {"url": path, "sha256": digest}
+    assert begin(tmp_path, method=method).spec == job.spec
+
+    (tmp_path / "paintings/d.png").write_bytes(encoded(picture(8), "PNG"))
+    again = reopen(job.store, registry=REGISTRY)
+    assert again.spec == job.spec
+    assert run(again).exit_code == 0
+    assert list(verify(job.store)) == []
+    with pytest.raises(JobMismatch, match=r"method\.pictures: .*d\.png.*asked for"):
+        begin(tmp_path, method=method)
+    Path(listed[0]).unlink()
+    with pytest.raises(OptionError, match=r"method\.pictures\[1\] = '.*a\.png': there is no such file"):
+        reopen(job.store, registry=REGISTRY)
+
+
+def test_a_bucket_prefix_of_pictures(tmp_path: Path) -> None:
+    write(tmp_path, "p.jpg", 1)
+    bucket = fsspec.filesystem("memory")
+    for number, name in enumerate(("b.png", "a.png", "deep/c.png")):
+        bucket.pipe_file(f"/styles/{tmp_path.name}/{name}", encoded(picture(number), "PNG"))
+    root = f"memory://styles/{tmp_path.name}"
+    for place in (root, f"{root}/"):
+        method = {"pictures": [f"{root}/b.png", place]}
+        found = json.loads(json.dumps(plan(job_file(tmp_path, method=method)).table))["method"]["pictures"]
+        assert found == [f"{root}/b.png", f"{root}/a.png", f"{root}/b.png", f"{root}/deep/c.png"]
+
+
+@pytest.mark.parametrize("style", ["paintings", ["paintings", "paintings"]], ids=str)
+def test_a_style_may_be_a_folder(tmp_path: Path, style: Any) -> None:
+    listed = style_folder(tmp_path)
+    write(tmp_path, "p.jpg", 1)
+    method = {"kind": "style_transfer", "network": "vgg16", "weights": "seeded", "steps": 1, "style": style}
+    table = plan(job_file(tmp_path, method=method)).table
+    assert table["method"]["style"] == listed * (1 if style == "paintings" else 2)
+    mask = plan(job_file(tmp_path, method={**method, "style": "paintings", "style_masks": ["paintings"]}))
+    assert mask.table["method"]["style_masks"] == listed
+    with pytest.raises(OptionError, match=r"method\.style_blend = \(.*one entry for each of"):
+        plan(job_file(tmp_path, method={**method, "style_blend": [1] if style == "paintings" else [1, 2]}))
+
+
+def test_folders_that_cannot_be_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    style_folder(tmp_path)
+    write(tmp_path, "p.jpg", 1)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/notes.txt").write_text("milk, bread")
+    with pytest.raises(
+        OptionError, match=r"method\.pictures\[0\] = '.*empty': there is no picture in this folder"
+    ):
+        begin(tmp_path, method={"pictures": ["empty"]})
+    with pytest.raises(OptionError, match=r"method\.picture = '.*paintings': cannot be read: Is a directory"):
+        begin(tmp_path, method={"picture": "paintings"})
+
+    def denied(*_: Any, **__: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("jobs.listing._walk", denied)
+    with pytest.raises(OptionError, match=r"method\.pictures\[0\] = '.*paintings': cannot be listed: .*denied"):
+        begin(tmp_path, method={"pictures": ["paintings"]})
+    monkeypatch.setattr("jobs.listing._is_folder", denied)
+    with pytest.raises(OptionError, match=r"method\.pictures\[0\] = 'memory://no/p': there is no such file"):
+        begin(tmp_path, method={"pictures": ["memory://no/p"]})
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_output_is_no_style(tmp_path: Path) -> None:
+    """Whoever puts it into the folder of styles begins and goes on with the same job."""
+    style_folder(tmp_path)
+    write(tmp_path, "p.jpg", 1)
+    changes: dict[str, Any] = {"method": {"pictures": ["paintings"]}, "output": "paintings/out"}
+    job = begin(tmp_path, **changes)
+    assert run(job).exit_code == 0
+    assert begin(tmp_path, **changes).spec == job.spec
 
 
 # What a folder belongs to
