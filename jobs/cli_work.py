@@ -181,6 +181,7 @@ def execute(
         summary.error,
         f"nst {command} {url}" if go_on else None,
     )
+    _tell_notes(log, summary.notes)
     if leave or summary.exit_code:
         raise typer.Exit(summary.exit_code)
 

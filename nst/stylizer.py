@@ -67,7 +67,8 @@ class Stylized:
     image: Tensor
     """float32 (3, H, W), RGB in [0, 1], finite, without gradient."""
     stats: Mapping[str, float] = field(default_factory=dict)
-    """Final numbers worth keeping, e.g. `content_loss`, `style_loss`, `evaluations`."""
+    """Final numbers worth keeping, e.g. `content_loss`, `style_loss`, `evaluations`. `change`, where there is
+    one, is the mean absolute difference of the picture from the photograph, in [0, 1]."""
     curve: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """If it was asked for: one number per evaluation, by name, all of one length: `scale`, `loss`,
     `content_loss`, ..."""

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ import tifffile
 from PIL import Image
 from PIL.ExifTags import Base
 
+from jobs.actions import Work
 from jobs.assets import by_url
 from jobs.audit import verify
+from jobs.cli_work import execute
 from jobs.curves import read_curve
 from jobs.errors import JobMismatch, StoreError, UsageError, WorkersBroken
 from jobs.filesystems import StorageOptions, read_url
@@ -31,7 +34,7 @@ from jobs.job import Job, create_or_open, plan, reopen
 from jobs.ledger import JournalWriter, Ledger
 from jobs.progress import Snapshot, Summary
 from jobs.report import build_report
-from jobs.results import Result
+from jobs.results import Result, write_receipt
 from jobs.spec import JobFile, job_from_table, job_to_table
 from jobs.status import job_status
 from jobs.stop import StopSignal
@@ -134,7 +137,7 @@ def test_the_store_holds_all_there_is_to_know(reference: tuple[Path, dict[str, s
     record = json.loads((folder / "out/job.json").read_bytes())
     assert record["fingerprint"] == job.fingerprint
     method = {"kind": "stub", "delay_s": 0.0, "picture": None, "tally": None, "fits": None, "broken": None}
-    method |= {"pictures": [], "curve": False}
+    method |= {"pictures": [], "curve": False, "change": None}
     assert record["job"]["method"] == method
     assert record["manifest"]["rows"] == 24
     assert record["versions"]["torch"]
@@ -737,6 +740,52 @@ def test_the_output_is_no_style(tmp_path: Path) -> None:
     job = begin(tmp_path, **changes)
     assert run(job).exit_code == 0
     assert begin(tmp_path, **changes).spec == job.spec
+
+
+# Pictures that are as their photographs
+
+
+def test_a_job_that_painted_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At its end, also when it is resumed or has nothing to do; in its status and report."""
+    for number in range(4):
+        write(tmp_path, f"p{number}.jpg", number)
+    changes: dict[str, Any] = {"method": {"change": 0.001}, "resources": {"shard_size": 1, "max_workers": 1}}
+    job = begin(tmp_path, **changes)
+    expected = "all 4 pictures are as their photographs: nothing was painted"
+    part = run(job, [Work(0), Work(1)])
+    assert part.notes == ("all 2 pictures are as their photographs: nothing was painted",)
+    execute(lambda: (reopen(job.store, registry=REGISTRY), None), leave=False, log_format="json")
+    *_, ended, note = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (ended["event"], ended["exit_code"]) == ("ended", 0)
+    assert (note["event"], note["message"]) == ("note", f"note: {expected}")
+    execute(lambda: (reopen(job.store, registry=REGISTRY), None), leave=False)
+    assert capsys.readouterr().out.splitlines()[-1] == f"note: {expected}"
+    assert job_status(job.store).notes == (expected,)
+    assert expected in build_report(job.store)
+    assert list(verify(job.store)) == []
+
+
+@pytest.mark.parametrize("change", [None, 0.002])
+def test_one_that_painted_says_nothing(tmp_path: Path, change: float | None) -> None:
+    """Nor does one whose method does not tell; or one of which a single picture is another."""
+    write(tmp_path, "p.jpg", 1)
+    write(tmp_path, "q.jpg", 2)
+    job = begin(tmp_path, method={"change": change}, resources={"shard_size": 1})
+    assert run(job).notes == job_status(job.store).notes == ()
+    if change is not None:
+        results, meta = Ledger(job.store).receipt(0)
+        still = [replace(each, stats={"change": 0.0}) for each in results]
+        data = write_receipt(still, shard=0, generation=0, fingerprint=meta["fingerprint"])
+        job.store.publish("results/shard-00000.parquet", data)
+        assert run(job).notes == job_status(job.store).notes == ()
+
+
+def test_journals_tell_of_unchanged_pictures_too(tmp_path: Path) -> None:
+    write(tmp_path, "p.jpg", 1)
+    job = begin(tmp_path, method={"change": 0.0})
+    assert run(job).exit_code == 0
+    job.store.remove("results/shard-00000.parquet")
+    assert job_status(job.store).notes == ("the picture is as its photograph: nothing was painted",)
 
 
 # What a folder belongs to
