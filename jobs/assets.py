@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast, get_args, get_origin, get_type_hints
 
-from jobs.filesystems import STANDARD_STORAGE, StorageOptions, read_url
+from jobs.errors import UsageError
+from jobs.filesystems import STANDARD_STORAGE, StorageOptions, is_url, read_url
+from jobs.listing import pictures_in
 from nst.errors import DecodeError, ImageError, OptionError, WeightsError
 
 if TYPE_CHECKING:
-    from nst.stylizer import AssetRef
+    from nst.stylizer import AssetRef, Method
 
-__all__ = ["Asset", "by_url", "read_assets"]
+__all__ = ["Asset", "by_url", "expand_folders", "read_assets"]
 
 
 class NeedsAssets(Protocol):
@@ -31,6 +33,51 @@ class Asset:
     url: str
     data: bytes
     sha256: str
+
+
+def expand_folders(method: Method, storage: StorageOptions, *, exclude: str | None = None) -> Method:
+    """`method` with a folder's pictures, sorted, in place of the folder, in its options that take several
+    pictures.
+
+    Args:
+        exclude: a folder whose pictures are not taken.
+
+    Raises:
+        OptionError: a folder holds no picture or cannot be listed, or the method cannot take so many.
+    """
+    hints = get_type_hints(type(method))
+    lists: dict[str, list[str]] = {}
+    folders: set[str] = set()
+    for ref in method.assets():
+        name = ref.option.partition("[")[0]
+        if ref.kind != "image" or not _takes_several(hints.get(name)):
+            continue
+        found = _pictures_in(ref, storage, exclude)
+        lists.setdefault(name, []).extend([ref.url] if found is None else found)
+        if found is not None:
+            folders.add(name)
+    try:
+        return cast("Method", replace(cast(Any, method), **{name: tuple(lists[name]) for name in folders}))
+    except OptionError as error:  # e.g. as many weights as there were folders
+        raise error.within("method") from error
+
+
+def _takes_several(hint: Any) -> bool:
+    """Of an option's type: a tuple, or a tuple among others."""
+    return any(get_origin(each) is tuple for each in (hint, *get_args(hint)))
+
+
+def _pictures_in(ref: AssetRef, storage: StorageOptions, exclude: str | None) -> list[str] | None:
+    option = f"method.{ref.option}"
+    try:
+        found = pictures_in(ref.url, exclude=exclude, storage=storage)
+    except (OSError, UsageError) as error:
+        if isinstance(error, OSError) and is_url(ref.url):
+            return None  # reading it fails, too, and says whether it is the store that does
+        raise OptionError(option, ref.url, reason=f"cannot be listed: {error}") from error
+    if found == []:
+        raise OptionError(option, ref.url, reason="there is no picture in this folder")
+    return found
 
 
 def read_assets(

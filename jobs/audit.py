@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +22,7 @@ from jobs.ledger import Ledger, journal_folder, journal_part, read_journal_part,
 from jobs.manifest import MANIFEST, Manifest, Row, row_digest
 from jobs.page import REPORT
 from jobs.record import JOB, read_job
-from jobs.results import STATUSES, Result, image_seed, results_digest
+from jobs.results import Result, Tally, image_seed, results_digest, tally
 from jobs.spec import ImageSpec, fingerprint
 from jobs.storage import TEMPORARY, Store
 from nst.errors import NstError
@@ -127,9 +127,9 @@ def _verify_receipt(
         yield Fault(path, "is the receipt of another shard or job")
     if meta.get("digest") != results_digest(results):
         yield Fault(path, "was changed: its digest is not that of its rows")
-    counted = {status: sum(result.status == status for result in results) for status in STATUSES}
-    if meta["counts"] != counted:
-        yield Fault(path, f"counts {meta['counts']} and has {counted}")
+    claimed, counted = Tally.from_json(meta), tally(results)
+    if claimed != counted:
+        yield Fault(path, f"counts {asdict(claimed)} and has {asdict(counted)}")
     by_row: dict[int, list[Result]] = {}
     for result in results:
         by_row.setdefault(result.row, []).append(result)

@@ -104,7 +104,9 @@ def run(
 @app.command()
 def stylize(
     photos: Annotated[str, typer.Argument(help="A folder, glob, bucket prefix, or manifest.")],
-    style: Annotated[list[str], typer.Option("--style", help="The style picture; may be repeated.")],
+    style: Annotated[
+        list[str], typer.Option("--style", help="The style picture, or a folder of them; may be repeated.")
+    ],
     out: Annotated[str, typer.Option("--out", help="The job's folder or bucket prefix.")],
     size: Annotated[int | None, typer.Option("--size", help="Long side of the pictures in pixels.")] = None,
     set_: Set = None,

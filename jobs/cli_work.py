@@ -135,11 +135,10 @@ def begin(
     log_format: LogFormat = "text",
 ) -> None:
     from jobs.job import create_or_open, plan
-    from jobs.spec import job_to_table
 
     if dry_run:
         planned = plan(job_file)
-        print(json.dumps(job_to_table(job_file), indent=2))
+        print(json.dumps(planned.table, indent=2))
         print(f"{planned.manifest.rows} photographs in {planned.manifest.shards} shards; nothing was written")
         return
     execute(lambda: (create_or_open(job_file), None), leave=leave, wait=wait, log_format=log_format)
@@ -182,6 +181,7 @@ def execute(
         summary.error,
         f"nst {command} {url}" if go_on else None,
     )
+    _tell_notes(log, summary.notes)
     if leave or summary.exit_code:
         raise typer.Exit(summary.exit_code)
 

@@ -6,11 +6,11 @@ import json
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.assets import Asset, by_url, read_assets
+from jobs.assets import Asset, by_url, expand_folders, read_assets
 from jobs.errors import JobMismatch, UsageError
 from jobs.filesystems import StorageOptions
 from jobs.listing import Photo, list_photos
@@ -69,7 +69,7 @@ def plan(job: JobFile) -> Plan:
         OptionError, UsageError, WeightsError: the job is asked for wrongly.
     """
     with tempfile.TemporaryDirectory() as folder:
-        return _plan(job, Path(folder) / MANIFEST)
+        return _plan(_expanded(job), Path(folder) / MANIFEST)
 
 
 def create_or_open(job: JobFile, registry: Mapping[str, type[Method]] = METHODS) -> Job:
@@ -84,6 +84,7 @@ def create_or_open(job: JobFile, registry: Mapping[str, type[Method]] = METHODS)
     with reached(store):
         # Listings can lag behind; this one is made for what it says of a place that cannot be a job's.
         begun = JOB in store.names("") or store.exists(JOB)
+    job = _expanded(job)
     if begun:
         return reopen(store, job=job, registry=registry)
     with tempfile.TemporaryDirectory() as folder:
@@ -182,6 +183,12 @@ def reopen(
         print_now,
         (*job.spec.method.notes(), *try_writing(store)),
     )
+
+
+def _expanded(job: JobFile) -> JobFile:
+    """`job` with the pictures that are now in the folders that its method names."""
+    method = expand_folders(job.spec.method, job.storage, exclude=job.spec.output)
+    return replace(job, spec=replace(job.spec, method=method))
 
 
 def _plan(job: JobFile, listing: Path) -> Plan:

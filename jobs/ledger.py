@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from jobs.errors import StoreError
 from jobs.manifest import Row
-from jobs.results import Result, Status, read_receipt, receipt_counts, write_receipt
+from jobs.results import Result, Status, Tally, read_receipt, receipt_tally, write_receipt
 from jobs.storage import Store
 
 __all__ = [
@@ -70,13 +70,17 @@ class Ledger:
         return {int(m[1]) for name in self.store.names(JOURNAL) if (m := _SHARD.match(name))}
 
     def counts(self, shards: Iterable[int]) -> list[dict[Status, int]]:
-        """Rows by status of each receipt, in order.
+        """Rows by status of each receipt, in order; see `tallies`."""
+        return [dict(each.counts) for each in self.tallies(shards)]
+
+    def tallies(self, shards: Iterable[int]) -> list[Tally]:
+        """The rows of each receipt, counted, in order.
 
         Raises:
             StoreError: one is damaged.
         """
         with ThreadPoolExecutor(16) as pool:
-            return list(pool.map(lambda shard: self._read(shard, receipt_counts), shards))
+            return list(pool.map(lambda shard: self._read(shard, receipt_tally), shards))
 
     def next_generation(self, shard: int, sealed: int) -> int:
         """For a retry: beyond `sealed`, the receipt's, and beyond that of a retry that was cut off, whose

@@ -37,7 +37,7 @@ from jobs.filesystems import (
 )
 from nst.errors import OptionError
 
-__all__ = ["PHOTO_EXTENSIONS", "Photo", "list_photos"]
+__all__ = ["PHOTO_EXTENSIONS", "Photo", "list_photos", "pictures_in"]
 
 # fmt: off
 PHOTO_EXTENSIONS = frozenset((
@@ -85,6 +85,25 @@ def list_photos(
             reason = f"is a single file; expected a folder, a glob, or a manifest ({', '.join(_TABLES)})"
         raise OptionError("photos", source, reason=reason)
     return _list_folder(source, None, exclude, storage)
+
+
+def pictures_in(
+    place: str,
+    *,
+    exclude: str | None = None,
+    storage: StorageOptions = STANDARD_STORAGE,
+) -> list[str] | None:
+    """Where the pictures in the folder or bucket prefix `place` (absolute) are, sorted, but for those below the
+    folder `exclude`; None if it is no folder.
+
+    Raises:
+        OSError: it cannot be asked for or listed.
+        UsageError: it holds folders without a name.
+    """
+    if place.startswith(("http://", "https://")) or not _is_folder(place, storage):  # the web has no folders
+        return None
+    photos = _list_folder(place, None, exclude, storage)
+    return sorted(absolute_url(photo.url, Path("/")) for photo in photos)
 
 
 # Folders and prefixes

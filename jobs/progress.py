@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.errors import EXIT_FAILED_ROWS, EXIT_OK, EXIT_STOPPED, EXIT_UNFINISHED, exit_code_of
 from jobs.news import News
-from jobs.results import Status
+from jobs.results import Status, Tally
 from nst.errors import NstError
 
-__all__ = ["Snapshot", "Summary"]
+__all__ = ["Snapshot", "Summary", "end_notes"]
+
+_DECIDE = ("style_weight", "step_size", "network", "weights")
+"""Options of methods that decide whether anything is painted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ class Summary:
     """Where the time went until the first result: pool, worker, and first_result, each from the run's start;
     and the whole."""
     driver_cpu_s: float = 0.0
+    notes: tuple[str, ...] = ()
+    """See `end_notes`."""
 
     def to_json(self) -> dict[str, Any]:
         """For a log."""
@@ -76,3 +81,18 @@ class Summary:
         if self.unfinished_shards:
             return EXIT_UNFINISHED
         return EXIT_OK if self.counts["ok"] == self.total else EXIT_FAILED_ROWS
+
+
+def end_notes(tally: Tally, options: Container[str]) -> tuple[str, ...]:
+    """What the user should know about the pictures of a job: that all are as their photographs, if they are.
+
+    Args:
+        tally: of all its rows.
+        options: names of its method's options.
+    """
+    if tally.compared == 0 or tally.unchanged < tally.compared:
+        return ()
+    several = f"all {tally.compared} pictures are as their photographs"
+    text = several if tally.compared > 1 else "the picture is as its photograph"
+    see = ", ".join(option for option in _DECIDE if option in options)
+    return (f"{text}: nothing was painted" + (f"; see {see}" if see else ""),)

@@ -19,10 +19,13 @@ __all__ = [
     "STATUSES",
     "Result",
     "Status",
+    "Tally",
+    "add_up",
     "image_seed",
     "read_receipt",
-    "receipt_counts",
+    "receipt_tally",
     "results_digest",
+    "tally",
     "total",
     "write_receipt",
 ]
@@ -31,6 +34,7 @@ Status = Literal["ok", "failed", "quarantined"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 DAMAGED_PARQUET = (pa.ArrowException, OSError, KeyError, TypeError, MemoryError)
 """What reading a damaged Parquet file may raise."""
+_HALF_A_LEVEL = 0.5 / 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +63,8 @@ class Result:
     compute_s: float | None = None
     save_s: float | None = None
     stats: Mapping[str, float] = field(default_factory=dict)
-    """What the method measured, e.g. its final losses."""
+    """What the method measured, e.g. its final losses, or `change`: the mean absolute difference of the picture
+    from its photograph, in [0, 1]."""
     worker_host: str = ""
     worker_pid: int = 0
     finished_at: float = 0.0
@@ -71,6 +76,37 @@ class Result:
     @staticmethod
     def from_json(table: Mapping[str, Any]) -> Result:
         return Result(**table)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Rows, counted."""
+
+    counts: Mapping[Status, int]
+    compared: int = 0
+    """Pictures whose `stats` tell their `change`."""
+    unchanged: int = 0
+    """Those of them that are as their photographs: it is below half a level of 8 bits."""
+
+    @staticmethod
+    def from_json(meta: Mapping[str, Any]) -> Tally:
+        """As a receipt's metadata has it; older ones have counts alone, of rows without `change`."""
+        return Tally(meta["counts"], meta.get("compared", 0), meta.get("unchanged", 0))
+
+
+def tally(results: Iterable[Result]) -> Tally:
+    """Count `results`."""
+    results = list(results)
+    changes = [each.stats["change"] for each in results if each.status == "ok" and "change" in each.stats]
+    counts = total([Counter(result.status for result in results)])
+    return Tally(counts, len(changes), sum(change < _HALF_A_LEVEL for change in changes))
+
+
+def add_up(tallies: Iterable[Tally]) -> Tally:
+    """All of them as one."""
+    each = list(tallies)
+    compared, unchanged = (sum(getattr(one, name) for one in each) for name in ("compared", "unchanged"))
+    return Tally(total(one.counts for one in each), compared, unchanged)
 
 
 def image_seed(job_seed: int, key: str) -> int:
@@ -120,12 +156,11 @@ def write_receipt(results: Sequence[Result], *, shard: int, generation: int, fin
     }
     columns["stats"] = [list(result.stats.items()) for result in ordered]
     columns["finished_at"] = [round(result.finished_at * 1e6) for result in ordered]
-    counts = Counter(result.status for result in ordered)
     meta = {
         "shard": shard,
         "generation": generation,
         "fingerprint": fingerprint,
-        "counts": {status: counts[status] for status in STATUSES},
+        **asdict(tally(ordered)),
         "digest": results_digest(ordered),
     }
     table = pa.table(columns, schema=SCHEMA).replace_schema_metadata({"nst": json.dumps(meta)})
@@ -160,14 +195,14 @@ def read_receipt(data: bytes) -> tuple[list[Result], dict[str, Any]]:
     return [_result(record) for record in table.to_pylist()], meta
 
 
-def receipt_counts(data: bytes) -> dict[Status, int]:
-    """Rows by status, from the receipt's footer.
+def receipt_tally(data: bytes) -> Tally:
+    """A receipt's rows, counted, from its footer.
 
     Raises:
         ValueError: not a receipt, or a damaged one.
     """
     try:
-        return cast(dict[Status, int], _meta(data)["counts"])
+        return Tally.from_json(_meta(data))
     except DAMAGED_PARQUET as error:
         raise ValueError(f"not a receipt: {error}") from error
 

@@ -74,7 +74,9 @@ class ImageSpec:
     """Transparency: composited over `background`, or kept, which JPEG cannot."""
     keep_exif: Literal["none", "basic", "all"] = "basic"
     """`basic`: author, copyright, description, camera, dates, exposure. `all`: also the place and the rest."""
-    format: Literal["jpeg", "png", "webp", "avif"] = "jpeg"
+    format: Literal["jpeg", "png", "webp", "avif", "tiff"] = "jpeg"
+    bit_depth: Literal[8, 16] = 8
+    """Bits per channel; 16 in PNG and TIFF only."""
     quality: int = 95
     """Of JPEG, WebP and AVIF, 1 to 100."""
     animation: Literal["none", "gif", "webp"] = "none"
@@ -92,15 +94,17 @@ class ImageSpec:
         if not 0.1 <= self.frames_per_second <= 100:
             raise OptionError("frames_per_second", self.frames_per_second, reason="must be from 0.1 to 100")
         if self.alpha == "keep" and self.format == "jpeg":
-            raise OptionError(
-                "alpha", "keep", reason="JPEG has no transparency; format may be png, webp or avif"
-            )
+            reason = "JPEG has no transparency; format may be png, webp, avif or tiff"
+            raise OptionError("alpha", "keep", reason=reason)
+        if self.bit_depth == 16 and self.format not in ("png", "tiff"):
+            reason = f"format = {self.format!r} has 8 bits per channel; format may be png or tiff"
+            raise OptionError("bit_depth", 16, reason=reason)
         if any(not 0 <= value <= 1 for value in self.background):
             raise OptionError("background", self.background, reason="each must be from 0 to 1")
 
     @property
     def extension(self) -> str:
-        return {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "avif": ".avif"}[self.format]
+        return {"jpeg": ".jpg", "tiff": ".tif"}.get(self.format, f".{self.format}")
 
     def output_path(self, key: str) -> str:
         """Where a photograph's picture is, below the job's folder."""

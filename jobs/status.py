@@ -11,8 +11,9 @@ from jobs.errors import EXIT_FAILED_ROWS, EXIT_OK, EXIT_UNFINISHED
 from jobs.holder import Holder
 from jobs.lease import read_holder
 from jobs.ledger import Ledger, read_journal
+from jobs.progress import end_notes
 from jobs.record import read_job
-from jobs.results import Status, total
+from jobs.results import Status, add_up, tally
 from jobs.storage import Store
 
 __all__ = ["JobStatus", "job_status"]
@@ -71,10 +72,7 @@ def job_status(store: Store) -> JobStatus:
     begun = sorted(ledger.begun() - done)
     with ThreadPoolExecutor(16) as pool:
         journals = list(pool.map(lambda shard: read_journal(store, shard, 0), begun))
-    counts = total(ledger.counts(done))
-    for journal in journals:
-        for result in journal.results.values():
-            counts[result.status] += 1
+    found = add_up([*ledger.tallies(done), *(tally(journal.results.values()) for journal in journals)])
     return JobStatus(
         output=store.url,
         kind=record["job"]["method"]["kind"],
@@ -83,7 +81,7 @@ def job_status(store: Store) -> JobStatus:
         rows=record["manifest"]["rows"],
         shards=record["manifest"]["shards"],
         sealed_shards=len(done),
-        counts=counts,
-        notes=tuple(record["notes"]),
+        counts=found.counts,
+        notes=(*record["notes"], *end_notes(found, record["job"]["method"])),
         driver=read_holder(store),
     )

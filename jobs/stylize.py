@@ -6,7 +6,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from typing import Any
+from dataclasses import fields
+from typing import Any, cast
 
 from jobs.actions import (
     Abort,
@@ -30,8 +31,8 @@ from jobs.ledger import JournalWriter, Ledger, read_journal, seal
 from jobs.manifest import Row
 from jobs.news import Level, News
 from jobs.pools import Pool, open_pool
-from jobs.progress import Snapshot, Summary
-from jobs.results import Result, Status, image_seed, total
+from jobs.progress import Snapshot, Summary, end_notes
+from jobs.results import Result, Status, Tally, add_up, image_seed, total
 from jobs.scheduler import Limits, Scheduler
 from jobs.stop import StopSignal
 from jobs.tasks import Event, Failed, Finished, Leaving, Progress, Ready, Task, WorkerId, WorkerSetup
@@ -160,27 +161,29 @@ class _Run:
         except OSError as error:
             self._error = self._error or StoreError(f"{type(error).__name__}: {error}")
         self._mark("whole")
-        counts, unfinished = self._outcome()
+        tally, unfinished = self._outcome()
+        options = {option.name for option in fields(cast(Any, self._job.spec.method))}
         return Summary(
             total=self._job.manifest.rows,
-            counts=counts,
+            counts=tally.counts,
             unfinished_shards=unfinished,
             stopped=stopped and bool(self._unsealed),
             error=self._error,
             seconds=self._seconds,
             driver_cpu_s=time.process_time() - self._cpu,
+            notes=end_notes(tally, options),
         )
 
-    def _outcome(self) -> tuple[Mapping[Status, int], int]:
-        """Rows by status, and how many shards have no receipt: by the store, or if that does not answer any
+    def _outcome(self) -> tuple[Tally, int]:
+        """All rows, counted, and how many shards have no receipt: by the store, or if that does not answer any
         more, as last seen."""
         try:
             done = self._ledger.done() | (self._shards - self._unsealed)  # a listing may lag behind
             everything = set(range(self._job.manifest.shards))
-            return total(self._ledger.counts(done)), len(self._unsealed | (everything - done))
+            return add_up(self._ledger.tallies(done)), len(self._unsealed | (everything - done))
         except OSError as error:
             self._error = self._error or StoreError(f"{type(error).__name__}: {error}")
-            return self._counts(), len(self._unsealed)
+            return Tally(self._counts()), len(self._unsealed)
 
     def _counts(self) -> Mapping[Status, int]:
         return total([self._seen])

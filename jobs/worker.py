@@ -283,7 +283,12 @@ class _TaskStages:
     def _objects(self, loaded: Loaded, stylized: Stylized) -> dict[str, bytes]:
         """What is to be published, by path: the picture last, so that where it is, all is."""
         key, objects = loaded.row.key, {}
-        encode = partial(encode_image, format=self._image.format, quality=self._image.quality)
+        encode = partial(
+            encode_image,
+            format=self._image.format,
+            bit_depth=self._image.bit_depth,
+            quality=self._image.quality,
+        )
         alpha = loaded.photo.alpha
         if stylized.curve:
             objects[self._image.curve_path(key)] = write_curve(stylized.curve)

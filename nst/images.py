@@ -16,10 +16,12 @@ from torch import Tensor
 
 from nst.errors import OptionError
 from nst.exif import KeepExif
+from nst.lossless import png_16, tiff
 from nst.photos import AlphaMode, read_photo, srgb_profile
 
 __all__ = [
     "AnimationFormat",
+    "BitDepth",
     "DecodedPhoto",
     "ImageFormat",
     "decode_image",
@@ -32,7 +34,8 @@ __all__ = [
     "without_border",
 ]
 
-ImageFormat = Literal["jpeg", "png", "webp", "avif"]
+ImageFormat = Literal["jpeg", "png", "webp", "avif", "tiff"]
+BitDepth = Literal[8, 16]
 AnimationFormat = Literal["gif", "webp"]
 
 
@@ -103,35 +106,45 @@ def encode_image(
     image: Tensor,
     *,
     format: ImageFormat = "jpeg",
+    bit_depth: BitDepth = 8,
     quality: int = 95,
     alpha: Tensor | None = None,
     exif: bytes = b"",
 ) -> bytes:
-    """Encode (3, H, W) in [0, 1], rounded to 8 bits, tagged as sRGB, without chroma subsampling.
+    """Encode (3, H, W) in [0, 1], rounded to `bit_depth`, tagged as sRGB, without chroma subsampling.
 
     Equal input, equal bytes.
 
     Args:
-        quality: 1 to 100; ignored for PNG.
+        bit_depth: per channel; 16 for PNG and TIFF only.
+        quality: 1 to 100, of JPEG, WebP and AVIF; ignored for the others, which lose nothing.
         alpha: (h, w) in [0, 1], brought to the size of `image`; not for JPEG.
         exif: written as it is.
 
     Raises:
-        OptionError: unknown format, or one that cannot have alpha.
+        OptionError: unknown format or bit depth, or a format that cannot have this bit depth or alpha.
         ValueError: not a finite (3, H, W) tensor.
     """
     if format not in get_args(ImageFormat):
         raise OptionError("format", format, choices=get_args(ImageFormat))
+    if bit_depth not in get_args(BitDepth):
+        raise OptionError("bit_depth", bit_depth, choices=map(str, get_args(BitDepth)))
+    if bit_depth == 16 and format not in ("png", "tiff"):
+        raise OptionError("format", format, choices=("png", "tiff"), reason="cannot have 16 bits")
     if alpha is not None and format == "jpeg":
-        raise OptionError("format", format, choices=("png", "webp", "avif"), reason="cannot have alpha")
+        raise OptionError("format", format, choices=("png", "webp", "avif", "tiff"), reason="cannot have alpha")
     if image.ndim != 3 or image.shape[0] != 3 or not bool(torch.isfinite(image).all()):
         raise ValueError(f"expected a finite (3, H, W) tensor, got {tuple(image.shape)}")
     planes = image.detach().to("cpu", torch.float32)
     if alpha is not None:
         size = (image.shape[1], image.shape[2])
         planes = torch.cat([planes, resize_image(alpha[None].to(planes), size)])
-    picture = _picture(planes)
-    out = io.BytesIO()
+    levels = _levels_of(planes, bit_depth)
+    if format == "tiff":
+        return tiff(levels, icc_profile=srgb_profile(), exif=exif)
+    if bit_depth == 16:
+        return png_16(levels, icc_profile=srgb_profile(), exif=exif)
+    picture, out = Image.fromarray(levels), io.BytesIO()
     tags: dict[str, Any] = {"icc_profile": srgb_profile(), **({"exif": exif} if exif else {})}
     if format == "jpeg":
         picture.save(out, "JPEG", quality=quality, subsampling=0, **tags)
@@ -166,7 +179,8 @@ def encode_animation(
     if not images:
         raise ValueError("an animation has at least one picture")
     size = (images[-1].shape[1], images[-1].shape[2])
-    first, *others = (_picture(resize_image(image.detach().to("cpu", torch.float32), size)) for image in images)
+    planes = (resize_image(image.detach().to("cpu", torch.float32), size) for image in images)
+    first, *others = (Image.fromarray(_levels_of(each, 8)) for each in planes)
     out = io.BytesIO()
     first.save(
         out,
@@ -180,10 +194,10 @@ def encode_animation(
     return out.getvalue()
 
 
-def _picture(planes: Tensor) -> Image.Image:
-    """Of 8 bits, from (3, H, W) or (4, H, W) in [0, 1]."""
-    levels = planes.clamp(0, 1).mul(255).round().to(torch.uint8)
-    return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
+def _levels_of(planes: Tensor, bit_depth: BitDepth) -> npt.NDArray[Any]:
+    """(H, W, C) of uint8 or uint16, from (C, H, W) in [0, 1]."""
+    levels = planes.clamp(0, 1).mul(2**bit_depth - 1).round().permute(1, 2, 0).contiguous()
+    return levels.numpy().astype(np.uint8 if bit_depth == 8 else np.uint16)
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -162,7 +162,7 @@ def cmyk_profile() -> bytes:
     return _profile(b"prtr", b"CMYK", b"Lab ", {b"A2B0": table})
 
 
-# Files that Pillow cannot write
+# Files that Pillow cannot write or read
 
 
 def png_chunk(kind: bytes, body: bytes) -> bytes:
@@ -177,3 +177,27 @@ def png_16(levels: NDArray[np.uint16]) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
     chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(raw)) + png_chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def read_png_16(data: bytes) -> tuple[NDArray[np.uint16], dict[bytes, bytes]]:
+    """Levels (H, W, C) of an RGB or RGBA PNG of 16 bits without interlacing, and its chunks."""
+    assert data.startswith(b"\x89PNG\r\n\x1a\n")
+    place, chunks = 8, dict[bytes, bytes]()
+    while place < len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        body = data[place + 8 : place + 8 + length]
+        assert png_chunk(kind, body) == data[place : place + 12 + length]
+        chunks[kind] = chunks.get(kind, b"") + body
+        place += 12 + length
+    width, height, bits, color, *rest = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
+    assert (bits, rest) == (16, [0, 0, 0])
+    channels = {2: 3, 6: 4}[color]
+    raw = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(height, 1 + 2 * channels * width)
+    rows = np.zeros((height + 1, width, 2 * channels), np.uint8)  # below a row of zeros
+    for y, line in enumerate(raw, 1):
+        bytes_of = line[1:].reshape(width, -1)
+        if line[0] == 1:  # differences from the left
+            rows[y] = np.cumsum(bytes_of, axis=0, dtype=np.uint8)
+        else:
+            rows[y] = bytes_of + rows[y - 1] * {0: np.uint8(0), 2: np.uint8(1)}[int(line[0])]
+    return rows[1:].copy().view(">u2").astype(np.uint16), chunks

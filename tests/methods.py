@@ -34,6 +34,8 @@ class Stub:
     """Gives a curve of four evaluations, and the pictures of the second and the last."""
     tally: str | None = None
     """A file that grows by one byte per photograph."""
+    change: float | None = None
+    """What its stats say of how far pictures are from their photographs."""
     fits: int | None = None
     """Runs out of memory with more photographs at once."""
     broken: str | None = None
@@ -84,7 +86,8 @@ class Stub:
             time.sleep(3600)
             del hog
         noise = torch.rand(image.shape, generator=generator) / 50
-        outcome = Stylized((1 - image + noise).clamp(0, 1), {"mean": float(image.mean())})
+        stats = {"mean": float(image.mean())} | ({} if self.change is None else {"change": self.change})
+        outcome = Stylized((1 - image + noise).clamp(0, 1), stats)
         if not self.curve:
             return outcome
         curve = {"scale": [1.0, 1.0, 2.0, 2.0], "loss": [1e6, 1e4, 2e4, float(image.mean())]}

@@ -205,6 +205,19 @@ def row_lost_honestly(store: LocalStore, chance: random.Random) -> str:
     return receipt_path(shard)
 
 
+def tally_edited(store: LocalStore, chance: random.Random) -> str:
+    """A footer that counts otherwise than its rows."""
+    path = some_receipt(chance)
+    table = pq.read_table(io.BytesIO(store.read(path)))
+    meta = json.loads(pq.read_metadata(io.BytesIO(store.read(path))).metadata[b"nst"])
+    name = chance.choice(["counts", "compared", "unchanged"])
+    meta[name] = {**meta[name], "ok": 8} if name == "counts" else meta[name] + 1
+    out = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({"nst": json.dumps(meta)}), out)
+    store.publish(path, out.getvalue())
+    return path
+
+
 def manifest_edited(store: LocalStore, chance: random.Random) -> str:
     place, column = chance.randrange(42), chance.choice(["key", "url"])
     return edited(store, "manifest.parquet", spoiled(column, place))
@@ -255,6 +268,7 @@ HARMS: list[Harm] = [
     receipt_of_another,
     row_doubled,
     row_missing,
+    tally_edited,
     value_edited,
     row_lost_honestly,
     manifest_edited,

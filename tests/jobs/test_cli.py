@@ -275,6 +275,21 @@ def test_style_may_be_repeated(folder: Path, ask: Callable[..., Result]) -> None
     assert ask(*command).exit_code == 2
 
 
+def test_style_may_be_a_folder(folder: Path, ask: Callable[..., Result]) -> None:
+    (folder / "paintings").mkdir()
+    command = ["stylize", "photos", "--out", "out", "--set", "method.network=embedded", "--style", "paintings"]
+    empty = ask(*command)
+    assert empty.exit_code == 2
+    assert re.search(r"method\.style = '.*paintings': there is no picture in this folder", empty.stderr)
+    assert not (folder / "out").exists()
+    for name in ("b.png", "a.png"):
+        (folder / "paintings" / name).write_bytes((folder / "style.png").read_bytes())
+    shown = ask(*command, "--dry-run")
+    assert shown.exit_code == 0, shown.output
+    resolved = json.loads(shown.output[: shown.output.rindex("}") + 1])
+    assert resolved["method"]["style"] == [str(folder / "paintings" / name) for name in ("a.png", "b.png")]
+
+
 def test_methods_lists_every_option_with_its_meaning(ask: Callable[..., Result]) -> None:
     shown = ask("methods").stdout
     for part in (

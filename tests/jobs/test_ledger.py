@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,20 @@ import pytest
 from jobs.errors import StoreError
 from jobs.ledger import JournalWriter, Ledger, read_journal, read_journal_part, receipt_path, seal
 from jobs.manifest import Row
-from jobs.results import SCHEMA, Result, image_seed, read_receipt, receipt_counts, results_digest, write_receipt
+from jobs.progress import end_notes
+from jobs.results import (
+    SCHEMA,
+    Result,
+    Status,
+    Tally,
+    add_up,
+    image_seed,
+    read_receipt,
+    receipt_tally,
+    results_digest,
+    tally,
+    write_receipt,
+)
 from jobs.storage import LocalStore
 
 
@@ -58,9 +72,35 @@ def test_a_receipt_survives_parquet() -> None:
         "generation": 1,
         "fingerprint": "ff",
         "counts": {"ok": 1, "failed": 1, "quarantined": 0},
+        "compared": 0,
+        "unchanged": 0,
         "digest": results_digest(found),
     }
-    assert receipt_counts(data) == {"ok": 1, "failed": 1, "quarantined": 0}
+    assert receipt_tally(data) == Tally({"ok": 1, "failed": 1, "quarantined": 0})
+
+
+def test_a_tally_knows_the_pictures_that_are_as_their_photographs() -> None:
+    level = 1 / 255
+    rows = [result(0, stats={"change": 0.0}), result(1, stats={"change": 0.49 * level, "loss": 1.0})]
+    rows += [result(2, stats={"loss": 0.0}), result(3, "failed", stats={"change": 0.0})]
+    counts: dict[Status, int] = {"ok": 3, "failed": 1, "quarantined": 0}
+    assert tally(rows) == Tally(counts, compared=2, unchanged=2)
+    assert receipt_tally(write_receipt(rows, shard=0, generation=0, fingerprint="")) == tally(rows)
+    rows += [result(4, stats={"change": 0.5 * level}), result(5, stats={"change": math.nan})]
+    assert tally(rows) == Tally({**counts, "ok": 5}, compared=4, unchanged=2)
+    assert add_up([tally(rows[:1]), tally(rows[1:5]), tally(rows[5:])]) == tally(rows)
+    assert Tally.from_json({"counts": counts}) == Tally(counts), "of a receipt from before"
+
+
+def test_what_is_said_of_pictures_that_are_as_their_photographs() -> None:
+    counts: dict[Status, int] = {"ok": 12, "failed": 1, "quarantined": 0}
+    options = {"steps", "weights", "network", "style_weight"}
+    (note,) = end_notes(Tally(counts, 12, 12), options)
+    assert note == (
+        "all 12 pictures are as their photographs: nothing was painted; see style_weight, network, weights"
+    )
+    assert end_notes(Tally(counts, 1, 1), ()) == ("the picture is as its photograph: nothing was painted",)
+    assert end_notes(Tally(counts, 12, 11), options) == end_notes(Tally(counts), options) == ()
 
 
 def test_a_receipt_refuses_two_results_for_a_row_and_damage() -> None:

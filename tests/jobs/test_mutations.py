@@ -882,6 +882,11 @@ MUTATIONS = [
         finds(edit_error),
     ),
     Mutation(
+        "verify finds a footer that counts otherwise than its rows",
+        without(jobs.audit._verify_receipt, ("if claimed != counted:", FALSE)),
+        finds(test_audit.tally_edited),
+    ),
+    Mutation(
         "verify finds a row that is missing",
         without(jobs.audit._verify_receipt, ("if len(found) != 1:", FALSE)),
         finds(drop_row),

@@ -68,6 +68,9 @@ def test_whose_files_are_whose() -> None:
     moving = ImageSpec(format="webp", animation="webp")
     assert moving.animation_path("a/b") == "frames/a/b/animation.webp"
     assert moving.key_of(moving.animation_path("a/animation")) == "a/animation"
+    scan = ImageSpec(format="tiff", bit_depth=16)
+    assert scan.output_path("a/b") == "images/a/b.tif"
+    assert scan.key_of(scan.frame_path("a/b", 7)) == "a/b"
     assert image.key_of("frames/a/animation.png") is None
     assert image.key_of("frames/a/animation.gif") is None
     for path in (
@@ -125,7 +128,10 @@ def test_survives_json(tmp_path: Path) -> None:
             {"method": {"kind": "style_transfer", "style": "x", "style_layers": {"relu1_1": "much"}}},
             "method.style_layers.* = 'much'",
         ),
-        ({"image": {"format": "gif"}}, "image.format = 'gif': .*jpeg, png, webp, avif"),
+        ({"image": {"format": "gif"}}, "image.format = 'gif': .*jpeg, png, webp, avif, tiff"),
+        ({"image": {"bit_depth": 16}}, "image.bit_depth = 16: format = 'jpeg' has 8 bits.* png or tiff"),
+        ({"image": {"bit_depth": 16, "format": "avif"}}, "image.bit_depth = 16: format = 'avif' has 8 bits"),
+        ({"image": {"bit_depth": 12, "format": "png"}}, "image.bit_depth = 12: .*Choices: 8, 16"),
         ({"image": {"quality": 0}}, "image.quality = 0: must be from 1 to 100"),
         ({"image": {"background": [2, 0, 0]}}, "image.background"),
         ({"image": 3}, r"image = 3: must be a table: \[image\]"),

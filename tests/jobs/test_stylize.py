@@ -11,24 +11,31 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tifffile
 from PIL import Image
+from PIL.ExifTags import Base
 
+from jobs.actions import Work
 from jobs.assets import by_url
 from jobs.audit import verify
+from jobs.cli_work import execute
 from jobs.curves import read_curve
 from jobs.errors import JobMismatch, StoreError, UsageError, WorkersBroken
 from jobs.filesystems import StorageOptions, read_url
-from jobs.job import Job, create_or_open, reopen
+from jobs.job import Job, create_or_open, plan, reopen
 from jobs.ledger import JournalWriter, Ledger
 from jobs.progress import Snapshot, Summary
-from jobs.results import Result
-from jobs.spec import JobFile, job_from_table
+from jobs.report import build_report
+from jobs.results import Result, write_receipt
+from jobs.spec import JobFile, job_from_table, job_to_table
 from jobs.status import job_status
 from jobs.stop import StopSignal
 from jobs.storage import LocalStore
@@ -37,6 +44,7 @@ from jobs.tasks import Event, Task
 from jobs.worker import Worker
 from nst.errors import OptionError
 from tests.chaos import InlinePool
+from tests.charts import read_png_16
 from tests.conftest import encoded, picture
 from tests.methods import HANG, HOG, KILL, NAN, RAISE, REGISTRY, TYPED
 
@@ -129,7 +137,7 @@ def test_the_store_holds_all_there_is_to_know(reference: tuple[Path, dict[str, s
     record = json.loads((folder / "out/job.json").read_bytes())
     assert record["fingerprint"] == job.fingerprint
     method = {"kind": "stub", "delay_s": 0.0, "picture": None, "tally": None, "fits": None, "broken": None}
-    method |= {"pictures": [], "curve": False}
+    method |= {"pictures": [], "curve": False, "change": None}
     assert record["job"]["method"] == method
     assert record["manifest"]["rows"] == 24
     assert record["versions"]["torch"]
@@ -504,6 +512,31 @@ def test_pictures_on_the_way_are_played_by_one_file_if_asked_for(tmp_path: Path,
     assert list(verify(job.store)) == []
 
 
+@pytest.mark.parametrize("format", ["png", "tiff"])
+def test_pictures_of_sixteen_bits(tmp_path: Path, format: str) -> None:
+    """Finer than 8 bits, with alpha and EXIF, on the way too; read again by all that reads pictures."""
+    exif = Image.Exif()
+    exif[Base.Artist] = "Ansel A."
+    (tmp_path / "photos").mkdir()
+    see_through = picture(1, 20, 10)
+    see_through.putalpha(100)
+    see_through.save(tmp_path / "photos/a.png", exif=exif.tobytes())
+    image = {"format": format, "bit_depth": 16, "alpha": "keep"}
+    job = begin(tmp_path, method={"curve": True}, image=image)
+    assert run(job).exit_code == 0
+    end = {"png": "png", "tiff": "tif"}[format]
+    assert set(other_files(job)) == {"curves/a.parquet", f"frames/a/00002.{end}", f"frames/a/00004.{end}"}
+    for path in (f"images/a.{end}", f"frames/a/00004.{end}"):
+        data = job.store.read(path)
+        levels = read_png_16(data)[0] if format == "png" else tifffile.imread(io.BytesIO(data))
+        assert (levels.dtype, levels.shape) == (np.uint16, (10, 20, 4))
+        assert (levels[..., 3] == 100 * 257).all()
+        assert (levels[..., :3] % 257 != 0).mean() > 0.9, "more than 8 bits"
+    assert Image.open(io.BytesIO(job.store.read(f"images/a.{end}"))).getexif()[Base.Artist] == "Ansel A."
+    assert list(verify(job.store)) == []
+    assert build_report(job.store).count('src="data:image/jpeg;base64,') == 2
+
+
 class Noting(LocalStore):
     """Notes what is published; has no room for what is called `full`."""
 
@@ -604,6 +637,155 @@ def test_pictures_in_a_list_are_assets_of_their_own(tmp_path: Path, monkeypatch:
     (tmp_path / "b.png").unlink()
     with pytest.raises(OptionError, match=r"method\.pictures\[1\] = '.*b\.png': there is no such file"):
         begin(tmp_path, method={"pictures": ["a.png", "b.png"]})
+
+
+# A folder in place of its pictures
+
+
+def style_folder(folder: Path) -> list[str]:
+    """`paintings/`, of three pictures and what is none; where these are, sorted."""
+    names = ("b.png", "a.png", "old/c.jpg")
+    for number, name in enumerate(names):
+        (folder / "paintings/old").mkdir(parents=True, exist_ok=True)
+        picture(number, 30, 20).save(folder / "paintings" / name)
+    (folder / "paintings/notes.txt").write_text("milk, bread")
+    return sorted(str(folder / "paintings" / name) for name in names)
+
+
+def test_a_folder_of_pictures_is_listed_once(tmp_path: Path) -> None:
+    """When the job is begun: what is in it later does not matter to a resume, and is another job to a run."""
+    listed = style_folder(tmp_path)
+    write(tmp_path, "p.jpg", 1)
+    (tmp_path / "single.png").write_bytes(encoded(picture(9), "PNG"))
+    method = {"pictures": ["single.png", "paintings/"]}
+    file = job_file(tmp_path, method=method)
+    planned = plan(file)
+    job = create_or_open(file, REGISTRY)
+    assert planned.table == job_to_table(JobFile(job.spec, job.resources))
+    assert planned.fingerprint == job.fingerprint
+    expected = [str(tmp_path / "single.png"), *listed]
+    record = json.loads(job.store.read("job.json"))
+    assert record["job"]["method"]["pictures"] == expected
+    for number, path in enumerate(expected):
+        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        assert record["assets"][f"pictures[{number}]"] == {"url": path, "sha256": digest}
+    assert begin(tmp_path, method=method).spec == job.spec
+
+    (tmp_path / "paintings/d.png").write_bytes(encoded(picture(8), "PNG"))
+    again = reopen(job.store, registry=REGISTRY)
+    assert again.spec == job.spec
+    assert run(again).exit_code == 0
+    assert list(verify(job.store)) == []
+    with pytest.raises(JobMismatch, match=r"method\.pictures: .*d\.png.*asked for"):
+        begin(tmp_path, method=method)
+    Path(listed[0]).unlink()
+    with pytest.raises(OptionError, match=r"method\.pictures\[1\] = '.*a\.png': there is no such file"):
+        reopen(job.store, registry=REGISTRY)
+
+
+def test_a_bucket_prefix_of_pictures(tmp_path: Path) -> None:
+    write(tmp_path, "p.jpg", 1)
+    bucket = fsspec.filesystem("memory")
+    for number, name in enumerate(("b.png", "a.png", "deep/c.png")):
+        bucket.pipe_file(f"/styles/{tmp_path.name}/{name}", encoded(picture(number), "PNG"))
+    root = f"memory://styles/{tmp_path.name}"
+    for place in (root, f"{root}/"):
+        method = {"pictures": [f"{root}/b.png", place]}
+        found = json.loads(json.dumps(plan(job_file(tmp_path, method=method)).table))["method"]["pictures"]
+        assert found == [f"{root}/b.png", f"{root}/a.png", f"{root}/b.png", f"{root}/deep/c.png"]
+
+
+@pytest.mark.parametrize("style", ["paintings", ["paintings", "paintings"]], ids=str)
+def test_a_style_may_be_a_folder(tmp_path: Path, style: Any) -> None:
+    listed = style_folder(tmp_path)
+    write(tmp_path, "p.jpg", 1)
+    method = {"kind": "style_transfer", "network": "vgg16", "weights": "seeded", "steps": 1, "style": style}
+    table = plan(job_file(tmp_path, method=method)).table
+    assert table["method"]["style"] == listed * (1 if style == "paintings" else 2)
+    mask = plan(job_file(tmp_path, method={**method, "style": "paintings", "style_masks": ["paintings"]}))
+    assert mask.table["method"]["style_masks"] == listed
+    with pytest.raises(OptionError, match=r"method\.style_blend = \(.*one entry for each of"):
+        plan(job_file(tmp_path, method={**method, "style_blend": [1] if style == "paintings" else [1, 2]}))
+
+
+def test_folders_that_cannot_be_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    style_folder(tmp_path)
+    write(tmp_path, "p.jpg", 1)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/notes.txt").write_text("milk, bread")
+    with pytest.raises(
+        OptionError, match=r"method\.pictures\[0\] = '.*empty': there is no picture in this folder"
+    ):
+        begin(tmp_path, method={"pictures": ["empty"]})
+    with pytest.raises(OptionError, match=r"method\.picture = '.*paintings': cannot be read: Is a directory"):
+        begin(tmp_path, method={"picture": "paintings"})
+
+    def denied(*_: Any, **__: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("jobs.listing._walk", denied)
+    with pytest.raises(OptionError, match=r"method\.pictures\[0\] = '.*paintings': cannot be listed: .*denied"):
+        begin(tmp_path, method={"pictures": ["paintings"]})
+    monkeypatch.setattr("jobs.listing._is_folder", denied)
+    with pytest.raises(OptionError, match=r"method\.pictures\[0\] = 'memory://no/p': there is no such file"):
+        begin(tmp_path, method={"pictures": ["memory://no/p"]})
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_output_is_no_style(tmp_path: Path) -> None:
+    """Whoever puts it into the folder of styles begins and goes on with the same job."""
+    style_folder(tmp_path)
+    write(tmp_path, "p.jpg", 1)
+    changes: dict[str, Any] = {"method": {"pictures": ["paintings"]}, "output": "paintings/out"}
+    job = begin(tmp_path, **changes)
+    assert run(job).exit_code == 0
+    assert begin(tmp_path, **changes).spec == job.spec
+
+
+# Pictures that are as their photographs
+
+
+def test_a_job_that_painted_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At its end, also when it is resumed or has nothing to do; in its status and report."""
+    for number in range(4):
+        write(tmp_path, f"p{number}.jpg", number)
+    changes: dict[str, Any] = {"method": {"change": 0.001}, "resources": {"shard_size": 1, "max_workers": 1}}
+    job = begin(tmp_path, **changes)
+    expected = "all 4 pictures are as their photographs: nothing was painted"
+    part = run(job, [Work(0), Work(1)])
+    assert part.notes == ("all 2 pictures are as their photographs: nothing was painted",)
+    execute(lambda: (reopen(job.store, registry=REGISTRY), None), leave=False, log_format="json")
+    *_, ended, note = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (ended["event"], ended["exit_code"]) == ("ended", 0)
+    assert (note["event"], note["message"]) == ("note", f"note: {expected}")
+    execute(lambda: (reopen(job.store, registry=REGISTRY), None), leave=False)
+    assert capsys.readouterr().out.splitlines()[-1] == f"note: {expected}"
+    assert job_status(job.store).notes == (expected,)
+    assert expected in build_report(job.store)
+    assert list(verify(job.store)) == []
+
+
+@pytest.mark.parametrize("change", [None, 0.002])
+def test_one_that_painted_says_nothing(tmp_path: Path, change: float | None) -> None:
+    """Nor does one whose method does not tell; or one of which a single picture is another."""
+    write(tmp_path, "p.jpg", 1)
+    write(tmp_path, "q.jpg", 2)
+    job = begin(tmp_path, method={"change": change}, resources={"shard_size": 1})
+    assert run(job).notes == job_status(job.store).notes == ()
+    if change is not None:
+        results, meta = Ledger(job.store).receipt(0)
+        still = [replace(each, stats={"change": 0.0}) for each in results]
+        data = write_receipt(still, shard=0, generation=0, fingerprint=meta["fingerprint"])
+        job.store.publish("results/shard-00000.parquet", data)
+        assert run(job).notes == job_status(job.store).notes == ()
+
+
+def test_journals_tell_of_unchanged_pictures_too(tmp_path: Path) -> None:
+    write(tmp_path, "p.jpg", 1)
+    job = begin(tmp_path, method={"change": 0.0})
+    assert run(job).exit_code == 0
+    job.store.remove("results/shard-00000.parquet")
+    assert job_status(job.store).notes == ("the picture is as its photograph: nothing was painted",)
 
 
 # What a folder belongs to

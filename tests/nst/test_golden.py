@@ -244,7 +244,7 @@ def test_says_how_many_frames_there_are(kind: str, frames: int) -> None:
     assert decode_photo(GOLDEN[kind]()[0]).frames == frames
 
 
-@pytest.mark.parametrize("format", ["jpeg", "png", "webp", "avif"])
+@pytest.mark.parametrize("format", ["jpeg", "png", "webp", "avif", "tiff"])
 def test_what_comes_out_is_tagged_as_srgb(format: str) -> None:
     """Read with the profile written here, not with the one under test, it has the colors that went in."""
     photo = decode_photo(tagged("PNG", "p3")[0])
@@ -257,7 +257,7 @@ def test_what_comes_out_is_tagged_as_srgb(format: str) -> None:
     assert color_error(np.asarray(open_photo(encoded(other_reader, "PNG"))), chart()) < 0.5, "it says sRGB"
 
 
-@pytest.mark.parametrize("format", ["png", "webp", "avif"])
+@pytest.mark.parametrize("format", ["png", "webp", "avif", "tiff"])
 def test_alpha_is_kept_if_asked_for(format: str) -> None:
     """A disk cut out of black garbage, shrunk: its edge keeps its own color and no halo."""
     y, x = np.mgrid[:128, :128] - 63.5

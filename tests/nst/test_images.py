@@ -8,13 +8,16 @@ import time
 import zlib
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+import tifffile
 import torch
 from PIL import Image, ImageCms
 
 from nst.errors import DecodeError, ImageTooLarge, OptionError
-from nst.images import decode_image, encode_image, resize_image
-from nst.photos import scaled_size
+from nst.images import ImageFormat, decode_image, decode_photo, encode_image, resize_image
+from nst.photos import scaled_size, srgb_profile
+from tests.charts import read_png_16
 from tests.conftest import encoded, picture
 
 
@@ -186,7 +189,7 @@ def test_wrong_extension_does_not_matter_and_first_frame_counts() -> None:
     assert torch.equal(decode_image(out.getvalue()), first)
 
 
-@pytest.mark.parametrize("format", ["jpeg", "png", "webp", "avif"])
+@pytest.mark.parametrize("format", ["jpeg", "png", "webp", "avif", "tiff"])
 def test_encoding_is_a_function_of_the_picture(format: str) -> None:
     tensor = decode_image(png(picture(5)))
     first, second = encode_image(tensor, format=format), encode_image(tensor.clone(), format=format)  # type: ignore[arg-type]
@@ -194,13 +197,79 @@ def test_encoding_is_a_function_of_the_picture(format: str) -> None:
     assert float((decode_image(first) - tensor).abs().mean()) < 3 / 255
 
 
-def test_png_round_trip_is_exact() -> None:
+@pytest.mark.parametrize("format", ["png", "tiff"])
+def test_lossless_round_trip_is_exact(format: ImageFormat) -> None:
     tensor = decode_image(png(picture(6)))
-    assert torch.equal(decode_image(encode_image(tensor, format="png")), tensor)
+    assert torch.equal(decode_image(encode_image(tensor, format=format)), tensor)
     out_of_range = torch.tensor([-0.5, 0.5, 1.5]).view(3, 1, 1)
-    assert decode_image(encode_image(out_of_range, format="png"))[:, 0, 0].tolist() == pytest.approx(
+    assert decode_image(encode_image(out_of_range, format=format))[:, 0, 0].tolist() == pytest.approx(
         [0, 128 / 255, 1]
     )
+
+
+def read_tiff(data: bytes) -> tuple[npt.NDArray[np.generic], bytes]:
+    """Levels (H, W, C) and ICC profile, by a reader that is not Pillow's."""
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        (page,) = file.pages
+        assert page.compression == tifffile.COMPRESSION.ADOBE_DEFLATE
+        assert page.extrasamples == ((tifffile.EXTRASAMPLE.UNASSALPHA,) if page.samplesperpixel == 4 else ())
+        return page.asarray(), page.tags["InterColorProfile"].value
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 65536), (300, 217)], ids=str)
+@pytest.mark.parametrize("alpha", [False, True])
+def test_sixteen_bits_come_back_exactly(size: tuple[int, int], alpha: bool) -> None:
+    """Every level there is, smooth and noisy; in several strips, and in rows that fit either filter."""
+    height, width = size
+    random = np.random.default_rng(height)
+    levels = random.integers(0, 65536, (height, width, 3 + alpha), dtype=np.uint16)
+    levels[: height // 2] = (np.arange(width, dtype=np.uint32) * 65535 // max(1, width - 1))[:, None]
+    planes = torch.from_numpy(levels.astype(np.float32) / 65535).permute(2, 0, 1)
+    more = {"alpha": planes[3]} if alpha else {}
+
+    found, chunks = read_png_16(encode_image(planes[:3], format="png", bit_depth=16, **more))
+    assert found.dtype == np.uint16
+    assert np.array_equal(found, levels)
+    name, _, profile = chunks[b"iCCP"].partition(b"\0")
+    assert (name, zlib.decompress(profile[1:])) == (b"sRGB", srgb_profile())
+
+    found, profile = read_tiff(encode_image(planes[:3], format="tiff", bit_depth=16, **more))
+    assert found.dtype == np.uint16
+    assert np.array_equal(found, levels)
+    assert profile == srgb_profile()
+
+    found, profile = read_tiff(encode_image(planes[:3], format="tiff", **more))
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, (planes.permute(1, 2, 0) * 255).round().numpy().astype(np.uint8))
+    assert profile == srgb_profile()
+
+
+@pytest.mark.parametrize("format", ["png", "tiff"])
+def test_sixteen_bits_are_read_by_others_and_by_us(format: ImageFormat) -> None:
+    tensor = decode_image(png(picture(6)))  # of 8 bits, which 257 times as many levels hold exactly
+    first, second = (encode_image(each, format=format, bit_depth=16) for each in (tensor, tensor.clone()))
+    assert first == second
+    assert torch.equal(decode_image(first), tensor)
+    assert Image.open(io.BytesIO(first)).info["icc_profile"] == srgb_profile()
+    photo = decode_photo(encode_image(tensor, format=format, bit_depth=16, alpha=tensor[0]), alpha="keep")
+    assert photo.alpha is not None
+    assert torch.equal(photo.alpha, tensor[0])
+
+
+def test_finer_than_eight_bits() -> None:
+    """A gradient within one level of 8 bits, which is what 16 are for."""
+    image = torch.linspace(0.5, 0.5 + 1 / 255, 200).expand(3, 2, 200)
+    levels, _ = read_png_16(encode_image(image, format="png", bit_depth=16))
+    assert len(np.unique(levels)) == 200
+    assert np.abs(levels / 65535 - image.permute(1, 2, 0).numpy()).max() <= 0.51 / 65535
+
+
+@pytest.mark.parametrize("format", ["jpeg", "webp", "avif"])
+def test_formats_without_sixteen_bits_say_so(format: ImageFormat) -> None:
+    with pytest.raises(OptionError, match=f"format = '{format}': cannot have 16 bits.*png, tiff"):
+        encode_image(torch.zeros(3, 2, 2), format=format, bit_depth=16)
+    with pytest.raises(OptionError, match=r"bit_depth = 12.*8, 16"):
+        encode_image(torch.zeros(3, 2, 2), format=format, bit_depth=12)  # type: ignore[arg-type]
 
 
 def test_refuses_to_encode_what_is_no_picture() -> None:
@@ -208,7 +277,7 @@ def test_refuses_to_encode_what_is_no_picture() -> None:
         encode_image(torch.full((3, 2, 2), float("nan")))
     with pytest.raises(ValueError, match=r"\(1, 2, 2\)"):
         encode_image(torch.zeros(1, 2, 2))
-    with pytest.raises(OptionError, match="jpeg, png, webp, avif"):
+    with pytest.raises(OptionError, match="jpeg, png, webp, avif, tiff"):
         encode_image(torch.zeros(3, 2, 2), format="jpg")  # type: ignore[arg-type]
 
 
