@@ -280,7 +280,7 @@ class StyleTransfer:
         weights = self._weights()
         return found if weights is None else [*found, weights]
 
-    def notes(self) -> list[str]:
+    def notes(self, assets: Assets) -> list[str]:  # noqa: ARG002
         if self.weights != "seeded":
             return []
         return [f"{self.network} is seeded, not pretrained: its features are random"]

@@ -284,5 +284,5 @@ def test_assets_and_notes() -> None:
         ("style", "a.jpg", "image"),
         ("weights", "w.pth", "weights"),
     ]
-    assert description.notes() == []
-    assert "not pretrained" in method().notes()[0]
+    assert description.notes({}) == []
+    assert "not pretrained" in method().notes({})[0]
