@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Where this is set, every process compiles anew what it imports, which takes most of a short command's time.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow test-s3 test-cluster test-browser chaos stopping check format bench features clean
+.PHONY: demo test test-pretrained test-slow test-s3 test-cluster test-browser chaos stopping check format bench features clean
 
 demo: $(STAMP)
 	$(BIN)/nst demo
@@ -19,7 +19,11 @@ test features: export MALLOC_TRIM_THRESHOLD_ := 17179869184
 
 # In two processes, each with one thread: much of it is waiting.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not browser and not s3 and not cluster"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not browser and not s3 and not cluster and not pretrained"
+
+# With ImageNet's VGG16, which NST_PRETRAINED names; without that file they are skipped, and say so.
+test-pretrained: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m pretrained tests/pretrained
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

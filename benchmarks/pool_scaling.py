@@ -93,7 +93,7 @@ class Sleeps:
     def assets(self) -> Sequence[AssetRef]:
         return []
 
-    def notes(self) -> Sequence[str]:
+    def notes(self, assets: Assets) -> Sequence[str]:  # noqa: ARG002
         return []
 
     def build(self, assets: Assets, device: torch.device) -> Callable[..., list[Outcome]]:  # noqa: ARG002

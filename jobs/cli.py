@@ -165,6 +165,7 @@ def cyclegan(
         if dry_run:
             planned = plan_training(file)
             print(json.dumps(train_to_table(file), indent=2))
+            print("".join(f"note: {note}\n" for note in planned.notes), end="")
             steps = planned.epoch_steps
             total = f"{steps * file.spec.schedule.epochs} steps, {steps} per epoch"
             print(f"{_counted(planned.rows)} photographs, {total}; nothing was written")

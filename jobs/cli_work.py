@@ -139,6 +139,7 @@ def begin(
     if dry_run:
         planned = plan(job_file)
         print(json.dumps(planned.table, indent=2))
+        print("".join(f"note: {note}\n" for note in planned.notes), end="")
         print(f"{planned.manifest.rows} photographs in {planned.manifest.shards} shards; nothing was written")
         return
     execute(lambda: (create_or_open(job_file), None), leave=leave, wait=wait, log_format=log_format)

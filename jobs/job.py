@@ -181,7 +181,7 @@ def reopen(
         tuple(assets),
         manifest,
         print_now,
-        (*job.spec.method.notes(), *try_writing(store)),
+        (*job.spec.method.notes(by_url(assets)), *try_writing(store)),
     )
 
 
@@ -205,7 +205,8 @@ def _plan(job: JobFile, listing: Path) -> Plan:
         raise OptionError("photos", job.spec.photos, reason=str(error)) from error
     table = job_to_table(job)
     digests = {asset.option: asset.sha256 for asset in assets}
-    return Plan(table, info, assets, fingerprint(table, digests, info.sha256), tuple(job.spec.method.notes()))
+    notes = tuple(job.spec.method.notes(by_url(assets)))
+    return Plan(table, info, assets, fingerprint(table, digests, info.sha256), notes)
 
 
 def _takes_styles(method: Method) -> bool:

@@ -20,8 +20,9 @@ from nst.features import (
     build_features,
     check_layers,
     default_weights,
-    read_state_dict,
+    read_weights,
     weights_asset,
+    weights_notes,
 )
 from nst.features.networks import Pooling, check_pooling
 from nst.images import decode_image, resize_image
@@ -47,10 +48,13 @@ class DeepDream:
     network: str = "resnet50"
     """Feature network: vgg19, vgg16, resnet50, googlenet, or embedded, which comes with this package."""
     weights: str | None = None
-    """`embedded`, `imagenet`, `seeded`, or the path or URL of a state dict (.safetensors, .pth). None: those
-    that come with the embedded network, `imagenet` for the others."""
+    """`embedded`, `imagenet`, of vgg16 also `imagenet_features`, `seeded`, or the path or URL of a state dict
+    (.safetensors, .pth). None: those that come with the embedded network, `imagenet` for the others."""
     weights_sha256: str | None = None
     """Digest that the weights file must have."""
+    weights_convention: str | None = None
+    """What the weights of a VGG want as input: `torchvision` (normalized), `caffe` (BGR, 0..255, as the
+    original ones) or `caffe_rgb`. None: recognized, and said."""
     layers: dict[str, float] | None = None
     """What is amplified, to its weight: a `layer`, one channel of it as `layer:channel`, or a class as
     `logits:number`. None: a middle layer of the network."""
@@ -101,6 +105,8 @@ class DeepDream:
         assert self.layers is not None
         check.layer_weights("layers", self.layers)
         check_layers("layers", self.network, self._layers(), logits=True)
+        if self.weights == "imagenet_features" and LOGITS in self._layers():
+            raise OptionError("layers", LOGITS, reason="imagenet_features have no classifier")
         check.at_least("guide_side_px", self.guide_side_px, 1)
         if self.guide is None and self.guide_sha256 is not None:
             raise OptionError("guide_sha256", self.guide_sha256, reason="there is no guide")
@@ -131,7 +137,7 @@ class DeepDream:
 
     def _weights(self) -> AssetRef | None:
         assert self.weights is not None
-        return weights_asset(self.network, self.weights, self.weights_sha256)
+        return weights_asset(self.network, self.weights, self.weights_sha256, self.weights_convention)
 
     def assets(self) -> list[AssetRef]:
         found = []
@@ -140,23 +146,28 @@ class DeepDream:
         weights = self._weights()
         return found if weights is None else [*found, weights]
 
-    def notes(self) -> list[str]:
-        if self.weights != "seeded":
-            return []
-        return [f"{self.network} is seeded, not pretrained: it dreams of patterns, not of things"]
+    def notes(self, assets: Assets) -> list[str]:
+        if self.weights == "seeded":
+            return [f"{self.network} is seeded, not pretrained: it dreams of patterns, not of things"]
+        return weights_notes(self.network, self._weights(), self.weights_convention, assets)
 
     def build(self, assets: Assets, device: torch.device) -> DeepDreamStylizer:
-        weights = self._weights()
-        state = None if weights is None else read_state_dict(assets[weights.url])
+        state, convention = read_weights(self.network, self._weights(), self.weights_convention, assets)
         guide = None
         if self.guide is not None:
             guide = decode_image(assets[self.guide])
-        return self.build_from(state, device, guide=guide)
+        return self.build_from(state, device, convention=convention, guide=guide)
 
     def build_from(
-        self, state: Mapping[str, Tensor] | None, device: torch.device, *, guide: Tensor | None = None
+        self,
+        state: Mapping[str, Tensor] | None,
+        device: torch.device,
+        *,
+        convention: str | None = None,
+        guide: Tensor | None = None,
     ) -> DeepDreamStylizer:
-        """As `build`, from a state dict (None: seeded) and a guide (3, h, w).
+        """As `build`, from a state dict (None: seeded) and a guide (3, h, w). `convention` is the state dict's;
+        None: as `weights_convention` says.
 
         Raises:
             OptionError: a guide without its option, or that without it; a layer has no such channel; or
@@ -166,7 +177,13 @@ class DeepDream:
         assert self.layers is not None
         if (self.guide is None) != (guide is None):
             raise OptionError("guide", self.guide, reason="must come with its picture, and that with it")
-        network = build_features(self.network, self._layers(), state=state, pooling=self.pooling).to(device)
+        network = build_features(
+            self.network,
+            self._layers(),
+            state=state,
+            pooling=self.pooling,
+            convention=convention or self.weights_convention,
+        ).to(device)
         objective = DreamObjective(
             network,
             self.layers,

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from nst.deepdream import DeepDream
 from nst.errors import OptionError
-from nst.features import read_state_dict, weights_asset
-from nst.features.weights import is_published, published_bytes
+from nst.features import read_weights, weights_asset
+from nst.features.weights import is_published, named_weights, published_bytes
 from nst.style_transfer import StyleTransfer
 
 __all__ = ["Step", "dream", "stylize"]
@@ -42,7 +42,7 @@ def stylize(
 
     Args:
         state: the feature network's parameters; None takes those that the option `weights` names,
-            `embedded`, `imagenet` or `seeded`.
+            `embedded`, `imagenet`, `imagenet_features` or `seeded`.
         options: the options of `StyleTransfer` but `style`, e.g. `steps`, `preset`, `style_layers`.
 
     Raises:
@@ -51,8 +51,8 @@ def stylize(
         ImageTooSmall, Diverged: the photograph cannot be stylized.
     """
     method = StyleTransfer(style="style", **options)
-    parameters = _parameters(method, state)
-    stylizer = method.build_from([style], parameters, torch.device(device))
+    parameters, convention = _parameters(method, state)
+    stylizer = method.build_from([style], parameters, torch.device(device), convention=convention)
     for canvas in stylizer.iterate(photo, torch.Generator().manual_seed(seed)):
         image = stylizer.finish(canvas.image.to("cpu", torch.float32), photo)
         yield Step(canvas.evaluations, canvas.losses, image)
@@ -76,25 +76,26 @@ def dream(
     Other arguments and errors are those of `stylize`.
     """
     method = DeepDream(guide=None if guide is None else "guide", **options)
-    stylizer = method.build_from(_parameters(method, state), torch.device(device), guide=guide)
+    parameters, convention = _parameters(method, state)
+    stylizer = method.build_from(parameters, torch.device(device), convention=convention, guide=guide)
     for current in stylizer.iterate(photo, torch.Generator().manual_seed(seed)):
         yield Step(current.steps, {"objective": current.objective}, current.image.to("cpu", torch.float32))
 
 
 def _parameters(
     method: StyleTransfer | DeepDream, state: Mapping[str, Tensor] | None
-) -> Mapping[str, Tensor] | None:
+) -> tuple[Mapping[str, Tensor] | None, str | None]:
+    """And their convention, as far as it is known."""
     if state is not None:
-        return state
+        return state, None
     assert method.weights is not None
     asset = weights_asset(method.network, method.weights, method.weights_sha256)
-    if asset is None:
-        return None
-    if not is_published(asset.url):
+    if asset is not None and not is_published(asset.url):
         raise OptionError(
             "weights",
             method.weights,
-            choices=("embedded", "imagenet", "seeded"),
+            choices=(*named_weights(method.network), "seeded"),
             reason="a file is given as `state`",
         )
-    return read_state_dict(published_bytes(asset.url))
+    assets = {} if asset is None else {asset.url: published_bytes(asset.url)}
+    return read_weights(method.network, asset, method.weights_convention, assets)

@@ -18,8 +18,9 @@ from nst.features import (
     build_features,
     check_layers,
     default_weights,
-    read_state_dict,
+    read_weights,
     weights_asset,
+    weights_notes,
 )
 from nst.features.layers import VGG_BLOCKS
 from nst.features.networks import Pooling, check_pooling
@@ -153,10 +154,13 @@ class StyleTransfer:
     network: str = "vgg19"
     """Feature network: vgg19, vgg16, resnet50, googlenet, or embedded, which comes with this package."""
     weights: str | None = None
-    """`embedded`, `imagenet`, `seeded`, or the path or URL of a state dict (.safetensors, .pth). None: those
-    that come with the embedded network, `imagenet` for the others."""
+    """`embedded`, `imagenet`, of vgg16 also `imagenet_features`, `seeded`, or the path or URL of a state dict
+    (.safetensors, .pth). None: those that come with the embedded network, `imagenet` for the others."""
     weights_sha256: str | None = None
     """Digest that the weights file must have."""
+    weights_convention: str | None = None
+    """What the weights of a VGG want as input: `torchvision` (normalized), `caffe` (BGR, 0..255, as the
+    original ones) or `caffe_rgb`. None: recognized, and said."""
     preset: str | None = None
     """Where options left out come from: `pretrained`, `gatys` (the paper), `tutorial`, `embedded`, for the
     network of that name, or `seeded`, for random weights. None: what suits network and weights, for the VGGs
@@ -307,7 +311,7 @@ class StyleTransfer:
 
     def _weights(self) -> AssetRef | None:
         assert self.weights is not None
-        return weights_asset(self.network, self.weights, self.weights_sha256)
+        return weights_asset(self.network, self.weights, self.weights_sha256, self.weights_convention)
 
     def _check_styles(self) -> None:
         count = len(self._styles())
@@ -345,19 +349,19 @@ class StyleTransfer:
         weights = self._weights()
         return found if weights is None else [*found, weights]
 
-    def notes(self) -> list[str]:
-        if self.weights != "seeded":
-            return []
-        return [f"{self.network} is seeded, not pretrained: its features are random"]
+    def notes(self, assets: Assets) -> list[str]:
+        if self.weights == "seeded":
+            return [f"{self.network} is seeded, not pretrained: its features are random"]
+        return weights_notes(self.network, self._weights(), self.weights_convention, assets)
 
     def build(self, assets: Assets, device: torch.device) -> StyleTransferStylizer:
-        weights = self._weights()
-        state = None if weights is None else read_state_dict(assets[weights.url])
+        state, convention = read_weights(self.network, self._weights(), self.weights_convention, assets)
         masks = self.style_masks
         return self.build_from(
             [decode_image(assets[url]) for url in self._styles()],
             state,
             device,
+            convention=convention,
             masks=None if masks is None else [luminance(decode_image(assets[url]))[:1] for url in masks],
             init=None if self.init_picture is None else decode_image(assets[self.init_picture]),
         )
@@ -368,11 +372,12 @@ class StyleTransfer:
         state: Mapping[str, Tensor] | None,
         device: torch.device,
         *,
+        convention: str | None = None,
         masks: Sequence[Tensor] | None = None,
         init: Tensor | None = None,
     ) -> StyleTransferStylizer:
         """As `build`, from style pictures (3, H, W), a state dict (None: seeded), masks (1, H, W) and a picture
-        (3, H, W) to start from.
+        (3, H, W) to start from. `convention` is the state dict's; None: as `weights_convention` says.
 
         Raises:
             OptionError: masks or a picture to start from are given without their option, or it without them; or
@@ -394,7 +399,12 @@ class StyleTransfer:
                 raise OptionError(option, value, reason="must come with its pictures, and they with it")
         layers = [*self.content_layers, *self.style_layers]
         network = build_features(
-            self.network, layers, state=state, pooling=self.pooling, rescale_pooling=self.rescale_pooling
+            self.network,
+            layers,
+            state=state,
+            pooling=self.pooling,
+            rescale_pooling=self.rescale_pooling,
+            convention=convention or self.weights_convention,
         ).to(device)
         objective = StyleObjective(
             network,

@@ -126,7 +126,7 @@ class Method(Protocol):
         """The files that `build` will ask for."""
         ...
 
-    def notes(self) -> Sequence[str]:
+    def notes(self, assets: Assets) -> Sequence[str]:
         """What the user should know before and after, e.g. that the network is not pretrained."""
         ...
 

@@ -50,7 +50,7 @@ class Stub:
         named |= {f"pictures[{index}]": url for index, url in enumerate(self.pictures)}
         return [AssetRef(option=option, url=url, kind="image") for option, url in named.items()]
 
-    def notes(self) -> list[str]:
+    def notes(self, assets: Assets) -> list[str]:  # noqa: ARG002
         return []
 
     def build(self, assets: Assets, device: torch.device) -> Callable[..., list[Outcome]]:  # noqa: ARG002

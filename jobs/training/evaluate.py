@@ -16,7 +16,7 @@ from jobs.training.learners import pairs_of, translations
 from jobs.training.spec import TrainFile
 from nst.cyclegan.samples import Domain, stream
 from nst.evaluation import frechet_distance, kernel_distance, pooled_features
-from nst.features import FeatureNetwork, build_features, read_state_dict
+from nst.features import FeatureNetwork, build_features, read_weights
 
 __all__ = ["evaluate"]
 
@@ -32,9 +32,9 @@ def evaluate(
     own, spec = file.evaluation, file.spec
     store = open_store(spec.output, file.storage)
     weights = store.read(generator_path(step))
-    state = next((read_state_dict(data) for data in assets.values()), None)
+    state, convention = read_weights(own.network, own.asset(), own.weights_convention, assets)
     assert own.layer is not None
-    network = build_features(own.network, [own.layer], state=state)
+    network = build_features(own.network, [own.layer], state=state, convention=convention)
     pairs = pairs_of(spec, urls, file.storage)
     found: dict[str, float] = {}
     real: dict[str, Tensor] = {}

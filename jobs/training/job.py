@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.assets import Asset, read_assets
+from jobs.assets import Asset, by_url, read_assets
 from jobs.errors import JobMismatch, UsageError
 from jobs.listing import list_photos
 from jobs.manifest import Manifest, ManifestInfo, listed_manifest, write_manifest
@@ -78,6 +78,7 @@ class TrainPlan:
     manifests: Mapping[str, ManifestInfo]
     assets: tuple[Asset, ...]
     fingerprint: str
+    notes: tuple[str, ...]
 
     @property
     def rows(self) -> dict[str, int]:
@@ -117,7 +118,7 @@ def create_or_open_training(file: TrainFile) -> TrainJob:
     with tempfile.TemporaryDirectory() as folder:
         planned = _plan(file, Path(folder))
         refuse_foreign_folder(store)
-        notes = try_writing(store)
+        notes = (*planned.notes, *try_writing(store))
         record = {
             "format": FORMAT,
             "kind": KIND,
@@ -188,7 +189,8 @@ def reopen_training(
         reason = f"the training was begun with {before}: GPUs and CPUs round differently"
         raise OptionError("resources.num_gpus", file.resources.num_gpus, reason=reason)
     assets = tuple(read_assets(file.evaluation, file.storage, table="evaluation"))
-    return TrainJob(store, file, manifests, assets, record["fingerprint"], try_writing(store))
+    notes = (*file.evaluation.notes(by_url(assets)), *try_writing(store))
+    return TrainJob(store, file, manifests, assets, record["fingerprint"], notes)
 
 
 def _plan(file: TrainFile, folder: Path) -> TrainPlan:
@@ -205,7 +207,8 @@ def _plan(file: TrainFile, folder: Path) -> TrainPlan:
             raise OptionError(option, source, reason=str(error)) from error
     table = train_to_table(file)
     digests = {name: info.sha256 for name, info in manifests.items()}
-    return TrainPlan(file, table, manifests, assets, train_fingerprint(table, digests))
+    notes = tuple(file.evaluation.notes(by_url(assets)))
+    return TrainPlan(file, table, manifests, assets, train_fingerprint(table, digests), notes)
 
 
 def _epoch_steps(file: TrainFile, manifests: Mapping[str, Manifest] | Mapping[str, ManifestInfo]) -> int:

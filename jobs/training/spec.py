@@ -33,8 +33,9 @@ from nst.cyclegan.samples import Preprocessing
 from nst.cyclegan.schedule import Schedule
 from nst.cyclegan.training import CycleGANOptions
 from nst.errors import OptionError
-from nst.features import NETWORKS, default_weights, layer_names, weights_asset
-from nst.stylizer import AssetRef
+from nst.features import NETWORKS, default_weights, layer_names, weights_asset, weights_notes
+from nst.features.conventions import check_convention
+from nst.stylizer import AssetRef, Assets
 
 __all__ = [
     "HOW",
@@ -92,6 +93,8 @@ class EvaluationSpec:
     """Of it, as those of the other methods."""
     weights_sha256: str | None = None
     """Digest that the weights file must have."""
+    weights_convention: str | None = None
+    """What the weights of a VGG want as input, as that of the other methods."""
     layer: str | None = None
     """Whose activations' means over positions are compared. None: the deepest."""
     photos: int = 256
@@ -109,15 +112,25 @@ class EvaluationSpec:
         if self.layer is None:
             object.__setattr__(self, "layer", layer_names(self.network)[-1])
         check.one_of("layer", self.layer, layer_names(self.network))
+        check_convention(self.network, self.weights_convention)
         check.at_least("photos", self.photos, 2)
         check.at_least("directions", self.directions, 1)
         check.at_least("num_cpus", self.num_cpus, 0)
 
-    def assets(self) -> list[AssetRef]:
-        """Its weights, if it is to be done at all."""
+    def asset(self) -> AssetRef | None:
+        """The file of its weights, if there is one and it is to be done at all."""
         assert self.weights is not None
-        ref = weights_asset(self.network, self.weights, self.weights_sha256) if self.every else None
+        if not self.every:
+            return None
+        return weights_asset(self.network, self.weights, self.weights_sha256, self.weights_convention)
+
+    def assets(self) -> list[AssetRef]:
+        ref = self.asset()
         return [] if ref is None else [ref]
+
+    def notes(self, assets: Assets) -> list[str]:
+        """What the user should know of its weights."""
+        return weights_notes(self.network, self.asset(), self.weights_convention, assets)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

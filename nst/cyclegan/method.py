@@ -125,7 +125,7 @@ class CycleGAN:
     def assets(self) -> list[AssetRef]:
         return [AssetRef(option="weights", url=self.weights, kind="weights", sha256=self.weights_sha256)]
 
-    def notes(self) -> list[str]:
+    def notes(self, assets: Assets) -> list[str]:  # noqa: ARG002
         return []
 
     def build(self, assets: Assets, device: torch.device) -> CycleGANStylizer:

@@ -91,7 +91,7 @@ class Modulated:
         ref = AssetRef(option="generator", url=self.generator, kind="weights", sha256=self.generator_sha256)
         return [ref]
 
-    def notes(self) -> list[str]:
+    def notes(self, assets: Assets) -> list[str]:  # noqa: ARG002
         return []
 
     def check_style(self, assets: Assets) -> None:

@@ -2,7 +2,13 @@
 
 from nst.features.layers import LOGITS, NETWORKS, check_layers, layer_names
 from nst.features.networks import FeatureNetwork, build_features
-from nst.features.weights import default_weights, read_state_dict, weights_asset
+from nst.features.weights import (
+    default_weights,
+    read_state_dict,
+    read_weights,
+    weights_asset,
+    weights_notes,
+)
 
 __all__ = [
     "LOGITS",
@@ -13,5 +19,7 @@ __all__ = [
     "default_weights",
     "layer_names",
     "read_state_dict",
+    "read_weights",
     "weights_asset",
+    "weights_notes",
 ]

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from nst.features.conventions import CONVENTIONS
 from nst.features.layers import VGG_BLOCKS, VGG_CHANNELS, layer_names
-from nst.features.networks import IMAGENET_MEAN, IMAGENET_STD
 from nst.features.seeded import image_filters
 from nst.pictures import TEXTURES, brush_strokes
 
@@ -218,7 +218,8 @@ class _Classifier(nn.Module):
 
 def normalize(images: Tensor) -> Tensor:
     """RGB in [0, 1], (N, 3, H, W), to what the network sees."""
-    mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    inputs = CONVENTIONS["torchvision"]
+    mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (inputs.mean, inputs.std))
     return (images - mean) / std
 
 

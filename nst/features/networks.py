@@ -14,12 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst.errors import ImageTooSmall, OptionError, WeightsError
+from nst.features.conventions import CONVENTIONS, Convention, check_convention, recognized_convention
 from nst.features.layers import LOGITS, VGG_BLOCKS, VGG_CHANNELS, check_layers, layer_names
 from nst.features.seeded import seed_parameters
 
 __all__ = [
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
     "FeatureNetwork",
     "Geometry",
     "Pooling",
@@ -33,8 +32,6 @@ Pooling = Literal["max", "average", "l2"]
 # of VGG16 with ImageNet's weights on six photographs: 1.3, 1.7, 1.8 and 2.1 times those of average pooling, and
 # 1.2, 1.4, 1.5 and 1.6 times those of the root mean square. Geometric means.
 _AS_MAXIMUM: Mapping[Pooling, float] = {"max": 1.0, "average": 1.7, "l2": 1.43}
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as torchvision's weights want it
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +69,14 @@ class FeatureNetwork(nn.Module):
         *,
         pretrained: bool,
         min_side_px: int = 1,
+        convention: Convention = CONVENTIONS["torchvision"],
     ) -> None:
         super().__init__()
         self.network, self.layers, self.pretrained = network, layers, pretrained
         self.min_side_px = min_side_px
         self.body = body.to(memory_format=torch.channels_last)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(convention.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(convention.std).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
 
     def check_size(self, image: Tensor) -> None:
@@ -137,6 +135,7 @@ def build_features(
     seed: int = 0,
     pooling: Pooling = "max",
     rescale_pooling: bool = False,
+    convention: str | None = None,
 ) -> FeatureNetwork:
     """Build `network` up to the deepest of `layers`, which may be `LOGITS` too.
 
@@ -147,25 +146,45 @@ def build_features(
         pooling: what the VGGs pool with: `max`, `average`, which Gatys et al. 2016 found more pleasing, or
             `l2`, the root of the mean square.
         rescale_pooling: multiply what `average` and `l2` give by the factors in `_AS_MAXIMUM`.
+        convention: what the `state` of a VGG wants as input, one of `CONVENTIONS`; None: recognized by its
+            first layer (see `recognized_convention`).
 
     Raises:
-        OptionError: unknown network, layer, or pooling.
+        OptionError: unknown network, layer, pooling, or convention.
         WeightsError: `state` lacks a parameter or has one of another shape.
     """
     wanted = tuple(sorted(set(layers), key=lambda layer: _position(network, layer)))
     if not wanted:
         raise OptionError("layers", [], reason="at least one layer is needed")
     check_pooling(network, pooling)
+    check_convention(network, convention)
     if network in VGG_BLOCKS:
         body: nn.Module = _VGG(network, wanted, pooling, _AS_MAXIMUM[pooling] if rescale_pooling else 1.0)
     else:
         body = _cut(_BUILDERS[network](), wanted)
     if state is None:
         seed_parameters(body, seed)
+        inputs = CONVENTIONS["torchvision"]
     else:
         _load(body, network, state)
-    min_side_px = _min_side_px(network, wanted[-1])
-    return FeatureNetwork(network, wanted, body, pretrained=state is not None, min_side_px=min_side_px)
+        inputs = CONVENTIONS[convention or recognized_convention(network, state)]
+    if inputs.bgr:
+        _take_rgb(body)
+    return FeatureNetwork(
+        network,
+        wanted,
+        body,
+        pretrained=state is not None,
+        min_side_px=_min_side_px(network, wanted[-1]),
+        convention=inputs,
+    )
+
+
+@torch.no_grad()
+def _take_rgb(body: nn.Module) -> None:
+    """Turn a VGG that takes BGR into one that takes RGB, exactly."""
+    first = body.get_parameter("features.0.weight")
+    first.copy_(first.flip(1))
 
 
 def _min_side_px(network: str, deepest: str) -> int:

@@ -20,17 +20,21 @@ import torch
 from torch import Tensor
 
 from nst.errors import OptionError, WeightsError
-from nst.stylizer import AssetRef
+from nst.features.conventions import CONVENTIONS, check_convention, has_conventions, recognized_convention
+from nst.stylizer import AssetRef, Assets
 
 __all__ = [
     "EMBEDDED_SHA256",
     "PUBLISHED",
     "default_weights",
     "is_published",
+    "named_weights",
     "published_bytes",
     "read_metadata",
     "read_state_dict",
+    "read_weights",
     "weights_asset",
+    "weights_notes",
 ]
 
 # The ImageNet classifiers as torchvision publishes them (a test compares; importing torchvision for four names
@@ -38,6 +42,7 @@ __all__ = [
 _SITE = "https://download.pytorch.org/models/"
 PUBLISHED = {
     "vgg16": _SITE + "vgg16-397923af.pth",
+    "vgg16_features": _SITE + "vgg16_features-amdegroot-88682ab5.pth",
     "vgg19": _SITE + "vgg19-dcbb9e9d.pth",
     "resnet50": _SITE + "resnet50-11ad3fa6.pth",
     "googlenet": _SITE + "googlenet-1378be20.pth",
@@ -46,30 +51,88 @@ PUBLISHED = {
 # How the file came to be: nst/features/embedded/README.md.
 EMBEDDED_SHA256 = "461ef966bd203fa40219bde53892c0098456b981472cbd34a77ae317f932bfd4"
 
+# Files in other conventions than torchvision's, by the head of their SHA-256, with which their names end, too:
+# jcjohnson's VGG19 and VGG16 (neural-style-pt saves them anew, with other digests), and the one above.
+_KNOWN = {"d01eb7cb": "caffe", "00b39a1b": "caffe", "88682ab5": "caffe_rgb"}
+
 _TORCHVISION, _EMBEDDED = "torchvision:", "nst:embedded"
+_NAMES = ("embedded", "imagenet", "imagenet_features")
 
 
 def default_weights(network: str) -> str:
     """What the option `weights` stands for when it is left out."""
-    return "embedded" if network == "embedded" else "imagenet"
+    return named_weights(network)[0]
 
 
-def weights_asset(network: str, weights: str, sha256: str | None) -> AssetRef | None:
+def named_weights(network: str) -> tuple[str, ...]:
+    """The published weights of a network, by the values of the option `weights`; the default first."""
+    if network == "embedded":
+        return ("embedded",)
+    return ("imagenet", "imagenet_features") if network == "vgg16" else ("imagenet",)
+
+
+def weights_asset(
+    network: str, weights: str, sha256: str | None, convention: str | None = None
+) -> AssetRef | None:
     """What has to be read for the option `weights`: nothing for `seeded`.
 
     Raises:
-        OptionError: the network has no such weights.
+        OptionError: the network has no such weights, or they cannot have that digest or convention.
     """
+    check_convention(network, convention)
     if weights == "seeded":
-        if sha256 is not None:
-            raise OptionError("weights_sha256", sha256, reason="seeded weights are not read from a file")
+        for option, value in (("weights_sha256", sha256), ("weights_convention", convention)):
+            if value is not None:
+                raise OptionError(option, value, reason="seeded weights are not read from a file")
         return None
-    if weights in ("embedded", "imagenet"):
-        if weights != default_weights(network):
-            choices = (default_weights(network), "seeded", "the path or URL of a state dict")
+    if weights in _NAMES:
+        named = named_weights(network)
+        if weights not in named:
+            choices = (*named, "seeded", "the path or URL of a state dict")
             raise OptionError("weights", weights, choices=choices, reason=f"there are none of {network}")
-        weights = _EMBEDDED if weights == "embedded" else _TORCHVISION + network
+        published = network + weights.removeprefix("imagenet")
+        weights = _EMBEDDED if weights == "embedded" else _TORCHVISION + published
     return AssetRef(option="weights", url=weights, kind="weights", sha256=sha256)
+
+
+def read_weights(
+    network: str, weights: AssetRef | None, convention: str | None, assets: Assets
+) -> tuple[dict[str, Tensor] | None, str | None]:
+    """The state dict that `weights_asset` asked for, and its convention.
+
+    Args:
+        convention: the option `weights_convention`; None: known of published files, recognized of others, by
+            digest or first layer (see `recognized_convention`).
+
+    Returns:
+        None for seeded weights; and for the convention of networks that have but one.
+
+    Raises:
+        WeightsError: as of `read_state_dict`.
+    """
+    if weights is None:
+        return None, None
+    data = assets[weights.url]
+    state = read_state_dict(data)
+    if convention is None and has_conventions(network):
+        if is_published(weights.url):
+            convention = "caffe_rgb" if weights.url.endswith("_features") else "torchvision"
+        else:
+            convention = recognized_convention(network, state)
+            if convention == "torchvision":  # else the first layer was plain, and hashing can take seconds
+                convention = _KNOWN.get(hashlib.sha256(data).hexdigest()[:8], convention)
+    return state, convention
+
+
+def weights_notes(network: str, weights: AssetRef | None, convention: str | None, assets: Assets) -> list[str]:
+    """What the user should know of weights that `read_weights` reads: that a file was recognized as one in
+    another convention than torchvision's."""
+    if convention is not None or weights is None or is_published(weights.url) or not has_conventions(network):
+        return []
+    _, found = read_weights(network, weights, None, assets)
+    if found is None or found == "torchvision":
+        return []
+    return [f"weights {weights.url}: recognized as {CONVENTIONS[found].said}"]
 
 
 def is_published(url: str) -> bool:
@@ -87,10 +150,12 @@ def published_bytes(url: str) -> bytes:
     """
     if url == _EMBEDDED:
         return _embedded_bytes()
-    network = url.removeprefix(_TORCHVISION)
-    if not url.startswith(_TORCHVISION) or network not in PUBLISHED:
+    published = url.removeprefix(_TORCHVISION)
+    if not url.startswith(_TORCHVISION) or published not in PUBLISHED:
         raise ValueError(f"not a published network: {url!r}")
-    source = PUBLISHED[network]
+    source = PUBLISHED[published]
+    network, _, kind = published.partition("_")
+    weights = f"imagenet_{kind}" if kind else "imagenet"
     name = source.rsplit("/", 1)[1]
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / name
@@ -99,7 +164,7 @@ def published_bytes(url: str) -> bytes:
             _download(source, path)
         except (OSError, RuntimeError) as error:
             raise WeightsError(
-                f'weights = "imagenet": {name} is not in {folder} and could not be downloaded from {source} '
+                f'weights = "{weights}": {name} is not in {folder} and could not be downloaded from {source} '
                 f"({error}). Put the file there (TORCH_HOME moves the folder), or give the path or URL of a "
                 f'state dict of {network} (weights = "/path/file.pth"), or take network = "embedded", which '
                 f'comes with this package, or weights = "seeded" for a random network that needs no file'

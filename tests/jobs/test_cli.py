@@ -15,14 +15,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 from click.testing import Result
 from typer.testing import CliRunner
 
 from jobs.cli import app
+from jobs.job import create_or_open, reopen
 from jobs.ledger import Ledger
+from jobs.spec import read_job_file
 from jobs.storage import LocalStore
 from tests.conftest import encoded, picture
 from tests.processes import living
+from tests.vggs import caffe_vgg
 
 Photos = Callable[..., Path]
 ROOT = Path(__file__).parents[2]
@@ -220,6 +224,24 @@ def test_dry_run_shows_the_resolved_job_and_writes_nothing(folder: Path, ask: Ca
     assert resolved["method"]["style_weight"] == 1e6
     assert "6 photographs in 6 shards; nothing was written" in shown.stdout
     assert files(folder) == before
+
+
+def test_a_convention_that_was_recognized_is_said(folder: Path, ask: Callable[..., Result]) -> None:
+    """Before anything is written, when it runs, and in its record."""
+    (folder / "vgg.safetensors").write_bytes(safetensors.torch.save(caffe_vgg()))
+    said = f"weights {folder / 'vgg.safetensors'}: recognized as the original Caffe convention (BGR, 0..255)"
+    job = ["run", "job.toml", "--set", "method.weights=vgg.safetensors", "--pool", "local"]
+    shown = ask(*job, "--dry-run")
+    assert shown.exit_code == 0, shown.stderr
+    assert f"note: {said}\n" in shown.stdout
+    assert "note:" not in ask(*job, "--dry-run", "--set", "method.weights_convention=torchvision").stdout
+    refused = ask(*job, "--set", "method.weights_convention=cafe")
+    assert (refused.exit_code, (folder / "out").exists()) == (2, False)
+    assert re.search(r"method\.weights_convention = 'cafe'.*Choices: torchvision, caffe", refused.stderr)
+    created = create_or_open(read_job_file(folder / "job.toml", ["method.weights=vgg.safetensors"]))
+    assert said in created.notes
+    assert said in json.loads((folder / "out/job.json").read_text())["notes"]
+    assert said in reopen(created.store).notes
 
 
 def test_stylize_and_dream_need_no_job_file(folder: Path) -> None:

@@ -6,11 +6,13 @@ import io
 import json
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 from tensorboardX.crc32c import crc32c
@@ -45,6 +47,7 @@ from jobs.training.tensorboard import write_events
 from jobs.training.watch import Watch
 from nst.cyclegan.method import CycleGAN
 from nst.errors import Diverged, OptionError
+from tests.vggs import caffe_vgg
 
 TINY: dict[str, Any] = {
     "generator": "resnet_6blocks",
@@ -385,6 +388,24 @@ def test_evaluation_status_and_report(photos: Path) -> None:
     html = build_training_report(job.store)
     for text in ("cycle_A", "samples of step 5", "fid_A2B", "model.gan_mode", "b/3.png", "<polyline"):
         assert text in html, text
+
+
+def test_evaluation_knows_the_conventions_of_weights(photos: Path) -> None:
+    """Recognized, and said; the option wins."""
+    (photos / "vgg.safetensors").write_bytes(safetensors.torch.save(caffe_vgg()))
+    evaluation = {"every": 12, "photos": 4, "network": "vgg16", "weights": str(photos / "vgg.safetensors")}
+    job = begun(photos, evaluation={**evaluation, "layer": "relu1_1"})
+    train(setup(job))
+    assets = {asset.url: asset.data for asset in job.assets}
+    said = "recognized as the original Caffe convention (BGR, 0..255)"
+    assert any(said in note for note in job.notes)
+    assert any(said in note for note in reopen_training(job.store).notes)
+    found = []
+    for convention in (None, "caffe", "torchvision"):
+        given = replace(job.file.evaluation, weights_convention=convention)
+        found.append(evaluate(replace(job.file, evaluation=given), setup(job).urls, assets, 12))
+    assert found[0] == found[1]
+    assert found[0]["fid_A2B"] > 2 * found[2]["fid_A2B"]
 
 
 def test_generators_are_what_the_batch_job_takes(photos: Path) -> None:

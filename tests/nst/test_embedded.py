@@ -60,7 +60,9 @@ def test_takes_its_own_weights_and_no_others() -> None:
     assert DeepDream().weights == "imagenet"
     with pytest.raises(OptionError, match=r"weights = 'imagenet'.*Choices: embedded, seeded"):
         DeepDream(network="embedded", weights="imagenet")
-    with pytest.raises(OptionError, match=r"weights = 'embedded'.*Choices: imagenet, seeded"):
+    with pytest.raises(
+        OptionError, match=r"weights = 'embedded'.*Choices: imagenet, imagenet_features, seeded"
+    ):
         DeepDream(network="vgg16", weights="embedded")
     with pytest.raises(OptionError, match="weights_sha256"):
         weights_asset("embedded", "seeded", "ab")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nst.errors import ImageTooSmall, OptionError, WeightsError
 from nst.features import build_features, layer_names, read_state_dict, weights_asset
+from nst.features.conventions import CONVENTIONS
 from nst.features.weights import PUBLISHED, published_bytes
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -326,10 +327,14 @@ def test_published_files_are_torchvisions() -> None:
     models = torchvision.models
     assert {
         "vgg16": models.VGG16_Weights.IMAGENET1K_V1.url,
+        "vgg16_features": models.VGG16_Weights.IMAGENET1K_FEATURES.url,
         "vgg19": models.VGG19_Weights.IMAGENET1K_V1.url,
         "resnet50": models.ResNet50_Weights.IMAGENET1K_V2.url,
         "googlenet": models.GoogLeNet_Weights.IMAGENET1K_V1.url,
     } == PUBLISHED
+    preprocessing = models.VGG16_Weights.IMAGENET1K_FEATURES.transforms()
+    own = CONVENTIONS["caffe_rgb"]
+    assert (tuple(preprocessing.mean), tuple(preprocessing.std)) == (own.mean, own.std)
 
 
 def test_vggs_do_without_torchvision() -> None:

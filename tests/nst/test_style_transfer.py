@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -284,5 +285,6 @@ def test_assets_and_notes() -> None:
         ("style", "a.jpg", "image"),
         ("weights", "w.pth", "weights"),
     ]
-    assert description.notes() == []
-    assert "not pretrained" in method().notes()[0]
+    ordinary = {"features.0.weight": torch.ones(64, 3, 3, 3), "features.0.bias": torch.ones(64)}
+    assert description.notes({"a.jpg": b"", "w.pth": safetensors.torch.save(ordinary)}) == []
+    assert "not pretrained" in method().notes({})[0]
