@@ -30,8 +30,8 @@ __all__ = [
 GramNormalization = Literal["hw", "chw"]
 LossScale = Literal["mean", "paper", "relative"]
 _TINY = 1e-30
-_ROUNDING_32, _ROUNDING_64 = 1e-7, 1e-10
-"""What sums over positions leave of nothing, relative to the largest variance."""
+_ROUNDING = 1e-13
+"""What sums in float64 leave of nothing, relative to the largest variance."""
 _FLAT = 1e-4
 """Share of activations' mean square below which their variance counts as none."""
 
@@ -169,36 +169,45 @@ def style_loss(gram: Tensor, target: Tensor, *, scale: LossScale = "mean") -> Te
     return style_factor(target, scale=scale) * squared_distance(gram, target)
 
 
-def root_of_covariance(moments: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (N, C) and symmetric root of the covariance (N, C, C), in float64, of channels whose moments over
-    positions are `moments` (N, C, C + 1), as of `raw_moments`, divided by the number of positions."""
+def root_of_covariance(moments: Tensor, noise: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+    """What `gaussian_distance` wants to know of one Gaussian, in float64: its mean (N, C), the symmetric root
+    of its covariance (N, C, C), and the variance (N,) of what was added to that.
+
+    Args:
+        moments: (N, C, C + 1), as of `raw_moments`, divided by the number of positions.
+        noise: variance of white noise that is added to the channels, relative to their mean variance.
+    """
     moments = moments.double()
     mean = moments[..., -1]
     covariance = moments[..., :-1] - mean[..., None] * mean[..., None, :]
+    added = noise * covariance.diagonal(dim1=-2, dim2=-1).mean(-1)
     values, vectors = torch.linalg.eigh(covariance)
-    return mean, (vectors * values.clamp_min(0).sqrt()[..., None, :]) @ vectors.mT
+    spread = (values + added[..., None]).clamp_min(0).sqrt()
+    return mean, (vectors * spread[..., None, :]) @ vectors.mT, added
 
 
-def gaussian_distance(moments: Tensor, mean: Tensor, root: Tensor) -> Tensor:
+def gaussian_distance(moments: Tensor, mean: Tensor, root: Tensor, noise: Tensor) -> Tensor:
     """Squared Wasserstein-2 distance of two Gaussians: (N,).
 
     |m - m'|^2 + tr(C) + tr(C') - 2 tr((C'^(1/2) C C'^(1/2))^(1/2)) (Dowson and Landau 1982; Olkin and
     Pukelsheim 1982). The mean square of the least change of activations that turns the one into the other: of
     the power of a content loss, whatever the scale of the network.
 
-    Computed in float64: in float32 the gradient is wrong by a tenth, as most channels go together.
+    Computed in float64: in float32 the gradient is wrong by a tenth, as most channels go together. White noise
+    that is added to both keeps the gradient from being steep, and rounding from deciding, where the one hardly
+    varies or where there are fewer positions than channels.
 
     Args:
         moments: (N, C, C + 1), as of `raw_moments`, divided by the number of positions.
-        mean, root: (N, C) and (N, C, C) of the other one, as of `root_of_covariance`.
+        mean, root, noise: of the other one, as of `root_of_covariance`.
     """
-    rounding = _ROUNDING_64 if moments.dtype == torch.float64 else _ROUNDING_32
     wide = moments.double()
     second, first = wide[..., :-1], wide[..., -1]
     projected = (root @ first[..., None])[..., 0]
     inner = root @ second @ root - projected[..., None] * projected[..., None, :]
-    overlap: Tensor = _RootTrace.apply(inner, rounding)
-    spread = second.diagonal(dim1=-2, dim2=-1).sum(-1) - first.square().sum(-1)
+    inner = inner + noise[..., None, None] * (root @ root)
+    overlap: Tensor = _RootTrace.apply(inner)
+    spread = second.diagonal(dim1=-2, dim2=-1).sum(-1) - first.square().sum(-1) + noise * first.shape[-1]
     distance = (first - mean).square().sum(-1) + spread + root.square().sum((-2, -1)) - 2 * overlap
     return distance.to(moments)
 
@@ -206,15 +215,14 @@ def gaussian_distance(moments: Tensor, mean: Tensor, root: Tensor) -> Tensor:
 class _RootTrace(torch.autograd.Function):
     """tr(M^(1/2)) of symmetric (N, C, C), whose gradient is M^(-1/2) / 2, from one eigendecomposition.
 
-    Eigenvalues below `rounding` times the largest, which rounding may have made of nothing, enter by a straight
-    line from zero instead of by their root: what has no variance, as in a flat picture or where there are fewer
-    positions than channels, has a finite gradient, and rounding changes little.
+    Eigenvalues that rounding may have made of nothing enter by a straight line from zero instead of by their
+    root, so that the gradient of what has no variance is finite.
     """
 
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor, rounding: float) -> Tensor:
+    def forward(ctx: Any, matrix: Tensor) -> Tensor:
         values, vectors = torch.linalg.eigh(matrix)
-        floor = (rounding * values[..., -1:]).clamp_min(torch.finfo(matrix.dtype).tiny)
+        floor = (_ROUNDING * values[..., -1:]).clamp_min(torch.finfo(matrix.dtype).tiny)
         small = values < floor
         slopes = torch.where(small, floor.rsqrt(), values.maximum(floor).rsqrt() / 2)
         ctx.save_for_backward(slopes, vectors)
@@ -222,10 +230,11 @@ class _RootTrace(torch.autograd.Function):
         return trace
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
         slopes, vectors = ctx.saved_tensors
         (grad,) = grads
-        return (vectors * (grad[..., None] * slopes)[..., None, :]) @ vectors.mT, None
+        slope: Tensor = (vectors * (grad[..., None] * slopes)[..., None, :]) @ vectors.mT
+        return slope
 
 
 def normalize_gradient(features: Tensor, strength: float) -> Tensor:

@@ -30,6 +30,10 @@ StyleLossName = Literal["gram", "wasserstein"]
 Wanted: TypeAlias = tuple[Tensor, ...]
 """What is computed once of a style's statistics, for `StyleLoss.distance`; each is (N, ...)."""
 
+_NOISE = 1e-3
+"""Added to all channels before they are compared, relative to the style's mean variance. Without it, the first
+steps of L-BFGS make visible differences of rounding."""
+
 
 class StyleLoss(Protocol):
     def sums(self, features: Tensor, mask: Tensor | None) -> Tensor:
@@ -91,7 +95,7 @@ class WassersteinLoss:
         return sums / positions
 
     def wanted(self, means: Tensor) -> Wanted:
-        return root_of_covariance(means)
+        return root_of_covariance(means, _NOISE)
 
     def factor(self, means: Tensor, scale: LossScale) -> Tensor:
         if scale == "relative":

@@ -136,6 +136,7 @@ def build_features(
     pooling: Pooling = "max",
     rescale_pooling: bool = False,
     convention: str | None = None,
+    unit_activations: bool = False,
 ) -> FeatureNetwork:
     """Build `network` up to the deepest of `layers`, which may be `LOGITS` too.
 
@@ -148,6 +149,9 @@ def build_features(
         rescale_pooling: multiply what `average` and `l2` give by the factors in `_AS_MAXIMUM`.
         convention: what the `state` of a VGG wants as input, one of `CONVENTIONS`; None: recognized by its
             first layer (see `recognized_convention`).
+        unit_activations: scale the layers of a VGG with a `state` so that the mean activation behind each is
+            one (as the network of Gatys et al. 2016 was, there by channel). It then has the same parameters, to
+            the bit if they have enough digits, however the file scales its layers.
 
     Raises:
         OptionError: unknown network, layer, pooling, or convention.
@@ -166,10 +170,13 @@ def build_features(
         seed_parameters(body, seed)
         inputs = CONVENTIONS["torchvision"]
     else:
-        _load(body, network, state)
+        _load(body.double() if unit_activations else body, network, state)
         inputs = CONVENTIONS[convention or recognized_convention(network, state)]
     if inputs.bgr:
         _take_rgb(body)
+    if unit_activations and state is not None and isinstance(body, _VGG):
+        _scale_to_unit_activations(body, inputs)
+    body.float()
     return FeatureNetwork(
         network,
         wanted,
@@ -286,6 +293,29 @@ class _VGG(nn.Module):
             # A loss keeps a copy, from before the ReLU maybe; and both have gradients at the end.
             kept += 4 * size if name in self.wanted else 0.0
         return kept + 3 * largest
+
+
+@torch.no_grad()
+def _scale_to_unit_activations(body: _VGG, inputs: Convention) -> None:
+    """In float64, with a fixed picture and maximum pooling, whatever the network is to pool with. A layer that
+    is silent stays as it is."""
+    picture = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    picture = F.interpolate(picture, size=(96, 96), mode="bilinear", align_corners=False)
+    mean, std = (torch.tensor(each, dtype=torch.float64).view(1, 3, 1, 1) for each in (inputs.mean, inputs.std))
+    x, scale = (picture - mean) / std, 1.0
+    for index, name in enumerate(body.names):
+        if name.startswith("conv"):
+            layer = body.features[str(index)]
+            assert isinstance(layer, nn.Conv2d)
+            assert layer.bias is not None
+            layer.weight.mul_(scale)
+            x = layer(x).relu()
+            scale = float(x.mean()) or 1.0
+            x /= scale
+            layer.weight.div_(scale)
+            layer.bias.div_(scale)
+        elif name.startswith("pool"):
+            x = F.max_pool2d(x, 2)
 
 
 def _valid(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:

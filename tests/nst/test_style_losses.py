@@ -30,10 +30,12 @@ def means(features: Tensor) -> Tensor:
     return raw_moments(features) / features[0, 0].numel()
 
 
-def closed_form(a: Tensor, b: Tensor) -> float:
-    """Of two (C, h, w), by SciPy's matrix root."""
+def closed_form(a: Tensor, b: Tensor, noise: float = 0.0) -> float:
+    """Of two (C, h, w), by SciPy's matrix root; with white noise, relative to the mean variance of `b`."""
     x, y = (each.flatten(1).numpy() for each in (a, b))
     one, other = (np.atleast_2d(np.cov(each, bias=True)) for each in (x, y))
+    added = noise * other.trace() / len(other) * np.eye(len(other))
+    one, other = one + added, other + added
     root = scipy.linalg.sqrtm(one)
     overlap = scipy.linalg.sqrtm(root @ other @ root).real.trace()
     return float(((x.mean(1) - y.mean(1)) ** 2).sum() + one.trace() + other.trace() - 2 * overlap)
@@ -50,12 +52,13 @@ def test_moments_are_the_gram_matrix_and_the_sums() -> None:
     torch.testing.assert_close(guided[..., -1], (features * mask.square()).sum((2, 3)))
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
 @pytest.mark.parametrize("channels", [1, 3, 16, 64])
-def test_the_distance_equals_the_closed_form(channels: int) -> None:
+def test_the_distance_equals_the_closed_form(channels: int, noise: float) -> None:
     features, style = activations(2, channels, 11, 13), activations(2, channels, 10, 9, seed=1)
-    found = gaussian_distance(means(features), *root_of_covariance(means(style)))
+    found = gaussian_distance(means(features), *root_of_covariance(means(style), noise))
     for value, a, b in zip(found.tolist(), features, style, strict=True):
-        assert value == pytest.approx(closed_form(a, b), rel=1e-10)
+        assert value == pytest.approx(closed_form(a, b, noise), rel=1e-10)
 
 
 def test_it_is_nothing_at_equal_statistics_and_what_a_shift_moves() -> None:
@@ -73,7 +76,7 @@ def test_it_is_nothing_at_equal_statistics_and_what_a_shift_moves() -> None:
 def test_its_gradient() -> None:
     features = activations(2, 4, 5, 6).requires_grad_()
     mask = torch.rand(2, 1, 5, 6, dtype=torch.float64)
-    wanted = root_of_covariance(means(activations(2, 4, 7, 7, seed=1)))
+    wanted = root_of_covariance(means(activations(2, 4, 7, 7, seed=1)), 1e-3)
 
     def plain(x: Tensor) -> Tensor:
         return gaussian_distance(means(x), *wanted)
@@ -94,12 +97,12 @@ def test_float32_is_enough(scale: float, few: bool) -> None:
 
     def of(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         x = (scale * features).to(dtype).requires_grad_()
-        value = gaussian_distance(means(x), *root_of_covariance(means((scale * style).to(dtype))))
+        value = gaussian_distance(means(x), *root_of_covariance(means((scale * style).to(dtype)), 1e-3))
         return value, torch.autograd.grad(value.sum(), x)[0]
 
     (value, grad), (exact, slope) = of(torch.float32), of(torch.float64)
-    assert value.item() == pytest.approx(exact.item(), rel=1e-3)
-    assert float((grad - slope).norm() / slope.norm()) < 1e-2
+    assert value.item() == pytest.approx(exact.item(), rel=1e-5)
+    assert float((grad - slope).norm() / slope.norm()) < 1e-4
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -136,5 +139,7 @@ def test_scales() -> None:
     assert float(loss.factor(found, "mean")) == 1 / 8
     assert float(loss.factor(found, "relative")) == pytest.approx(1 / square)
     nothing = loss.distance(torch.zeros_like(found), loss.wanted(found)) * loss.factor(found, "relative")
-    assert float(nothing) == pytest.approx(1.0), "relative: 1 where there is nothing"
+    assert float(nothing) == pytest.approx(1.0, rel=0.05), (
+        "relative: 1 where there is nothing, but for the noise"
+    )
     assert float(loss.factor(torch.zeros_like(found), "relative")) == 0, "nothing is relative to nothing"
