@@ -34,7 +34,7 @@ __all__ = ["DeepDream", "DeepDreamStylizer", "Dream"]
 
 _DEFAULT_LAYER = {
     "embedded": "relu4_2",
-    "vgg16": "relu4_3",
+    "vgg16": "relu5_1",
     "vgg19": "relu4_4",
     "resnet50": "layer3",
     "googlenet": "inception4c",

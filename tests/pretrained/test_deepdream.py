@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.pretrained, pytest.mark.timeout(900)]
 
 
 def test_objectives_of_a_few_steps(vgg16: Mapping[str, Tensor]) -> None:
-    """The default layer becomes stronger with almost every step, as much as when this was written."""
+    """The default layer becomes stronger, as much as when this was written."""
     method = DeepDream(network="vgg16", weights="file", octaves=2, steps=4, curve=True)
     it = method.build_from(vgg16, torch.device("cpu"))
     (outcome,) = it([photograph(128)], [torch.Generator().manual_seed(0)])
@@ -28,4 +28,4 @@ def test_objectives_of_a_few_steps(vgg16: Mapping[str, Tensor]) -> None:
     assert found == pytest.approx(OBJECTIVES, rel=0.02)
 
 
-OBJECTIVES = [1.0] * 8
+OBJECTIVES = [1.0, 0.83652, 2.07524, 3.53351, 5.30761, 6.51026, 10.3651, 16.7609]

@@ -118,17 +118,10 @@ def frame(picture: Tensor, width: int = 10) -> float:
 
 
 def test_there_is_no_frame(vgg16: State) -> None:
-    """Of even texture: painted borders stand out no more than the photograph's. A painting to its edge has one."""
+    """Of even texture: painted borders stand out no more than the photograph's."""
     photo = resize_image(photograph(300, "gravel.png"), (112, 112))
-    found = {
-        border_px: frame(paint(vgg16, photo, preset="gatys", steps=20, border_px=border_px)[0])
-        for border_px in (0, 16)
-    }
-    default = frame(paint(vgg16, photo, coarse_scales=(), steps=20)[0])
-    print(f"photograph {frame(photo):.2f}, default {default:.2f}, gatys {found}")
-    assert default < 1.2 * frame(photo)
-    assert found[16] < 1.2 * frame(photo)
-    assert found[0] > 1.2 * found[16]
+    painted = frame(paint(vgg16, photo, coarse_scales=(), steps=20)[0])
+    assert painted < 1.2 * frame(photo)
 
 
 def activations(network: FeatureNetwork, picture: Tensor) -> dict[str, Tensor]:
@@ -146,8 +139,20 @@ def test_every_layer_of_the_file(vgg16: State) -> None:
     assert means == pytest.approx(GOLDEN, rel=1e-3)
 
 
-GOLDEN: dict[str, float] = {
-    f"relu{b}_{n}": 1.0 for b, count in ((1, 2), (2, 2), (3, 3), (4, 3), (5, 3)) for n in range(1, count + 1)
+GOLDEN = {
+    "relu1_1": 17.4961,
+    "relu1_2": 92.0214,
+    "relu2_1": 155.976,
+    "relu2_2": 186.208,
+    "relu3_1": 238.768,
+    "relu3_2": 273.209,
+    "relu3_3": 207.350,
+    "relu4_1": 158.642,
+    "relu4_2": 107.804,
+    "relu4_3": 30.7954,
+    "relu5_1": 31.8984,
+    "relu5_2": 15.6452,
+    "relu5_3": 2.51465,
 }
 
 
