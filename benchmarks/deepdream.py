@@ -2,10 +2,12 @@
 
 The baseline dreams one photograph at a time as the notebooks do: torchvision's classifier runs as a whole, a
 hook takes the layer, its parameters want gradients too, and `backward` gives them. Ours is the library as it
-comes. Both get the same parameters (calibrated random ones), photographs, and streams of jitter, and take
-turns; one thread.
+comes. Both get the same parameters, photographs, and streams of jitter, and take turns; one thread.
 
-    python -m benchmarks.deepdream [--photos 3] [--side 256] [--steps 5] [--rounds 2]
+VGG16 or VGG19 from the state dict `--weights` (or the file that NST_PRETRAINED names, where it is there), whose
+classifier may be missing; else resnet50 with calibrated random parameters.
+
+    python -m benchmarks.deepdream [--weights FILE] [--photos 3] [--side 256] [--steps 5] [--rounds 2]
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,15 +25,35 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.transcriptions import MEAN, STD, deepdream, jitter_shifts
+from benchmarks.weights import add_weights, plain_vgg
 from jobs.demo import sample_photographs
 from nst.deepdream import DeepDream
 from nst.features import build_features
+from nst.features.layers import layer_names
 from nst.images import decode_image
 from nst.stylizer import Outcome, Stylized
 
 FILES = ("chelsea.png", "coffee.png", "rocket.jpg", "astronaut.png")
 OCTAVES, OCTAVE_SCALE, STEP_SIZE, JITTER_PX = 4, 1.4, 1.5 / 255, 32
 EQUAL_STEPS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    name: str
+    model: nn.Module
+    layer: str
+    module: str
+    """Of `model`, what gives `layer`."""
+
+
+def loaded(weights: str | None) -> Network:
+    """As torchvision has it."""
+    if weights is None:
+        return Network("resnet50", classifier(), "layer3", "layer3")
+    name, cnn = plain_vgg(weights)
+    layer = "relu5_1"
+    return Network(name, cnn.requires_grad_(True), layer, str(layer_names(name).index(layer)))
 
 
 def classifier() -> nn.Module:
@@ -43,10 +66,11 @@ def classifier() -> nn.Module:
     return model.eval()
 
 
-def plain(model: nn.Module, photo: Tensor, seed: int, steps: int) -> Tensor:
+def plain(network: Network, photo: Tensor, seed: int, steps: int) -> Tensor:
     """The published procedure for (3, H, W)."""
     found: list[Tensor] = []
-    stage = model.get_submodule("layer3")
+    model = network.model
+    stage = model.get_submodule(network.module)
     hook = stage.register_forward_hook(lambda _module, _inputs, output: found.append(output))
 
     def energy(images: Tensor) -> Tensor:
@@ -89,21 +113,24 @@ def timed(work: Callable[[], Tensor]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    add_weights(parser)
     parser.add_argument("--photos", type=int, default=3, choices=range(1, len(FILES) + 1))
     parser.add_argument("--side", type=int, default=256, help="long side in pixels")
     parser.add_argument("--steps", type=int, default=5, help="per octave")
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    model = classifier()
-    state = model.state_dict()
+    network = loaded(arguments.weights)
+    model, prefix = network.model, "" if network.name == "resnet50" else "features."
+    state = {prefix + name: tensor for name, tensor in model.state_dict().items()}
+    print(f"{network.name}, {network.layer}, {arguments.weights or 'random parameters'}")
 
     def ours(photo: Tensor, seed: int, steps: int) -> Callable[[], Tensor]:
         """In the photograph's precision."""
         method = DeepDream(
-            network="resnet50",
-            weights="seeded",
-            layers={"layer3": 1.0},
+            network=network.name,
+            weights="seeded" if arguments.weights is None else "file",
+            layers={network.layer: 1.0},
             octaves=OCTAVES,
             octave_scale=OCTAVE_SCALE,
             steps=steps,
@@ -119,12 +146,13 @@ def main() -> None:
     ratios, differences = [], []
     for seed, file in enumerate(FILES[: arguments.photos]):
         photo = decode_image((sample_photographs() / file).read_bytes(), max_side_px=arguments.side)
-        theirs = plain(model.double(), photo.double(), seed, EQUAL_STEPS)
+        model.double()
+        theirs = plain(network, photo.double(), seed, EQUAL_STEPS)
         differences.append(float((ours(photo.double(), seed, EQUAL_STEPS)() - theirs).abs().max()))
         model.float()
         mine = ours(photo, seed, arguments.steps)
         for _ in range(arguments.rounds):
-            theirs_s = timed(partial(plain, model, photo, seed, arguments.steps))
+            theirs_s = timed(partial(plain, network, photo, seed, arguments.steps))
             mine_s = timed(mine)
             ratios.append(theirs_s / mine_s)
             times = f"{Path(file).stem:16} {theirs_s:8.2f} {mine_s:8.2f}"
@@ -132,6 +160,7 @@ def main() -> None:
     print(
         json.dumps(
             {
+                "weights": Path(arguments.weights).name if arguments.weights else "random",
                 "cost_ratio": round(statistics.median(ratios), 3),
                 "max_pixel_difference": max(differences),
             }

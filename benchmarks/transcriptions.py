@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -62,9 +63,12 @@ def backward_by_loss(losses: Callable[[Tensor], list[Tensor]], x: Tensor) -> tup
 def gatys_losses(
     cnn: nn.Sequential, photo: Tensor, style: Tensor, alpha: float, beta: float
 ) -> Callable[[Tensor], list[Tensor]]:
-    """Gatys, Ecker, Bethge 2016, equations 1 to 7, sums written out; VGG19 with average pooling. The whole
+    """Gatys, Ecker, Bethge 2016, equations 1 to 7, sums written out; a VGG with average pooling. The whole
     network runs. Gives the weighted losses one by one."""
-    names = {1: "relu1_1", 6: "relu2_1", 11: "relu3_1", 20: "relu4_1", 22: "relu4_2", 29: "relu5_1"}
+    vgg19_ = sum(isinstance(module, nn.Conv2d) for module in cnn) == 16
+    fourth, fifth = (19, 28) if vgg19_ else (17, 24)  # conv4_1 and conv5_1
+    names = {1: "relu1_1", 6: "relu2_1", 11: "relu3_1"}
+    names |= {fourth + 1: "relu4_1", fourth + 3: "relu4_2", fifth + 1: "relu5_1"}
 
     def activations(image: Tensor) -> dict[str, Tensor]:
         x, found = (image - MEAN.to(image)) / STD.to(image), {}
@@ -94,9 +98,15 @@ def gatys_losses(
 
 def vgg19(seed: int = 0) -> nn.Sequential:
     """VGG19's convolutional part with plain random parameters; ReLUs out of place, as the tutorial has them."""
+    return vgg((2, 2, 4, 4, 4), seed)
+
+
+def vgg(blocks: Sequence[int], seed: int = 0) -> nn.Sequential:
+    """As `vgg19`, with so many convolutions in each block."""
     channels, layers = 3, list[nn.Module]()
     generator = torch.Generator().manual_seed(seed)
-    for width in [64] * 2 + [0] + [128] * 2 + [0] + [256] * 4 + [0] + [512] * 4 + [0] + [512] * 4 + [0]:
+    widths = ([width] * count + [0] for width, count in zip((64, 128, 256, 512, 512), blocks, strict=True))
+    for width in itertools.chain(*widths):
         if width == 0:
             layers.append(nn.MaxPool2d(2))
             continue

@@ -6,11 +6,13 @@ import argparse
 import os
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from benchmarks.transcriptions import vgg
 from nst.features import read_state_dict
+from nst.features.layers import VGG_BLOCKS
 
-__all__ = ["add_weights", "read_weights"]
+__all__ = ["add_weights", "plain_vgg", "read_weights"]
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
@@ -28,3 +30,14 @@ def read_weights(file: str) -> tuple[str, dict[str, Tensor]]:
     """The network's name, and its parameters."""
     state = read_state_dict(Path(file).read_bytes())
     return ("vgg19" if "features.34.weight" in state else "vgg16"), state
+
+
+def plain_vgg(weights: str | None) -> tuple[str, nn.Sequential]:
+    """The network's name and its convolutional part with the parameters of the file `weights`, or with random
+    ones."""
+    if weights is None:
+        return "vgg19", vgg(VGG_BLOCKS["vgg19"])
+    network, state = read_weights(weights)
+    cnn = vgg(VGG_BLOCKS[network])
+    cnn.load_state_dict({name: state[f"features.{name}"] for name in cnn.state_dict()})
+    return network, cnn

@@ -202,12 +202,11 @@ def gaussian_distance(moments: Tensor, mean: Tensor, root: Tensor, noise: Tensor
         mean, root, noise: of the other one, as of `root_of_covariance`.
     """
     wide = moments.double()
-    second, first = wide[..., :-1], wide[..., -1]
-    projected = (root @ first[..., None])[..., 0]
-    inner = root @ second @ root - projected[..., None] * projected[..., None, :]
-    inner = inner + noise[..., None, None] * (root @ root)
-    overlap: Tensor = _RootTrace.apply(inner)
-    spread = second.diagonal(dim1=-2, dim2=-1).sum(-1) - first.square().sum(-1) + noise * first.shape[-1]
+    first = wide[..., -1]
+    covariance = wide[..., :-1] - first[..., None] * first[..., None, :]
+    covariance = covariance + torch.diag_embed(noise[..., None].expand_as(first))
+    overlap: Tensor = _RootTrace.apply(root @ covariance @ root)
+    spread = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)
     distance = (first - mean).square().sum(-1) + spread + root.square().sum((-2, -1)) - 2 * overlap
     return distance.to(moments)
 
