@@ -77,7 +77,8 @@ class DeepDream:
     jitter_px: int = 32
     """The image is rolled by up to this many pixels before each step, and back after."""
     border_px: int = 0
-    """Pixels that are mirrored around the photograph at each octave, dreamed on and cut off."""
+    """Pixels that are mirrored around the photograph at each octave, at most an eighth of its short side,
+    dreamed on and cut off."""
     gradient_blur_px: float = 0.0
     """Standard deviation of a Gaussian that smooths the gradient; 0: none."""
     relu_backward: ReLUBackward = "standard"

@@ -24,6 +24,7 @@ __all__ = [
     "BitDepth",
     "DecodedPhoto",
     "ImageFormat",
+    "border_of",
     "decode_image",
     "decode_photo",
     "encode_animation",
@@ -209,16 +210,19 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     return resized if image.ndim == 4 else resized[0]
 
 
+def border_of(size: tuple[int, int], border_px: int) -> int:
+    """How many pixels `mirrored` adds on each side of a picture of `size`: at most an eighth of its short side,
+    so that small ones are not mostly border."""
+    return min(border_px, min(size) // 8)
+
+
 def mirrored(image: Tensor, border_px: int) -> Tensor:
-    """(C, H, W) with `border_px` of it mirrored on all sides, its edges not repeated; a side that has less has
-    less to mirror."""
-    rows, columns = (min(border_px, side - 1) for side in image.shape[-2:])
-    if rows == columns == 0:
-        return image
-    return F.pad(image[None], (columns, columns, rows, rows), mode="reflect")[0]
+    """(C, H, W) with a border of `border_of` pixels that mirrors it, its edges not repeated."""
+    border = border_of((image.shape[-2], image.shape[-1]), border_px)
+    return F.pad(image[None], (border,) * 4, mode="reflect")[0] if border else image
 
 
 def without_border(image: Tensor, border_px: int, size: tuple[int, int]) -> Tensor:
     """What `mirrored` was given: (C, *size)."""
-    rows, columns = (min(border_px, side - 1) for side in size)
-    return image[..., rows : rows + size[0], columns : columns + size[1]]
+    border = border_of(size, border_px)
+    return image[..., border : border + size[0], border : border + size[1]]

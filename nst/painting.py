@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nst.color import luminance, with_luminance
 from nst.errors import ImageError, ImageTooSmall
-from nst.images import mirrored, resize_image, without_border
+from nst.images import border_of, mirrored, resize_image, without_border
 from nst.lbfgs import LBFGS, Adam, Optimizer
 from nst.optimize import Descent, Evaluation, in_rounds
 from nst.style_objective import StyleObjective
@@ -132,7 +132,8 @@ class StyleTransferStylizer:
         assert method.coarse_steps is not None
         assert method.steps is not None
         assert method.border_px is not None
-        pixels = math.prod(side + 2 * min(method.border_px, side - 1) for side in canvas.photo.shape[-2:])
+        border = border_of((canvas.photo.shape[-2], canvas.photo.shape[-1]), method.border_px)
+        pixels = math.prod(side + 2 * border for side in canvas.photo.shape[-2:])
         stages = [(scale, method.coarse_steps) for scale in sorted(method.coarse_scales)]
         for scale, steps in [*stages, (1.0, method.steps)]:
             height, width = canvas.photo.shape[-2:]

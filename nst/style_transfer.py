@@ -195,8 +195,8 @@ class StyleTransfer:
     style_side_px: int | None = None
     """Long side of the style picture in pixels, whatever the photograph's; in place of `style_scale`."""
     border_px: int | None = None
-    """Pixels that are mirrored around the photograph at each size, painted and cut off: what networks make of a
-    border is not seen."""
+    """Pixels that are mirrored around the photograph at each size, at most an eighth of its short side, painted
+    and cut off: what networks make of a border is not seen."""
     preserve_color: PreserveColor = "none"
     """Keep the photograph's colors: `luminance` paints its luminance only, `match` first gives the style
     pictures its colors' mean and covariance, `original` paints in color and takes the photograph's chroma at

@@ -125,7 +125,7 @@ def test_on_a_cpu_no_byte_depends_on_the_batch() -> None:
 def test_those_that_are_done_leave_their_place_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     photos = pictures(*[(32, 32)] * 5, dtype=torch.float64)
     it = stylizer(torch.float64, steps=6, share_passes=True)
-    monkeypatch.setattr(it.objective, "_max_pass_pixels", 2 * (32 + 2 * 16) ** 2)
+    monkeypatch.setattr(it.objective, "_max_pass_pixels", 2 * (32 + 2 * 4) ** 2)
     rounds: list[int] = []
     evaluate = it.objective.evaluate
 
