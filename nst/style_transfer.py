@@ -144,7 +144,7 @@ class StyleTransfer:
     """
 
     style: str | tuple[str, ...]
-    """Path or URL of the style picture, or a list of several."""
+    """Path or URL of the style picture, or a list of several; in a job also of a folder of them."""
     style_sha256: str | tuple[str, ...] | None = None
     """Digest that the style picture must have; of several, a list."""
     style_blend: tuple[float, ...] | None = None
