@@ -132,8 +132,6 @@ class StyleTransferStylizer:
         assert method.coarse_steps is not None
         assert method.steps is not None
         assert method.border_px is not None
-        border = border_of((canvas.photo.shape[-2], canvas.photo.shape[-1]), method.border_px)
-        pixels = math.prod(side + 2 * border for side in canvas.photo.shape[-2:])
         stages = [(scale, method.coarse_steps) for scale in sorted(method.coarse_scales)]
         for scale, steps in [*stages, (1.0, method.steps)]:
             height, width = canvas.photo.shape[-2:]
@@ -146,54 +144,57 @@ class StyleTransferStylizer:
                 if scale == 1.0:
                     canvas.error = error
                 continue  # a coarse scale that the network cannot see is left out
-            start = mirrored(resize_image(canvas.image, size).clamp(0, 1), method.border_px)
-            descent = Descent(start, self._optimizer(), tolerance=method.stop_tolerance)
-            average = _Average(method.average_iterates) if method.average_iterates else None
-            phases: list[tuple[torch.dtype | None, int]] = [(None, steps)]
-            if method.precision == "bfloat16":
-                refine = min(method.refine_steps, steps - 1) if scale == 1.0 else 0
-                phases = [(torch.bfloat16, steps - refine), (None, refine)]
-            left_over = 0
-            for dtype, planned in phases:
-                evaluations = planned + left_over
-                if descent.evaluations and evaluations:
-                    descent.renew()
-                stuck = 0
-                for number in range(evaluations):
-                    if descent.done:
-                        break
-                    point = descent.x
-                    answer = yield _Request(point, targets, dtype, pixels)
-                    descent.advance(answer)
-                    if average is not None and descent.taken is point:
-                        average.add(point)
-                    self._note(canvas, descent, answer, scale, size)
-                    del answer  # its gradient is not kept while the next is computed
-                    if dtype == torch.bfloat16:
-                        stuck = stuck + 1 if _moves_less_than(_RESOLVED, point, descent.x) else 0
-                        if stuck == _PATIENCE:
-                            left_over = evaluations - number - 1
-                            break
-            if descent.error is not None:
-                canvas.error = descent.error
+            yield from self._at_scale(canvas, targets, scale, size, steps)
+            if canvas.error is not None:
                 return
-            if average is not None:
-                canvas.image = without_border(average.value(), method.border_px, size)
-                if scale == 1.0:
-                    answer = yield _Request(average.value(), targets, None, pixels)
-                    self._count(canvas, answer, scale)
-                    canvas.losses = answer.losses
 
-    def _note(
-        self, canvas: Canvas, descent: Descent, answer: Evaluation, scale: float, size: tuple[int, int]
-    ) -> None:
-        """Take over where a photograph stands, and keep of it what was asked for."""
-        assert self.method.border_px is not None
-        canvas.image = without_border(descent.best, self.method.border_px, size)
-        canvas.losses = descent.losses
-        self._count(canvas, answer, scale)
+    def _at_scale(
+        self, canvas: Canvas, targets: Targets, scale: float, size: tuple[int, int], steps: int
+    ) -> Generator[_Request, Evaluation, None]:
+        method = self.method
+        assert method.border_px is not None
+        start = mirrored(resize_image(canvas.image, size).clamp(0, 1), method.border_px)
+        descent = Descent(start, self._optimizer(), tolerance=method.stop_tolerance)
+        average = _Average(method.average_iterates) if method.average_iterates else None
+        border = border_of((canvas.photo.shape[-2], canvas.photo.shape[-1]), method.border_px)
+        pixels = math.prod(side + 2 * border for side in canvas.photo.shape[-2:])
+        phases: list[tuple[torch.dtype | None, int]] = [(None, steps)]
+        if method.precision == "bfloat16":
+            refine = min(method.refine_steps, steps - 1) if scale == 1.0 else 0
+            phases = [(torch.bfloat16, steps - refine), (None, refine)]
+        left_over = 0
+        for dtype, planned in phases:
+            evaluations, stuck = planned + left_over, 0
+            if descent.evaluations and evaluations:
+                descent.renew()
+            for number in range(evaluations):
+                if descent.done:
+                    break
+                point = descent.x
+                answer = yield _Request(point, targets, dtype, pixels)
+                descent.advance(answer)
+                if average is not None and descent.taken is point:
+                    average.add(point)
+                canvas.image = without_border(descent.best, method.border_px, size)
+                canvas.losses = descent.losses
+                self._note(canvas, answer, scale)
+                del answer  # its gradient is not kept while the next is computed
+                if dtype == torch.bfloat16:
+                    stuck = stuck + 1 if _moves_less_than(_RESOLVED, point, descent.x) else 0
+                    if stuck == _PATIENCE:
+                        left_over = evaluations - number - 1
+                        break
+        canvas.error = descent.error
+        if average is None or descent.error is not None:
+            return
+        canvas.image = without_border(average.value(), method.border_px, size)
+        if scale == 1.0:
+            answer = yield _Request(average.value(), targets, None, pixels)
+            canvas.losses = answer.losses
+            self._note(canvas, answer, scale)
 
-    def _count(self, canvas: Canvas, answer: Evaluation, scale: float) -> None:
+    def _note(self, canvas: Canvas, answer: Evaluation, scale: float) -> None:
+        """Count an evaluation, and keep of it what was asked for."""
         canvas.evaluations += 1
         if self.method.curve:
             canvas.curve.append({"scale": scale, **answer.losses})
