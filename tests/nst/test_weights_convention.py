@@ -190,6 +190,8 @@ def test_methods_build_with_the_convention_and_say_so(format: str) -> None:
         layers = ("content_layers", "style_layers") if kind == "style_transfer" else ("layers",)
         options: dict[str, object] = {"network": "vgg16", "weights": url, "pooling": "max"}
         options |= {each: dict.fromkeys(LAYERS, 1.0) for each in layers}
+        if kind == "style_transfer":
+            options["loss_scale"] = "mean"  # relative losses bring the layers to one scale
         assets = {"s": picture, url: data}
         for given, wanted in ((None, "caffe"), ("torchvision", "torchvision"), ("caffe_rgb", "caffe_rgb")):
             method = METHODS[kind](**options, weights_convention=given)
