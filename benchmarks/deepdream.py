@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.transcriptions import MEAN, STD, deepdream, jitter_shifts
-from benchmarks.weights import add_weights, plain_vgg
+from benchmarks.weights import add_weights, plain_vgg, weights_name
 from jobs.demo import sample_photographs
 from nst.deepdream import DeepDream
 from nst.features import build_features
@@ -160,7 +160,7 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "weights": Path(arguments.weights).name if arguments.weights else "random",
+                "weights": weights_name(arguments.weights),
                 "cost_ratio": round(statistics.median(ratios), 3),
                 "max_pixel_difference": max(differences),
             }

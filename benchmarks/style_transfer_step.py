@@ -17,7 +17,6 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.transcriptions import backward_by_loss, gatys_losses, state_of, tutorial_losses
-from benchmarks.weights import add_weights, plain_vgg
+from benchmarks.weights import add_weights, plain_vgg, weights_name
 from nst.features import build_features
 from nst.style_objective import StyleObjective
 from nst.style_transfer import PRESETS
@@ -131,7 +130,7 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "weights": Path(arguments.weights).name if arguments.weights else "random",
+                "weights": weights_name(arguments.weights),
                 "cost_ratio_wasserstein_to_gram": round(cost, 3),
                 "cost_ratio_tutorial": round(ratios["tutorial"], 3),
                 "cost_ratio_gatys": round(ratios["gatys"], 3),

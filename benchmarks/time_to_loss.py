@@ -38,8 +38,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.style_transfer_step import losses_of
-from benchmarks.transcriptions import convolutions, tutorial_losses, vgg19
-from benchmarks.weights import add_weights, read_weights
+from benchmarks.transcriptions import convolutions, state_of, tutorial_losses, vgg19
+from benchmarks.weights import add_weights, plain_vgg, weights_name
 from jobs.demo import sample_photographs
 from nst.features import build_features
 from nst.images import decode_image, picture_tensor, resize_image
@@ -121,13 +121,12 @@ def picture(path: Path, side: int) -> Tensor:
 def networks(weights: str | None) -> tuple[str, dict[str, Tensor], nn.Sequential]:
     """Its name, its state dict, and its first modules as the tutorial holds them."""
     if weights is not None:
-        network, state = read_weights(weights)
+        network, cnn = plain_vgg(weights)
     else:
-        network, seeded = "vgg19", build_features("vgg19", ["relu5_4"]).body.state_dict()
-        state = {name: tensor.contiguous() for name, tensor in seeded.items()}
-    cnn = vgg19()[:CUT]
-    cnn.load_state_dict({name: state[f"features.{name}"] for name in cnn.state_dict()})
-    return network, state, cnn
+        network, cnn = "vgg19", vgg19()
+        seeded = build_features(network, ["relu5_4"]).body.state_dict()
+        cnn.load_state_dict({name: seeded[f"features.{name}"] for name in cnn.state_dict()})
+    return network, state_of(cnn), cnn[:CUT]
 
 
 def well_written(cnn: nn.Sequential, photo: Tensor, style: Tensor) -> Closure:
@@ -366,7 +365,7 @@ def main() -> None:
         medians = [statistics.median(column) for column in zip(*rows, strict=True)]
         print(f"{label:18}" + "".join(f"{value:8.2f}" for value in medians))
     result: dict[str, object] = {
-        "weights": Path(arguments.weights).name if arguments.weights else "random",
+        "weights": weights_name(arguments.weights),
         "network": network,
         "bfloat16_in_hardware": has_bfloat16(),
         "pairs": arguments.pairs,

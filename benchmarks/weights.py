@@ -6,13 +6,13 @@ import argparse
 import os
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.transcriptions import vgg
 from nst.features import read_state_dict
 from nst.features.layers import VGG_BLOCKS
 
-__all__ = ["add_weights", "plain_vgg", "read_weights"]
+__all__ = ["add_weights", "plain_vgg", "weights_name"]
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
@@ -26,10 +26,9 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_weights(file: str) -> tuple[str, dict[str, Tensor]]:
-    """The network's name, and its parameters."""
-    state = read_state_dict(Path(file).read_bytes())
-    return ("vgg19" if "features.34.weight" in state else "vgg16"), state
+def weights_name(weights: str | None) -> str:
+    """As a benchmark's last line has it."""
+    return Path(weights).name if weights else "random"
 
 
 def plain_vgg(weights: str | None) -> tuple[str, nn.Sequential]:
@@ -37,7 +36,8 @@ def plain_vgg(weights: str | None) -> tuple[str, nn.Sequential]:
     ones."""
     if weights is None:
         return "vgg19", vgg(VGG_BLOCKS["vgg19"])
-    network, state = read_weights(weights)
+    state = read_state_dict(Path(weights).read_bytes())
+    network = "vgg19" if "features.34.weight" in state else "vgg16"
     cnn = vgg(VGG_BLOCKS[network])
     cnn.load_state_dict({name: state[f"features.{name}"] for name in cnn.state_dict()})
     return network, cnn

@@ -65,16 +65,25 @@ class _Gram(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, flat: Tensor) -> Tensor:
         ctx.save_for_backward(flat)
-        # Converted as it lies in memory: the other way is ten times slower.
-        wide = flat.mT.float().mT if flat.dtype.itemsize < 4 else flat
+        wide = _widened(flat)
         return _product(wide, wide.mT)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (flat,) = ctx.saved_tensors
         (grad,) = grads
-        # Of the transpose, so that the result lies in memory as the features do, which are channels-last.
-        return _product(flat.mT, (grad + grad.mT).to(flat)).mT
+        return _gram_slope(flat, grad).mT
+
+
+def _widened(flat: Tensor) -> Tensor:
+    """In float32 at least. Converted as it lies in memory: the other way is ten times slower."""
+    return flat.mT.float().mT if flat.dtype.itemsize < 4 else flat
+
+
+def _gram_slope(flat: Tensor, grad: Tensor) -> Tensor:
+    """What comes back through the Gram matrices of (N, C, M), (N, M, C): transposed, so that it lies in memory
+    as the features do, which are channels-last."""
+    return _product(flat.mT, (grad + grad.mT).to(flat))
 
 
 def raw_moments(features: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -96,7 +105,7 @@ class _Moments(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, flat: Tensor, weights: Tensor | None) -> Tensor:
         ctx.save_for_backward(flat, weights)
-        wide = flat.mT.float().mT if flat.dtype.itemsize < 4 else flat
+        wide = _widened(flat)
         ones = wide.new_ones(len(flat), 1, flat.shape[2]) if weights is None else weights.to(wide)
         return torch.cat([_product(wide, wide.mT), _product(wide, ones.mT)], dim=2)
 
@@ -104,8 +113,8 @@ class _Moments(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         flat, weights = ctx.saved_tensors
         (grad,) = grads
-        gram, sums = grad[..., :-1], grad[..., -1:].mT.to(flat)
-        back = _product(flat.mT, (gram + gram.mT).to(flat))
+        sums = grad[..., -1:].mT.to(flat)
+        back = _gram_slope(flat, grad[..., :-1])
         return back.add_(sums if weights is None else weights.mT * sums).mT, None
 
 
