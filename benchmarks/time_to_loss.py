@@ -8,13 +8,16 @@ deepest layer in use, frozen, and call backward once; all but the tutorial end w
 
 - tutorial: torch's L-BFGS as it comes, clamping inside the closure.
 - bounded: torch's L-BFGS with a history of 100, once through a sigmoid and once projected onto [0, 1] after
-  every step; what is sooner there counts. If neither is in 300 evaluations (marked +), what these took.
+  every step, where its history learns from where the picture really went (without that it is the tutorial's,
+  point for point); what is sooner there counts. If neither is in 300 evaluations (marked +), what these took.
 - ours: `StyleTransfer` with the tutorial's preset, in float32 and in bfloat16. Targets included.
 
 The convergence table has the loss of the best saved picture so far over the target, the median of all pairs.
 
 VGG16 or VGG19 from the state dict `--weights` (or the file that NST_PRETRAINED names, where it is there), else
-VGG19 with calibrated random parameters.
+VGG19 with calibrated random parameters. The tutorial's weights of content and style are meant for torchvision's
+own files, whose mean activations are near 1. On a file of other scale one of the two is nothing beside the
+other; `--unit-activations` brings it there, by one factor per layer.
 
     python -m benchmarks.time_to_loss [--weights FILE] [--styles FILE ...] [--pairs 8] [--side 256]
 """
@@ -118,10 +121,19 @@ def picture(path: Path, side: int) -> Tensor:
     return photo[:, :side, :side].contiguous()
 
 
-def networks(weights: str | None) -> tuple[str, dict[str, Tensor], nn.Sequential]:
+def networks(
+    weights: str | None, unit_activations: bool = False
+) -> tuple[str, dict[str, Tensor], nn.Sequential]:
     """Its name, its state dict, and its first modules as the tutorial holds them."""
     if weights is not None:
         network, cnn = plain_vgg(weights)
+        if unit_activations:
+            scaled = build_features(
+                network, ["relu5_3"], state=state_of(cnn), unit_activations=True
+            ).body.state_dict()
+            cnn.load_state_dict(
+                {name: scaled.get(f"features.{name}", old) for name, old in cnn.state_dict().items()}
+            )
     else:
         network, cnn = "vgg19", vgg19()
         seeded = build_features(network, ["relu5_4"]).body.state_dict()
@@ -190,6 +202,8 @@ def with_torch(
             if bounds == "projected":
                 with torch.no_grad():
                     z.clamp_(0, 1)
+                state = optimizer.state[z]
+                state["d"], state["t"] = (z.detach() - before).flatten(), 1.0  # the next pair's displacement
             if torch.equal(z, before):  # it stopped by itself
                 break
     return points
@@ -295,6 +309,11 @@ def main() -> None:
     parser.add_argument(
         "--styles", nargs="*", default=(), metavar="FILE", help="style pictures; default: rendered"
     )
+    parser.add_argument(
+        "--unit-activations",
+        action="store_true",
+        help="scale the layers of --weights to a mean activation of 1",
+    )
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--first", type=int, default=0, help="pairs to leave out before")
     parser.add_argument("--side", type=int, default=256, help="pixels")
@@ -304,12 +323,15 @@ def main() -> None:
     parser.add_argument("--joint-side", type=int, default=64, help="pixels, of the batch of eight; 0: not done")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    network, state, cnn = networks(arguments.weights)
+    network, state, cnn = networks(arguments.weights, arguments.unit_activations)
     ratios: dict[str, dict[str, list[float]]] = {
         precision: {"tutorial": [], "bounded": []} for precision in arguments.precisions
     }
     curves: dict[str, list[list[float]]] = {}
-    print(f"{network}, {arguments.weights or 'random parameters'}, bfloat16 in hardware: {has_bfloat16()}")
+    scale = ", unit activations" if arguments.unit_activations else ""
+    print(
+        f"{network}, {arguments.weights or 'random parameters'}{scale}, bfloat16 in hardware: {has_bfloat16()}"
+    )
     print(
         f"{'pair':30} {'photo':>9} {'target':>9} {'last':>9} | {'ours':8} {'evaluations':>11} {'CPU s':>7} | "
         f"{'tutorial':>8} {'over ours':>9} | {'bounded':>8} {'over ours':>9}"
@@ -366,6 +388,7 @@ def main() -> None:
         print(f"{label:18}" + "".join(f"{value:8.2f}" for value in medians))
     result: dict[str, object] = {
         "weights": weights_name(arguments.weights),
+        "unit_activations": arguments.unit_activations,
         "network": network,
         "bfloat16_in_hardware": has_bfloat16(),
         "pairs": arguments.pairs,
