@@ -30,7 +30,7 @@ from jobs.demo import sample_photographs
 from nst.deepdream import DeepDream
 from nst.features import build_features
 from nst.features.layers import layer_names
-from nst.images import decode_image
+from nst.images.codec import decode_image
 from nst.stylizer import Outcome, Stylized
 
 FILES = ("chelsea.png", "coffee.png", "rocket.jpg", "astronaut.png")

@@ -37,7 +37,7 @@ import nst
 from benchmarks.held_out import FAMILIES, colored, structure
 from nst.features import FeatureNetwork, build_features, read_state_dict
 from nst.features.weights import published_bytes
-from nst.images import picture_tensor, resize_image
+from nst.images.codec import picture_tensor, resize_image
 from nst.losses import gram_matrix
 from nst.pictures import brush_strokes, hatching, voronoi_mosaic
 

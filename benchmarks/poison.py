@@ -48,7 +48,7 @@ from jobs.progress import Snapshot
 from jobs.results import Result
 from jobs.spec import ImageSpec, job_from_table
 from jobs.stylize import run
-from nst.images import decode_image, encode_image
+from nst.images.codec import decode_image, encode_image
 from nst.stylizer import AssetRef, Assets, Outcome, Stylized
 
 WORKERS = 2

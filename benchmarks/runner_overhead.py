@@ -37,7 +37,7 @@ from jobs.ledger import Ledger
 from jobs.results import image_seed
 from jobs.spec import job_from_table
 from jobs.stylize import run
-from nst.images import decode_image, encode_image
+from nst.images.codec import decode_image, encode_image
 from nst.methods import METHODS
 from nst.style_transfer import StyleTransfer
 from nst.stylizer import AssetRef, Assets, Outcome, Stylized

@@ -21,7 +21,7 @@ import nst
 from jobs.demo import sample_photographs
 from nst.features import read_state_dict
 from nst.features.weights import published_bytes
-from nst.images import picture_tensor
+from nst.images.codec import picture_tensor
 from nst.pictures import brush_strokes, hatching, voronoi_mosaic
 from nst.style_transfer import StyleTransfer
 from nst.stylizer import Stylized, Stylizer

@@ -19,7 +19,7 @@ from examples.contact_sheet import PHOTOS, photograph, sheet, stylized
 from nst.deepdream import DeepDream
 from nst.features import read_state_dict
 from nst.features.weights import published_bytes
-from nst.images import picture_tensor
+from nst.images.codec import picture_tensor
 from nst.pictures import hatching, voronoi_mosaic
 
 GUIDES = {"hatching": hatching, "mosaic": voronoi_mosaic}

@@ -114,7 +114,7 @@ def _read(ref: AssetRef, read: Callable[[str, str], bytes], table: str) -> Asset
     if ref.sha256 is not None and digest != ref.sha256.lower():
         raise OptionError(option, ref.url, reason=f"its SHA-256 is {digest}, expected {ref.sha256}")
     if ref.kind == "image":
-        from nst.images import decode_image
+        from nst.images.codec import decode_image
 
         try:
             decode_image(data)

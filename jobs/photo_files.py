@@ -8,7 +8,7 @@ import stat
 
 from jobs.filesystems import STANDARD_STORAGE, StorageOptions, local_path, read_url, url_to_filesystem
 from nst.errors import ImageTooLarge
-from nst.photos import refuse_bomb
+from nst.images.decode import refuse_bomb
 
 __all__ = ["HEAD_BYTES", "read_photo_file"]
 

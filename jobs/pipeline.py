@@ -15,7 +15,7 @@ from typing import Protocol
 from jobs.manifest import Row
 from jobs.results import Result, Status
 from jobs.tasks import AtWork, Spent
-from nst.images import DecodedPhoto
+from nst.images.codec import DecodedPhoto
 from nst.stylizer import Outcome, Stylized
 
 __all__ = ["Loaded", "Pipeline", "Stages"]

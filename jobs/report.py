@@ -22,7 +22,7 @@ from jobs.spec import CURVES, ImageSpec, storage_from_table
 from jobs.status import JobStatus, job_status
 from jobs.storage import Store
 from nst.errors import NstError
-from nst.photos import open_photo
+from nst.images.decode import open_photo
 
 __all__ = ["build_report", "publish_report"]
 

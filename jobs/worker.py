@@ -33,7 +33,7 @@ from jobs.retry import count_retries
 from jobs.storage import open_store
 from jobs.tasks import NOTHING_SPENT, AtWork, Task, TaskProgress, TaskReport, WorkerInfo, WorkerSetup
 from nst.errors import ImageError
-from nst.images import decode_photo, encode_animation, encode_image
+from nst.images.codec import decode_photo, encode_animation, encode_image
 from nst.stylizer import Outcome, StyledMethod, Stylized
 
 __all__ = ["Worker"]

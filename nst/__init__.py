@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         OptionError,
         WeightsError,
     )
-    from nst.images import decode_image, encode_image
+    from nst.images.codec import decode_image, encode_image
     from nst.methods import METHODS
     from nst.notebook import Step, dream, stylize
     from nst.style_transfer import StyleTransfer
@@ -48,7 +48,7 @@ _PLACES = {
         "OptionError",
         "WeightsError",
     ],
-    "nst.images": ["decode_image", "encode_image"],
+    "nst.images.codec": ["decode_image", "encode_image"],
     "nst.methods": ["METHODS"],
     "nst.notebook": ["Step", "dream", "stylize"],
     "nst.style_transfer": ["StyleTransfer"],

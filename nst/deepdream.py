@@ -25,7 +25,7 @@ from nst.features import (
     weights_notes,
 )
 from nst.features.networks import Pooling, check_pooling
-from nst.images import decode_image, resize_image
+from nst.images.codec import decode_image, resize_image
 from nst.ops import ReLUBackward
 from nst.stylizer import AssetRef, Assets
 from nst.tiles import max_pass_pixels

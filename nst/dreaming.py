@@ -14,7 +14,7 @@ from torch import Tensor
 from nst.batching import by_shape
 from nst.dream_objective import DreamObjective
 from nst.errors import Diverged, ImageError
-from nst.images import mirrored, resize_image, without_border
+from nst.images.codec import mirrored, resize_image, without_border
 from nst.ops import ReLUBackward
 from nst.stylizer import Frame, Outcome, Stylized, mean_change
 

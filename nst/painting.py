@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nst.color import luminance, with_luminance
 from nst.errors import ImageError, ImageTooSmall
-from nst.images import border_of, mirrored, resize_image, without_border
+from nst.images.codec import border_of, mirrored, resize_image, without_border
 from nst.lbfgs import LBFGS, Adam, Optimizer
 from nst.optimize import Descent, Evaluation, in_rounds
 from nst.style_objective import StyleObjective

@@ -24,7 +24,7 @@ from nst.features import (
 )
 from nst.features.layers import VGG_BLOCKS
 from nst.features.networks import Pooling, check_pooling
-from nst.images import decode_image
+from nst.images.codec import decode_image
 from nst.losses import GramNormalization, LossScale
 from nst.painting import Canvas, StyleTransferStylizer
 from nst.style_losses import StyleLossName

@@ -21,7 +21,7 @@ from jobs.training.layout import skipped_path
 from nst.cyclegan.parallel import Share
 from nst.cyclegan.samples import Domain, Preprocessing, direction_of, photo_of, stream, turns_of
 from nst.errors import ImageError
-from nst.photos import open_photo
+from nst.images.decode import open_photo
 
 __all__ = ["NoPhotographs", "Pairs", "batches"]
 

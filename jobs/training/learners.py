@@ -22,7 +22,7 @@ from nst.cyclegan.method import CycleGAN, Direction, GeneratorConfig, generator_
 from nst.cyclegan.modulated_method import Modulated, ModulatedConfig, modulated_file
 from nst.cyclegan.samples import Domain, stream
 from nst.cyclegan.training import CycleGANTraining
-from nst.images import resize_image
+from nst.images.codec import resize_image
 
 __all__ = ["Learner", "Translation", "learner_of", "pairs_of", "translations"]
 

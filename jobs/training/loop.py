@@ -30,7 +30,7 @@ from jobs.training.spec import LogSpec, StylesSpec, TrainSpec
 from nst.cyclegan.parallel import DDPOptions, Share
 from nst.cyclegan.schedule import Scheduler
 from nst.errors import Diverged
-from nst.images import encode_image
+from nst.images.codec import encode_image
 
 __all__ = ["LoopSetup", "train"]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nst import check
 from nst.errors import OptionError
-from nst.images import picture_tensor
+from nst.images.codec import picture_tensor
 
 __all__ = ["Domain", "Preprocess", "Preprocessing", "direction_of", "photo_of", "stream", "turns_of"]
 

@@ -15,7 +15,7 @@ from jobs.errors import UsageError
 from jobs.job import plan
 from nst.features import read_state_dict
 from nst.features.weights import published_bytes
-from nst.images import decode_image
+from nst.images.codec import decode_image
 from nst.pictures import brush_strokes
 
 

@@ -14,7 +14,7 @@ from jobs.manifest import Row
 from jobs.pipeline import Loaded, Pipeline
 from jobs.results import Result, Status
 from jobs.tasks import AtWork
-from nst.images import DecodedPhoto
+from nst.images.codec import DecodedPhoto
 from nst.stylizer import Outcome, Stylized
 
 

@@ -22,7 +22,7 @@ from jobs.storage import LocalStore
 from jobs.stylize import retry_work, run
 from nst.cyclegan.modulated_method import Modulated, ModulatedConfig, modulated_file
 from nst.errors import OptionError
-from nst.images import decode_photo, encode_image
+from nst.images.codec import decode_photo, encode_image
 from nst.ops.equalized import draw_parameters
 from nst.stylizer import Stylized
 from tests.conftest import encoded, picture

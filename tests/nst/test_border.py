@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nst.images import mirrored, without_border
+from nst.images.codec import mirrored, without_border
 from tests.nst.test_deepdream import build as build_dream
 from tests.nst.test_style_options import build, run
 from tests.nst.test_style_transfer import pictures

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nst.errors import DecodeError, ImageTooLarge
-from nst.photos import open_photo
+from nst.images.decode import open_photo
 from tests.conftest import encoded, picture
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "progressive")

@@ -11,8 +11,8 @@ from PIL.ExifTags import GPS, IFD, Base
 from PIL.TiffImagePlugin import IFDRational
 
 from nst.errors import OptionError
-from nst.exif import KeepExif
-from nst.images import decode_photo, encode_image
+from nst.images.codec import decode_photo, encode_image
+from nst.images.exif import KeepExif
 from tests.conftest import encoded, picture
 
 MAIN: dict[int, Any] = {

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nst.errors import DecodeError
-from nst.images import decode_photo, encode_image
-from nst.photos import open_photo, read_photo
+from nst.images.codec import decode_photo, encode_image
+from nst.images.decode import open_photo, read_photo
 from tests import charts
 from tests.charts import COLORS, chart, color_error
 from tests.conftest import encoded
@@ -312,7 +312,7 @@ def test_thirty_two_bits_are_refused_with_their_reason() -> None:
 
 
 def test_heic_without_its_plugin_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nst.photos._readable_here", lambda: ("JPEG", "PNG", "AVIF"))
+    monkeypatch.setattr("nst.images.decode._readable_here", lambda: ("JPEG", "PNG", "AVIF"))
     data = b"\0\0\0\x1cftypmif1\0\0\0\0mif1heicmiaf" + bytes(100)
     with pytest.raises(DecodeError, match=r"pip install 'nst\[heic\]'"):
         open_photo(data)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from nst.errors import ImageTooLarge
-from nst.headers import picture_size
-from nst.photos import open_photo
+from nst.images.decode import open_photo
+from nst.images.headers import picture_size
 from tests.bombs import BOMBS, SIDE
 from tests.conftest import encoded, picture
 from tests.nst.test_golden import GOLDEN

@@ -15,8 +15,8 @@ import torch
 from PIL import Image, ImageCms
 
 from nst.errors import DecodeError, ImageTooLarge, OptionError
-from nst.images import ImageFormat, decode_image, decode_photo, encode_image, resize_image
-from nst.photos import scaled_size, srgb_profile
+from nst.images.codec import ImageFormat, decode_image, decode_photo, encode_image, resize_image
+from nst.images.decode import scaled_size, srgb_profile
 from tests.charts import read_png_16
 from tests.conftest import encoded, picture
 

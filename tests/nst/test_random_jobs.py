@@ -16,7 +16,7 @@ from torch import Tensor
 from nst.errors import ImageTooSmall, OptionError
 from nst.features import build_features, read_state_dict
 from nst.features.weights import published_bytes
-from nst.images import resize_image
+from nst.images.codec import resize_image
 from nst.style_transfer import StyleTransfer, StyleTransferStylizer
 from nst.stylizer import Stylized
 

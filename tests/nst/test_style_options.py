@@ -17,7 +17,7 @@ from nst.errors import ImageTooSmall, OptionError
 from nst.features import FeatureNetwork, build_features, read_state_dict
 from nst.features.networks import Pooling, _pool
 from nst.features.weights import published_bytes
-from nst.images import encode_image, resize_image
+from nst.images.codec import encode_image, resize_image
 from nst.losses import normalize_gradient
 from nst.style_objective import StyleObjective
 from nst.style_transfer import StyleTransfer, StyleTransferStylizer

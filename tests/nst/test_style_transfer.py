@@ -13,7 +13,7 @@ from benchmarks.style_transfer_step import losses_of
 from benchmarks.transcriptions import gatys_losses, state_of, tutorial_losses, vgg19
 from nst.errors import ImageTooSmall, OptionError, WeightsError
 from nst.features import build_features
-from nst.images import encode_image
+from nst.images.codec import encode_image
 from nst.lbfgs import LBFGS
 from nst.style_objective import StyleObjective
 from nst.style_transfer import PRESETS, StyleTransfer, StyleTransferStylizer

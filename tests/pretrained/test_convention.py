@@ -15,7 +15,7 @@ from nst.deepdream import DeepDream
 from nst.errors import OptionError
 from nst.features.conventions import CONVENTIONS, recognized_convention
 from nst.features.weights import published_bytes
-from nst.images import decode_image
+from nst.images.codec import decode_image
 from tests.conftest import encoded, picture
 from tests.vggs import rescaled
 

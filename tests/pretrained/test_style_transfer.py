@@ -12,7 +12,7 @@ from torch import Tensor
 from jobs.demo import sample_photographs
 from nst.features import FeatureNetwork, build_features
 from nst.features.layers import layer_names
-from nst.images import decode_image, picture_tensor, resize_image
+from nst.images.codec import decode_image, picture_tensor, resize_image
 from nst.pictures import brush_strokes
 from nst.style_transfer import StyleTransfer
 from nst.stylizer import Stylized

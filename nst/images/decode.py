@@ -12,8 +12,8 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from nst import check
 from nst.errors import DecodeError, ImageTooLarge
-from nst.exif import KeepExif, kept_exif
-from nst.headers import ReadAt, picture_size
+from nst.images.exif import KeepExif, kept_exif
+from nst.images.headers import ReadAt, picture_size
 
 __all__ = ["AlphaMode", "Photograph", "open_photo", "read_photo", "refuse_bomb", "scaled_size", "srgb_profile"]
 
@@ -68,7 +68,7 @@ def read_photo(
         background: RGB in [0, 1], sRGB. Transparent pictures are composited over it; if their alpha is kept,
             only what is fully transparent takes its color.
         alpha: `keep` gives the alpha channel beside the picture.
-        keep_exif: see `nst.exif.kept_exif`.
+        keep_exif: see `nst.images.exif.kept_exif`.
 
     Raises:
         ImageTooLarge: the header promises more than `max_pixels`; nothing was decoded.

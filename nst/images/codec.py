@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from nst.errors import OptionError
-from nst.exif import KeepExif
-from nst.lossless import png_16, tiff
-from nst.photos import AlphaMode, read_photo, srgb_profile
+from nst.images.decode import AlphaMode, read_photo, srgb_profile
+from nst.images.exif import KeepExif
+from nst.images.lossless import png_16, tiff
 
 __all__ = [
     "AnimationFormat",
@@ -63,7 +63,7 @@ def decode_image(
 ) -> Tensor:
     """Decode a photograph, upright, in sRGB and composited: float32 (3, H, W) in [0, 1].
 
-    Arguments and errors are those of `nst.photos.read_photo`.
+    Arguments and errors are those of `nst.images.decode.read_photo`.
     """
     return decode_photo(data, max_side_px=max_side_px, max_pixels=max_pixels, background=background).image
 
@@ -77,7 +77,7 @@ def decode_photo(
     alpha: AlphaMode = "composite",
     keep_exif: KeepExif = "none",
 ) -> DecodedPhoto:
-    """Decode a photograph, with what its picture may keep. Arguments and errors: `nst.photos.read_photo`."""
+    """Decode a photograph, with what its picture may keep. Arguments, errors: `images.decode.read_photo`."""
     photo = read_photo(
         data,
         max_side_px=max_side_px,

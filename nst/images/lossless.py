@@ -28,7 +28,7 @@ def png_16(levels: npt.NDArray[np.uint16], *, icc_profile: bytes, exif: bytes = 
     """A PNG of 16 bits per channel.
 
     Args:
-        exif: as `nst.exif.kept_exif` gives it; empty: none.
+        exif: as `nst.images.exif.kept_exif` gives it; empty: none.
     """
     height, width, channels = levels.shape
     header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
@@ -65,7 +65,7 @@ def tiff(
     Pillow's own writer of deflated TIFFs refuses EXIF, so only the directory is Pillow's here.
 
     Args:
-        exif: as `nst.exif.kept_exif` gives it; empty: none.
+        exif: as `nst.images.exif.kept_exif` gives it; empty: none.
     """
     height, width, channels = levels.shape
     rows = max(1, _STRIP_BYTES // (width * channels * levels.itemsize))
