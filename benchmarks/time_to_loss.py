@@ -46,7 +46,7 @@ from benchmarks.weights import add_weights, plain_vgg, weights_name
 from jobs.demo import sample_photographs
 from nst.features import build_features
 from nst.images.codec import decode_image, picture_tensor, resize_image
-from nst.lbfgs import LBFGS
+from nst.optim.lbfgs import LBFGS
 from nst.painting import FIRST_STEP
 from nst.pictures import brush_strokes, hatching
 from nst.style_objective import StyleObjective

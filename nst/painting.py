@@ -13,8 +13,8 @@ from torch import Tensor
 from nst.color import luminance, with_luminance
 from nst.errors import ImageError, ImageTooSmall
 from nst.images.codec import border_of, mirrored, resize_image, without_border
-from nst.lbfgs import LBFGS, Adam, Optimizer
-from nst.optimize import Descent, Evaluation, in_rounds
+from nst.optim.descent import Descent, Evaluation, in_rounds
+from nst.optim.lbfgs import LBFGS, Adam, Optimizer
 from nst.style_objective import StyleObjective
 from nst.style_targets import Targets
 from nst.stylizer import Frame, Outcome, Stylized, mean_change

@@ -19,7 +19,7 @@ from nst.losses import (
     squared_distance,
     total_variation_loss,
 )
-from nst.optimize import Evaluation
+from nst.optim.descent import Evaluation
 from nst.style_losses import StyleLossName, style_loss_of
 from nst.style_targets import PreserveColor, Region, StyleTargets, Targets
 from nst.tiles import Tile, owned_features, strides_of

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nst.errors import OptionError
-from nst.lbfgs import LBFGS, Adam
+from nst.optim.lbfgs import LBFGS, Adam
 
 Function = Callable[[Tensor], Tensor]
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nst.lbfgs import LBFGS, Adam, Optimizer
-from nst.optimize import Descent, Evaluation, in_rounds
+from nst.optim.descent import Descent, Evaluation, in_rounds
+from nst.optim.lbfgs import LBFGS, Adam, Optimizer
 
 
 def run(

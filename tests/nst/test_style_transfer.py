@@ -14,7 +14,7 @@ from benchmarks.transcriptions import gatys_losses, state_of, tutorial_losses, v
 from nst.errors import ImageTooSmall, OptionError, WeightsError
 from nst.features import build_features
 from nst.images.codec import encode_image
-from nst.lbfgs import LBFGS
+from nst.optim.lbfgs import LBFGS
 from nst.style_objective import StyleObjective
 from nst.style_transfer import PRESETS, StyleTransfer, StyleTransferStylizer
 from nst.stylizer import Outcome, Stylized

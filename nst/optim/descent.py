@@ -11,7 +11,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from nst.errors import Diverged
-from nst.lbfgs import Optimizer
+from nst.optim.lbfgs import Optimizer
 
 __all__ = ["Descent", "Evaluation", "in_rounds"]
 
