@@ -39,7 +39,7 @@ from nst.features import FeatureNetwork, build_features, read_state_dict
 from nst.features.weights import published_bytes
 from nst.images.codec import picture_tensor, resize_image
 from nst.losses import gram_matrix
-from nst.pictures import brush_strokes, hatching, voronoi_mosaic
+from nst.synthetic import brush_strokes, hatching, voronoi_mosaic
 
 # Where textures are looked at: the style layers of the presets.
 LAYERS: Mapping[str, tuple[str, ...]] = {

@@ -48,9 +48,9 @@ from nst.features import build_features
 from nst.images.codec import decode_image, picture_tensor, resize_image
 from nst.optim.lbfgs import LBFGS
 from nst.painting import FIRST_STEP
-from nst.pictures import brush_strokes, hatching
 from nst.style_objective import StyleObjective
 from nst.style_transfer import StyleTransfer
+from nst.synthetic import brush_strokes, hatching
 
 EVALUATIONS = 300
 CUT = 11

@@ -22,9 +22,9 @@ from jobs.demo import sample_photographs
 from nst.features import read_state_dict
 from nst.features.weights import published_bytes
 from nst.images.codec import picture_tensor
-from nst.pictures import brush_strokes, hatching, voronoi_mosaic
 from nst.style_transfer import StyleTransfer
 from nst.stylizer import Stylized, Stylizer
+from nst.synthetic import brush_strokes, hatching, voronoi_mosaic
 
 PHOTOS = ("chelsea.png", "coffee.png")
 SIDE_PX, STYLE_PX, LABEL_PX, GAP_PX, COLUMNS = 184, 256, 16, 4, 4

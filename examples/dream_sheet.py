@@ -20,7 +20,7 @@ from nst.deepdream import DeepDream
 from nst.features import read_state_dict
 from nst.features.weights import published_bytes
 from nst.images.codec import picture_tensor
-from nst.pictures import hatching, voronoi_mosaic
+from nst.synthetic import hatching, voronoi_mosaic
 
 GUIDES = {"hatching": hatching, "mosaic": voronoi_mosaic}
 OPTIONS: Mapping[str, Mapping[str, Any]] = {

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from nst.features.conventions import CONVENTIONS
 from nst.features.layers import VGG_BLOCKS, VGG_CHANNELS, layer_names
 from nst.features.seeded import image_filters
-from nst.pictures import TEXTURES, brush_strokes
+from nst.synthetic import TEXTURES, brush_strokes
 
 __all__ = [
     "PATCH_PX",

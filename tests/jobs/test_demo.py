@@ -16,7 +16,7 @@ from jobs.job import plan
 from nst.features import read_state_dict
 from nst.features.weights import published_bytes
 from nst.images.codec import decode_image
-from nst.pictures import brush_strokes
+from nst.synthetic import brush_strokes
 
 
 def test_prepares_photographs_style_and_two_jobs(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from nst.features.alignment import AlignmentTask
 from nst.features.exemplar import ExemplarTask, ExemplarTraining, distort, normalize, render_patches
 from nst.features.seeded import image_filters
 from nst.features.thresholds import SHARED
-from nst.pictures import TEXTURES
 from nst.style_transfer import StyleTransfer
+from nst.synthetic import TEXTURES
 from tests.conftest import picture
 
 RELUS = [name for name in layer_names("embedded") if name.startswith("relu")]

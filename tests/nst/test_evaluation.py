@@ -17,7 +17,7 @@ from nst.errors import ImageTooSmall, OptionError
 from nst.evaluation import frechet_distance, kernel_distance, pooled_features
 from nst.features import FeatureNetwork, build_features, read_state_dict
 from nst.features.weights import published_bytes
-from nst.pictures import TEXTURES
+from nst.synthetic import TEXTURES
 
 Distance: TypeAlias = Callable[[Tensor, Tensor], float]
 Floats: TypeAlias = npt.NDArray[np.float64]

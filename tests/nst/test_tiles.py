@@ -110,7 +110,7 @@ def test_tile_sides_fit_the_budget() -> None:
 
 _LARGE = """
 import resource, torch
-from nst.pictures import brush_strokes
+from nst.synthetic import brush_strokes
 from nst.images.codec import picture_tensor, resize_image
 from nst.style_transfer import StyleTransfer
 torch.set_num_threads(1)
