@@ -1,8 +1,8 @@
 """Train the embedded feature network and write it as safetensors: `make features`.
 
-It learns to tell patches apart (`nst.features.exemplar`), then its thresholds are lowered and some of its
-channels replaced by random ones (`nst.features.thresholds`), and these learn what a style loss is for
-(`nst.features.alignment`).
+It learns to tell patches apart (`nst.features.embedded.exemplar`), then its thresholds are lowered and some of
+its channels replaced by random ones (`nst.features.embedded.thresholds`), and these learn what a style loss is
+for (`nst.features.embedded.alignment`).
 
 python -m jobs.train_features OUT.safetensors [--steps 1800] [--style-steps 900] [--seed 0] [--device cpu]
 """
@@ -25,9 +25,9 @@ from PIL import Image
 from jobs.demo import sample_photographs
 from jobs.storage import LocalStore
 from nst.features import read_state_dict
-from nst.features.alignment import Alignment, AlignmentTask
-from nst.features.exemplar import ExemplarTask, ExemplarTraining, render_patches, some_normalized
-from nst.features.thresholds import lower_thresholds
+from nst.features.embedded.alignment import Alignment, AlignmentTask
+from nst.features.embedded.exemplar import ExemplarTask, ExemplarTraining, render_patches, some_normalized
+from nst.features.embedded.thresholds import lower_thresholds
 
 __all__ = ["main"]
 

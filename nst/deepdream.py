@@ -25,10 +25,10 @@ from nst.features import (
     weights_notes,
 )
 from nst.features.networks import Pooling, check_pooling
+from nst.features.tiles import max_pass_pixels
 from nst.images.codec import decode_image, resize_image
 from nst.ops import ReLUBackward
 from nst.stylizer import AssetRef, Assets
-from nst.tiles import max_pass_pixels
 
 __all__ = ["DeepDream", "DeepDreamStylizer", "Dream"]
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from nst.errors import OptionError
 from nst.features import FeatureNetwork
+from nst.features.tiles import Tile, owned_features, tile_side, tiles
 from nst.ops import ReLUBackward, relu_backward
-from nst.tiles import Tile, owned_features, tile_side, tiles
 
 __all__ = ["DreamObjective", "best_matches", "parse_term"]
 
@@ -52,8 +52,8 @@ class DreamObjective:
     Args:
         network: with the layers of all terms.
         guide: (3, h, w) in [0, 1], of any size.
-        max_pass_pixels: of one pass, at least `nst.tiles.least_pixels`; larger photographs are computed in
-            tiles, exactly. Not with `logits`, which see all of a photograph.
+        max_pass_pixels: of one pass, at least `nst.features.tiles.least_pixels`; larger photographs are
+            computed in tiles, exactly. Not with `logits`, which see all of a photograph.
 
     Raises:
         OptionError: a layer has no such channel.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nst.batching import by_shape, plan_passes
 from nst.features import FeatureNetwork
+from nst.features.tiles import Tile, owned_features, strides_of
 from nst.losses import (
     GramNormalization,
     LossScale,
@@ -22,7 +23,6 @@ from nst.losses import (
 from nst.optim.descent import Evaluation
 from nst.style_losses import StyleLossName, style_loss_of
 from nst.style_targets import PreserveColor, Region, StyleTargets, Targets
-from nst.tiles import Tile, owned_features, strides_of
 
 __all__ = ["StyleObjective"]
 

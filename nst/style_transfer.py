@@ -24,6 +24,7 @@ from nst.features import (
 )
 from nst.features.layers import VGG_BLOCKS
 from nst.features.networks import Pooling, check_pooling
+from nst.features.tiles import max_pass_pixels
 from nst.images.codec import decode_image
 from nst.losses import GramNormalization, LossScale
 from nst.painting import Canvas, StyleTransferStylizer
@@ -31,7 +32,6 @@ from nst.style_losses import StyleLossName
 from nst.style_objective import StyleObjective
 from nst.style_targets import PreserveColor
 from nst.stylizer import AssetRef, Assets
-from nst.tiles import max_pass_pixels
 
 __all__ = ["PRESETS", "Canvas", "StyleTransfer", "StyleTransferStylizer"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nst.features.exemplar import ExemplarTask, render_patches
+from nst.features.embedded.exemplar import ExemplarTask, render_patches
 from tests.conftest import picture
 
 

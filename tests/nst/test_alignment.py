@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from nst.features import build_features, layer_names, read_state_dict
-from nst.features.alignment import STYLE_LAYERS, Alignment, AlignmentTask, style_distance
-from nst.features.exemplar import some_normalized
-from nst.features.thresholds import SHARED, lower_thresholds
+from nst.features.embedded.alignment import STYLE_LAYERS, Alignment, AlignmentTask, style_distance
+from nst.features.embedded.exemplar import some_normalized
+from nst.features.embedded.thresholds import SHARED, lower_thresholds
 from nst.features.weights import published_bytes
 from nst.style_transfer import PRESETS
 

@@ -19,10 +19,10 @@ from nst.dream_objective import DreamObjective, best_matches
 from nst.dreaming import _enlarged
 from nst.errors import Diverged, ImageTooSmall, OptionError
 from nst.features import FeatureNetwork, build_features, read_state_dict
+from nst.features.tiles import least_pixels, tile_side
 from nst.features.weights import published_bytes
 from nst.images.codec import decode_image, resize_image
 from nst.stylizer import Stylized
-from nst.tiles import least_pixels, tile_side
 from tests.nst.test_style_transfer import image_of, pictures
 
 

@@ -11,10 +11,10 @@ import torch
 from nst.deepdream import DeepDream
 from nst.errors import OptionError, WeightsError
 from nst.features import build_features, layer_names, read_state_dict, weights, weights_asset
-from nst.features.alignment import AlignmentTask
-from nst.features.exemplar import ExemplarTask, ExemplarTraining, distort, normalize, render_patches
+from nst.features.embedded.alignment import AlignmentTask
+from nst.features.embedded.exemplar import ExemplarTask, ExemplarTraining, distort, normalize, render_patches
+from nst.features.embedded.thresholds import SHARED
 from nst.features.seeded import image_filters
-from nst.features.thresholds import SHARED
 from nst.style_transfer import StyleTransfer
 from nst.synthetic import TEXTURES
 from tests.conftest import picture

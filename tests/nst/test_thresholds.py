@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from nst.features import build_features, layer_names
-from nst.features.exemplar import some_normalized
-from nst.features.thresholds import SHARED, lower_thresholds
+from nst.features.embedded.exemplar import some_normalized
+from nst.features.embedded.thresholds import SHARED, lower_thresholds
 
 RELUS = [name for name in layer_names("embedded") if name.startswith("relu")]
 CONVOLUTIONS = [name for name in layer_names("embedded") if name.startswith("conv")]

@@ -14,9 +14,9 @@ from benchmarks.style_transfer_step import losses_of
 from nst.errors import OptionError
 from nst.features import build_features
 from nst.features.networks import Pooling
+from nst.features.tiles import least_pixels, tile_side, tiles
 from nst.style_objective import StyleObjective
 from nst.style_transfer import StyleTransfer
-from nst.tiles import least_pixels, tile_side, tiles
 from tests.nst.test_batches import POOLINGS, VARIANTS, exactness, objective, relative_difference, stylizer
 from tests.nst.test_style_transfer import build, image_of, method, pictures, run
 

@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from nst.features.exemplar import PATCH_PX, PHOTO_SHARE, some_normalized
+from nst.features.embedded.exemplar import PATCH_PX, PHOTO_SHARE, some_normalized
+from nst.features.embedded.thresholds import SHARED
 from nst.features.layers import layer_names
 from nst.features.networks import FeatureNetwork, build_features
-from nst.features.thresholds import SHARED
 from nst.losses import gram_matrix, style_loss
 
 __all__ = ["STYLE_LAYERS", "Alignment", "AlignmentProgress", "AlignmentTask", "style_distance"]

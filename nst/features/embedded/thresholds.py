@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst.features.exemplar import QUIET
+from nst.features.embedded.exemplar import QUIET
 from nst.features.layers import layer_names
 
 __all__ = ["SHARED", "lower_thresholds"]

@@ -1,0 +1,1 @@
+"""The feature network that the package brings, and how it is trained."""
