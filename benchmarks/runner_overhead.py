@@ -39,7 +39,7 @@ from jobs.spec import job_from_table
 from jobs.stylize import run
 from nst.images.codec import decode_image, encode_image
 from nst.methods import METHODS
-from nst.style_transfer import StyleTransfer
+from nst.style_transfer.method import StyleTransfer
 from nst.stylizer import AssetRef, Assets, Outcome, Stylized
 
 LOAD_THREADS = SAVE_THREADS = 2

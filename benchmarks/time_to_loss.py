@@ -47,9 +47,9 @@ from jobs.demo import sample_photographs
 from nst.features import build_features
 from nst.images.codec import decode_image, picture_tensor, resize_image
 from nst.optim.lbfgs import LBFGS
-from nst.painting import FIRST_STEP
-from nst.style_objective import StyleObjective
-from nst.style_transfer import StyleTransfer
+from nst.style_transfer.method import StyleTransfer
+from nst.style_transfer.objective import StyleObjective
+from nst.style_transfer.stylizer import FIRST_STEP
 from nst.synthetic import brush_strokes, hatching
 
 EVALUATIONS = 300

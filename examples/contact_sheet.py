@@ -22,7 +22,7 @@ from jobs.demo import sample_photographs
 from nst.features import read_state_dict
 from nst.features.weights import published_bytes
 from nst.images.codec import picture_tensor
-from nst.style_transfer import StyleTransfer
+from nst.style_transfer.method import StyleTransfer
 from nst.stylizer import Stylized, Stylizer
 from nst.synthetic import brush_strokes, hatching, voronoi_mosaic
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from nst.images.codec import decode_image, encode_image
     from nst.methods import METHODS
     from nst.notebook import Step, dream, stylize
-    from nst.style_transfer import StyleTransfer
+    from nst.style_transfer.method import StyleTransfer
     from nst.stylizer import AssetRef, Assets, Method, Outcome, Stylized, Stylizer
 
 __version__ = "0.1.0"
@@ -51,7 +51,7 @@ _PLACES = {
     "nst.images.codec": ["decode_image", "encode_image"],
     "nst.methods": ["METHODS"],
     "nst.notebook": ["Step", "dream", "stylize"],
-    "nst.style_transfer": ["StyleTransfer"],
+    "nst.style_transfer.method": ["StyleTransfer"],
     "nst.stylizer": ["AssetRef", "Assets", "Method", "Outcome", "Stylized", "Stylizer"],
 }
 _HOME = {name: module for module, names in _PLACES.items() for name in names}

@@ -13,7 +13,7 @@ from nst.deepdream import DeepDream
 from nst.errors import OptionError
 from nst.features import read_weights, weights_asset
 from nst.features.weights import is_published, named_weights, published_bytes
-from nst.style_transfer import StyleTransfer
+from nst.style_transfer.method import StyleTransfer
 
 __all__ = ["Step", "dream", "stylize"]
 

@@ -20,7 +20,7 @@ from jobs.spec import (
     read_job_file,
 )
 from nst.errors import OptionError
-from nst.style_transfer import StyleTransfer
+from nst.style_transfer.method import StyleTransfer
 from tests.methods import REGISTRY, Stub
 
 

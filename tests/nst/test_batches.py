@@ -16,8 +16,8 @@ from torch import Tensor
 from nst.batching import plan_passes
 from nst.features import build_features
 from nst.features.networks import Pooling
-from nst.style_objective import StyleObjective
-from nst.style_transfer import StyleTransfer, StyleTransferStylizer
+from nst.style_transfer.method import StyleTransfer, StyleTransferStylizer
+from nst.style_transfer.objective import StyleObjective
 from nst.stylizer import Outcome, Stylized
 from tests.nst.test_style_transfer import pictures
 

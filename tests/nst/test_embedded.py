@@ -15,7 +15,7 @@ from nst.features.embedded.alignment import AlignmentTask
 from nst.features.embedded.exemplar import ExemplarTask, ExemplarTraining, distort, normalize, render_patches
 from nst.features.embedded.thresholds import SHARED
 from nst.features.seeded import image_filters
-from nst.style_transfer import StyleTransfer
+from nst.style_transfer.method import StyleTransfer
 from nst.synthetic import TEXTURES
 from tests.conftest import picture
 

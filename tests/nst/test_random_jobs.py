@@ -17,7 +17,7 @@ from nst.errors import ImageTooSmall, OptionError
 from nst.features import build_features, read_state_dict
 from nst.features.weights import published_bytes
 from nst.images.codec import resize_image
-from nst.style_transfer import StyleTransfer, StyleTransferStylizer
+from nst.style_transfer.method import StyleTransfer, StyleTransferStylizer
 from nst.stylizer import Stylized
 
 JOBS, QUICK = 1000, 60

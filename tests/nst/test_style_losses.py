@@ -10,8 +10,8 @@ from torch import Tensor
 
 from nst.features import build_features
 from nst.losses import gaussian_distance, raw_gram, raw_moments, root_of_covariance
-from nst.style_losses import WassersteinLoss
-from nst.style_objective import StyleObjective
+from nst.style_transfer.losses import WassersteinLoss
+from nst.style_transfer.objective import StyleObjective
 from tests.nst.test_style_transfer import pictures
 
 

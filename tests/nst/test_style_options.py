@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from nst.color import luminance, match_color, match_luminance, with_luminance
 from nst.errors import ImageTooSmall, OptionError
 from nst.features import FeatureNetwork, build_features, read_state_dict
 from nst.features.networks import Pooling, _pool
 from nst.features.weights import published_bytes
 from nst.images.codec import encode_image, resize_image
 from nst.losses import normalize_gradient
-from nst.style_objective import StyleObjective
-from nst.style_transfer import StyleTransfer, StyleTransferStylizer
+from nst.style_transfer.color import luminance, match_color, match_luminance, with_luminance
+from nst.style_transfer.method import StyleTransfer, StyleTransferStylizer
+from nst.style_transfer.objective import StyleObjective
 from nst.stylizer import Stylized
 from tests.nst.test_style_transfer import pictures
 

@@ -15,8 +15,8 @@ from nst.errors import OptionError
 from nst.features import build_features
 from nst.features.networks import Pooling
 from nst.features.tiles import least_pixels, tile_side, tiles
-from nst.style_objective import StyleObjective
-from nst.style_transfer import StyleTransfer
+from nst.style_transfer.method import StyleTransfer
+from nst.style_transfer.objective import StyleObjective
 from tests.nst.test_batches import POOLINGS, VARIANTS, exactness, objective, relative_difference, stylizer
 from tests.nst.test_style_transfer import build, image_of, method, pictures, run
 
@@ -112,7 +112,7 @@ _LARGE = """
 import resource, torch
 from nst.synthetic import brush_strokes
 from nst.images.codec import picture_tensor, resize_image
-from nst.style_transfer import StyleTransfer
+from nst.style_transfer.method import StyleTransfer
 torch.set_num_threads(1)
 photo = resize_image(torch.rand(3, 64, 64), (4096, 4096))
 style = picture_tensor(brush_strokes((256, 256), seed=0))

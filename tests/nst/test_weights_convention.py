@@ -21,7 +21,7 @@ from nst.features import build_features, read_weights, weights_asset, weights_no
 from nst.features.conventions import CONVENTIONS, recognized_convention
 from nst.features.weights import PUBLISHED, published_bytes
 from nst.images.codec import encode_image
-from nst.style_transfer import StyleTransfer
+from nst.style_transfer.method import StyleTransfer
 from nst.stylizer import AssetRef
 from tests.nst.test_features import vgg
 from tests.vggs import caffe_vgg, rescaled

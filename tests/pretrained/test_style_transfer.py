@@ -13,7 +13,7 @@ from jobs.demo import sample_photographs
 from nst.features import FeatureNetwork, build_features
 from nst.features.layers import layer_names
 from nst.images.codec import decode_image, picture_tensor, resize_image
-from nst.style_transfer import StyleTransfer
+from nst.style_transfer.method import StyleTransfer
 from nst.stylizer import Stylized
 from nst.synthetic import brush_strokes
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from nst import check
-from nst.color import luminance
 from nst.errors import OptionError
 from nst.features import (
     NETWORKS,
@@ -27,10 +26,11 @@ from nst.features.networks import Pooling, check_pooling
 from nst.features.tiles import max_pass_pixels
 from nst.images.codec import decode_image
 from nst.losses import GramNormalization, LossScale
-from nst.painting import Canvas, StyleTransferStylizer
-from nst.style_losses import StyleLossName
-from nst.style_objective import StyleObjective
-from nst.style_targets import PreserveColor
+from nst.style_transfer.color import luminance
+from nst.style_transfer.losses import StyleLossName
+from nst.style_transfer.objective import StyleObjective
+from nst.style_transfer.stylizer import Canvas, StyleTransferStylizer
+from nst.style_transfer.targets import PreserveColor
 from nst.stylizer import AssetRef, Assets
 
 __all__ = ["PRESETS", "Canvas", "StyleTransfer", "StyleTransferStylizer"]

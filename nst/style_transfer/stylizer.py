@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nst.color import luminance, with_luminance
 from nst.errors import ImageError, ImageTooSmall
 from nst.images.codec import border_of, mirrored, resize_image, without_border
 from nst.optim.descent import Descent, Evaluation, in_rounds
 from nst.optim.lbfgs import LBFGS, Adam, Optimizer
-from nst.style_objective import StyleObjective
-from nst.style_targets import Targets
+from nst.style_transfer.color import luminance, with_luminance
+from nst.style_transfer.objective import StyleObjective
+from nst.style_transfer.targets import Targets
 from nst.stylizer import Frame, Outcome, Stylized, mean_change
 
 if TYPE_CHECKING:
-    from nst.style_transfer import StyleTransfer
+    from nst.style_transfer.method import StyleTransfer
 
 __all__ = ["Canvas", "StyleTransferStylizer"]
 

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst.color import match_color, match_luminance
 from nst.errors import ImageTooSmall, OptionError
 from nst.features import FeatureNetwork
 from nst.features.tiles import Tile, layer_sizes, owned_features, tile_side, tiles
 from nst.images.codec import mirrored, resize_image
 from nst.losses import LossScale, content_factor, relative_to, spread_of
-from nst.style_losses import StyleLoss, Wanted
+from nst.style_transfer.color import match_color, match_luminance
+from nst.style_transfer.losses import StyleLoss, Wanted
 
 __all__ = ["PreserveColor", "Region", "StyleTargets", "Targets"]
 

@@ -21,8 +21,8 @@ from nst.losses import (
     total_variation_loss,
 )
 from nst.optim.descent import Evaluation
-from nst.style_losses import StyleLossName, style_loss_of
-from nst.style_targets import PreserveColor, Region, StyleTargets, Targets
+from nst.style_transfer.losses import StyleLossName, style_loss_of
+from nst.style_transfer.targets import PreserveColor, Region, StyleTargets, Targets
 
 __all__ = ["StyleObjective"]
 
@@ -36,7 +36,7 @@ class StyleObjective:
 
     Args:
         styles: one or several (3, H, W) in [0, 1].
-        style_loss: what of the styles' activations is matched; see `nst.style_losses`.
+        style_loss: what of the styles' activations is matched; see `nst.style_transfer.losses`.
         blend: weight of each style. Without masks their Gram matrices, or moments, are averaged with these
             weights (as in Torch7's neural-style); with masks, the regions' losses are.
         masks: per style, where in the photographs it is painted: (1, H, W) in [0, 1], stretched to each of
@@ -46,7 +46,7 @@ class StyleObjective:
         style_side_px: their long side, whatever the photograph's; None: as `style_scale` says.
         normalize_gradients: divide each loss's gradient at its layer by its L1 norm, and multiply it by its
             weight.
-        preserve_color: how the styles are recolored for each photograph; see `nst.color`.
+        preserve_color: how the styles are recolored for each photograph; see `nst.style_transfer.color`.
         share_passes: let photographs share passes through the network, of different sizes too. Exact, but the
             last bits of each may then depend on the others.
         max_pass_pixels: of one pass; larger photographs are computed in tiles. For the VGGs.
