@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from benchmarks.transcriptions import MEAN, STD, deepdream, jitter_shifts
 from benchmarks.weights import add_weights, plain_vgg, weights_name
 from jobs.demo import sample_photographs
-from nst.deepdream import DeepDream
+from nst.deepdream.method import DeepDream
 from nst.features import build_features
 from nst.features.layers import layer_names
 from nst.images.codec import decode_image

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from examples.contact_sheet import PHOTOS, photograph, sheet, stylized
-from nst.deepdream import DeepDream
+from nst.deepdream.method import DeepDream
 from nst.features import read_state_dict
 from nst.features.weights import published_bytes
 from nst.images.codec import picture_tensor

@@ -17,7 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nst.deepdream import DeepDream
+    from nst.deepdream.method import DeepDream
     from nst.errors import (
         DecodeError,
         Diverged,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PLACES = {
-    "nst.deepdream": ["DeepDream"],
+    "nst.deepdream.method": ["DeepDream"],
     "nst.errors": [
         "DecodeError",
         "Diverged",

@@ -40,7 +40,7 @@ class _Registry(Mapping[str, "type[Method]"]):
 METHODS: Mapping[str, type[Method]] = _Registry(
     {
         "style_transfer": "nst.style_transfer.method:StyleTransfer",
-        "deepdream": "nst.deepdream:DeepDream",
+        "deepdream": "nst.deepdream.method:DeepDream",
         "cyclegan": "nst.cyclegan.method:CycleGAN",
         "modulated": "nst.cyclegan.modulated_method:Modulated",
     }

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nst.deepdream import DeepDream
+from nst.deepdream.method import DeepDream
 from nst.errors import OptionError
 from nst.features import read_weights, weights_asset
 from nst.features.weights import is_published, named_weights, published_bytes

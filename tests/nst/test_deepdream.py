@@ -14,9 +14,9 @@ from torch import Tensor
 
 from benchmarks.transcriptions import deepdream, jitter_shifts
 from jobs.demo import sample_photographs
-from nst.deepdream import DeepDream, DeepDreamStylizer
-from nst.dream_objective import DreamObjective, best_matches
-from nst.dreaming import _enlarged
+from nst.deepdream.method import DeepDream, DeepDreamStylizer
+from nst.deepdream.objective import DreamObjective, best_matches
+from nst.deepdream.stylizer import _enlarged
 from nst.errors import Diverged, ImageTooSmall, OptionError
 from nst.features import FeatureNetwork, build_features, read_state_dict
 from nst.features.tiles import least_pixels, tile_side
@@ -318,7 +318,7 @@ def test_the_objective_of_every_step_is_kept_if_asked_for() -> None:
 
 _PEAK = """
 import resource, sys, torch
-from nst.deepdream import DeepDream
+from nst.deepdream.method import DeepDream
 torch.set_num_threads(1)
 photo = torch.rand(3, 1024, 1024, generator=torch.Generator().manual_seed(0))
 guide = torch.rand(3, 1024, 1024, generator=torch.Generator().manual_seed(1))

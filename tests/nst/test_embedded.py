@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nst.deepdream import DeepDream
+from nst.deepdream.method import DeepDream
 from nst.errors import OptionError, WeightsError
 from nst.features import build_features, layer_names, read_state_dict, weights, weights_asset
 from nst.features.embedded.alignment import AlignmentTask

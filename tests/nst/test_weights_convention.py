@@ -15,7 +15,7 @@ from torch import Tensor
 
 import nst
 from jobs.training.spec import EvaluationSpec
-from nst.deepdream import DeepDream
+from nst.deepdream.method import DeepDream
 from nst.errors import OptionError
 from nst.features import build_features, read_weights, weights_asset, weights_notes
 from nst.features.conventions import CONVENTIONS, recognized_convention

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst.deepdream import DeepDream
+from nst.deepdream.method import DeepDream
 from nst.errors import OptionError
 from nst.features.conventions import CONVENTIONS, recognized_convention
 from nst.features.weights import published_bytes

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nst.deepdream import DeepDream
+from nst.deepdream.method import DeepDream
 from nst.stylizer import Stylized
 from tests.pretrained.test_style_transfer import photograph
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from nst import check
-from nst.dream_objective import DreamObjective, parse_term
-from nst.dreaming import DeepDreamStylizer, Dream
+from nst.deepdream.objective import DreamObjective, parse_term
+from nst.deepdream.stylizer import DeepDreamStylizer, Dream
 from nst.errors import OptionError
 from nst.features import (
     LOGITS,

@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst.batching import by_shape
-from nst.dream_objective import DreamObjective
+from nst.deepdream.objective import DreamObjective
 from nst.errors import Diverged, ImageError
 from nst.images.codec import mirrored, resize_image, without_border
 from nst.ops import ReLUBackward
 from nst.stylizer import Frame, Outcome, Stylized, mean_change
 
 if TYPE_CHECKING:
-    from nst.deepdream import DeepDream
+    from nst.deepdream.method import DeepDream
 
 __all__ = ["DeepDreamStylizer", "Dream"]
 
