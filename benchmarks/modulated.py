@@ -23,7 +23,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from nst.cyclegan.modulated import ModulatedGenerator
+from nst.modulated.networks import ModulatedGenerator
 from nst.ops.equalized import draw_parameters
 from nst.ops.modulated import Form, ModulatedConv2d
 

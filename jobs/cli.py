@@ -188,7 +188,7 @@ def options() -> None:
         from jobs.describe import options_of
         from jobs.filesystems import StorageOptions
         from jobs.training.spec import TABLES, StylesSpec, TrainSpec
-        from nst.cyclegan.many_styles import ManyStylesOptions
+        from nst.modulated.training import ManyStylesOptions
 
         show_options("a job file", TrainSpec, leave_out=TABLES)
         both = [*TABLES, *(option.name for option in options_of(TrainSpec))]

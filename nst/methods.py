@@ -42,6 +42,6 @@ METHODS: Mapping[str, type[Method]] = _Registry(
         "style_transfer": "nst.style_transfer.method:StyleTransfer",
         "deepdream": "nst.deepdream.method:DeepDream",
         "cyclegan": "nst.cyclegan.method:CycleGAN",
-        "modulated": "nst.cyclegan.modulated_method:Modulated",
+        "modulated": "nst.modulated.method:Modulated",
     }
 )

@@ -15,14 +15,15 @@ from torch import Tensor, nn
 from jobs.filesystems import StorageOptions
 from jobs.training.data import Pairs
 from jobs.training.what import StylesSpec, TrainSpec
-from nst.cyclegan import many_styles, training
+from nst.cyclegan import training
 from nst.cyclegan.adversaries import Adversaries
-from nst.cyclegan.many_styles import ManyStylesTraining
 from nst.cyclegan.method import CycleGAN, Direction, GeneratorConfig, generator_file
-from nst.cyclegan.modulated_method import Modulated, ModulatedConfig, modulated_file
 from nst.cyclegan.samples import Domain, stream
 from nst.cyclegan.training import CycleGANTraining
 from nst.images.codec import resize_image
+from nst.modulated import training as modulated_training
+from nst.modulated.method import Modulated, ModulatedConfig, modulated_file
+from nst.modulated.training import ManyStylesTraining
 
 __all__ = ["Learner", "Translation", "learner_of", "pairs_of", "translations"]
 
@@ -162,7 +163,7 @@ class _ManyStyles:
         self.training = ManyStylesTraining(spec.model, seed=spec.seed, device=device)
 
     def step(self, first: Tensor, second: Tensor) -> dict[str, Tensor]:
-        return many_styles.train_step(self.training, first, second)
+        return modulated_training.train_step(self.training, first, second)
 
     def generator_file(self) -> bytes:
         model = self._spec.model

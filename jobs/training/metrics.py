@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.storage import Store
-from nst.cyclegan.directions import direction_means, style_means
+from nst.modulated.directions import direction_means, style_means
 
 __all__ = [
     "METRICS",

@@ -20,9 +20,9 @@ from jobs.manifest import SCHEMA, Manifest, row_digest, write_manifest
 from jobs.spec import job_from_table, job_to_table, read_job_file
 from jobs.storage import LocalStore
 from jobs.stylize import retry_work, run
-from nst.cyclegan.modulated_method import Modulated, ModulatedConfig, modulated_file
 from nst.errors import OptionError
 from nst.images.codec import decode_photo, encode_image
+from nst.modulated.method import Modulated, ModulatedConfig, modulated_file
 from nst.ops.equalized import draw_parameters
 from nst.stylizer import Stylized
 from tests.conftest import encoded, picture

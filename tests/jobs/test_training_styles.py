@@ -31,10 +31,10 @@ from jobs.training.report import build_training_report
 from jobs.training.spec import read_train_file, train_from_table, train_to_table
 from jobs.training.status import train_status
 from jobs.training.tensorboard import write_events
-from nst.cyclegan.directions import direction_means
-from nst.cyclegan.modulated_method import Modulated
 from nst.cyclegan.samples import direction_of
 from nst.errors import OptionError
+from nst.modulated.directions import direction_means
+from nst.modulated.method import Modulated
 from nst.stylizer import Stylized
 from tests.jobs.test_training import BEFORE, _events, curve, kill_at_any_write, nst, setup
 

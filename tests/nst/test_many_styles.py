@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst.cyclegan.losses import gradient_penalty
-from nst.cyclegan.many_styles import ManyStylesOptions, ManyStylesTraining, direction_means, train_step
 from nst.cyclegan.parallel import Share
 from nst.cyclegan.samples import direction_of
 from nst.errors import OptionError
+from nst.modulated.training import ManyStylesOptions, ManyStylesTraining, direction_means, train_step
 
 STYLES = ("photo", "ukiyo-e", "pastel")
 SIDE = 16

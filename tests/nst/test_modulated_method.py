@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst.cyclegan.method import CycleGAN, GeneratorConfig, generator_file
-from nst.cyclegan.modulated import ModulatedGenerator, check_styles
-from nst.cyclegan.modulated_method import Modulated, ModulatedConfig, ModulatedStylizer, modulated_file
 from nst.cyclegan.networks import initialize
 from nst.cyclegan.samples import direction_of, turns_of
 from nst.cyclegan.training import CycleGANOptions, CycleGANTraining
 from nst.errors import OptionError, UnknownStyle, WeightsError
 from nst.methods import METHODS
+from nst.modulated.method import Modulated, ModulatedConfig, ModulatedStylizer, modulated_file
+from nst.modulated.networks import ModulatedGenerator, check_styles
 from nst.ops.equalized import draw_parameters
 from nst.stylizer import Outcome, StyledMethod, StyledStylizer, Stylized
 from tests.nst.test_style_transfer import pictures
@@ -129,7 +129,7 @@ def test_no_byte_depends_on_the_batch(count: int) -> None:
 
 def test_photographs_share_passes_only_if_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a device where they could."""
-    import nst.cyclegan.modulated_method as module
+    import nst.modulated.method as module
 
     def as_on_a_gpu(images: Sequence[Tensor], kinds: Sequence[object] | None = None) -> list[list[int]]:
         groups: dict[object, list[int]] = {}

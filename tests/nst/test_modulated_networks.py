@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.export import Dim, export
 
 from nst.cyclegan.losses import gradient_penalty
-from nst.cyclegan.modulated import ModulatedGenerator, StyleDiscriminator
 from nst.cyclegan.networks import Norm, build_generator, initialize, load_published
 from nst.errors import OptionError, WeightsError
+from nst.modulated.networks import ModulatedGenerator, StyleDiscriminator
 from nst.ops.equalized import draw_parameters
 from nst.ops.modulated import Form
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nst.cyclegan.many_styles import ManyStylesOptions, ManyStylesTraining, train_step
+from nst.modulated.training import ManyStylesOptions, ManyStylesTraining, train_step
 from nst.ops import Blur
 from tests.nst.test_cyclegan_toy import SIDE, Sizes, drawn
 

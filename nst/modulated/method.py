@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from nst import check
 from nst.batching import by_shape
 from nst.cyclegan.method import outcome_of, translated
-from nst.cyclegan.modulated import ModulatedGenerator
 from nst.cyclegan.networks import Norm, load_published
 from nst.errors import OptionError, UnknownStyle, WeightsError
 from nst.features import read_state_dict
 from nst.features.weights import read_metadata
+from nst.modulated.networks import ModulatedGenerator
 from nst.ops.equalized import Border
 from nst.ops.modulated import Form
 from nst.stylizer import AssetRef, Assets, Outcome

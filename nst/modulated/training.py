@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from nst import check
 from nst.cyclegan.adversaries import Adversaries, Precision, activations, dtype_of, follow, frozen
-from nst.cyclegan.directions import direction_means
 from nst.cyclegan.losses import GANMode, check_penalty, discriminator_losses, generator_losses, gradient_penalty
-from nst.cyclegan.modulated import ModulatedGenerator, StyleDiscriminator, check_styles
 from nst.cyclegan.networks import Norm
 from nst.cyclegan.samples import direction_of
 from nst.errors import OptionError
+from nst.modulated.directions import direction_means
+from nst.modulated.networks import ModulatedGenerator, StyleDiscriminator, check_styles
 from nst.ops.equalized import Border, draw_parameters
 from nst.ops.modulated import Form
 

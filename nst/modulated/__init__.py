@@ -1,0 +1,1 @@
+"""One generator for many styles, whose convolutions are modulated by a style."""
