@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.utils import save_image
 
-from nst.cyclegan.image_pool import ImagePool
 from nst.cyclegan.training import CycleGANOptions, CycleGANTraining, train_step
+from nst.gan.image_pool import ImagePool
 
 Losses = dict[str, Tensor]
 Step = Callable[[Tensor, Tensor], Losses]

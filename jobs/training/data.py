@@ -18,9 +18,9 @@ from jobs.filesystems import StorageOptions
 from jobs.photo_files import read_photo_file
 from jobs.storage import open_store
 from jobs.training.layout import skipped_path
-from nst.cyclegan.parallel import Share
-from nst.cyclegan.samples import Domain, Preprocessing, direction_of, photo_of, stream, turns_of
 from nst.errors import ImageError
+from nst.gan.parallel import Share
+from nst.gan.sampling import Domain, Preprocessing, direction_of, photo_of, stream, turns_of
 from nst.images.decode import open_photo
 
 __all__ = ["NoPhotographs", "Pairs", "batches"]

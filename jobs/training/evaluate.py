@@ -14,9 +14,9 @@ from jobs.training.data import Pairs
 from jobs.training.layout import evaluation_path, generator_path
 from jobs.training.learners import pairs_of, translations
 from jobs.training.spec import TrainFile
-from nst.cyclegan.samples import Domain, stream
-from nst.evaluation import frechet_distance, kernel_distance, pooled_features
 from nst.features import FeatureNetwork, build_features, read_weights
+from nst.gan.evaluation import frechet_distance, kernel_distance, pooled_features
+from nst.gan.sampling import Domain, stream
 
 __all__ = ["evaluate"]
 

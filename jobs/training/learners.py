@@ -16,10 +16,10 @@ from jobs.filesystems import StorageOptions
 from jobs.training.data import Pairs
 from jobs.training.what import StylesSpec, TrainSpec
 from nst.cyclegan import training
-from nst.cyclegan.adversaries import Adversaries
 from nst.cyclegan.method import CycleGAN, Direction, GeneratorConfig, generator_file
-from nst.cyclegan.samples import Domain, stream
 from nst.cyclegan.training import CycleGANTraining
+from nst.gan.sampling import Domain, stream
+from nst.gan.trainer import Adversaries
 from nst.images.codec import resize_image
 from nst.modulated import training as modulated_training
 from nst.modulated.method import Modulated, ModulatedConfig, modulated_file

@@ -27,9 +27,9 @@ from jobs.training.layout import STOP, checkpoint_path, checkpoint_steps, genera
 from jobs.training.learners import learner_of, pairs_of
 from jobs.training.metrics import part_path, write_part
 from jobs.training.spec import LogSpec, StylesSpec, TrainSpec
-from nst.cyclegan.parallel import DDPOptions, Share
-from nst.cyclegan.schedule import Scheduler
 from nst.errors import Diverged
+from nst.gan.parallel import DDPOptions, Share
+from nst.gan.schedule import Scheduler
 from nst.images.codec import encode_image
 
 __all__ = ["LoopSetup", "train"]

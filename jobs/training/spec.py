@@ -28,13 +28,13 @@ from jobs.training.what import (
     two_domains_of,
 )
 from nst import check
-from nst.cyclegan.parallel import DDPOptions, Share
-from nst.cyclegan.samples import Preprocessing
-from nst.cyclegan.schedule import Schedule
 from nst.cyclegan.training import CycleGANOptions
 from nst.errors import OptionError
 from nst.features import NETWORKS, default_weights, layer_names, weights_asset, weights_notes
 from nst.features.conventions import check_convention
+from nst.gan.parallel import DDPOptions, Share
+from nst.gan.sampling import Preprocessing
+from nst.gan.schedule import Schedule
 from nst.stylizer import AssetRef, Assets
 
 __all__ = [

@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 from jobs.filesystems import absolute_url, refuse_secrets
 from jobs.spec import parse_table
 from nst.cyclegan.networks import GENERATORS, size_multiple
-from nst.cyclegan.samples import Preprocessing
-from nst.cyclegan.schedule import Schedule
 from nst.cyclegan.training import CycleGANOptions
 from nst.errors import OptionError
+from nst.gan.sampling import Preprocessing
+from nst.gan.schedule import Schedule
 from nst.modulated.method import LEAST, MULTIPLE
 from nst.modulated.networks import check_styles
 from nst.modulated.training import ManyStylesOptions

@@ -15,17 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst import check
-from nst.cyclegan.adversaries import Adversaries, Precision, activations, dtype_of, follow, frozen
-from nst.cyclegan.image_pool import ImagePool
-from nst.cyclegan.losses import (
-    GANMode,
-    Penalty,
-    check_penalty,
-    discriminator_loss,
-    generator_loss,
-    gradient_penalty,
-    mixed,
-)
 from nst.cyclegan.networks import (
     DISCRIMINATORS,
     GENERATORS,
@@ -38,8 +27,19 @@ from nst.cyclegan.networks import (
     check_generator,
     initialize,
 )
-from nst.cyclegan.parallel import Share
 from nst.errors import OptionError
+from nst.gan.image_pool import ImagePool
+from nst.gan.losses import (
+    GANMode,
+    Penalty,
+    check_penalty,
+    discriminator_loss,
+    generator_loss,
+    gradient_penalty,
+    mixed,
+)
+from nst.gan.parallel import Share
+from nst.gan.trainer import Adversaries, Precision, activations, dtype_of, follow, frozen
 
 __all__ = ["CycleGANOptions", "CycleGANTraining", "train_step"]
 

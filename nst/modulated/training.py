@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from nst import check
-from nst.cyclegan.adversaries import Adversaries, Precision, activations, dtype_of, follow, frozen
-from nst.cyclegan.losses import GANMode, check_penalty, discriminator_losses, generator_losses, gradient_penalty
 from nst.cyclegan.networks import Norm
-from nst.cyclegan.samples import direction_of
 from nst.errors import OptionError
+from nst.gan.losses import GANMode, check_penalty, discriminator_losses, generator_losses, gradient_penalty
+from nst.gan.sampling import direction_of
+from nst.gan.trainer import Adversaries, Precision, activations, dtype_of, follow, frozen
 from nst.modulated.directions import direction_means
 from nst.modulated.networks import ModulatedGenerator, StyleDiscriminator, check_styles
 from nst.ops.equalized import Border, draw_parameters

@@ -31,8 +31,8 @@ from jobs.training.report import build_training_report
 from jobs.training.spec import read_train_file, train_from_table, train_to_table
 from jobs.training.status import train_status
 from jobs.training.tensorboard import write_events
-from nst.cyclegan.samples import direction_of
 from nst.errors import OptionError
+from nst.gan.sampling import direction_of
 from nst.modulated.directions import direction_means
 from nst.modulated.method import Modulated
 from nst.stylizer import Stylized

@@ -14,15 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nst.cyclegan.image_pool import ImagePool
-from nst.cyclegan.losses import (
-    GANMode,
-    check_penalty,
-    discriminator_loss,
-    generator_loss,
-    gradient_penalty,
-    mixed,
-)
 from nst.cyclegan.method import CycleGAN, GeneratorConfig, generator_file
 from nst.cyclegan.networks import (
     Init,
@@ -35,6 +26,15 @@ from nst.cyclegan.networks import (
     size_multiple,
 )
 from nst.errors import OptionError, WeightsError
+from nst.gan.image_pool import ImagePool
+from nst.gan.losses import (
+    GANMode,
+    check_penalty,
+    discriminator_loss,
+    generator_loss,
+    gradient_penalty,
+    mixed,
+)
 from nst.stylizer import Stylized
 from tests.nst.test_style_transfer import pictures
 

@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from nst.cyclegan.parallel import DDPOptions, Share
 from nst.cyclegan.training import CycleGANOptions, CycleGANTraining, train_step
 from nst.errors import OptionError
+from nst.gan.parallel import DDPOptions, Share
 
 CASES: dict[str, dict[str, Any]] = {
     "pool and identity": {"pool_size": 5, "ema_decay": 0.9},

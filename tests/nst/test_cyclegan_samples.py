@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from nst.cyclegan.samples import Preprocessing, photo_of, stream
-from nst.cyclegan.schedule import Schedule, Scheduler
 from nst.errors import OptionError
+from nst.gan.sampling import Preprocessing, photo_of, stream
+from nst.gan.schedule import Schedule, Scheduler
 
 
 def ramp(width: int, height: int) -> Image.Image:

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import nst.cyclegan.training as module
-from nst.cyclegan.losses import discriminator_loss, generator_loss
 from nst.cyclegan.training import CycleGANOptions, CycleGANTraining, train_step
+from nst.gan.losses import discriminator_loss, generator_loss
 
 SIDE, BATCH, STEPS, SEEDS = 32, 4, 140, (0, 1, 2)
 # Of the ground and the shapes.

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nst.cyclegan.losses import gradient_penalty, mixed
 from nst.cyclegan.training import CycleGANOptions, CycleGANTraining, train_step
 from nst.errors import OptionError
+from nst.gan.losses import gradient_penalty, mixed
 
 
 def options(**changes: Any) -> CycleGANOptions:

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from nst import evaluation
 from nst.errors import ImageTooSmall, OptionError
-from nst.evaluation import frechet_distance, kernel_distance, pooled_features
 from nst.features import FeatureNetwork, build_features, read_state_dict
 from nst.features.weights import published_bytes
+from nst.gan import evaluation
+from nst.gan.evaluation import frechet_distance, kernel_distance, pooled_features
 from nst.synthetic import TEXTURES
 
 Distance: TypeAlias = Callable[[Tensor, Tensor], float]

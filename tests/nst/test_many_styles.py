@@ -13,10 +13,10 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nst.cyclegan.losses import gradient_penalty
-from nst.cyclegan.parallel import Share
-from nst.cyclegan.samples import direction_of
 from nst.errors import OptionError
+from nst.gan.losses import gradient_penalty
+from nst.gan.parallel import Share
+from nst.gan.sampling import direction_of
 from nst.modulated.training import ManyStylesOptions, ManyStylesTraining, direction_means, train_step
 
 STYLES = ("photo", "ukiyo-e", "pastel")

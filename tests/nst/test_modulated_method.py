@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from nst.cyclegan.method import CycleGAN, GeneratorConfig, generator_file
 from nst.cyclegan.networks import initialize
-from nst.cyclegan.samples import direction_of, turns_of
 from nst.cyclegan.training import CycleGANOptions, CycleGANTraining
 from nst.errors import OptionError, UnknownStyle, WeightsError
+from nst.gan.sampling import direction_of, turns_of
 from nst.methods import METHODS
 from nst.modulated.method import Modulated, ModulatedConfig, ModulatedStylizer, modulated_file
 from nst.modulated.networks import ModulatedGenerator, check_styles

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from nst.cyclegan.parallel import DDPOptions, Share, distributed
+from nst.gan.parallel import DDPOptions, Share, distributed
 
 __all__ = ["Adversaries", "Precision", "activations", "dtype_of", "follow", "frozen"]
 

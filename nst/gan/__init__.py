@@ -1,0 +1,1 @@
+"""What trainings of generators against discriminators share."""
