@@ -50,7 +50,7 @@ from jobs.ledger import JournalWriter, Ledger, receipt_path
 from jobs.pools import Pool, open_pool
 from jobs.results import Result, Status, write_receipt
 from jobs.spec import job_from_table
-from jobs.storage import LocalStore
+from jobs.stores.store import LocalStore
 from jobs.stylize import run, worker_setup
 from jobs.tasks import (
     Cause,

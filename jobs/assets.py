@@ -9,8 +9,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, cast, get_args, get_origin, get_type_hints
 
 from jobs.errors import UsageError
-from jobs.filesystems import STANDARD_STORAGE, StorageOptions, is_url, read_url
 from jobs.listing import pictures_in
+from jobs.stores.filesystems import STANDARD_STORAGE, StorageOptions, is_url, read_url
 from nst.errors import DecodeError, ImageError, OptionError, WeightsError
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from jobs.page import REPORT
 from jobs.record import JOB, read_job
 from jobs.results import Result, Tally, image_seed, results_digest, tally
 from jobs.spec import ImageSpec, fingerprint
-from jobs.storage import TEMPORARY, Store
+from jobs.stores.store import TEMPORARY, Store
 from nst.errors import NstError
 
 __all__ = ["Fault", "Garbage", "collect_garbage", "explain", "verify"]

@@ -27,7 +27,7 @@ from jobs.cli_work import (
     tables_of,
 )
 from jobs.errors import EXIT_FAULTS, UsageError
-from jobs.storage import open_store
+from jobs.stores.store import open_store
 
 if TYPE_CHECKING:
     from jobs.actions import Work
@@ -186,7 +186,7 @@ def options() -> None:
     """List the options of a training's job file, table by table."""
     with errors():
         from jobs.describe import options_of
-        from jobs.filesystems import StorageOptions
+        from jobs.stores.filesystems import StorageOptions
         from jobs.training.spec import TABLES, StylesSpec, TrainSpec
         from nst.modulated.training import ManyStylesOptions
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from jobs.status import JobStatus
-    from jobs.storage import Store
+    from jobs.stores.store import Store
     from jobs.training.status import TrainStatus
 
 __all__ = ["show_options", "show_status", "show_training"]

@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 
 from jobs.errors import EXIT_UNFINISHED, exit_code_of
-from jobs.filesystems import absolute_url
 from jobs.news import News, Teller
-from jobs.storage import open_store
+from jobs.stores.filesystems import absolute_url
+from jobs.stores.store import open_store
 from nst.errors import NstError, OptionError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jobs.job import Job
     from jobs.lease import LeaseOptions
     from jobs.spec import JobFile
-    from jobs.storage import Store
+    from jobs.stores.store import Store
     from jobs.training.job import TrainJob
 
 __all__ = [

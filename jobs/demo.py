@@ -11,7 +11,7 @@ from PIL import Image
 
 from jobs.errors import UsageError
 from jobs.spec import JobFile, job_from_table
-from jobs.storage import LocalStore
+from jobs.stores.store import LocalStore
 from nst.synthetic import brush_strokes
 
 __all__ = ["demo_jobs", "sample_photographs"]

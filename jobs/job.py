@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.assets import Asset, by_url, expand_folders, read_assets
 from jobs.errors import JobMismatch, UsageError
-from jobs.filesystems import StorageOptions
 from jobs.listing import Photo, list_photos
 from jobs.manifest import MANIFEST, Manifest, ManifestInfo, listed_manifest, write_manifest
 from jobs.record import (
@@ -26,7 +25,8 @@ from jobs.record import (
     versions,
 )
 from jobs.spec import HOW, JobFile, Resources, StylizeSpec, fingerprint, job_from_table, job_to_table
-from jobs.storage import Store, open_store
+from jobs.stores.filesystems import StorageOptions
+from jobs.stores.store import Store, open_store
 from nst.errors import OptionError
 from nst.methods import METHODS
 

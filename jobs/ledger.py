@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from jobs.errors import StoreError
 from jobs.manifest import Row
 from jobs.results import Result, Status, Tally, read_receipt, receipt_tally, write_receipt
-from jobs.storage import Store
+from jobs.stores.store import Store
 
 __all__ = [
     "JournalWriter",

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.errors import UsageError
-from jobs.filesystems import (
+from jobs.stores.filesystems import (
     STANDARD_STORAGE,
     StorageOptions,
     absolute_url,

@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.errors import JobMismatch, UsageError
-from jobs.filesystems import StorageOptions
 from jobs.listing import Photo, list_photos
-from jobs.storage import Store
+from jobs.stores.filesystems import StorageOptions
+from jobs.stores.store import Store
 
 __all__ = ["MANIFEST", "Manifest", "ManifestInfo", "Row", "listed_manifest", "row_digest", "write_manifest"]
 

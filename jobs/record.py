@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from jobs.errors import UsageError
-from jobs.retry import is_lasting
-from jobs.storage import Store
+from jobs.stores.backoff import is_lasting
+from jobs.stores.store import Store
 from nst.errors import OptionError
 
 __all__ = [

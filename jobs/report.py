@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.curves import read_curve
-from jobs.filesystems import StorageOptions, read_url
 from jobs.ledger import Ledger
 from jobs.page import REPORT, curve, page, settings, table, text
 from jobs.record import read_job
 from jobs.results import Result, total
 from jobs.spec import CURVES, ImageSpec, storage_from_table
 from jobs.status import JobStatus, job_status
-from jobs.storage import Store
+from jobs.stores.filesystems import StorageOptions, read_url
+from jobs.stores.store import Store
 from nst.errors import NstError
 from nst.images.decode import open_photo
 

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from jobs.errors import UsageError
-from jobs.filesystems import (
+from jobs.stores.filesystems import (
     STANDARD_STORAGE,
     StorageOptions,
     absolute_url,

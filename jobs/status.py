@@ -14,7 +14,7 @@ from jobs.ledger import Ledger, read_journal
 from jobs.progress import end_notes
 from jobs.record import read_job
 from jobs.results import Status, add_up, tally
-from jobs.storage import Store
+from jobs.stores.store import Store
 
 __all__ = ["JobStatus", "job_status"]
 

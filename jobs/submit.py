@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.errors import EXIT_OK, EXIT_STOPPED, EXIT_UNFINISHED, UsageError
-from jobs.filesystems import StorageOptions, local_path, refuse_secrets
 from jobs.lease import refuse_if_held
 from jobs.spec import apply_overrides
-from jobs.storage import open_store
+from jobs.stores.filesystems import StorageOptions, local_path, refuse_secrets
+from jobs.stores.store import open_store
 from nst.errors import OptionError
 
 if TYPE_CHECKING:

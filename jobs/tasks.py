@@ -7,9 +7,9 @@ from collections.abc import Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from jobs.filesystems import StorageOptions
 from jobs.results import Result, Status
 from jobs.spec import ImageSpec
+from jobs.stores.filesystems import StorageOptions
 
 if TYPE_CHECKING:
     from nst.stylizer import Method

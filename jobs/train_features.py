@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from jobs.demo import sample_photographs
-from jobs.storage import LocalStore
+from jobs.stores.store import LocalStore
 from nst.features import read_state_dict
 from nst.features.embedded.alignment import Alignment, AlignmentTask
 from nst.features.embedded.exemplar import ExemplarTask, ExemplarTraining, render_patches, some_normalized

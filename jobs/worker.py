@@ -25,12 +25,12 @@ from jobs.curves import write_curve
 from jobs.errors import JobMismatch, StoreError
 from jobs.ledger import JournalWriter, read_journal, seal
 from jobs.manifest import Manifest, Row
-from jobs.photo_files import read_photo_file
 from jobs.pipeline import Loaded, Pipeline
 from jobs.record import read_job
 from jobs.results import Result, Status, image_seed, total, write_receipt
-from jobs.retry import count_retries
-from jobs.storage import open_store
+from jobs.stores.backoff import count_retries
+from jobs.stores.photo_files import read_photo_file
+from jobs.stores.store import open_store
 from jobs.tasks import NOTHING_SPENT, AtWork, Task, TaskProgress, TaskReport, WorkerInfo, WorkerSetup
 from nst.errors import ImageError
 from nst.images.codec import decode_photo, encode_animation, encode_image

@@ -42,7 +42,7 @@ from jobs.job import create_or_open
 from jobs.ledger import Ledger
 from jobs.results import Status
 from jobs.spec import job_from_table
-from jobs.storage import TEMPORARY, open_store
+from jobs.stores.store import TEMPORARY, open_store
 from jobs.stylize import retry_work, run, worker_setup
 from jobs.tasks import Cause, Died, Event, Failed, Finished, Ready, Task, WorkerId, WorkerSetup
 from jobs.worker import Worker

@@ -30,7 +30,7 @@ import typer
 from jobs.audit import verify
 from jobs.errors import EXIT_STOPPED
 from jobs.status import job_status
-from jobs.storage import LocalStore
+from jobs.stores.store import LocalStore
 from jobs.tasks import WorkerSetup
 from tests.processes import living
 

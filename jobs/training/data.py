@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from jobs.errors import JobError
-from jobs.filesystems import StorageOptions
-from jobs.photo_files import read_photo_file
-from jobs.storage import open_store
+from jobs.stores.filesystems import StorageOptions
+from jobs.stores.photo_files import read_photo_file
+from jobs.stores.store import open_store
 from jobs.training.layout import skipped_path
 from nst.errors import ImageError
 from nst.gan.parallel import Share

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jobs.storage import open_store
+from jobs.stores.store import open_store
 from jobs.training.data import Pairs
 from jobs.training.layout import evaluation_path, generator_path
 from jobs.training.learners import pairs_of, translations

@@ -26,7 +26,7 @@ from jobs.record import (
     try_writing,
     versions,
 )
-from jobs.storage import Store, open_store
+from jobs.stores.store import Store, open_store
 from jobs.training.layout import KIND, manifest_path
 from jobs.training.spec import (
     HOW,

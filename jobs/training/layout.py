@@ -7,7 +7,7 @@ import re
 from collections.abc import Container, Mapping
 from typing import Any
 
-from jobs.storage import Store
+from jobs.stores.store import Store
 
 __all__ = [
     "DONE",

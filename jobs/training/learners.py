@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from jobs.filesystems import StorageOptions
+from jobs.stores.filesystems import StorageOptions
 from jobs.training.data import Pairs
 from jobs.training.what import StylesSpec, TrainSpec
 from nst.cyclegan import training

@@ -19,8 +19,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from jobs.errors import JobMismatch
-from jobs.filesystems import StorageOptions
-from jobs.storage import Store, open_store
+from jobs.stores.filesystems import StorageOptions
+from jobs.stores.store import Store, open_store
 from jobs.training.data import batches
 from jobs.training.job import TrainJob
 from jobs.training.layout import STOP, checkpoint_path, checkpoint_steps, generator_path, sample_path

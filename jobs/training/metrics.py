@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.storage import Store
+from jobs.stores.store import Store
 from nst.modulated.directions import direction_means, style_means
 
 __all__ = [

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from jobs.page import REPORT, curve, page, settings, table, text
 from jobs.record import read_job
-from jobs.storage import Store
+from jobs.stores.store import Store
 from jobs.training.layout import KIND, read_skipped, sample_path, sample_steps
 from jobs.training.metrics import Row, grouped, means, read_metrics
 from jobs.training.status import TrainStatus, train_status

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from jobs.errors import UsageError
-from jobs.filesystems import STANDARD_STORAGE, StorageOptions
 from jobs.spec import apply_overrides, parse_table, storage_from_table
+from jobs.stores.filesystems import STANDARD_STORAGE, StorageOptions
 from jobs.training.what import (
     StylesSpec,
     TrainSpec,

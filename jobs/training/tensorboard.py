@@ -10,7 +10,7 @@ from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
-from jobs.storage import Store
+from jobs.stores.store import Store
 from jobs.training.metrics import Row, grouped, means
 
 __all__ = ["FOLDER", "events_name", "publish_events", "write_events"]

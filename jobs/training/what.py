@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from jobs.filesystems import absolute_url, refuse_secrets
 from jobs.spec import parse_table
+from jobs.stores.filesystems import absolute_url, refuse_secrets
 from nst.cyclegan.networks import GENERATORS, size_multiple
 from nst.cyclegan.training import CycleGANOptions
 from nst.errors import OptionError

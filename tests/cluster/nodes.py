@@ -23,7 +23,7 @@ from typing import Any
 
 from jobs.ledger import Ledger, read_journal
 from jobs.results import Result
-from jobs.storage import LocalStore
+from jobs.stores.store import LocalStore
 from tests.processes import living
 
 TOKEN = secrets.token_hex(16)

@@ -19,7 +19,7 @@ import pytest
 from jobs.audit import verify
 from jobs.lease import read_holder
 from jobs.status import job_status
-from jobs.storage import LocalStore
+from jobs.stores.store import LocalStore
 from tests.cluster.nodes import TOKEN, Nodes, deaths, end_all, ended, nst, results, until
 from tests.conftest import encoded, picture
 from tests.processes import living

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from jobs.storage import Store
+from jobs.stores.store import Store
 
 
 class StoreContract:

@@ -21,7 +21,7 @@ from jobs.job import Job, create_or_open
 from jobs.ledger import JournalWriter, Ledger, receipt_path
 from jobs.results import Result, write_receipt
 from jobs.spec import job_from_table
-from jobs.storage import LocalStore
+from jobs.stores.store import LocalStore
 from jobs.stylize import worker_setup
 from jobs.tasks import Task
 from jobs.worker import Worker

@@ -23,7 +23,7 @@ from jobs.cli import app
 from jobs.job import create_or_open, reopen
 from jobs.ledger import Ledger
 from jobs.spec import read_job_file
-from jobs.storage import LocalStore
+from jobs.stores.store import LocalStore
 from tests.conftest import encoded, picture
 from tests.processes import living
 from tests.vggs import caffe_vgg

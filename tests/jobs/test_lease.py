@@ -28,7 +28,7 @@ from jobs.lease import Lease, LeaseOptions, hold, read_holder, refuse_if_held
 from jobs.progress import Snapshot
 from jobs.spec import job_from_table
 from jobs.status import job_status
-from jobs.storage import FsspecStore, LocalStore, Store
+from jobs.stores.store import FsspecStore, LocalStore, Store
 from jobs.stylize import retry_work, run, worker_setup
 from jobs.tasks import Task, WorkerId
 from tests.chaos import InlinePool

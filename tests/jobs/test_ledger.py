@@ -28,7 +28,7 @@ from jobs.results import (
     tally,
     write_receipt,
 )
-from jobs.storage import LocalStore
+from jobs.stores.store import LocalStore
 
 
 @pytest.fixture

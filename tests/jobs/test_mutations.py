@@ -31,9 +31,9 @@ import jobs.job
 import jobs.ledger
 import jobs.listing
 import jobs.manifest
-import jobs.retry
 import jobs.scheduler
-import jobs.storage
+import jobs.stores.backoff
+import jobs.stores.store
 import jobs.stylize
 import jobs.worker
 from jobs.actions import Abort, Start, Work
@@ -44,10 +44,10 @@ from jobs.ledger import JournalWriter, Ledger, ShardJournal, read_journal, recei
 from jobs.listing import Photo, list_photos
 from jobs.manifest import Manifest, write_manifest
 from jobs.results import Result, write_receipt
-from jobs.retry import Backoff
 from jobs.scheduler import Limits, Scheduler
 from jobs.spec import job_from_table
-from jobs.storage import FsspecStore, LocalStore, Store
+from jobs.stores.backoff import Backoff
+from jobs.stores.store import FsspecStore, LocalStore, Store
 from jobs.stylize import run, worker_setup
 from jobs.tasks import Died, Task
 from jobs.worker import Worker
@@ -657,7 +657,7 @@ MUTATIONS = [
     Mutation("what killed processes leave is removed", put(LocalStore, "clean", Store.clean), check_clean),
     Mutation(
         "what others are writing is left alone",
-        put(jobs.storage, "_alive", lambda _: False),
+        put(jobs.stores.store, "_alive", lambda _: False),
         check_clean_leaves_what_is_in_work,
     ),
     Mutation(
@@ -682,12 +682,12 @@ MUTATIONS = [
     # Retries
     Mutation(
         "faults that pass are waited out",
-        put(jobs.retry, "is_transient", lambda _: False),
+        put(jobs.stores.backoff, "is_transient", lambda _: False),
         flaky(check_faults_are_waited_out),
     ),
     Mutation(
         "faults that last are not",
-        put(jobs.retry, "is_transient", lambda _: True),
+        put(jobs.stores.backoff, "is_transient", lambda _: True),
         check_what_lasts_is_not_tried_again,
     ),
     Mutation(

@@ -25,10 +25,10 @@ from jobs.ledger import JournalWriter, Ledger, read_journal, read_journal_part, 
 from jobs.listing import PHOTO_EXTENSIONS, Photo, list_photos
 from jobs.manifest import Manifest, ManifestInfo, Row, write_manifest
 from jobs.results import Result
-from jobs.retry import Backoff, count_retries, is_transient
 from jobs.scheduler import Limits, Scheduler
 from jobs.spec import ImageSpec
-from jobs.storage import LocalStore
+from jobs.stores.backoff import Backoff, count_retries, is_transient
+from jobs.stores.store import LocalStore
 from jobs.tasks import Cause, Died, Event, Failed, Finished, Progress, Task, TaskProgress, TaskReport
 from tests.jobs.test_scheduler import Simulation
 

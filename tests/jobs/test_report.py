@@ -18,7 +18,7 @@ from jobs.curves import write_curve
 from jobs.job import create_or_open
 from jobs.report import REPORT, build_report, publish_report
 from jobs.spec import job_from_table
-from jobs.storage import LocalStore
+from jobs.stores.store import LocalStore
 from jobs.stylize import run
 from nst.errors import OptionError
 from tests.conftest import encoded, picture

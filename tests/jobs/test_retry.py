@@ -10,8 +10,8 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from jobs.retry import Backoff, count_retries, is_transient
-from jobs.storage import FsspecStore
+from jobs.stores.backoff import Backoff, count_retries, is_transient
+from jobs.stores.store import FsspecStore
 
 
 class EndpointConnectionError(Exception):

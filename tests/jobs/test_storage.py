@@ -15,8 +15,8 @@ import fsspec
 import pytest
 
 from jobs.errors import UsageError
-from jobs.filesystems import absolute_url, is_url, read_url
-from jobs.storage import TEMPORARY, FsspecStore, LocalStore, Store, open_store
+from jobs.stores.filesystems import absolute_url, is_url, read_url
+from jobs.stores.store import TEMPORARY, FsspecStore, LocalStore, Store, open_store
 from tests.contracts.store import StoreContract
 
 
@@ -40,7 +40,7 @@ class TestLocalStore(StoreContract):
 
     def test_clean_removes_what_dead_processes_left_and_nothing_else(self, store: LocalStore) -> None:
         script = (
-            "import os, sys; from jobs.storage import LocalStore; "
+            "import os, sys; from jobs.stores.store import LocalStore; "
             "os.replace = lambda *a: os._exit(9); LocalStore(sys.argv[1]).publish('x', b'half')"
         )
         assert subprocess.run([sys.executable, "-c", script, store.url]).returncode == 9

@@ -18,7 +18,7 @@ from jobs.job import Job, create_or_open, plan, reopen
 from jobs.listing import Photo, list_photos
 from jobs.manifest import SCHEMA, Manifest, row_digest, write_manifest
 from jobs.spec import job_from_table, job_to_table, read_job_file
-from jobs.storage import LocalStore
+from jobs.stores.store import LocalStore
 from jobs.stylize import retry_work, run
 from nst.errors import OptionError
 from nst.images.codec import decode_photo, encode_image

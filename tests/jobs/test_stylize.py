@@ -29,7 +29,6 @@ from jobs.audit import verify
 from jobs.cli_work import execute
 from jobs.curves import read_curve
 from jobs.errors import JobMismatch, StoreError, UsageError, WorkersBroken
-from jobs.filesystems import StorageOptions, read_url
 from jobs.job import Job, create_or_open, plan, reopen
 from jobs.ledger import JournalWriter, Ledger
 from jobs.progress import Snapshot, Summary
@@ -38,7 +37,8 @@ from jobs.results import Result, write_receipt
 from jobs.spec import JobFile, job_from_table, job_to_table
 from jobs.status import job_status
 from jobs.stop import StopSignal
-from jobs.storage import LocalStore
+from jobs.stores.filesystems import StorageOptions, read_url
+from jobs.stores.store import LocalStore
 from jobs.stylize import retry_work, run, worker_setup
 from jobs.tasks import Event, Task
 from jobs.worker import Worker

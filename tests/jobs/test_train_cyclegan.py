@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from jobs.stop import StopSignal
-from jobs.storage import LocalStore
+from jobs.stores.store import LocalStore
 from jobs.train_cyclegan import TrainSummary, _Run, run_training
 from jobs.training.job import TrainJob
 from jobs.training.layout import (
@@ -219,7 +219,7 @@ DRIVER = """
 import sys
 from jobs.json_log import JsonLog
 from jobs.lease import LeaseOptions
-from jobs.storage import LocalStore
+from jobs.stores.store import LocalStore
 from jobs.train_cyclegan import run_training
 from jobs.training.job import reopen_training
 

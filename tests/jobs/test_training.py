@@ -24,7 +24,7 @@ from jobs.cli import app
 from jobs.errors import JobMismatch, UsageError, WorkersBroken
 from jobs.job import reopen
 from jobs.status import job_status
-from jobs.storage import LocalStore
+from jobs.stores.store import LocalStore
 from jobs.training.data import NoPhotographs
 from jobs.training.evaluate import evaluate
 from jobs.training.failures import Failures

@@ -9,10 +9,10 @@ import pytest
 import s3fs
 
 from jobs.errors import StoreError, UsageError
-from jobs.filesystems import StorageOptions, open_url, read_url
 from jobs.listing import list_photos
-from jobs.retry import count_retries
-from jobs.storage import FsspecStore, Store, open_store
+from jobs.stores.backoff import count_retries
+from jobs.stores.filesystems import StorageOptions, open_url, read_url
+from jobs.stores.store import FsspecStore, Store, open_store
 from tests.contracts.store import StoreContract
 from tests.s3.conftest import new_bucket, upload
 from tests.s3.proxy import Fault, FaultProxy, Kind

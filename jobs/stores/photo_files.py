@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 
-from jobs.filesystems import STANDARD_STORAGE, StorageOptions, local_path, read_url, url_to_filesystem
+from jobs.stores.filesystems import STANDARD_STORAGE, StorageOptions, local_path, read_url, url_to_filesystem
 from nst.errors import ImageTooLarge
 from nst.images.decode import refuse_bomb
 

@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote_to_bytes
 import fsspec
 
 from jobs.errors import StoreError
-from jobs.retry import Backoff, is_lasting, is_transient
+from jobs.stores.backoff import Backoff, is_lasting, is_transient
 from nst.errors import OptionError
 
 __all__ = [

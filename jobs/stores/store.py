@@ -19,7 +19,14 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from jobs.errors import UsageError
-from jobs.filesystems import STANDARD_STORAGE, StorageOptions, is_url, kind_of, open_ranges, url_to_filesystem
+from jobs.stores.filesystems import (
+    STANDARD_STORAGE,
+    StorageOptions,
+    is_url,
+    kind_of,
+    open_ranges,
+    url_to_filesystem,
+)
 
 __all__ = ["TEMPORARY", "FsspecStore", "LocalStore", "Store", "open_store"]
 
@@ -207,7 +214,7 @@ def _make_folder(folder: Path) -> None:
 class FsspecStore(Store):
     """A prefix in an object store, or any other fsspec file system. Publishing is one PUT.
 
-    Calls that fail for a moment are made again (`jobs.retry`); what fails for good is an OSError.
+    Calls that fail for a moment are made again (`jobs.stores.backoff`); what fails for good is an OSError.
 
     Args:
         create_only: whether the store honors create-only writes, as `honors_create_only` found out. If not,

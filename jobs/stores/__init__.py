@@ -1,0 +1,1 @@
+"""Objects on disk and in S3: published whole or not at all."""
