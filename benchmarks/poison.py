@@ -43,9 +43,9 @@ from PIL import Image
 from torch import Tensor
 
 from jobs.job import create_or_open
-from jobs.ledger import Ledger
+from jobs.ledger.receipts import Ledger
+from jobs.ledger.results import Result
 from jobs.progress import Snapshot
-from jobs.results import Result
 from jobs.spec import ImageSpec, job_from_table
 from jobs.stylize import run
 from nst.images.codec import decode_image, encode_image

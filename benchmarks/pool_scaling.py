@@ -46,9 +46,9 @@ from PIL import Image
 
 from jobs.assets import by_url
 from jobs.job import Job, create_or_open
-from jobs.ledger import JournalWriter, Ledger, receipt_path
+from jobs.ledger.receipts import JournalWriter, Ledger, receipt_path
+from jobs.ledger.results import Result, Status, write_receipt
 from jobs.pools import Pool, open_pool
-from jobs.results import Result, Status, write_receipt
 from jobs.spec import job_from_table
 from jobs.stores.store import LocalStore
 from jobs.stylize import run, worker_setup

@@ -33,8 +33,8 @@ from PIL import Image
 from torch import Tensor
 
 from jobs.job import create_or_open
-from jobs.ledger import Ledger
-from jobs.results import image_seed
+from jobs.ledger.receipts import Ledger
+from jobs.ledger.results import image_seed
 from jobs.spec import job_from_table
 from jobs.stylize import run
 from nst.images.codec import decode_image, encode_image

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from jobs.audit import verify
 from jobs.job import Job, create_or_open
-from jobs.ledger import receipt_path
-from jobs.manifest import Row
-from jobs.results import Result, image_seed, write_receipt
+from jobs.ledger.manifest import Row
+from jobs.ledger.receipts import receipt_path
+from jobs.ledger.results import Result, image_seed, write_receipt
 from jobs.spec import job_from_table
 
 

@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, cast, get_args, get_origin, get_type_hints
 
 from jobs.errors import UsageError
-from jobs.listing import pictures_in
+from jobs.ledger.listing import pictures_in
 from jobs.stores.filesystems import STANDARD_STORAGE, StorageOptions, is_url, read_url
 from nst.errors import DecodeError, ImageError, OptionError, WeightsError
 

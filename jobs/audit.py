@@ -15,14 +15,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.curves import read_curve
 from jobs.errors import StoreError, UsageError
-from jobs.lease import is_lease
-from jobs.ledger import Ledger, journal_folder, journal_part, read_journal_part, receipt_path
-from jobs.manifest import MANIFEST, Manifest, Row, row_digest
+from jobs.ledger.curves import read_curve
+from jobs.ledger.job_record import JOB, read_job
+from jobs.ledger.lease import is_lease
+from jobs.ledger.manifest import MANIFEST, Manifest, Row, row_digest
+from jobs.ledger.receipts import Ledger, journal_folder, journal_part, read_journal_part, receipt_path
+from jobs.ledger.results import Result, Tally, image_seed, results_digest, tally
 from jobs.page import REPORT
-from jobs.record import JOB, read_job
-from jobs.results import Result, Tally, image_seed, results_digest, tally
 from jobs.spec import ImageSpec, fingerprint
 from jobs.stores.store import TEMPORARY, Store
 from nst.errors import NstError

@@ -21,7 +21,7 @@ from nst.errors import NstError, OptionError
 if TYPE_CHECKING:
     from jobs.actions import Work
     from jobs.job import Job
-    from jobs.lease import LeaseOptions
+    from jobs.ledger.lease import LeaseOptions
     from jobs.spec import JobFile
     from jobs.stores.store import Store
     from jobs.training.job import TrainJob
@@ -203,7 +203,7 @@ def _tell_end(
 
 
 def _lease(log: Teller, wait: bool) -> LeaseOptions:
-    from jobs.lease import LeaseOptions
+    from jobs.ledger.lease import LeaseOptions
 
     return LeaseOptions(wait=wait, say=lambda text: log.tell(News(event="waiting_for_lease", text=text)))
 
@@ -212,7 +212,7 @@ def _lease(log: Teller, wait: bool) -> LeaseOptions:
 
 
 def is_training(store: Store) -> bool:
-    from jobs.record import job_kind
+    from jobs.ledger.job_record import job_kind
     from jobs.training.layout import KIND
 
     return job_kind(store) == KIND

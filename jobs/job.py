@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.assets import Asset, by_url, expand_folders, read_assets
 from jobs.errors import JobMismatch, UsageError
-from jobs.listing import Photo, list_photos
-from jobs.manifest import MANIFEST, Manifest, ManifestInfo, listed_manifest, write_manifest
-from jobs.record import (
+from jobs.ledger.job_record import (
     FORMAT,
     JOB,
     differences,
@@ -24,6 +22,8 @@ from jobs.record import (
     try_writing,
     versions,
 )
+from jobs.ledger.listing import Photo, list_photos
+from jobs.ledger.manifest import MANIFEST, Manifest, ManifestInfo, listed_manifest, write_manifest
 from jobs.spec import HOW, JobFile, Resources, StylizeSpec, fingerprint, job_from_table, job_to_table
 from jobs.stores.filesystems import StorageOptions
 from jobs.stores.store import Store, open_store

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from jobs.manifest import Row
-from jobs.results import Result, Status
+from jobs.ledger.manifest import Row
+from jobs.ledger.results import Result, Status
 from jobs.tasks import AtWork, Spent
 from nst.images.codec import DecodedPhoto
 from nst.stylizer import Outcome, Stylized

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.errors import EXIT_FAILED_ROWS, EXIT_OK, EXIT_UNFINISHED
-from jobs.holder import Holder
-from jobs.lease import read_holder
-from jobs.ledger import Ledger, read_journal
+from jobs.ledger.job_record import read_job
+from jobs.ledger.lease import read_holder
+from jobs.ledger.lease_holder import Holder
+from jobs.ledger.receipts import Ledger, read_journal
+from jobs.ledger.results import Status, add_up, tally
 from jobs.progress import end_notes
-from jobs.record import read_job
-from jobs.results import Status, add_up, tally
 from jobs.stores.store import Store
 
 __all__ = ["JobStatus", "job_status"]

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.errors import EXIT_OK, EXIT_STOPPED, EXIT_UNFINISHED, UsageError
-from jobs.lease import refuse_if_held
+from jobs.ledger.lease import refuse_if_held
 from jobs.spec import apply_overrides
 from jobs.stores.filesystems import StorageOptions, local_path, refuse_secrets
 from jobs.stores.store import open_store

@@ -7,7 +7,7 @@ from collections.abc import Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from jobs.results import Result, Status
+from jobs.ledger.results import Result, Status
 from jobs.spec import ImageSpec
 from jobs.stores.filesystems import StorageOptions
 

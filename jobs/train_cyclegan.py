@@ -33,7 +33,7 @@ from jobs.errors import (
     WorkersBroken,
     exit_code_of,
 )
-from jobs.lease import STANDARD_LEASE, Lease, LeaseOptions, hold
+from jobs.ledger.lease import STANDARD_LEASE, Lease, LeaseOptions, hold
 from jobs.pools.ray import RaySession
 from jobs.stop import StopSignal
 from jobs.training.evaluate import evaluate

@@ -21,13 +21,13 @@ from typing import Any
 import PIL.Image
 import torch
 
-from jobs.curves import write_curve
 from jobs.errors import JobMismatch, StoreError
-from jobs.ledger import JournalWriter, read_journal, seal
-from jobs.manifest import Manifest, Row
+from jobs.ledger.curves import write_curve
+from jobs.ledger.job_record import read_job
+from jobs.ledger.manifest import Manifest, Row
+from jobs.ledger.receipts import JournalWriter, read_journal, seal
+from jobs.ledger.results import Result, Status, image_seed, total, write_receipt
 from jobs.pipeline import Loaded, Pipeline
-from jobs.record import read_job
-from jobs.results import Result, Status, image_seed, total, write_receipt
 from jobs.stores.backoff import count_retries
 from jobs.stores.photo_files import read_photo_file
 from jobs.stores.store import open_store

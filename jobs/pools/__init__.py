@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Protocol, Self
 
-from jobs.results import Status
+from jobs.ledger.results import Status
 from jobs.spec import Resources
 from jobs.tasks import Cause, Event, Task, WorkerId, WorkerSetup
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
+from jobs.ledger.results import Status
 from jobs.pools.children import Children
-from jobs.results import Status
 from jobs.spec import Resources
 from jobs.tasks import WorkerId, WorkerSetup
 

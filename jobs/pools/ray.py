@@ -18,9 +18,9 @@ import ray
 import ray.exceptions
 
 from jobs.errors import WorkersBroken
+from jobs.ledger.results import Status
 from jobs.pools.children import Children
 from jobs.pools.ray_metrics import Metrics
-from jobs.results import Status
 from jobs.spec import Resources
 from jobs.tasks import Cause, Died, Event, Leaving, Ready, Task, WorkerId, WorkerSetup
 from nst.errors import OptionError

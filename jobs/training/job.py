@@ -14,9 +14,7 @@ import pyarrow as pa
 
 from jobs.assets import Asset, by_url, read_assets
 from jobs.errors import JobMismatch, UsageError
-from jobs.listing import list_photos
-from jobs.manifest import Manifest, ManifestInfo, listed_manifest, write_manifest
-from jobs.record import (
+from jobs.ledger.job_record import (
     FORMAT,
     JOB,
     differences,
@@ -26,6 +24,8 @@ from jobs.record import (
     try_writing,
     versions,
 )
+from jobs.ledger.listing import list_photos
+from jobs.ledger.manifest import Manifest, ManifestInfo, listed_manifest, write_manifest
 from jobs.stores.store import Store, open_store
 from jobs.training.layout import KIND, manifest_path
 from jobs.training.spec import (

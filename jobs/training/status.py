@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.errors import EXIT_OK, EXIT_UNFINISHED
-from jobs.holder import Holder
-from jobs.lease import read_holder
-from jobs.record import read_job
+from jobs.ledger.job_record import read_job
+from jobs.ledger.lease import read_holder
+from jobs.ledger.lease_holder import Holder
 from jobs.stores.store import Store
 from jobs.training.layout import KIND, checkpoint_steps, read_done, read_evaluations, read_skipped
 from jobs.training.metrics import means, parts, read_part

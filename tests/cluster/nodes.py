@@ -21,8 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.ledger import Ledger, read_journal
-from jobs.results import Result
+from jobs.ledger.receipts import Ledger, read_journal
+from jobs.ledger.results import Result
 from jobs.stores.store import LocalStore
 from tests.processes import living
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from jobs.audit import verify
-from jobs.lease import read_holder
+from jobs.ledger.lease import read_holder
 from jobs.status import job_status
 from jobs.stores.store import LocalStore
 from tests.cluster.nodes import TOKEN, Nodes, deaths, end_all, ended, nst, results, until

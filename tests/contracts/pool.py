@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 from jobs.job import Job, create_or_open
-from jobs.ledger import Ledger, read_journal
+from jobs.ledger.receipts import Ledger, read_journal
 from jobs.pools import Pool
 from jobs.spec import job_from_table
 from jobs.stylize import worker_setup

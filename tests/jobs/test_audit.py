@@ -18,8 +18,8 @@ from jobs.audit import Fault, collect_garbage, explain, verify
 from jobs.cli import app
 from jobs.errors import UsageError
 from jobs.job import Job, create_or_open
-from jobs.ledger import JournalWriter, Ledger, receipt_path
-from jobs.results import Result, write_receipt
+from jobs.ledger.receipts import JournalWriter, Ledger, receipt_path
+from jobs.ledger.results import Result, write_receipt
 from jobs.spec import job_from_table
 from jobs.stores.store import LocalStore
 from jobs.stylize import worker_setup

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from jobs.cli import app
 from jobs.job import create_or_open, reopen
-from jobs.ledger import Ledger
+from jobs.ledger.receipts import Ledger
 from jobs.spec import read_job_file
 from jobs.stores.store import LocalStore
 from tests.conftest import encoded, picture

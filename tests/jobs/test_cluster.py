@@ -16,7 +16,7 @@ import ray
 from ray.cluster_utils import Cluster
 from jobs.audit import verify
 from jobs.job import create_or_open
-from jobs.ledger import Ledger, read_journal
+from jobs.ledger.receipts import Ledger, read_journal
 from jobs.spec import job_from_table
 from jobs.stylize import run
 from pathlib import Path

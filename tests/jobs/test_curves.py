@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.curves import read_curve, write_curve
+from jobs.ledger.curves import read_curve, write_curve
 
 CURVE = {"scale": [1.0, 1.0, 2.0], "loss": [3e30, 0.1, -5e-324]}
 

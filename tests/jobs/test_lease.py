@@ -18,13 +18,13 @@ from typing import Any
 import fsspec
 import pytest
 
-import jobs.holder
-import jobs.lease
+import jobs.ledger.lease
+import jobs.ledger.lease_holder
 from jobs.audit import verify
 from jobs.errors import LeaseHeld, LeaseLost, StoreError
-from jobs.holder import Holder, parse_holder, this_process
 from jobs.job import Job, create_or_open
-from jobs.lease import Lease, LeaseOptions, hold, read_holder, refuse_if_held
+from jobs.ledger.lease import Lease, LeaseOptions, hold, read_holder, refuse_if_held
+from jobs.ledger.lease_holder import Holder, parse_holder, this_process
 from jobs.progress import Snapshot
 from jobs.spec import job_from_table
 from jobs.status import job_status
@@ -44,7 +44,7 @@ ELSEWHERE = Holder(id="elsewhere", host="another-host", pid=1, started="then", t
 @pytest.fixture(autouse=True)
 def _exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """These stores tell times to less than a second."""
-    monkeypatch.setattr(jobs.lease, "_ROUNDING_S", 0.05)
+    monkeypatch.setattr(jobs.ledger.lease, "_ROUNDING_S", 0.05)
 
 
 class Timeless(FsspecStore):
@@ -310,7 +310,7 @@ def test_a_dead_process_of_this_host_is_told_from_one_elsewhere() -> None:
     mine = this_process(id="x", started_at=0.0, term_s=60, generation=1, renewals=0)
     assert not mine.is_dead
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    theirs = replace(mine, pid=child.pid, process_started=jobs.holder._process_started(child.pid))
+    theirs = replace(mine, pid=child.pid, process_started=jobs.ledger.lease_holder._process_started(child.pid))
     assert not theirs.is_dead
     assert replace(theirs, process_started="1").is_dead, "its number was used again"
     child.kill()
@@ -426,7 +426,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 from jobs.job import create_or_open
-from jobs.lease import LeaseOptions
+from jobs.ledger.lease import LeaseOptions
 from jobs.spec import job_from_table
 from jobs.stylize import run
 from tests.methods import REGISTRY

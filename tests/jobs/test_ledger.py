@@ -12,10 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.errors import StoreError
-from jobs.ledger import JournalWriter, Ledger, read_journal, read_journal_part, receipt_path, seal
-from jobs.manifest import Row
-from jobs.progress import end_notes
-from jobs.results import (
+from jobs.ledger.manifest import Row
+from jobs.ledger.receipts import JournalWriter, Ledger, read_journal, read_journal_part, receipt_path, seal
+from jobs.ledger.results import (
     SCHEMA,
     Result,
     Status,
@@ -28,6 +27,7 @@ from jobs.results import (
     tally,
     write_receipt,
 )
+from jobs.progress import end_notes
 from jobs.stores.store import LocalStore
 
 

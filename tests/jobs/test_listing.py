@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.errors import JobMismatch, UsageError
-from jobs.listing import Photo, list_photos
-from jobs.manifest import SCHEMA, Manifest, write_manifest
+from jobs.ledger.listing import Photo, list_photos
+from jobs.ledger.manifest import SCHEMA, Manifest, write_manifest
 from jobs.stores.filesystems import read_url
 from jobs.stores.store import LocalStore
 from nst.errors import OptionError

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from jobs.job import create_or_open
+from jobs.ledger.results import Status
 from jobs.pools import open_pool
 from jobs.pools.ray_metrics import COUNTERS, GAUGES, Metrics, exported
-from jobs.results import Status
 from jobs.spec import job_from_table
 from jobs.stylize import worker_setup
 from jobs.tasks import Died, Event, Failed, Finished, Progress, Ready, Spent, Task, TaskProgress, TaskReport

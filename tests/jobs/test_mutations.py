@@ -28,9 +28,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 import jobs.audit
 import jobs.job
-import jobs.ledger
-import jobs.listing
-import jobs.manifest
+import jobs.ledger.listing
+import jobs.ledger.manifest
+import jobs.ledger.receipts
 import jobs.scheduler
 import jobs.stores.backoff
 import jobs.stores.store
@@ -40,10 +40,10 @@ from jobs.actions import Abort, Start, Work
 from jobs.audit import collect_garbage, verify
 from jobs.errors import JobMismatch, UsageError, WorkersBroken
 from jobs.job import Job, create_or_open
-from jobs.ledger import JournalWriter, Ledger, ShardJournal, read_journal, receipt_path, seal
-from jobs.listing import Photo, list_photos
-from jobs.manifest import Manifest, write_manifest
-from jobs.results import Result, write_receipt
+from jobs.ledger.listing import Photo, list_photos
+from jobs.ledger.manifest import Manifest, write_manifest
+from jobs.ledger.receipts import JournalWriter, Ledger, ShardJournal, read_journal, receipt_path, seal
+from jobs.ledger.results import Result, write_receipt
 from jobs.scheduler import Limits, Scheduler
 from jobs.spec import job_from_table
 from jobs.stores.backoff import Backoff
@@ -732,7 +732,9 @@ MUTATIONS = [
     ),
     Mutation(
         "a flipped bit is no other row's result",
-        without(jobs.ledger.read_journal_part, ('record.pop("digest", None) != _digest(record)', "False")),
+        without(
+            jobs.ledger.receipts.read_journal_part, ('record.pop("digest", None) != _digest(record)', "False")
+        ),
         check_a_flipped_digit_is_noticed,
     ),
     Mutation(
@@ -780,13 +782,13 @@ MUTATIONS = [
     ),
     Mutation(
         "keys within a folder are unique",
-        without(jobs.listing._keys_within_folder, ("if repeated[key.casefold()] == 1", "if True")),
+        without(jobs.ledger.listing._keys_within_folder, ("if repeated[key.casefold()] == 1", "if True")),
         check_keys_of_a_folder,
     ),
     Mutation(
         "keys are unique where case is ignored",
         without(
-            jobs.listing._keys_within_folder,
+            jobs.ledger.listing._keys_within_folder,
             ("Counter(key.casefold() for", "Counter(key for"),
             ("repeated[key.casefold()]", "repeated[key]"),
         ),
@@ -794,27 +796,27 @@ MUTATIONS = [
     ),
     Mutation(
         "keys are printable, and short enough for a name",
-        put(jobs.listing, "_safe", lambda key: key),
+        put(jobs.ledger.listing, "_safe", lambda key: key),
         check_keys_of_a_folder,
     ),
     Mutation(
         "keys of a bucket stay in the output",
-        without(jobs.listing._safe, ('if part in (".", "..")', "if False")),
+        without(jobs.ledger.listing._safe, ('if part in (".", "..")', "if False")),
         check_keys_stay_in_the_output,
     ),
     Mutation(
         "keys of a table stay in the output",
-        put(jobs.listing, "_check_key", lambda *_: None),
+        put(jobs.ledger.listing, "_check_key", lambda *_: None),
         check_a_table_cannot_lead_out,
     ),
     Mutation(
         "equal keys are refused",
-        put(jobs.manifest, "_refuse_repeated_keys", lambda *_: None),
+        put(jobs.ledger.manifest, "_refuse_repeated_keys", lambda *_: None),
         check_equal_keys_are_refused,
     ),
     Mutation(
         "a folder that cannot be listed is not empty",
-        put(jobs.listing, "_fail", lambda _: None),
+        put(jobs.ledger.listing, "_fail", lambda _: None),
         check_a_folder_that_cannot_be_listed,
     ),
     # Jobs
@@ -826,7 +828,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a manifest that is listed again is the same one",
-        both(without(jobs.manifest.listed_manifest, ("!= recorded", "is None")), REOPEN),
+        both(without(jobs.ledger.manifest.listed_manifest, ("!= recorded", "is None")), REOPEN),
         check_another_listing_is_refused,
     ),
     Mutation(

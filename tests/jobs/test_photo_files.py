@@ -16,8 +16,8 @@ from PIL import Image
 from PIL.ExifTags import Base
 
 from jobs.job import create_or_open
-from jobs.ledger import Ledger
-from jobs.results import Result
+from jobs.ledger.receipts import Ledger
+from jobs.ledger.results import Result
 from jobs.spec import ImageSpec, job_from_table
 from jobs.stores.filesystems import read_url
 from jobs.stores.photo_files import HEAD_BYTES, read_photo_file

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from jobs.manifest import Row
+from jobs.ledger.manifest import Row
+from jobs.ledger.results import Result, Status
 from jobs.pipeline import Loaded, Pipeline
-from jobs.results import Result, Status
 from jobs.tasks import AtWork
 from nst.images.codec import DecodedPhoto
 from nst.stylizer import Outcome, Stylized

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.pool_scaling import simulate, steady, write_listing
-from jobs.results import Result
+from jobs.ledger.results import Result
 
 
 def results(worker: int, times: list[float]) -> list[Result]:

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.curves import write_curve
 from jobs.job import create_or_open
+from jobs.ledger.curves import write_curve
 from jobs.report import REPORT, build_report, publish_report
 from jobs.spec import job_from_table
 from jobs.stores.store import LocalStore

@@ -24,7 +24,7 @@ from jobs.actions import (
     Work,
 )
 from jobs.errors import WorkersBroken
-from jobs.results import Status
+from jobs.ledger.results import Status
 from jobs.scheduler import Limits, Scheduler
 from jobs.tasks import (
     Cause,

@@ -15,8 +15,8 @@ import torch
 
 from jobs.audit import verify
 from jobs.job import Job, create_or_open, plan, reopen
-from jobs.listing import Photo, list_photos
-from jobs.manifest import SCHEMA, Manifest, row_digest, write_manifest
+from jobs.ledger.listing import Photo, list_photos
+from jobs.ledger.manifest import SCHEMA, Manifest, row_digest, write_manifest
 from jobs.spec import job_from_table, job_to_table, read_job_file
 from jobs.stores.store import LocalStore
 from jobs.stylize import retry_work, run

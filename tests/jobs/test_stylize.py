@@ -27,13 +27,13 @@ from jobs.actions import Work
 from jobs.assets import by_url
 from jobs.audit import verify
 from jobs.cli_work import execute
-from jobs.curves import read_curve
 from jobs.errors import JobMismatch, StoreError, UsageError, WorkersBroken
 from jobs.job import Job, create_or_open, plan, reopen
-from jobs.ledger import JournalWriter, Ledger
+from jobs.ledger.curves import read_curve
+from jobs.ledger.receipts import JournalWriter, Ledger
+from jobs.ledger.results import Result, write_receipt
 from jobs.progress import Snapshot, Summary
 from jobs.report import build_report
-from jobs.results import Result, write_receipt
 from jobs.spec import JobFile, job_from_table, job_to_table
 from jobs.status import job_status
 from jobs.stop import StopSignal
@@ -723,10 +723,10 @@ def test_folders_that_cannot_be_taken(tmp_path: Path, monkeypatch: pytest.Monkey
     def denied(*_: Any, **__: Any) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("jobs.listing._walk", denied)
+    monkeypatch.setattr("jobs.ledger.listing._walk", denied)
     with pytest.raises(OptionError, match=r"method\.pictures\[0\] = '.*paintings': cannot be listed: .*denied"):
         begin(tmp_path, method={"pictures": ["paintings"]})
-    monkeypatch.setattr("jobs.listing._is_folder", denied)
+    monkeypatch.setattr("jobs.ledger.listing._is_folder", denied)
     with pytest.raises(OptionError, match=r"method\.pictures\[0\] = 'memory://no/p': there is no such file"):
         begin(tmp_path, method={"pictures": ["memory://no/p"]})
     assert not (tmp_path / "out").exists()

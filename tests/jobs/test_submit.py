@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from jobs.lease import LeaseOptions, hold
 from typer.testing import CliRunner
 
 from cluster.submit import Cluster
 from jobs.cli import app
 from jobs.errors import LeaseHeld, UsageError
 from jobs.job import create_or_open
-from jobs.lease import LeaseOptions, hold
 from jobs.spec import read_job_file
 from jobs.submit import Prepared, pack, prepare
 from nst.errors import OptionError
@@ -145,7 +145,10 @@ def test_the_code_and_the_job_file_are_sent_and_nothing_else(tmp_path: Path) -> 
     }
     assert all(path.endswith((".py", ".safetensors")) for path in files - others)
     assert (sent / "job.toml").read_text() == REMOTE
-    script = "import jobs, sys, jobs.record; print(jobs.__file__, jobs.record.versions()['nst'])"
+    script = (
+        "import jobs, sys, jobs.ledger.job_record; "
+        "print(jobs.__file__, jobs.ledger.job_record.versions()['nst'])"
+    )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     told = subprocess.run(
         [sys.executable, "-c", script], cwd=sent, env=environment, capture_output=True, text=True, check=True

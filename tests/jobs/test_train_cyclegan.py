@@ -218,7 +218,7 @@ def test_two_then_one_then_two_workers(kind: str, request: pytest.FixtureRequest
 DRIVER = """
 import sys
 from jobs.json_log import JsonLog
-from jobs.lease import LeaseOptions
+from jobs.ledger.lease import LeaseOptions
 from jobs.stores.store import LocalStore
 from jobs.train_cyclegan import run_training
 from jobs.training.job import reopen_training

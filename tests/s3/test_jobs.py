@@ -16,9 +16,9 @@ from jobs.audit import verify
 from jobs.cli import app
 from jobs.errors import StoreError
 from jobs.job import Job, create_or_open
-from jobs.ledger import Ledger
+from jobs.ledger.receipts import Ledger
+from jobs.ledger.results import Result
 from jobs.progress import Snapshot, Summary
-from jobs.results import Result
 from jobs.spec import job_from_table
 from jobs.stylize import run
 from nst.errors import OptionError

@@ -9,7 +9,7 @@ import pytest
 import s3fs
 
 from jobs.errors import StoreError, UsageError
-from jobs.listing import list_photos
+from jobs.ledger.listing import list_photos
 from jobs.stores.backoff import count_retries
 from jobs.stores.filesystems import StorageOptions, open_url, read_url
 from jobs.stores.store import FsspecStore, Store, open_store

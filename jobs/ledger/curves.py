@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.results import DAMAGED_PARQUET
+from jobs.ledger.results import DAMAGED_PARQUET
 
 __all__ = ["read_curve", "write_curve"]
 

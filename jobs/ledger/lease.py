@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from jobs.errors import LeaseHeld, LeaseLost
-from jobs.holder import Holder, parse_holder, this_process
+from jobs.ledger.lease_holder import Holder, parse_holder, this_process
 from jobs.stores.store import Store
 
 __all__ = ["STANDARD_LEASE", "Lease", "LeaseOptions", "hold", "is_lease", "read_holder", "refuse_if_held"]

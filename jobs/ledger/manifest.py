@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.errors import JobMismatch, UsageError
-from jobs.listing import Photo, list_photos
+from jobs.ledger.listing import Photo, list_photos
 from jobs.stores.filesystems import StorageOptions
 from jobs.stores.store import Store
 

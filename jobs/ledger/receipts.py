@@ -22,8 +22,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from jobs.errors import StoreError
-from jobs.manifest import Row
-from jobs.results import Result, Status, Tally, read_receipt, receipt_tally, write_receipt
+from jobs.ledger.manifest import Row
+from jobs.ledger.results import Result, Status, Tally, read_receipt, receipt_tally, write_receipt
 from jobs.stores.store import Store
 
 __all__ = [

@@ -1,0 +1,1 @@
+"""What is true of a job, as objects in a store."""
