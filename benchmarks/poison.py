@@ -42,10 +42,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from jobs.console.progress import Snapshot
 from jobs.job import create_or_open
 from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import Result
-from jobs.progress import Snapshot
 from jobs.spec import ImageSpec, job_from_table
 from jobs.stylize import run
 from nst.images.codec import decode_image, encode_image

@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from jobs.console.html import REPORT
 from jobs.errors import StoreError, UsageError
 from jobs.ledger.curves import read_curve
 from jobs.ledger.job_record import JOB, read_job
@@ -22,7 +23,6 @@ from jobs.ledger.lease import is_lease
 from jobs.ledger.manifest import MANIFEST, Manifest, Row, row_digest
 from jobs.ledger.receipts import Ledger, journal_folder, journal_part, read_journal_part, receipt_path
 from jobs.ledger.results import Result, Tally, image_seed, results_digest, tally
-from jobs.page import REPORT
 from jobs.spec import ImageSpec, fingerprint
 from jobs.stores.store import TEMPORARY, Store
 from nst.errors import NstError

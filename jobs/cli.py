@@ -330,7 +330,7 @@ def verify(
         from dataclasses import asdict
 
         from jobs.audit import verify
-        from jobs.text import printable
+        from jobs.console.text import printable
 
         found = 0
         for fault in verify(store_at(out, set_)):
@@ -366,7 +366,7 @@ def explain(
     """Tell what became of one photograph: attempts, workers, errors, times."""
     with errors():
         from jobs.audit import explain
-        from jobs.text import printable
+        from jobs.console.text import printable
 
         for line in explain(store_at(out, set_), key):
             print(printable(line))

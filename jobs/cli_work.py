@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import typer
 from rich.console import Console
 
+from jobs.console.log_events import News, Teller
 from jobs.errors import EXIT_UNFINISHED, exit_code_of
-from jobs.news import News, Teller
 from jobs.stores.filesystems import absolute_url
 from jobs.stores.store import open_store
 from nst.errors import NstError, OptionError
@@ -62,7 +62,7 @@ def errors(log_format: LogFormat = "text") -> Iterator[None]:
 
 def _say_error(text: str, log_format: LogFormat) -> None:
     if log_format == "json":
-        from jobs.json_log import JsonLog
+        from jobs.console.json_log import JsonLog
 
         JsonLog(None, sys.stdout).tell(News(event="error", level="error", text=text))
     else:
@@ -160,9 +160,9 @@ def execute(
     log_format: LogFormat = "text",
 ) -> None:
     """Plan, run, show progress, say how it ended. Leaves with the exit code; with 0 only if `leave`."""
-    from jobs.display import Display, describe_summary
-    from jobs.json_log import JsonLog
-    from jobs.stop import StopSignal
+    from jobs.console.display import Display, describe_summary
+    from jobs.console.json_log import JsonLog
+    from jobs.console.stop import StopSignal
     from jobs.stylize import run
 
     with StopSignal().on_signals(last=leave) as stop:
@@ -229,8 +229,8 @@ def execute_training(
     prepare: Callable[[], TrainJob], *, wait: bool = False, log_format: LogFormat = "text"
 ) -> None:
     """Plan, train, show progress, say how it ended. Leaves with the exit code."""
-    from jobs.json_log import JsonLog
-    from jobs.stop import StopSignal
+    from jobs.console.json_log import JsonLog
+    from jobs.console.stop import StopSignal
     from jobs.train_cyclegan import run_training
     from jobs.training.display import TrainDisplay
     from jobs.training.report import publish_training_report

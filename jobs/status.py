@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from jobs.console.progress import end_notes
 from jobs.errors import EXIT_FAILED_ROWS, EXIT_OK, EXIT_UNFINISHED
 from jobs.ledger.job_record import read_job
 from jobs.ledger.lease import read_holder
 from jobs.ledger.lease_holder import Holder
 from jobs.ledger.receipts import Ledger, read_journal
 from jobs.ledger.results import Status, add_up, tally
-from jobs.progress import end_notes
 from jobs.stores.store import Store
 
 __all__ = ["JobStatus", "job_status"]

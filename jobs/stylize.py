@@ -24,17 +24,17 @@ from jobs.actions import (
     Work,
 )
 from jobs.assets import by_url
+from jobs.console.log_events import Level, News
+from jobs.console.progress import Snapshot, Summary, end_notes
+from jobs.console.stop import StopSignal
 from jobs.errors import StoreError, UsageError, WorkersBroken
 from jobs.job import Job
 from jobs.ledger.lease import STANDARD_LEASE, Lease, LeaseOptions, hold
 from jobs.ledger.manifest import Row
 from jobs.ledger.receipts import JournalWriter, Ledger, read_journal, seal
 from jobs.ledger.results import Result, Status, Tally, add_up, image_seed, total
-from jobs.news import Level, News
 from jobs.pools import Pool, open_pool
-from jobs.progress import Snapshot, Summary, end_notes
 from jobs.scheduler import Limits, Scheduler
-from jobs.stop import StopSignal
 from jobs.tasks import Event, Failed, Finished, Leaving, Progress, Ready, Task, WorkerId, WorkerSetup
 from nst.errors import NstError
 

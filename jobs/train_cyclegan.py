@@ -25,6 +25,7 @@ import torch
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from jobs.assets import by_url
+from jobs.console.stop import StopSignal
 from jobs.errors import (
     EXIT_OK,
     EXIT_STOPPED,
@@ -35,7 +36,6 @@ from jobs.errors import (
 )
 from jobs.ledger.lease import STANDARD_LEASE, Lease, LeaseOptions, hold
 from jobs.pools.ray import RaySession
-from jobs.stop import StopSignal
 from jobs.training.evaluate import evaluate
 from jobs.training.failures import Failures
 from jobs.training.job import TrainJob

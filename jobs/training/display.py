@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from jobs.display import Bar, duration
+from jobs.console.display import Bar, duration
 from jobs.training.metrics import grouped
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import base64
 import math
 from collections.abc import Mapping, Sequence
 
+from jobs.console.html import REPORT, curve, page, settings, table, text
 from jobs.ledger.job_record import read_job
-from jobs.page import REPORT, curve, page, settings, table, text
 from jobs.stores.store import Store
 from jobs.training.layout import KIND, read_skipped, sample_path, sample_steps
 from jobs.training.metrics import Row, grouped, means, read_metrics

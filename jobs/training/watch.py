@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jobs.news import News
+from jobs.console.log_events import News
 from jobs.training.job import TrainJob
 from jobs.training.layout import read_skipped
 from jobs.training.metrics import means, part_step, parts, read_part

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from jobs.console.json_log import JsonLog
+from jobs.console.log_events import News
+from jobs.console.progress import Snapshot
 from jobs.job import create_or_open
-from jobs.json_log import JsonLog
-from jobs.news import News
-from jobs.progress import Snapshot
 from jobs.spec import job_from_table
 from jobs.stylize import retry_work, run
 from tests.conftest import encoded, picture

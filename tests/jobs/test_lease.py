@@ -21,11 +21,11 @@ import pytest
 import jobs.ledger.lease
 import jobs.ledger.lease_holder
 from jobs.audit import verify
+from jobs.console.progress import Snapshot
 from jobs.errors import LeaseHeld, LeaseLost, StoreError
 from jobs.job import Job, create_or_open
 from jobs.ledger.lease import Lease, LeaseOptions, hold, read_holder, refuse_if_held
 from jobs.ledger.lease_holder import Holder, parse_holder, this_process
-from jobs.progress import Snapshot
 from jobs.spec import job_from_table
 from jobs.status import job_status
 from jobs.stores.store import FsspecStore, LocalStore, Store

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.console.progress import end_notes
 from jobs.errors import StoreError
 from jobs.ledger.manifest import Row
 from jobs.ledger.receipts import JournalWriter, Ledger, read_journal, read_journal_part, receipt_path, seal
@@ -27,7 +28,6 @@ from jobs.ledger.results import (
     tally,
     write_receipt,
 )
-from jobs.progress import end_notes
 from jobs.stores.store import LocalStore
 
 

@@ -27,16 +27,16 @@ from jobs.actions import Work
 from jobs.assets import by_url
 from jobs.audit import verify
 from jobs.cli_work import execute
+from jobs.console.progress import Snapshot, Summary
+from jobs.console.stop import StopSignal
 from jobs.errors import JobMismatch, StoreError, UsageError, WorkersBroken
 from jobs.job import Job, create_or_open, plan, reopen
 from jobs.ledger.curves import read_curve
 from jobs.ledger.receipts import JournalWriter, Ledger
 from jobs.ledger.results import Result, write_receipt
-from jobs.progress import Snapshot, Summary
 from jobs.report import build_report
 from jobs.spec import JobFile, job_from_table, job_to_table
 from jobs.status import job_status
-from jobs.stop import StopSignal
 from jobs.stores.filesystems import StorageOptions, read_url
 from jobs.stores.store import LocalStore
 from jobs.stylize import retry_work, run, worker_setup

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from jobs.stop import StopSignal
+from jobs.console.stop import StopSignal
 from jobs.stores.store import LocalStore
 from jobs.train_cyclegan import TrainSummary, _Run, run_training
 from jobs.training.job import TrainJob
@@ -217,7 +217,7 @@ def test_two_then_one_then_two_workers(kind: str, request: pytest.FixtureRequest
 
 DRIVER = """
 import sys
-from jobs.json_log import JsonLog
+from jobs.console.json_log import JsonLog
 from jobs.ledger.lease import LeaseOptions
 from jobs.stores.store import LocalStore
 from jobs.train_cyclegan import run_training

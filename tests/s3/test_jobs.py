@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 
 from jobs.audit import verify
 from jobs.cli import app
+from jobs.console.progress import Snapshot, Summary
 from jobs.errors import StoreError
 from jobs.job import Job, create_or_open
 from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import Result
-from jobs.progress import Snapshot, Summary
 from jobs.spec import job_from_table
 from jobs.stylize import run
 from nst.errors import OptionError

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from jobs.news import News
-from jobs.progress import Snapshot, Summary
-from jobs.text import printable
+from jobs.console.log_events import News
+from jobs.console.progress import Snapshot, Summary
+from jobs.console.text import printable
 
 __all__ = ["Bar", "Display", "describe_summary", "duration"]
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
 
-from jobs.news import News
+from jobs.console.log_events import News
 
 __all__ = ["JsonLog", "Seen"]
 

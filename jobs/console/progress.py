@@ -6,9 +6,9 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from jobs.console.log_events import News
 from jobs.errors import EXIT_FAILED_ROWS, EXIT_OK, EXIT_STOPPED, EXIT_UNFINISHED, exit_code_of
 from jobs.ledger.results import Status, Tally
-from jobs.news import News
 from nst.errors import NstError
 
 __all__ = ["Snapshot", "Summary", "end_notes"]

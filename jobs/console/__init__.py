@@ -1,0 +1,1 @@
+"""How a running job talks, and how it is told to stop."""
