@@ -52,7 +52,7 @@ from jobs.pools import Pool, open_pool
 from jobs.spec import job_from_table
 from jobs.stores.store import LocalStore
 from jobs.stylize import run, worker_setup
-from jobs.tasks import (
+from jobs.worker.messages import (
     Cause,
     Died,
     Event,

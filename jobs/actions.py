@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from jobs.tasks import Cause, Task, WorkerId
+from jobs.worker.messages import Cause, Task, WorkerId
 from nst.errors import NstError
 
 __all__ = [

@@ -34,7 +34,7 @@ from jobs.actions import (
     Work,
 )
 from jobs.errors import WorkersBroken
-from jobs.tasks import Cause, Died, Event, Failed, Finished, Leaving, Progress, Ready, Task, WorkerId
+from jobs.worker.messages import Cause, Died, Event, Failed, Finished, Leaving, Progress, Ready, Task, WorkerId
 from nst.errors import NstError
 
 __all__ = ["Limits", "Scheduler"]

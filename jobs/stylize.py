@@ -35,7 +35,7 @@ from jobs.ledger.receipts import JournalWriter, Ledger, read_journal, seal
 from jobs.ledger.results import Result, Status, Tally, add_up, image_seed, total
 from jobs.pools import Pool, open_pool
 from jobs.scheduler import Limits, Scheduler
-from jobs.tasks import Event, Failed, Finished, Leaving, Progress, Ready, Task, WorkerId, WorkerSetup
+from jobs.worker.messages import Event, Failed, Finished, Leaving, Progress, Ready, Task, WorkerId, WorkerSetup
 from nst.errors import NstError
 
 __all__ = ["retry_work", "run", "shards_to_do", "worker_setup"]

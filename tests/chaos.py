@@ -44,8 +44,8 @@ from jobs.ledger.results import Status
 from jobs.spec import job_from_table
 from jobs.stores.store import TEMPORARY, open_store
 from jobs.stylize import retry_work, run, worker_setup
-from jobs.tasks import Cause, Died, Event, Failed, Finished, Ready, Task, WorkerId, WorkerSetup
-from jobs.worker import Worker
+from jobs.worker.messages import Cause, Died, Event, Failed, Finished, Ready, Task, WorkerId, WorkerSetup
+from jobs.worker.worker import Worker
 from tests.conftest import encoded, picture
 from tests.methods import RAISE, REGISTRY
 

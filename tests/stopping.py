@@ -31,7 +31,7 @@ from jobs.audit import verify
 from jobs.errors import EXIT_STOPPED
 from jobs.status import job_status
 from jobs.stores.store import LocalStore
-from jobs.tasks import WorkerSetup
+from jobs.worker.messages import WorkerSetup
 from tests.processes import living
 
 PHOTOS, WORKERS = 300, 2

@@ -8,7 +8,7 @@ from typing import Protocol, Self
 
 from jobs.ledger.results import Status
 from jobs.spec import Resources
-from jobs.tasks import Cause, Event, Task, WorkerId, WorkerSetup
+from jobs.worker.messages import Cause, Event, Task, WorkerId, WorkerSetup
 
 __all__ = ["Pool", "open_pool"]
 

@@ -22,7 +22,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from jobs.pools.memory import private_bytes, total_bytes, used_share
-from jobs.tasks import AtWork, Cause, Died, Event, Failed, Finished, Progress, Ready, Task, WorkerId
+from jobs.worker.messages import AtWork, Cause, Died, Event, Failed, Finished, Progress, Ready, Task, WorkerId
 
 __all__ = ["Children"]
 
@@ -233,7 +233,7 @@ def _serve(
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # with the process that it is forked from
     began = time.perf_counter()
-    from jobs.worker import Worker
+    from jobs.worker.worker import Worker
 
     imported = time.perf_counter()
     lock = threading.Lock()

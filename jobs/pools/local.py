@@ -10,7 +10,7 @@ from typing import Self
 from jobs.ledger.results import Status
 from jobs.pools.children import Children
 from jobs.spec import Resources
-from jobs.tasks import WorkerId, WorkerSetup
+from jobs.worker.messages import WorkerId, WorkerSetup
 
 __all__ = ["LocalPool"]
 

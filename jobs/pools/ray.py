@@ -22,7 +22,7 @@ from jobs.ledger.results import Status
 from jobs.pools.children import Children
 from jobs.pools.ray_metrics import Metrics
 from jobs.spec import Resources
-from jobs.tasks import Cause, Died, Event, Leaving, Ready, Task, WorkerId, WorkerSetup
+from jobs.worker.messages import Cause, Died, Event, Leaving, Ready, Task, WorkerId, WorkerSetup
 from nst.errors import OptionError
 
 __all__ = ["RayPool", "RaySession"]

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from ray.util.metrics import Counter, Gauge
 
 from jobs.ledger.results import Status
-from jobs.tasks import NOTHING_SPENT, Cause, Died, Event, Failed, Finished, Progress, Spent
+from jobs.worker.messages import NOTHING_SPENT, Cause, Died, Event, Failed, Finished, Progress, Spent
 
 __all__ = ["COUNTERS", "GAUGES", "Metrics", "exported"]
 

@@ -7,7 +7,7 @@ import io
 
 from PIL import Image
 
-import jobs.worker  # noqa: F401
+import jobs.worker.worker  # noqa: F401
 from nst.images.codec import decode_image, encode_image
 
 __all__ = ["once"]

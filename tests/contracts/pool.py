@@ -16,7 +16,7 @@ from jobs.ledger.receipts import Ledger, read_journal
 from jobs.pools import Pool
 from jobs.spec import job_from_table
 from jobs.stylize import worker_setup
-from jobs.tasks import Died, Event, Failed, Finished, Progress, Ready, Task, WorkerSetup
+from jobs.worker.messages import Died, Event, Failed, Finished, Progress, Ready, Task, WorkerSetup
 from tests.methods import HANG, REGISTRY
 
 E = TypeVar("E")

@@ -23,8 +23,8 @@ from jobs.ledger.results import Result, write_receipt
 from jobs.spec import job_from_table
 from jobs.stores.store import LocalStore
 from jobs.stylize import worker_setup
-from jobs.tasks import Task
-from jobs.worker import Worker
+from jobs.worker.messages import Task
+from jobs.worker.worker import Worker
 from tests.conftest import encoded, picture
 from tests.methods import RAISE, REGISTRY
 

@@ -30,7 +30,7 @@ from jobs.spec import job_from_table
 from jobs.status import job_status
 from jobs.stores.store import FsspecStore, LocalStore, Store
 from jobs.stylize import retry_work, run, worker_setup
-from jobs.tasks import Task, WorkerId
+from jobs.worker.messages import Task, WorkerId
 from tests.chaos import InlinePool
 from tests.methods import REGISTRY
 from tests.processes import living

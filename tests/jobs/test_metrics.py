@@ -15,7 +15,18 @@ from jobs.pools import open_pool
 from jobs.pools.ray_metrics import COUNTERS, GAUGES, Metrics, exported
 from jobs.spec import job_from_table
 from jobs.stylize import worker_setup
-from jobs.tasks import Died, Event, Failed, Finished, Progress, Ready, Spent, Task, TaskProgress, TaskReport
+from jobs.worker.messages import (
+    Died,
+    Event,
+    Failed,
+    Finished,
+    Progress,
+    Ready,
+    Spent,
+    Task,
+    TaskProgress,
+    TaskReport,
+)
 from tests.methods import REGISTRY
 
 ROOT = Path(__file__).parents[2]

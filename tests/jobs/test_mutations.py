@@ -35,7 +35,7 @@ import jobs.scheduler
 import jobs.stores.backoff
 import jobs.stores.store
 import jobs.stylize
-import jobs.worker
+import jobs.worker.worker
 from jobs.actions import Abort, Start, Work
 from jobs.audit import collect_garbage, verify
 from jobs.errors import JobMismatch, UsageError, WorkersBroken
@@ -49,8 +49,8 @@ from jobs.spec import job_from_table
 from jobs.stores.backoff import Backoff
 from jobs.stores.store import FsspecStore, LocalStore, Store
 from jobs.stylize import run, worker_setup
-from jobs.tasks import Died, Task
-from jobs.worker import Worker
+from jobs.worker.messages import Died, Task
+from jobs.worker.worker import Worker
 from nst.errors import OptionError
 from tests.chaos import InlinePool, child, die_at
 from tests.conftest import encoded, picture
@@ -845,7 +845,7 @@ MUTATIONS = [
     Mutation(
         "a photograph that cannot be read is its own row",
         without(
-            jobs.worker._TaskStages._load,
+            jobs.worker.worker._TaskStages._load,
             ("except Exception as error:", "except ZeroDivisionError as error:"),
         ),
         check_failures_are_rows,
@@ -859,17 +859,17 @@ MUTATIONS = [
     ),
     Mutation(
         "a picture is finite",
-        put(jobs.worker, "_checked", lambda outcome: outcome),
+        put(jobs.worker.worker, "_checked", lambda outcome: outcome),
         check_failures_are_rows,
     ),
     Mutation(
         "bytes depend on the photograph alone",
-        put(jobs.worker, "image_seed", lambda _seed, _key: next(CALLS)),
+        put(jobs.worker.worker, "image_seed", lambda _seed, _key: next(CALLS)),
         check_bytes_do_not_depend_on_the_work,
     ),
     Mutation(
         "what is journaled is not done again",
-        put(jobs.worker, "read_journal", lambda *_: ShardJournal()),
+        put(jobs.worker.worker, "read_journal", lambda *_: ShardJournal()),
         check_what_is_journaled_is_not_done_again,
     ),
     Mutation(

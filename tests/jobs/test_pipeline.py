@@ -12,8 +12,8 @@ import torch
 
 from jobs.ledger.manifest import Row
 from jobs.ledger.results import Result, Status
-from jobs.pipeline import Loaded, Pipeline
-from jobs.tasks import AtWork
+from jobs.worker.messages import AtWork
+from jobs.worker.pipeline import Loaded, Pipeline
 from nst.images.codec import DecodedPhoto
 from nst.stylizer import Outcome, Stylized
 

@@ -17,7 +17,7 @@ from jobs.pools.local import LocalPool
 from jobs.pools.ray import RayPool
 from jobs.spec import Resources
 from jobs.stylize import worker_setup
-from jobs.tasks import Died, WorkerSetup
+from jobs.worker.messages import Died, WorkerSetup
 from nst.errors import OptionError
 from nst.stylizer import Assets, Outcome
 from tests.contracts.pool import MakePool, PoolContract

@@ -29,7 +29,7 @@ from jobs.scheduler import Limits, Scheduler
 from jobs.spec import ImageSpec
 from jobs.stores.backoff import Backoff, count_retries, is_transient
 from jobs.stores.store import LocalStore
-from jobs.tasks import Cause, Died, Event, Failed, Finished, Progress, Task, TaskProgress, TaskReport
+from jobs.worker.messages import Cause, Died, Event, Failed, Finished, Progress, Task, TaskProgress, TaskReport
 from tests.jobs.test_scheduler import Simulation
 
 # The same examples in every run: CI must not fail for what nobody changed.

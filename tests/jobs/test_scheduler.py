@@ -26,7 +26,7 @@ from jobs.actions import (
 from jobs.errors import WorkersBroken
 from jobs.ledger.results import Status
 from jobs.scheduler import Limits, Scheduler
-from jobs.tasks import (
+from jobs.worker.messages import (
     Cause,
     Died,
     Failed,

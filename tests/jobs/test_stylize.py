@@ -40,8 +40,8 @@ from jobs.status import job_status
 from jobs.stores.filesystems import StorageOptions, read_url
 from jobs.stores.store import LocalStore
 from jobs.stylize import retry_work, run, worker_setup
-from jobs.tasks import Event, Task
-from jobs.worker import Worker
+from jobs.worker.messages import Event, Task
+from jobs.worker.worker import Worker
 from nst.errors import OptionError
 from tests.chaos import InlinePool
 from tests.charts import read_png_16

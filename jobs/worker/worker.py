@@ -27,11 +27,11 @@ from jobs.ledger.job_record import read_job
 from jobs.ledger.manifest import Manifest, Row
 from jobs.ledger.receipts import JournalWriter, read_journal, seal
 from jobs.ledger.results import Result, Status, image_seed, total, write_receipt
-from jobs.pipeline import Loaded, Pipeline
 from jobs.stores.backoff import count_retries
 from jobs.stores.photo_files import read_photo_file
 from jobs.stores.store import open_store
-from jobs.tasks import NOTHING_SPENT, AtWork, Task, TaskProgress, TaskReport, WorkerInfo, WorkerSetup
+from jobs.worker.messages import NOTHING_SPENT, AtWork, Task, TaskProgress, TaskReport, WorkerInfo, WorkerSetup
+from jobs.worker.pipeline import Loaded, Pipeline
 from nst.errors import ImageError
 from nst.images.codec import decode_photo, encode_animation, encode_image
 from nst.stylizer import Outcome, StyledMethod, Stylized

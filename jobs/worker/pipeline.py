@@ -14,7 +14,7 @@ from typing import Protocol
 
 from jobs.ledger.manifest import Row
 from jobs.ledger.results import Result, Status
-from jobs.tasks import AtWork, Spent
+from jobs.worker.messages import AtWork, Spent
 from nst.images.codec import DecodedPhoto
 from nst.stylizer import Outcome, Stylized
 

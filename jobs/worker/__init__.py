@@ -1,0 +1,1 @@
+"""One process per GPU: photographs in, outcomes out. Knows no cluster."""
