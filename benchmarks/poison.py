@@ -43,11 +43,11 @@ from PIL import Image
 from torch import Tensor
 
 from jobs.console.progress import Snapshot
-from jobs.job import create_or_open
+from jobs.driver.job import create_or_open
+from jobs.driver.run import run
 from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import Result
 from jobs.spec import ImageSpec, job_from_table
-from jobs.stylize import run
 from nst.images.codec import decode_image, encode_image
 from nst.stylizer import AssetRef, Assets, Outcome, Stylized
 

@@ -44,14 +44,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from jobs.assets import by_url
-from jobs.job import Job, create_or_open
+from jobs.driver.assets import by_url
+from jobs.driver.job import Job, create_or_open
+from jobs.driver.run import run, worker_setup
 from jobs.ledger.receipts import JournalWriter, Ledger, receipt_path
 from jobs.ledger.results import Result, Status, write_receipt
 from jobs.pools import Pool, open_pool
 from jobs.spec import job_from_table
 from jobs.stores.store import LocalStore
-from jobs.stylize import run, worker_setup
 from jobs.worker.messages import (
     Cause,
     Died,

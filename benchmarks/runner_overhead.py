@@ -32,11 +32,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from jobs.job import create_or_open
+from jobs.driver.job import create_or_open
+from jobs.driver.run import run
 from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import image_seed
 from jobs.spec import job_from_table
-from jobs.stylize import run
 from nst.images.codec import decode_image, encode_image
 from nst.methods import METHODS
 from nst.style_transfer.method import StyleTransfer
@@ -189,8 +189,8 @@ import sys, time
 began = float(sys.argv[1])
 from pathlib import Path
 from jobs.spec import read_job_file
-from jobs.job import create_or_open
-from jobs.stylize import run
+from jobs.driver.job import create_or_open
+from jobs.driver.run import run
 imported = time.time()
 job = create_or_open(read_job_file(Path(sys.argv[2])))
 planned = time.time()

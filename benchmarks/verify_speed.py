@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jobs.audit import verify
-from jobs.job import Job, create_or_open
+from jobs.driver.job import Job, create_or_open
 from jobs.ledger.manifest import Row
 from jobs.ledger.receipts import receipt_path
 from jobs.ledger.results import Result, image_seed, write_receipt

@@ -30,8 +30,8 @@ from jobs.errors import EXIT_FAULTS, UsageError
 from jobs.stores.store import open_store
 
 if TYPE_CHECKING:
-    from jobs.actions import Work
-    from jobs.job import Job
+    from jobs.driver.actions import Work
+    from jobs.driver.job import Job
 
 __all__ = ["app", "main"]
 
@@ -237,7 +237,7 @@ def retry(
 ) -> None:
     """Do the failed and quarantined photographs of a job again."""
     with errors(log_format):
-        from jobs.stylize import retry_work
+        from jobs.driver.run import retry_work
 
         def failed_ones() -> tuple[Job, Callable[[], list[Work]]]:
             job = reopen_at(out, [*(set_ or []), *resources(pool, address, workers)])

@@ -19,8 +19,8 @@ from jobs.stores.store import open_store
 from nst.errors import NstError, OptionError
 
 if TYPE_CHECKING:
-    from jobs.actions import Work
-    from jobs.job import Job
+    from jobs.driver.actions import Work
+    from jobs.driver.job import Job
     from jobs.ledger.lease import LeaseOptions
     from jobs.spec import JobFile
     from jobs.stores.store import Store
@@ -134,7 +134,7 @@ def begin(
     wait: bool = False,
     log_format: LogFormat = "text",
 ) -> None:
-    from jobs.job import create_or_open, plan
+    from jobs.driver.job import create_or_open, plan
 
     if dry_run:
         planned = plan(job_file)
@@ -146,7 +146,7 @@ def begin(
 
 
 def reopen_at(out: str, overrides: list[str]) -> Job:
-    from jobs.job import reopen
+    from jobs.driver.job import reopen
 
     tables = tables_of(overrides, ("resources", "storage"))
     return reopen(open_at(out, tables), overrides=tables)
@@ -163,7 +163,7 @@ def execute(
     from jobs.console.display import Display, describe_summary
     from jobs.console.json_log import JsonLog
     from jobs.console.stop import StopSignal
-    from jobs.stylize import run
+    from jobs.driver.run import run
 
     with StopSignal().on_signals(last=leave) as stop:
         job, work = prepare()

@@ -24,8 +24,8 @@ import ray.train
 import torch
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from jobs.assets import by_url
 from jobs.console.stop import StopSignal
+from jobs.driver.assets import by_url
 from jobs.errors import (
     EXIT_OK,
     EXIT_STOPPED,

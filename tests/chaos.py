@@ -38,12 +38,12 @@ from PIL import Image
 
 import jobs.pools.warm  # noqa: F401  for all children at once
 from jobs.audit import verify
-from jobs.job import create_or_open
+from jobs.driver.job import create_or_open
+from jobs.driver.run import retry_work, run, worker_setup
 from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import Status
 from jobs.spec import job_from_table
 from jobs.stores.store import TEMPORARY, open_store
-from jobs.stylize import retry_work, run, worker_setup
 from jobs.worker.messages import Cause, Died, Event, Failed, Finished, Ready, Task, WorkerId, WorkerSetup
 from jobs.worker.worker import Worker
 from tests.conftest import encoded, picture

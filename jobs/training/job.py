@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.assets import Asset, by_url, read_assets
+from jobs.driver.assets import Asset, by_url, read_assets
 from jobs.errors import JobMismatch, UsageError
 from jobs.ledger.job_record import (
     FORMAT,

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 import pytest
 
-from jobs.job import Job, create_or_open
+from jobs.driver.job import Job, create_or_open
+from jobs.driver.run import worker_setup
 from jobs.ledger.receipts import Ledger, read_journal
 from jobs.pools import Pool
 from jobs.spec import job_from_table
-from jobs.stylize import worker_setup
 from jobs.worker.messages import Died, Event, Failed, Finished, Progress, Ready, Task, WorkerSetup
 from tests.methods import HANG, REGISTRY
 

@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 
 from jobs.audit import Fault, collect_garbage, explain, verify
 from jobs.cli import app
+from jobs.driver.job import Job, create_or_open
+from jobs.driver.run import worker_setup
 from jobs.errors import UsageError
-from jobs.job import Job, create_or_open
 from jobs.ledger.receipts import JournalWriter, Ledger, receipt_path
 from jobs.ledger.results import Result, write_receipt
 from jobs.spec import job_from_table
 from jobs.stores.store import LocalStore
-from jobs.stylize import worker_setup
 from jobs.worker.messages import Task
 from jobs.worker.worker import Worker
 from tests.conftest import encoded, picture

@@ -20,7 +20,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from jobs.cli import app
-from jobs.job import create_or_open, reopen
+from jobs.driver.job import create_or_open, reopen
 from jobs.ledger.receipts import Ledger
 from jobs.spec import read_job_file
 from jobs.stores.store import LocalStore

@@ -15,10 +15,10 @@ import json, os, signal, sys, threading, time
 import ray
 from ray.cluster_utils import Cluster
 from jobs.audit import verify
-from jobs.job import create_or_open
+from jobs.driver.job import create_or_open
 from jobs.ledger.receipts import Ledger, read_journal
 from jobs.spec import job_from_table
-from jobs.stylize import run
+from jobs.driver.run import run
 from pathlib import Path
 from tests.methods import REGISTRY
 

@@ -11,8 +11,8 @@ import safetensors.torch
 
 from jobs import train_features
 from jobs.demo import demo_jobs
+from jobs.driver.job import plan
 from jobs.errors import UsageError
-from jobs.job import plan
 from nst.features import read_state_dict
 from nst.features.weights import published_bytes
 from nst.images.codec import decode_image

@@ -95,7 +95,7 @@ import torch
 threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
 for name in nst.__all__:
     getattr(nst, name)
-import jobs.worker.worker, jobs.stylize, jobs.pools.local
+import jobs.worker.worker, jobs.driver.run, jobs.pools.local
 assert torch.get_num_threads() == threads
 assert torch.are_deterministic_algorithms_enabled() == deterministic
 assert torch.get_default_dtype() == torch.float32

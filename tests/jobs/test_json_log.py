@@ -14,9 +14,9 @@ import pytest
 from jobs.console.json_log import JsonLog
 from jobs.console.log_events import News
 from jobs.console.progress import Snapshot
-from jobs.job import create_or_open
+from jobs.driver.job import create_or_open
+from jobs.driver.run import retry_work, run
 from jobs.spec import job_from_table
-from jobs.stylize import retry_work, run
 from tests.conftest import encoded, picture
 from tests.methods import KILL, REGISTRY
 

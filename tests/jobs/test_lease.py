@@ -22,14 +22,14 @@ import jobs.ledger.lease
 import jobs.ledger.lease_holder
 from jobs.audit import verify
 from jobs.console.progress import Snapshot
+from jobs.driver.job import Job, create_or_open
+from jobs.driver.run import retry_work, run, worker_setup
 from jobs.errors import LeaseHeld, LeaseLost, StoreError
-from jobs.job import Job, create_or_open
 from jobs.ledger.lease import Lease, LeaseOptions, hold, read_holder, refuse_if_held
 from jobs.ledger.lease_holder import Holder, parse_holder, this_process
 from jobs.spec import job_from_table
 from jobs.status import job_status
 from jobs.stores.store import FsspecStore, LocalStore, Store
-from jobs.stylize import retry_work, run, worker_setup
 from jobs.worker.messages import Task, WorkerId
 from tests.chaos import InlinePool
 from tests.methods import REGISTRY
@@ -425,10 +425,10 @@ def test_a_store_that_takes_no_lease_fails_the_job(
 DRIVER = """
 import sys
 from pathlib import Path
-from jobs.job import create_or_open
+from jobs.driver.job import create_or_open
 from jobs.ledger.lease import LeaseOptions
 from jobs.spec import job_from_table
-from jobs.stylize import run
+from jobs.driver.run import run
 from tests.methods import REGISTRY
 
 table = {

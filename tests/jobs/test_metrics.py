@@ -9,12 +9,12 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from jobs.job import create_or_open
+from jobs.driver.job import create_or_open
+from jobs.driver.run import worker_setup
 from jobs.ledger.results import Status
 from jobs.pools import open_pool
 from jobs.pools.ray_metrics import COUNTERS, GAUGES, Metrics, exported
 from jobs.spec import job_from_table
-from jobs.stylize import worker_setup
 from jobs.worker.messages import (
     Died,
     Event,

@@ -27,28 +27,28 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 import jobs.audit
-import jobs.job
+import jobs.driver.job
+import jobs.driver.run
+import jobs.driver.scheduler
 import jobs.ledger.listing
 import jobs.ledger.manifest
 import jobs.ledger.receipts
-import jobs.scheduler
 import jobs.stores.backoff
 import jobs.stores.store
-import jobs.stylize
 import jobs.worker.worker
-from jobs.actions import Abort, Start, Work
 from jobs.audit import collect_garbage, verify
+from jobs.driver.actions import Abort, Start, Work
+from jobs.driver.job import Job, create_or_open
+from jobs.driver.run import run, worker_setup
+from jobs.driver.scheduler import Limits, Scheduler
 from jobs.errors import JobMismatch, UsageError, WorkersBroken
-from jobs.job import Job, create_or_open
 from jobs.ledger.listing import Photo, list_photos
 from jobs.ledger.manifest import Manifest, write_manifest
 from jobs.ledger.receipts import JournalWriter, Ledger, ShardJournal, read_journal, receipt_path, seal
 from jobs.ledger.results import Result, write_receipt
-from jobs.scheduler import Limits, Scheduler
 from jobs.spec import job_from_table
 from jobs.stores.backoff import Backoff
 from jobs.stores.store import FsspecStore, LocalStore, Store
-from jobs.stylize import run, worker_setup
 from jobs.worker.messages import Died, Task
 from jobs.worker.worker import Worker
 from nst.errors import OptionError
@@ -474,7 +474,7 @@ def check_another_listing_is_refused(place: Path) -> None:
 
 
 def check_of_two_that_begin_one_is_refused(place: Path) -> None:
-    original = jobs.job.refuse_foreign_folder
+    original = jobs.driver.job.refuse_foreign_folder
 
     def meanwhile(*arguments: Any) -> None:
         original(*arguments)
@@ -482,7 +482,7 @@ def check_of_two_that_begin_one_is_refused(place: Path) -> None:
         begun(place, seed=1)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs.job, "refuse_foreign_folder", meanwhile)
+        patch.setattr(jobs.driver.job, "refuse_foreign_folder", meanwhile)
         with pytest.raises(JobMismatch):
             begun(place, seed=2)
 
@@ -631,7 +631,7 @@ ON, JUDGE, FILE, TICK = Scheduler.on, Scheduler.inspected, Scheduler._file, Sche
 FALSE = "if False:"
 CALLS = itertools.count()
 REOPEN = without(
-    jobs.job.reopen,
+    jobs.driver.job.reopen,
     ("if found:", FALSE),
     ('if print_now != record["fingerprint"]:', FALSE),
 )
@@ -823,7 +823,7 @@ MUTATIONS = [
     Mutation("a folder belongs to one job", REOPEN, check_another_job_is_refused),
     Mutation(
         "job.json is what the job was begun with",
-        without(jobs.job.reopen, ('if print_now != record["fingerprint"]:', FALSE)),
+        without(jobs.driver.job.reopen, ('if print_now != record["fingerprint"]:', FALSE)),
         check_an_edited_job_is_refused,
     ),
     Mutation(
@@ -838,7 +838,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a folder that is not ours is not written to",
-        put(jobs.job, "refuse_foreign_folder", lambda _: None),
+        put(jobs.driver.job, "refuse_foreign_folder", lambda _: None),
         check_a_foreign_folder_is_refused,
     ),
     # Workers
@@ -874,7 +874,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a listing that lags behind hides nothing that was sealed",
-        without(jobs.stylize._Run._outcome, (" | (self._shards - self._unsealed)", "")),
+        without(jobs.driver.run._Run._outcome, (" | (self._shards - self._unsealed)", "")),
         check_a_lagging_listing,
     ),
     # Looking after it
@@ -959,12 +959,12 @@ MUTATIONS = [
     ),
     Mutation(
         "one death alone is no proof",
-        put(jobs.scheduler, "_STRIKES", 1),
+        put(jobs.driver.scheduler, "_STRIKES", 1),
         bounded(check_one_death_alone_blames_nobody),
     ),
     Mutation(
         "two deaths alone are",
-        put(jobs.scheduler, "_STRIKES", 3),
+        put(jobs.driver.scheduler, "_STRIKES", 3),
         bounded(test_scheduler.test_a_poison_row_is_quarantined_after_two_deaths_alone),
     ),
     Mutation(
@@ -984,7 +984,7 @@ MUTATIONS = [
     ),
     Mutation(
         "workers that die one after the other end the job",
-        put(jobs.scheduler, "_DEATHS_IN_A_ROW", 10**9),
+        put(jobs.driver.scheduler, "_DEATHS_IN_A_ROW", 10**9),
         bounded(check_a_collection_is_not_quarantined),
     ),
     Mutation(
@@ -994,7 +994,7 @@ MUTATIONS = [
     ),
     Mutation(
         "workers that cannot start end the job",
-        put(jobs.scheduler, "_START_TRIES", 10**9),
+        put(jobs.driver.scheduler, "_START_TRIES", 10**9),
         bounded(check_starts_are_given_up),
     ),
     Mutation(
@@ -1004,7 +1004,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a task that fails is given up in the end",
-        put(jobs.scheduler, "_TASK_TRIES", 10**9),
+        put(jobs.driver.scheduler, "_TASK_TRIES", 10**9),
         bounded(test_scheduler.test_a_task_that_fails_three_times_is_left_unfinished),
     ),
     Mutation(

@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 from PIL.ExifTags import Base
 
-from jobs.job import create_or_open
+from jobs.driver.job import create_or_open
+from jobs.driver.run import run
 from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import Result
 from jobs.spec import ImageSpec, job_from_table
 from jobs.stores.filesystems import read_url
 from jobs.stores.photo_files import HEAD_BYTES, read_photo_file
-from jobs.stylize import run
 from nst.errors import ImageTooLarge, OptionError
 from tests.bombs import BOMBS, PADDING, SIDE, large_photograph
 from tests.conftest import encoded, picture

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from jobs.job import Job
+from jobs.driver.job import Job
+from jobs.driver.run import worker_setup
 from jobs.pools import Pool, open_pool
 from jobs.pools.local import LocalPool
 from jobs.pools.ray import RayPool
 from jobs.spec import Resources
-from jobs.stylize import worker_setup
 from jobs.worker.messages import Died, WorkerSetup
 from nst.errors import OptionError
 from nst.stylizer import Assets, Outcome

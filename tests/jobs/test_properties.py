@@ -19,13 +19,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from jobs.actions import Action, Conclude, Seal, Work
+from jobs.driver.actions import Action, Conclude, Seal, Work
+from jobs.driver.scheduler import Limits, Scheduler
 from jobs.errors import UsageError, WorkersBroken
 from jobs.ledger.listing import PHOTO_EXTENSIONS, Photo, list_photos
 from jobs.ledger.manifest import Manifest, ManifestInfo, Row, write_manifest
 from jobs.ledger.receipts import JournalWriter, Ledger, read_journal, read_journal_part, seal
 from jobs.ledger.results import Result
-from jobs.scheduler import Limits, Scheduler
 from jobs.spec import ImageSpec
 from jobs.stores.backoff import Backoff, count_retries, is_transient
 from jobs.stores.store import LocalStore

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.job import create_or_open
+from jobs.driver.job import create_or_open
+from jobs.driver.run import run
 from jobs.ledger.curves import write_curve
 from jobs.report import REPORT, build_report, publish_report
 from jobs.spec import job_from_table
 from jobs.stores.store import LocalStore
-from jobs.stylize import run
 from nst.errors import OptionError
 from tests.conftest import encoded, picture
 from tests.methods import RAISE, REGISTRY

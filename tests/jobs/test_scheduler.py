@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.actions import (
+from jobs.driver.actions import (
     Abort,
     Action,
     Conclude,
@@ -23,9 +23,9 @@ from jobs.actions import (
     Submit,
     Work,
 )
+from jobs.driver.scheduler import Limits, Scheduler
 from jobs.errors import WorkersBroken
 from jobs.ledger.results import Status
-from jobs.scheduler import Limits, Scheduler
 from jobs.worker.messages import (
     Cause,
     Died,

@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from jobs.audit import verify
-from jobs.job import Job, create_or_open, plan, reopen
+from jobs.driver.job import Job, create_or_open, plan, reopen
+from jobs.driver.run import retry_work, run
 from jobs.ledger.listing import Photo, list_photos
 from jobs.ledger.manifest import SCHEMA, Manifest, row_digest, write_manifest
 from jobs.spec import job_from_table, job_to_table, read_job_file
 from jobs.stores.store import LocalStore
-from jobs.stylize import retry_work, run
 from nst.errors import OptionError
 from nst.images.codec import decode_photo, encode_image
 from nst.modulated.method import Modulated, ModulatedConfig, modulated_file

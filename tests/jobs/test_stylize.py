@@ -23,14 +23,15 @@ import tifffile
 from PIL import Image
 from PIL.ExifTags import Base
 
-from jobs.actions import Work
-from jobs.assets import by_url
 from jobs.audit import verify
 from jobs.cli_work import execute
 from jobs.console.progress import Snapshot, Summary
 from jobs.console.stop import StopSignal
+from jobs.driver.actions import Work
+from jobs.driver.assets import by_url
+from jobs.driver.job import Job, create_or_open, plan, reopen
+from jobs.driver.run import retry_work, run, worker_setup
 from jobs.errors import JobMismatch, StoreError, UsageError, WorkersBroken
-from jobs.job import Job, create_or_open, plan, reopen
 from jobs.ledger.curves import read_curve
 from jobs.ledger.receipts import JournalWriter, Ledger
 from jobs.ledger.results import Result, write_receipt
@@ -39,7 +40,6 @@ from jobs.spec import JobFile, job_from_table, job_to_table
 from jobs.status import job_status
 from jobs.stores.filesystems import StorageOptions, read_url
 from jobs.stores.store import LocalStore
-from jobs.stylize import retry_work, run, worker_setup
 from jobs.worker.messages import Event, Task
 from jobs.worker.worker import Worker
 from nst.errors import OptionError
@@ -617,7 +617,7 @@ def test_pictures_in_a_list_are_assets_of_their_own(tmp_path: Path, monkeypatch:
         return read_url(url, storage)
 
     with monkeypatch.context() as patch:
-        patch.setattr("jobs.assets.read_url", counted)
+        patch.setattr("jobs.driver.assets.read_url", counted)
         job = begin(tmp_path, method=listed)
     assert sorted(read) == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
     a, b = (hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in ("a.png", "b.png"))

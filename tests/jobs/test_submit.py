@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 from cluster.submit import Cluster
 from jobs.cli import app
+from jobs.driver.job import create_or_open
 from jobs.errors import LeaseHeld, UsageError
-from jobs.job import create_or_open
 from jobs.spec import read_job_file
 from jobs.submit import Prepared, pack, prepare
 from nst.errors import OptionError

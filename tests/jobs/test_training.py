@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 
 from jobs.audit import explain, verify
 from jobs.cli import app
+from jobs.driver.job import reopen
 from jobs.errors import JobMismatch, UsageError, WorkersBroken
-from jobs.job import reopen
 from jobs.status import job_status
 from jobs.stores.store import LocalStore
 from jobs.training.data import NoPhotographs

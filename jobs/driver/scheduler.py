@@ -19,7 +19,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from jobs.actions import (
+from jobs.driver.actions import (
     Abort,
     Action,
     Conclude,

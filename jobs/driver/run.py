@@ -9,7 +9,10 @@ from contextlib import ExitStack
 from dataclasses import fields
 from typing import Any, cast
 
-from jobs.actions import (
+from jobs.console.log_events import Level, News
+from jobs.console.progress import Snapshot, Summary, end_notes
+from jobs.console.stop import StopSignal
+from jobs.driver.actions import (
     Abort,
     Action,
     Conclude,
@@ -23,18 +26,15 @@ from jobs.actions import (
     Submit,
     Work,
 )
-from jobs.assets import by_url
-from jobs.console.log_events import Level, News
-from jobs.console.progress import Snapshot, Summary, end_notes
-from jobs.console.stop import StopSignal
+from jobs.driver.assets import by_url
+from jobs.driver.job import Job
+from jobs.driver.scheduler import Limits, Scheduler
 from jobs.errors import StoreError, UsageError, WorkersBroken
-from jobs.job import Job
 from jobs.ledger.lease import STANDARD_LEASE, Lease, LeaseOptions, hold
 from jobs.ledger.manifest import Row
 from jobs.ledger.receipts import JournalWriter, Ledger, read_journal, seal
 from jobs.ledger.results import Result, Status, Tally, add_up, image_seed, total
 from jobs.pools import Pool, open_pool
-from jobs.scheduler import Limits, Scheduler
 from jobs.worker.messages import Event, Failed, Finished, Leaving, Progress, Ready, Task, WorkerId, WorkerSetup
 from nst.errors import NstError
 

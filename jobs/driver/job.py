@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.assets import Asset, by_url, expand_folders, read_assets
+from jobs.driver.assets import Asset, by_url, expand_folders, read_assets
 from jobs.errors import JobMismatch, UsageError
 from jobs.ledger.job_record import (
     FORMAT,

@@ -1,0 +1,1 @@
+"""One process that plans, decides and retries."""
