@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from jobs.audit import verify
 from jobs.driver.job import Job, create_or_open
+from jobs.inspect.verify import verify
 from jobs.ledger.manifest import Row
 from jobs.ledger.receipts import receipt_path
 from jobs.ledger.results import Result, image_seed, write_receipt

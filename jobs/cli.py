@@ -295,7 +295,7 @@ def status(
 ) -> None:
     """Say how far a job is, from its store alone."""
     with errors():
-        from jobs.status import job_status
+        from jobs.inspect.status import job_status
 
         store = store_at(out, set_)
         if is_training(store):
@@ -312,7 +312,7 @@ def status(
 def report(out: Out, set_: Reach = None) -> None:
     """Write a contact sheet of a job, OUT/report.html, that opens from disk."""
     with errors():
-        from jobs.report import publish_report
+        from jobs.inspect.report import publish_report
         from jobs.training.report import publish_training_report
 
         store = store_at(out, set_)
@@ -329,8 +329,8 @@ def verify(
     with errors():
         from dataclasses import asdict
 
-        from jobs.audit import verify
         from jobs.console.text import printable
+        from jobs.inspect.verify import verify
 
         found = 0
         for fault in verify(store_at(out, set_)):
@@ -351,7 +351,7 @@ def gc(
 ) -> None:
     """Remove journals of finished shards and half-made leftovers; not while the job runs."""
     with errors():
-        from jobs.audit import collect_garbage
+        from jobs.inspect.verify import collect_garbage
 
         garbage = collect_garbage(store_at(out, set_), remove=not dry_run)
         done = "would be removed" if dry_run else "removed"
@@ -365,8 +365,8 @@ def explain(
 ) -> None:
     """Tell what became of one photograph: attempts, workers, errors, times."""
     with errors():
-        from jobs.audit import explain
         from jobs.console.text import printable
+        from jobs.inspect.verify import explain
 
         for line in explain(store_at(out, set_), key):
             print(printable(line))
@@ -392,7 +392,7 @@ def demo(
     """Stylize and dream on a few public-domain photographs, offline, with two Ray actors."""
     with errors():
         from jobs.demo import demo_jobs
-        from jobs.report import publish_report
+        from jobs.inspect.report import publish_report
 
         reports = []
         for job_file in demo_jobs(out.resolve(), pool or "ray"):

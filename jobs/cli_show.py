@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from jobs.status import JobStatus
+    from jobs.inspect.status import JobStatus
     from jobs.stores.store import Store
     from jobs.training.status import TrainStatus
 

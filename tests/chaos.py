@@ -37,9 +37,9 @@ from fsspec.spec import AbstractFileSystem
 from PIL import Image
 
 import jobs.pools.warm  # noqa: F401  for all children at once
-from jobs.audit import verify
 from jobs.driver.job import create_or_open
 from jobs.driver.run import retry_work, run, worker_setup
+from jobs.inspect.verify import verify
 from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import Status
 from jobs.spec import job_from_table

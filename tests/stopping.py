@@ -27,9 +27,9 @@ from typing import Any
 
 import typer
 
-from jobs.audit import verify
 from jobs.errors import EXIT_STOPPED
-from jobs.status import job_status
+from jobs.inspect.status import job_status
+from jobs.inspect.verify import verify
 from jobs.stores.store import LocalStore
 from jobs.worker.messages import WorkerSetup
 from tests.processes import living

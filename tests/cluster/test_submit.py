@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from jobs.audit import verify
+from jobs.inspect.status import job_status
+from jobs.inspect.verify import verify
 from jobs.ledger.lease import read_holder
-from jobs.status import job_status
 from jobs.stores.store import LocalStore
 from tests.cluster.nodes import TOKEN, Nodes, deaths, end_all, ended, nst, results, until
 from tests.conftest import encoded, picture

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from jobs.audit import Fault, collect_garbage, explain, verify
 from jobs.cli import app
 from jobs.driver.job import Job, create_or_open
 from jobs.driver.run import worker_setup
 from jobs.errors import UsageError
+from jobs.inspect.verify import Fault, collect_garbage, explain, verify
 from jobs.ledger.receipts import JournalWriter, Ledger, receipt_path
 from jobs.ledger.results import Result, write_receipt
 from jobs.spec import job_from_table

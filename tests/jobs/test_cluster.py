@@ -14,7 +14,7 @@ SCRIPT = """
 import json, os, signal, sys, threading, time
 import ray
 from ray.cluster_utils import Cluster
-from jobs.audit import verify
+from jobs.inspect.verify import verify
 from jobs.driver.job import create_or_open
 from jobs.ledger.receipts import Ledger, read_journal
 from jobs.spec import job_from_table

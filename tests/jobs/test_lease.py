@@ -20,15 +20,15 @@ import pytest
 
 import jobs.ledger.lease
 import jobs.ledger.lease_holder
-from jobs.audit import verify
 from jobs.console.progress import Snapshot
 from jobs.driver.job import Job, create_or_open
 from jobs.driver.run import retry_work, run, worker_setup
 from jobs.errors import LeaseHeld, LeaseLost, StoreError
+from jobs.inspect.status import job_status
+from jobs.inspect.verify import verify
 from jobs.ledger.lease import Lease, LeaseOptions, hold, read_holder, refuse_if_held
 from jobs.ledger.lease_holder import Holder, parse_holder, this_process
 from jobs.spec import job_from_table
-from jobs.status import job_status
 from jobs.stores.store import FsspecStore, LocalStore, Store
 from jobs.worker.messages import Task, WorkerId
 from tests.chaos import InlinePool

@@ -26,22 +26,22 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-import jobs.audit
 import jobs.driver.job
 import jobs.driver.run
 import jobs.driver.scheduler
+import jobs.inspect.verify
 import jobs.ledger.listing
 import jobs.ledger.manifest
 import jobs.ledger.receipts
 import jobs.stores.backoff
 import jobs.stores.store
 import jobs.worker.worker
-from jobs.audit import collect_garbage, verify
 from jobs.driver.actions import Abort, Start, Work
 from jobs.driver.job import Job, create_or_open
 from jobs.driver.run import run, worker_setup
 from jobs.driver.scheduler import Limits, Scheduler
 from jobs.errors import JobMismatch, UsageError, WorkersBroken
+from jobs.inspect.verify import collect_garbage, verify
 from jobs.ledger.listing import Photo, list_photos
 from jobs.ledger.manifest import Manifest, write_manifest
 from jobs.ledger.receipts import JournalWriter, Ledger, ShardJournal, read_journal, receipt_path, seal
@@ -880,47 +880,50 @@ MUTATIONS = [
     # Looking after it
     Mutation(
         "verify finds a receipt that was edited",
-        without(jobs.audit._verify_receipt, ('if meta.get("digest") != results_digest(results):', FALSE)),
+        without(
+            jobs.inspect.verify._verify_receipt, ('if meta.get("digest") != results_digest(results):', FALSE)
+        ),
         finds(edit_error),
     ),
     Mutation(
         "verify finds a footer that counts otherwise than its rows",
-        without(jobs.audit._verify_receipt, ("if claimed != counted:", FALSE)),
+        without(jobs.inspect.verify._verify_receipt, ("if claimed != counted:", FALSE)),
         finds(test_audit.tally_edited),
     ),
     Mutation(
         "verify finds a row that is missing",
-        without(jobs.audit._verify_receipt, ("if len(found) != 1:", FALSE)),
+        without(jobs.inspect.verify._verify_receipt, ("if len(found) != 1:", FALSE)),
         finds(drop_row),
     ),
     Mutation(
         "verify finds a picture that was damaged",
         without(
-            jobs.audit._picture_fault, ("if hashlib.sha256(data).hexdigest() != result.output_sha256:", FALSE)
+            jobs.inspect.verify._picture_fault,
+            ("if hashlib.sha256(data).hexdigest() != result.output_sha256:", FALSE),
         ),
         finds(test_audit.flipped),
     ),
     Mutation(
         "verify finds a picture that is gone",
         without(
-            jobs.audit._picture_fault,
+            jobs.inspect.verify._picture_fault,
             ('return Fault(result.output, "the picture is not there", result.key)', "return None"),
         ),
         finds(test_audit.deleted),
     ),
     Mutation(
         "verify finds a manifest that was edited",
-        without(jobs.audit.verify, ('digest.hexdigest() != recorded["sha256"]', "False")),
+        without(jobs.inspect.verify.verify, ('digest.hexdigest() != recorded["sha256"]', "False")),
         finds(edit_url),
     ),
     Mutation(
         "verify finds a job.json that was edited",
-        put(jobs.audit, "_verify_job", lambda _: iter(())),
+        put(jobs.inspect.verify, "_verify_job", lambda _: iter(())),
         finds(edit_job),
     ),
     Mutation(
         "verify finds what is foreign",
-        without(jobs.audit.verify, ("if part is None or part[0] >= len(shards):", FALSE)),
+        without(jobs.inspect.verify.verify, ("if part is None or part[0] >= len(shards):", FALSE)),
         finds(add_picture),
     ),
     Mutation(

@@ -16,8 +16,8 @@ from PIL import Image
 
 from jobs.driver.job import create_or_open
 from jobs.driver.run import run
+from jobs.inspect.report import REPORT, build_report, publish_report
 from jobs.ledger.curves import write_curve
-from jobs.report import REPORT, build_report, publish_report
 from jobs.spec import job_from_table
 from jobs.stores.store import LocalStore
 from nst.errors import OptionError
@@ -165,7 +165,7 @@ def test_is_published_beside_the_job(store: LocalStore) -> None:
 
 
 def test_a_large_job_is_sampled(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.report._MAX_PAIRS", 2)
+    monkeypatch.setattr("jobs.inspect.report._MAX_PAIRS", 2)
     assert "2 of 3 pictures shown" in Page(build_report(store)).text
 
 

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from jobs.audit import verify
 from jobs.driver.job import Job, create_or_open, plan, reopen
 from jobs.driver.run import retry_work, run
+from jobs.inspect.verify import verify
 from jobs.ledger.listing import Photo, list_photos
 from jobs.ledger.manifest import SCHEMA, Manifest, row_digest, write_manifest
 from jobs.spec import job_from_table, job_to_table, read_job_file

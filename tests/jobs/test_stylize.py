@@ -23,7 +23,6 @@ import tifffile
 from PIL import Image
 from PIL.ExifTags import Base
 
-from jobs.audit import verify
 from jobs.cli_work import execute
 from jobs.console.progress import Snapshot, Summary
 from jobs.console.stop import StopSignal
@@ -32,12 +31,13 @@ from jobs.driver.assets import by_url
 from jobs.driver.job import Job, create_or_open, plan, reopen
 from jobs.driver.run import retry_work, run, worker_setup
 from jobs.errors import JobMismatch, StoreError, UsageError, WorkersBroken
+from jobs.inspect.report import build_report
+from jobs.inspect.status import job_status
+from jobs.inspect.verify import verify
 from jobs.ledger.curves import read_curve
 from jobs.ledger.receipts import JournalWriter, Ledger
 from jobs.ledger.results import Result, write_receipt
-from jobs.report import build_report
 from jobs.spec import JobFile, job_from_table, job_to_table
-from jobs.status import job_status
 from jobs.stores.filesystems import StorageOptions, read_url
 from jobs.stores.store import LocalStore
 from jobs.worker.messages import Event, Task

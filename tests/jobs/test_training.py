@@ -19,11 +19,11 @@ from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
 from typer.testing import CliRunner
 
-from jobs.audit import explain, verify
 from jobs.cli import app
 from jobs.driver.job import reopen
 from jobs.errors import JobMismatch, UsageError, WorkersBroken
-from jobs.status import job_status
+from jobs.inspect.status import job_status
+from jobs.inspect.verify import explain, verify
 from jobs.stores.store import LocalStore
 from jobs.training.data import NoPhotographs
 from jobs.training.evaluate import evaluate

@@ -12,12 +12,12 @@ import pytest
 import s3fs
 from typer.testing import CliRunner
 
-from jobs.audit import verify
 from jobs.cli import app
 from jobs.console.progress import Snapshot, Summary
 from jobs.driver.job import Job, create_or_open
 from jobs.driver.run import run
 from jobs.errors import StoreError
+from jobs.inspect.verify import verify
 from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import Result
 from jobs.spec import job_from_table

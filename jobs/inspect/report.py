@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.console.html import REPORT, curve, page, settings, table, text
+from jobs.inspect.status import JobStatus, job_status
 from jobs.ledger.curves import read_curve
 from jobs.ledger.job_record import read_job
 from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import Result, total
 from jobs.spec import CURVES, ImageSpec, storage_from_table
-from jobs.status import JobStatus, job_status
 from jobs.stores.filesystems import StorageOptions, read_url
 from jobs.stores.store import Store
 from nst.errors import NstError

@@ -1,0 +1,1 @@
+"""After the fact, from the store alone."""
