@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs.cli import main
+from jobs.cli.app import main
 
 __all__ = ("main",)
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from jobs.cli import app
+from jobs.cli.app import app
 from tests.cluster.checks import (
     CLUSTER,
     EXPOSURES,
@@ -339,7 +339,7 @@ def test_exceptions_are_still_needed() -> None:
         ("cluster/slurm.sbatch", "ray start --dashboard-host $head_ip", "dashboard beyond loopback"),
         ("cluster/kuberay-cluster.yaml", '      dashboard-host: "0.0.0.0"', "every address"),
         ("cluster/kuberay-cluster.yaml", "      dashboard-host: ::", "dashboard beyond loopback"),
-        ("jobs/cli.py", 'ray.init(dashboard_host="192.168.0.2")', "dashboard beyond loopback"),
+        ("jobs/cli/app.py", 'ray.init(dashboard_host="192.168.0.2")', "dashboard beyond loopback"),
         ("cluster/ray-aws.yaml", "      - CidrIp: 0.0.0.0/0", "every address"),
         ("cluster/ray-aws.yaml", "      - CidrIpv6: ::/0", "every IPv6 address"),
         ("cluster/ray-aws.yaml", "  use_internal_ips: false", "public address"),
@@ -350,7 +350,7 @@ def test_exceptions_are_still_needed() -> None:
         ("cluster/Dockerfile", "EXPOSE 8265", "port of an image"),
         ("README.md", "docker run -p 8265:8265 nst", "published port"),
         ("cluster/README.md", "kubectl port-forward --address 10.1.2.3 svc/x 8265", "forwarding for others"),
-        ("jobs/cli.py", 'server.bind(("", 8265))', "socket on every address"),
+        ("jobs/cli/app.py", 'server.bind(("", 8265))', "socket on every address"),
     ],
 )
 def test_open_ports_are_found(name: str, line: str, pattern: str) -> None:

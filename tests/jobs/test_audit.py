@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from jobs.cli import app
+from jobs.cli.app import app
 from jobs.driver.job import Job, create_or_open
 from jobs.driver.run import worker_setup
 from jobs.errors import UsageError

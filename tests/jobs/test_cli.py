@@ -19,7 +19,7 @@ import safetensors.torch
 from click.testing import Result
 from typer.testing import CliRunner
 
-from jobs.cli import app
+from jobs.cli.app import app
 from jobs.driver.job import create_or_open, reopen
 from jobs.ledger.receipts import Ledger
 from jobs.spec import read_job_file
@@ -30,7 +30,7 @@ from tests.vggs import caffe_vgg
 
 Photos = Callable[..., Path]
 ROOT = Path(__file__).parents[2]
-NST = [sys.executable, "-c", "from jobs.cli import main; main()"]
+NST = [sys.executable, "-c", "from jobs.cli.app import main; main()"]
 
 JOB = """
 photos = "photos"
@@ -344,7 +344,7 @@ def test_help_names_every_command_and_exit_code(ask: Callable[..., Result]) -> N
 def test_status_is_quick_and_loads_neither_torch_nor_ray(folder: Path) -> None:
     nst("run", "job.toml", "--pool", "local", cwd=folder)
     script = (
-        "import sys; from jobs.cli import app\n"
+        "import sys; from jobs.cli.app import app\n"
         "try: app(['status', 'out'])\n"
         "except SystemExit as end: assert end.code == 0\n"
         "assert not {'torch', 'ray', 'torchvision'} & set(sys.modules)"

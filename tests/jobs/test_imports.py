@@ -53,7 +53,7 @@ def test_ray_is_imported_where_workers_run_and_nowhere_else(path: Path) -> None:
         "jobs/train_"
     ):
         assert "ray" not in top
-    if relative != "jobs/submit.py":  # hands command lines to a cluster; nothing else knows there are any
+    if relative != "jobs/cli/submit.py":  # hands command lines to a cluster; nothing else knows there are any
         assert "cluster" not in top
 
 

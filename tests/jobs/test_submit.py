@@ -18,11 +18,11 @@ from jobs.lease import LeaseOptions, hold
 from typer.testing import CliRunner
 
 from cluster.submit import Cluster
-from jobs.cli import app
+from jobs.cli.app import app
+from jobs.cli.submit import Prepared, pack, prepare
 from jobs.driver.job import create_or_open
 from jobs.errors import LeaseHeld, UsageError
 from jobs.spec import read_job_file
-from jobs.submit import Prepared, pack, prepare
 from nst.errors import OptionError
 from tests.conftest import encoded, picture
 from tests.jobs.fake_head import LOG, FakeHead, Tail

@@ -19,7 +19,7 @@ from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
 from typer.testing import CliRunner
 
-from jobs.cli import app
+from jobs.cli.app import app
 from jobs.driver.job import reopen
 from jobs.errors import JobMismatch, UsageError, WorkersBroken
 from jobs.inspect.status import job_status

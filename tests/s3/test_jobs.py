@@ -12,7 +12,7 @@ import pytest
 import s3fs
 from typer.testing import CliRunner
 
-from jobs.cli import app
+from jobs.cli.app import app
 from jobs.console.progress import Snapshot, Summary
 from jobs.driver.job import Job, create_or_open
 from jobs.driver.run import run

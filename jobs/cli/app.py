@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli_show import show_options, show_status, show_training
-from jobs.cli_work import (
+from jobs.cli.tables import show_options, show_status, show_training
+from jobs.cli.work import (
     CHANGEABLE,
     LogFormat,
     begin,
@@ -89,8 +89,8 @@ def run(
 ) -> None:
     """Run a job file; go on with it if its output folder holds the same job, begun earlier."""
     with errors(log_format):
+        from jobs.cli.submit import is_training_file
         from jobs.spec import read_job_file
-        from jobs.submit import is_training_file
 
         overrides = [*(set_ or []), *resources(pool, address, workers)]
         if is_training_file(job, overrides):
@@ -185,7 +185,7 @@ def _counted(rows: Mapping[str, int]) -> str:
 def options() -> None:
     """List the options of a training's job file, table by table."""
     with errors():
-        from jobs.describe import options_of
+        from jobs.cli.options import options_of
         from jobs.stores.filesystems import StorageOptions
         from jobs.training.spec import TABLES, StylesSpec, TrainSpec
         from nst.modulated.training import ManyStylesOptions
@@ -268,7 +268,7 @@ def submit(
     Ctrl-C ends the following only. A cluster that asks for a token gets RAY_AUTH_TOKEN, or what is in
     RAY_AUTH_TOKEN_PATH."""
     with errors():
-        import jobs.submit as submission
+        import jobs.cli.submit as submission
         from nst.errors import OptionError
 
         if attach + stop + no_wait > 1:

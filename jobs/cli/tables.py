@@ -19,7 +19,7 @@ __all__ = ["show_options", "show_status", "show_training"]
 
 
 def show_options(title: str, cls: type[Any], leave_out: Container[str] = ()) -> None:
-    from jobs.describe import options_of
+    from jobs.cli.options import options_of
 
     summary = (cls.__doc__ or "").split("\n\n")[0]
     table = Table(title=escape(f"{title}: {summary}"), title_justify="left", title_style="bold", box=None)
