@@ -74,7 +74,7 @@ bench: $(STAMP)
 # Trains the embedded network anew: 30 to 50 minutes on two cores. What comes out differs from the shipped file
 # in its bytes on other machines: EMBEDDED_SHA256 in nst/features/weights.py has to follow.
 features: $(STAMP)
-	$(BIN)/python -m jobs.train_features nst/features/embedded/embedded.safetensors
+	$(BIN)/python -m jobs.training.embedded nst/features/embedded/embedded.safetensors
 
 clean:
 	rm -rf $(VENV) demo-out

@@ -231,8 +231,8 @@ def execute_training(
     """Plan, train, show progress, say how it ended. Leaves with the exit code."""
     from jobs.console.json_log import JsonLog
     from jobs.console.stop import StopSignal
-    from jobs.train_cyclegan import run_training
     from jobs.training.display import TrainDisplay
+    from jobs.training.driver import run_training
     from jobs.training.report import publish_training_report
 
     with StopSignal().on_signals() as stop:

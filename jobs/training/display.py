@@ -12,7 +12,7 @@ from jobs.console.display import Bar, duration
 from jobs.training.metrics import grouped
 
 if TYPE_CHECKING:
-    from jobs.training.watch import TrainSnapshot
+    from jobs.training.monitor import TrainSnapshot
 
 __all__ = ["TrainDisplay", "describe_losses"]
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import safetensors.torch
 
-from jobs import train_features
 from jobs.demo import demo_jobs
 from jobs.driver.job import plan
 from jobs.errors import UsageError
+from jobs.training import embedded as train_features
 from nst.features import read_state_dict
 from nst.features.weights import published_bytes
 from nst.images.codec import decode_image

@@ -20,7 +20,7 @@ import pytest
 
 from jobs.console.stop import StopSignal
 from jobs.stores.store import LocalStore
-from jobs.train_cyclegan import TrainSummary, _Run, run_training
+from jobs.training.driver import TrainSummary, _Run, run_training
 from jobs.training.job import TrainJob
 from jobs.training.layout import (
     DONE,
@@ -33,7 +33,7 @@ from jobs.training.layout import (
     sample_path,
     skipped_path,
 )
-from jobs.training.watch import TrainSnapshot
+from jobs.training.monitor import TrainSnapshot
 from nst.errors import Diverged
 from tests.jobs import test_training, test_training_styles
 from tests.jobs.test_lease import ELSEWHERE, leave
@@ -220,7 +220,7 @@ import sys
 from jobs.console.json_log import JsonLog
 from jobs.ledger.lease import LeaseOptions
 from jobs.stores.store import LocalStore
-from jobs.train_cyclegan import run_training
+from jobs.training.driver import run_training
 from jobs.training.job import reopen_training
 
 job = reopen_training(LocalStore(sys.argv[1]), overrides={})

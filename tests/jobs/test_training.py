@@ -40,11 +40,11 @@ from jobs.training.layout import (
 )
 from jobs.training.loop import LoopSetup, train
 from jobs.training.metrics import parts, read_metrics, write_metrics
+from jobs.training.monitor import Watch
 from jobs.training.report import build_training_report
 from jobs.training.spec import read_train_file, train_from_table, train_to_table
 from jobs.training.status import train_status
 from jobs.training.tensorboard import write_events
-from jobs.training.watch import Watch
 from nst.cyclegan.method import CycleGAN
 from nst.errors import Diverged, OptionError
 from tests.vggs import caffe_vgg

@@ -4,7 +4,7 @@ It learns to tell patches apart (`nst.features.embedded.exemplar`), then its thr
 its channels replaced by random ones (`nst.features.embedded.thresholds`), and these learn what a style loss is
 for (`nst.features.embedded.alignment`).
 
-python -m jobs.train_features OUT.safetensors [--steps 1800] [--style-steps 900] [--seed 0] [--device cpu]
+python -m jobs.training.embedded OUT.safetensors [--steps 1800] [--style-steps 900] [--seed 0] [--device cpu]
 """
 
 from __future__ import annotations

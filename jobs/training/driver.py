@@ -52,7 +52,7 @@ from jobs.training.layout import (
 )
 from jobs.training.loop import LoopSetup, train
 from jobs.training.metrics import METRICS, read_metrics, write_metrics
-from jobs.training.watch import TrainSnapshot, Watch
+from jobs.training.monitor import TrainSnapshot, Watch
 from nst.errors import NstError
 
 __all__ = ["TrainSummary", "run_training"]
