@@ -169,7 +169,7 @@ def _local(
 
 def pack(prepared: Prepared, folder: Path) -> None:
     """Put all that the cluster gets into an empty folder."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     for package in _PACKAGES:
         for path in sorted((root / package).rglob("*")):
             if path.suffix in _SUFFIXES and path.is_file():

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from jobs.lease import LeaseOptions, hold
 from typer.testing import CliRunner
 
 from cluster.submit import Cluster
@@ -22,6 +21,7 @@ from jobs.cli.app import app
 from jobs.cli.submit import Prepared, pack, prepare
 from jobs.driver.job import create_or_open
 from jobs.errors import LeaseHeld, UsageError
+from jobs.ledger.lease import LeaseOptions, hold
 from jobs.spec import read_job_file
 from nst.errors import OptionError
 from tests.conftest import encoded, picture
