@@ -20,7 +20,7 @@ from nst import check
 from nst.cyclegan.networks import Norm, normalization
 from nst.errors import OptionError
 from nst.ops.blur import Blur
-from nst.ops.equalized import Border, Equalized, EqualizedConv2d, EqualizedLinear, PixelNorm
+from nst.ops.equalized import Border, Equalized, EqualizedConv2d, EqualizedLinear, PixelNorm, draw_normal_
 from nst.ops.modulated import Form, ModulatedConv2d
 
 __all__ = ["ModulatedGenerator", "StyleDiscriminator", "check_styles"]
@@ -209,7 +209,7 @@ class _Embedding(Equalized):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        self.weight.normal_(generator=generator)
+        draw_normal_(self.weight, 1.0, generator)
 
     def forward(self, styles: Tensor) -> Tensor:
         return F.embedding(styles, self.weight)

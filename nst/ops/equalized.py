@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from nst import check
 from nst.errors import OptionError
 
-__all__ = ["Border", "Equalized", "EqualizedConv2d", "EqualizedLinear", "PixelNorm", "draw_parameters"]
+__all__ = [
+    "Border",
+    "Equalized",
+    "EqualizedConv2d",
+    "EqualizedLinear",
+    "PixelNorm",
+    "draw_normal_",
+    "draw_parameters",
+]
 
 Border = Literal["reflect", "zero"]
 """What a convolution sees beyond the border: the image mirrored, or nothing."""
@@ -47,6 +55,16 @@ class PixelNorm(nn.Module):
         return (exact * (exact.square().mean(1, keepdim=True) + self.eps).rsqrt()).to(x.dtype)
 
 
+def draw_normal_(x: Tensor, std: float, generator: torch.Generator | None) -> None:
+    """Fill `x` with normal numbers of mean 0.
+
+    On the meta device there is nothing to fill, and torch would import its compiler for it, which takes longer
+    than all else of a short command.
+    """
+    if not x.is_meta:
+        x.normal_(0, std, generator=generator)
+
+
 class EqualizedLinear(Equalized):
     """x W^T + b of (..., inputs) to (..., outputs); W is the parameter times rate / sqrt(inputs).
 
@@ -71,7 +89,7 @@ class EqualizedLinear(Equalized):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        self.weight.normal_(0, 1 / self.rate, generator=generator)
+        draw_normal_(self.weight, 1 / self.rate, generator)
         if self.bias is not None and self._start is not None:
             self.bias.fill_(self._start / self.rate)
 
@@ -110,7 +128,7 @@ class EqualizedConv2d(Equalized):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        self.weight.normal_(generator=generator)
+        draw_normal_(self.weight, 1.0, generator)
         if self.bias is not None:
             self.bias.zero_()
 

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from nst import check
 from nst.errors import OptionError
 from nst.ops.blur import Blur
-from nst.ops.equalized import Border, Equalized, EqualizedLinear, at_least_float32, check_odd, padded
+from nst.ops.equalized import (
+    Border,
+    Equalized,
+    EqualizedLinear,
+    at_least_float32,
+    check_odd,
+    draw_normal_,
+    padded,
+)
 
 __all__ = ["Form", "ModulatedConv2d"]
 
@@ -78,7 +86,7 @@ class ModulatedConv2d(Equalized):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        self.weight.normal_(generator=generator)
+        draw_normal_(self.weight, 1.0, generator)
         if self.bias is not None:
             self.bias.zero_()
 

@@ -127,3 +127,17 @@ def test_public_names_are_the_ones_promised() -> None:
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
         ]
         assert names or path.name == "__init__.py", f"{path} has no __all__"
+
+
+def test_no_method_imports_torchs_compiler() -> None:
+    """It takes longer than all else of a worker's start. Also not to read the header of a generator's file."""
+    script = """
+import sys, torch
+from tests.nst.test_modulated_method import stylizer
+from nst.features import build_features
+stylizer()
+for network in ("vgg16", "embedded"):
+    build_features(network, ["relu1_1"])
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
