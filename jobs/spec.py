@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from nst.stylizer import Method
 
 __all__ = [
-    "CURVES",
     "HOW",
     "ImageSpec",
     "JobFile",
@@ -52,9 +50,6 @@ __all__ = [
 
 HOW = ("output", "resources", "storage")
 """Parts of a job file that no picture depends on."""
-
-CURVES = "curves"
-"""The folder of the photographs' curves, if their method records any."""
 
 Registry = Mapping[str, "type[Method]"]
 T = TypeVar("T")
@@ -104,33 +99,8 @@ class ImageSpec:
 
     @property
     def extension(self) -> str:
+        """What the names of pictures end with."""
         return {"jpeg": ".jpg", "tiff": ".tif"}.get(self.format, f".{self.format}")
-
-    def output_path(self, key: str) -> str:
-        """Where a photograph's picture is, below the job's folder."""
-        return f"images/{key}{self.extension}"
-
-    @staticmethod
-    def curve_path(key: str) -> str:
-        """Where its curve is, if its method records one."""
-        return f"{CURVES}/{key}.parquet"
-
-    def frame_path(self, key: str, number: int) -> str:
-        """Where an intermediate picture is, if its method gives any."""
-        return f"frames/{key}/{number:05d}{self.extension}"
-
-    def animation_path(self, key: str) -> str:
-        """Where these are as one file."""
-        return f"frames/{key}/animation.{self.animation}"
-
-    def key_of(self, path: str) -> str | None:
-        """Of the photograph whose picture, curve or intermediate picture is at `path`; None if none can be."""
-        end = re.escape(self.extension)
-        number = "(?:[0-9]{5}|[1-9][0-9]{5,})"
-        frame = rf"frames/(.+)/(?:{number}{end}|animation\.{self.animation})"
-        paths = rf"images/(.+){end}|{CURVES}/(.+)\.parquet|{frame}"
-        found = re.fullmatch(paths, path, re.DOTALL)
-        return None if found is None else found[1] or found[2] or found[3]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -212,10 +212,9 @@ def _lease(log: Teller, wait: bool) -> LeaseOptions:
 
 
 def is_training(store: Store) -> bool:
-    from jobs.ledger.job_record import job_kind
-    from jobs.training.layout import KIND
+    from jobs.ledger.job_record import TRAINING, job_kind
 
-    return job_kind(store) == KIND
+    return job_kind(store) == TRAINING
 
 
 def reopen_training_at(out: str, overrides: list[str]) -> TrainJob:

@@ -42,6 +42,7 @@ from jobs.training.job import TrainJob
 from jobs.training.layout import (
     DONE,
     GENERATOR,
+    METRICS,
     STOP,
     best_step,
     checkpoint_steps,
@@ -51,7 +52,7 @@ from jobs.training.layout import (
     read_evaluations,
 )
 from jobs.training.loop import LoopSetup, train
-from jobs.training.metrics import METRICS, read_metrics, write_metrics
+from jobs.training.metrics import read_metrics, write_metrics
 from jobs.training.monitor import TrainSnapshot, Watch
 from nst.errors import NstError
 

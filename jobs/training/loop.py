@@ -23,9 +23,16 @@ from jobs.stores.filesystems import StorageOptions
 from jobs.stores.store import Store, open_store
 from jobs.training.data import batches
 from jobs.training.job import TrainJob
-from jobs.training.layout import STOP, checkpoint_path, checkpoint_steps, generator_path, sample_path
+from jobs.training.layout import (
+    STOP,
+    checkpoint_path,
+    checkpoint_steps,
+    generator_path,
+    metrics_path,
+    sample_path,
+)
 from jobs.training.learners import learner_of, pairs_of
-from jobs.training.metrics import part_path, write_part
+from jobs.training.metrics import write_part
 from jobs.training.spec import LogSpec, StylesSpec, TrainSpec
 from nst.errors import Diverged
 from nst.gan.parallel import DDPOptions, Share
@@ -225,7 +232,7 @@ class _Loop:
             self._epoch_loss += sum(loss for name, loss in losses.items() if name.startswith(_OF_GENERATORS))
             self._epoch_count += 1
         if self._share.rank == 0:
-            self._publisher.publish(part_path(rows[-1]["step"]), write_part(rows))
+            self._publisher.publish(metrics_path(rows[-1]["step"]), write_part(rows))
         self._fresh.clear()
 
     def _end_epoch(self) -> None:

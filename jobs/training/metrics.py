@@ -12,40 +12,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.stores.store import Store
+from jobs.training.layout import METRICS, metrics_path, metrics_steps
 from nst.modulated.directions import direction_means, style_means
 
 __all__ = [
-    "METRICS",
-    "PARTS",
     "grouped",
     "means",
-    "part_path",
-    "part_step",
-    "parts",
     "read_metrics",
     "read_part",
     "write_metrics",
     "write_part",
 ]
 
-METRICS = "metrics.parquet"
-PARTS = "metrics"
 Row = Mapping[str, Any]
 """Of a step: `step`, counted from 1, `epoch`, `learning_rate`, `seconds` since the one before, its losses."""
-
-
-def part_path(step: int) -> str:
-    """Of the part whose last step this is."""
-    return f"{PARTS}/step-{step:09d}.jsonl"
-
-
-def part_step(path: str) -> int:
-    return int(path.removeprefix(f"{PARTS}/step-").removesuffix(".jsonl"))
-
-
-def parts(store: Store) -> list[str]:
-    """Paths of the parts, oldest first."""
-    return [f"{PARTS}/{name}" for name in store.names(PARTS) if name.endswith(".jsonl")]
 
 
 def write_part(rows: Iterable[Row]) -> bytes:
@@ -68,7 +48,8 @@ def read_metrics(store: Store) -> list[dict[str, Any]]:
             io.BytesIO(store.read(METRICS)), use_threads=False
         ).to_pylist()
         return rows
-    found = {row["step"]: row for path in parts(store) for row in read_part(store.read(path))}
+    parts = (read_part(store.read(metrics_path(step))) for step in metrics_steps(store))
+    found = {row["step"]: row for rows in parts for row in rows}
     return [found[step] for step in sorted(found)]
 
 

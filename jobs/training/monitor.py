@@ -8,9 +8,9 @@ from typing import Any
 
 from jobs.console.log_events import News
 from jobs.training.job import TrainJob
-from jobs.training.layout import read_skipped
-from jobs.training.metrics import means, part_step, parts, read_part
-from jobs.training.tensorboard import FOLDER, events_name, publish_events
+from jobs.training.layout import events_steps, metrics_path, metrics_steps, read_skipped
+from jobs.training.metrics import means, read_part
+from jobs.training.tensorboard import publish_events
 
 __all__ = ["TrainSnapshot", "Watch"]
 
@@ -47,19 +47,18 @@ class Watch:
         self._news: list[News] = []
         self._last = TrainSnapshot(0, job.steps, {}, None, job.file.spec.batch_size)
 
-    def _seen_before(self) -> set[str]:
+    def _seen_before(self) -> set[int]:
         """Parts that an earlier driver has read, and not the newest, which says how far the training is."""
-        events = set(self._store.names(FOLDER))
-        return {path for path in parts(self._store)[:-1] if events_name(part_step(path)) in events}
+        return set(metrics_steps(self._store)[:-1]) & set(events_steps(self._store))
 
     def tell(self, event: str, text: str, **values: Any) -> None:
         self._news.append(News(event=event, text=text, level="warning", values=values))
 
     def look(self) -> TrainSnapshot:
-        for path in parts(self._store):
-            if path not in self._seen:
-                self._seen.add(path)
-                self._take(read_part(self._store.read(path)))
+        for step in metrics_steps(self._store):
+            if step not in self._seen:
+                self._seen.add(step)
+                self._take(read_part(self._store.read(metrics_path(step))))
         for name, found in read_skipped(self._store, but=self._skipped).items():
             self._skipped.add(name)
             self.tell("photo_left_out", f"left out: {found['url']}: {found['error']}", url=found["url"])

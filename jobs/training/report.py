@@ -6,10 +6,11 @@ import base64
 import math
 from collections.abc import Mapping, Sequence
 
-from jobs.console.html import REPORT, curve, page, settings, table, text
-from jobs.ledger.job_record import read_job
+from jobs.console.html import curve, page, settings, table, text
+from jobs.ledger.job_record import TRAINING, read_job
+from jobs.ledger.layout import REPORT
 from jobs.stores.store import Store
-from jobs.training.layout import KIND, read_skipped, sample_path, sample_steps
+from jobs.training.layout import read_skipped, sample_path, sample_steps
 from jobs.training.metrics import Row, grouped, means, read_metrics
 from jobs.training.status import TrainStatus, train_status
 
@@ -45,7 +46,7 @@ def build_training_report(store: Store) -> str:
             _evaluations(status),
             _samples(store, status),
             left_out if skipped else "",
-            settings(read_job(store, KIND)),
+            settings(read_job(store, TRAINING).settings),
         ]
     )
     return page(title, body)

@@ -24,6 +24,7 @@ import torch
 from jobs.errors import JobMismatch, StoreError
 from jobs.ledger.curves import write_curve
 from jobs.ledger.job_record import read_job
+from jobs.ledger.layout import animation_path, curve_path, frame_path, picture_path
 from jobs.ledger.manifest import Manifest, Row
 from jobs.ledger.receipts import JournalWriter, read_journal, seal
 from jobs.ledger.results import Result, Status, image_seed, total, write_receipt
@@ -55,7 +56,7 @@ class Worker:
         self._at_work = at_work or AtWork([0] * setup.slots)
         self.store = open_store(setup.output, setup.storage, create_only=setup.create_only)
         # On a store that ignores create-only writes, two jobs may have begun here at once; one of them remains.
-        if read_job(self.store)["fingerprint"] != setup.fingerprint:
+        if read_job(self.store).fingerprint != setup.fingerprint:
             raise JobMismatch(f"{setup.output} belongs to another job")
         self._manifest = Manifest(self.store)
         PIL.Image.MAX_IMAGE_PIXELS = None  # decode_photo has a limit of its own, from the header
@@ -253,7 +254,7 @@ class _TaskStages:
 
     def save(self, loaded: Loaded, stylized: Stylized, compute_s: float) -> Result:
         began = time.perf_counter()
-        output = self._image.output_path(loaded.row.key)
+        output = picture_path(loaded.row.key, self._image)
         try:
             objects = self._objects(loaded, stylized)
         except Exception as error:  # noqa: BLE001  e.g. too large for WebP: this picture's own row
@@ -291,19 +292,19 @@ class _TaskStages:
         )
         alpha = loaded.photo.alpha
         if stylized.curve:
-            objects[self._image.curve_path(key)] = write_curve(stylized.curve)
+            objects[curve_path(key)] = write_curve(stylized.curve)
         for frame in stylized.frames:
-            objects[self._image.frame_path(key, frame.number)] = encode(
+            objects[frame_path(key, frame.number, self._image)] = encode(
                 frame.image, alpha=alpha if frame.aligned else None
             )
         if stylized.frames and self._image.animation != "none":
-            objects[self._image.animation_path(key)] = encode_animation(
+            objects[animation_path(key, self._image)] = encode_animation(
                 [frame.image for frame in stylized.frames],
                 format=self._image.animation,
                 frames_per_second=self._image.frames_per_second,
                 quality=self._image.quality,
             )
-        objects[self._image.output_path(key)] = encode(stylized.image, alpha=alpha, exif=loaded.photo.exif)
+        objects[picture_path(key, self._image)] = encode(stylized.image, alpha=alpha, exif=loaded.photo.exif)
         return objects
 
     def failed(self, row: Row, error: Exception) -> Result:

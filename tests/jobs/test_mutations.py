@@ -42,9 +42,10 @@ from jobs.driver.run import run, worker_setup
 from jobs.driver.scheduler import Limits, Scheduler
 from jobs.errors import JobMismatch, UsageError, WorkersBroken
 from jobs.inspect.verify import collect_garbage, verify
+from jobs.ledger.layout import receipt_path
 from jobs.ledger.listing import Photo, list_photos
 from jobs.ledger.manifest import Manifest, write_manifest
-from jobs.ledger.receipts import JournalWriter, Ledger, ShardJournal, read_journal, receipt_path, seal
+from jobs.ledger.receipts import JournalWriter, Ledger, ShardJournal, read_journal, seal
 from jobs.ledger.results import Result, write_receipt
 from jobs.spec import job_from_table
 from jobs.stores.backoff import Backoff
@@ -633,7 +634,7 @@ CALLS = itertools.count()
 REOPEN = without(
     jobs.driver.job.reopen,
     ("if found:", FALSE),
-    ('if print_now != record["fingerprint"]:', FALSE),
+    ("if print_now != record.fingerprint:", FALSE),
 )
 
 MUTATIONS = [
@@ -823,7 +824,7 @@ MUTATIONS = [
     Mutation("a folder belongs to one job", REOPEN, check_another_job_is_refused),
     Mutation(
         "job.json is what the job was begun with",
-        without(jobs.driver.job.reopen, ('if print_now != record["fingerprint"]:', FALSE)),
+        without(jobs.driver.job.reopen, ("if print_now != record.fingerprint:", FALSE)),
         check_an_edited_job_is_refused,
     ),
     Mutation(
@@ -913,7 +914,7 @@ MUTATIONS = [
     ),
     Mutation(
         "verify finds a manifest that was edited",
-        without(jobs.inspect.verify.verify, ('digest.hexdigest() != recorded["sha256"]', "False")),
+        without(jobs.inspect.verify.verify, ("digest.hexdigest() != record.manifest.sha256", "False")),
         finds(edit_url),
     ),
     Mutation(
@@ -923,7 +924,9 @@ MUTATIONS = [
     ),
     Mutation(
         "verify finds what is foreign",
-        without(jobs.inspect.verify.verify, ("if part is None or part[0] >= len(shards):", FALSE)),
+        without(
+            jobs.inspect.verify._verify_places, ('yield Fault(path, "does not belong to the job")', "pass")
+        ),
         finds(add_picture),
     ),
     Mutation(

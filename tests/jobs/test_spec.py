@@ -10,7 +10,6 @@ import pytest
 
 from jobs.errors import UsageError
 from jobs.spec import (
-    ImageSpec,
     JobFile,
     Resources,
     apply_overrides,
@@ -58,26 +57,6 @@ def test_so_are_all_in_a_list(tmp_path: Path) -> None:
     assert again == job
     with pytest.raises(OptionError, match=r"method\.pictures\[1\]"):
         resolve(tmp_path, method={"kind": "stub", "pictures": ["a.jpg", "https://me:secret@host/b.jpg"]})
-
-
-def test_whose_files_are_whose() -> None:
-    image = ImageSpec(format="png")
-    assert image.curve_path("a/b") == "curves/a/b.parquet"
-    assert image.frame_path("a/b", 7) == "frames/a/b/00007.png"
-    assert image.key_of(image.frame_path("a/00001", 123456)) == "a/00001"
-    moving = ImageSpec(format="webp", animation="webp")
-    assert moving.animation_path("a/b") == "frames/a/b/animation.webp"
-    assert moving.key_of(moving.animation_path("a/animation")) == "a/animation"
-    scan = ImageSpec(format="tiff", bit_depth=16)
-    assert scan.output_path("a/b") == "images/a/b.tif"
-    assert scan.key_of(scan.frame_path("a/b", 7)) == "a/b"
-    assert image.key_of("frames/a/animation.png") is None
-    assert image.key_of("frames/a/animation.gif") is None
-    for path in (
-        *("images/a.jpg", "curves/a.png", "images/.png", "frames/a.png", "frames/00001.png"),
-        *("frames/a/1.png", "frames/a/012345.png", "frames/a/00001.jpg", "frames/a/00001.png/b", "x/a.png"),
-    ):
-        assert image.key_of(path) is None, path
 
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "examples").glob("[!t]*.toml")), ids=str)

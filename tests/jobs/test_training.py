@@ -33,13 +33,15 @@ from jobs.training.layout import (
     STOP,
     checkpoint_steps,
     generator_steps,
+    metrics_path,
+    metrics_steps,
     read_evaluations,
     read_skipped,
     sample_path,
     sample_steps,
 )
 from jobs.training.loop import LoopSetup, train
-from jobs.training.metrics import parts, read_metrics, write_metrics
+from jobs.training.metrics import read_metrics, write_metrics
 from jobs.training.monitor import Watch
 from jobs.training.report import build_training_report
 from jobs.training.spec import read_train_file, train_from_table, train_to_table
@@ -175,7 +177,7 @@ def test_the_next_driver_reads_what_is_new(photos: Path, monkeypatch: pytest.Mon
     """And the newest part of the metrics, which says how far the training is."""
     job = begun(photos)
     train(setup(job))
-    whole = parts(job.store)
+    whole = [metrics_path(step) for step in metrics_steps(job.store)]
     assert Watch(job).look().step == 12
     first, *_, last = job.store.names("tensorboard")
     for name in (first, last):
