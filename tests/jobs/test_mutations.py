@@ -34,7 +34,7 @@ import jobs.ledger.listing
 import jobs.ledger.manifest
 import jobs.ledger.receipts
 import jobs.stores.backoff
-import jobs.stores.store
+import jobs.stores.local_files
 import jobs.worker.worker
 from jobs.driver.actions import Abort, Start, Work
 from jobs.driver.job import Job, create_or_open
@@ -658,7 +658,7 @@ MUTATIONS = [
     Mutation("what killed processes leave is removed", put(LocalStore, "clean", Store.clean), check_clean),
     Mutation(
         "what others are writing is left alone",
-        put(jobs.stores.store, "_alive", lambda _: False),
+        put(jobs.stores.local_files, "_is_alive", lambda _: False),
         check_clean_leaves_what_is_in_work,
     ),
     Mutation(
