@@ -14,16 +14,15 @@ import shlex
 import shutil
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.config.tables import apply_overrides, read_toml
 from jobs.errors import EXIT_OK, EXIT_STOPPED, EXIT_UNFINISHED, UsageError
 from jobs.ledger.lease import refuse_if_held
-from jobs.spec import apply_overrides
 from jobs.stores.filesystems import StorageOptions, local_path, refuse_secrets
 from jobs.stores.store import open_store
 from nst.errors import OptionError
@@ -127,13 +126,7 @@ def is_training_file(path: Path, overrides: Sequence[str] = ()) -> bool:
     Raises:
         UsageError: the file is missing or is no TOML.
     """
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UsageError(f"job file {str(path)!r}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"job file {str(path)!r} is not valid TOML: {error}") from error
-    table = apply_overrides(table, overrides)
+    table = apply_overrides(read_toml(path), overrides)
     return "method" not in table and "photos" not in table and ({"a", "b"} <= table.keys() or "styles" in table)
 
 

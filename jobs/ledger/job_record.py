@@ -10,10 +10,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from jobs.config.tables import parse_table
 from jobs.errors import UsageError
 from jobs.ledger.layout import JOB
 from jobs.ledger.manifest import ManifestInfo
-from jobs.spec import ImageSpec, parse_table, storage_from_table
+from jobs.spec import ImageSpec, storage_from_table
 from jobs.stores.filesystems import StorageOptions
 from jobs.stores.store import Store
 

@@ -115,7 +115,7 @@ def test_survives_json(tmp_path: Path) -> None:
         ({"image": {"background": [2, 0, 0]}}, "image.background"),
         ({"image": 3}, r"image = 3: must be a table: \[image\]"),
         ({"resources": {"pool": "dask"}}, "resources.pool = 'dask': .*Choices: ray, local"),
-        ({"resources": {"max_workers": 0}}, "resources.max_workers = 0: must be at least 1"),
+        ({"resources": {"max_workers": 0}}, "resources.max_workers = 0: must be a finite number of at least 1"),
         ({"resources": {"min_workers": 5}}, "resources.min_workers = 5: more than max_workers = 2"),
         ({"resources": {"timeout_s": float("nan")}}, "resources.timeout_s = nan"),
     ],
@@ -141,6 +141,16 @@ def test_overrides_are_toml_or_text() -> None:
     )
     assert found["method"] == {"kind": "stub", "steps": 200, "style": "a b.jpg", "layers": {"relu1_1": 2.0}}
     assert found["image"] == {"format": "png"}
+
+
+def test_a_date_is_no_option(tmp_path: Path) -> None:
+    """TOML has dates; taken for text without a word, `style = 2026-11-28` would be a folder of that name."""
+    (tmp_path / "job.toml").write_text(
+        'photos = "in"\noutput = "out"\n[method]\nkind = "style_transfer"\nstyle = ["a.jpg", 2026-11-28]\n'
+    )
+    with pytest.raises(OptionError, match=r"method\.style\[1\] = '2026-11-28': .*text stands in quotes"):
+        read_job_file(tmp_path / "job.toml")
+    assert apply_overrides({}, ["output=2026-11-28"]) == {"output": "2026-11-28"}
 
 
 @pytest.mark.parametrize("bad", ["steps", "=3", "photos.x=1"])
