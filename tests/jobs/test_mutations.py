@@ -35,6 +35,7 @@ import jobs.ledger.manifest
 import jobs.ledger.receipts
 import jobs.stores.backoff
 import jobs.stores.local_files
+import jobs.worker.stages
 import jobs.worker.worker
 from jobs.driver.actions import Abort, Start, Work
 from jobs.driver.job import Job, create_or_open
@@ -846,7 +847,7 @@ MUTATIONS = [
     Mutation(
         "a photograph that cannot be read is its own row",
         without(
-            jobs.worker.worker._TaskStages._load,
+            jobs.worker.stages.TaskStages._load,
             ("except Exception as error:", "except ZeroDivisionError as error:"),
         ),
         check_failures_are_rows,
