@@ -12,17 +12,17 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 from jobs.stores.store import Store
 from jobs.training.layout import events_path
-from jobs.training.metrics import Row, grouped, means
+from jobs.training.metrics import Grouped, Row, means
 
 __all__ = ["publish_events", "write_events"]
 
 
-def publish_events(store: Store, rows: Sequence[Row]) -> None:
+def publish_events(store: Store, rows: Sequence[Row], grouped: Grouped) -> None:
     """Publish means over some steps, at the last of them."""
-    store.publish(events_path(rows[-1]["step"]), write_events(rows))
+    store.publish(events_path(rows[-1]["step"]), write_events(rows, grouped))
 
 
-def write_events(rows: Sequence[Row]) -> bytes:
+def write_events(rows: Sequence[Row], grouped: Grouped) -> bytes:
     last = rows[-1]
     values = {
         **{

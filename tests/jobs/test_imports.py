@@ -30,6 +30,8 @@ PLANNING = (
     "inspect.report",
     "inspect.verify",
     "training.layout",
+    "training.recipes.cyclegan",
+    "training.recipes.modulated",
     "training.status",
     "training.report",
     "cli.app",

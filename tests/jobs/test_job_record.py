@@ -15,7 +15,7 @@ from jobs.ledger.job_record import PHOTOS, TRAINING, JobRecord, job_kind, read_j
 from jobs.ledger.manifest import ManifestInfo
 from jobs.spec import ImageSpec, fingerprint, job_from_table, job_to_table
 from jobs.stores.store import LocalStore
-from jobs.training.spec import train_fingerprint, train_from_table, train_to_table
+from jobs.training.job_file import train_fingerprint, train_from_table, train_to_table
 from jobs.training.status import train_status
 
 RECORDS = Path(__file__).parents[1] / "fixtures/job_records"
@@ -90,7 +90,7 @@ def test_what_a_training_says(tmp_path: Path) -> None:
     }
     assert record.notes == ()
     found = train_status(store)
-    assert (found.kind, found.photos["pastel"], found.many_styles) == ("train cyclegan", 2, True)
+    assert (found.kind, found.photos["pastel"], found.training) == ("train cyclegan", 2, "modulated")
 
 
 @pytest.mark.parametrize("name", STYLIZING)
