@@ -926,13 +926,14 @@ MUTATIONS = [
     Mutation(
         "verify finds what is foreign",
         without(
-            jobs.inspect.verify._verify_places, ('yield Fault(path, "does not belong to the job")', "pass")
+            jobs.inspect.verify._verify_places,
+            ('yield Fault(path, "does not belong to the job")', "yield from ()"),
         ),
         finds(add_picture),
     ),
     Mutation(
         "gc keeps the journal of a retry",
-        without(collect_garbage, ("elif part[1] <= generations.get(part[0], -1):", "elif True:")),
+        without(collect_garbage, ("if generation <= generations.get(shard, -1):", "if True:")),
         check_garbage_is_not_what_is_needed,
     ),
     # Decisions
