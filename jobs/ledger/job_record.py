@@ -59,6 +59,7 @@ class JobRecord:
     manifests: Mapping[str, ManifestInfo]
     """What identifies the listing of each collection, by its name."""
     fingerprint: str
+    """Digest of all that the job's results depend on."""
     notes: tuple[str, ...]
     """What its user was told when the job was begun."""
     versions: Mapping[str, str]
