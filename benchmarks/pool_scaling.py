@@ -47,7 +47,8 @@ from PIL import Image
 from jobs.driver.assets import by_url
 from jobs.driver.job import Job, create_or_open
 from jobs.driver.run import run, worker_setup
-from jobs.ledger.receipts import JournalWriter, Ledger, receipt_path
+from jobs.ledger.layout import receipt_path
+from jobs.ledger.receipts import JournalWriter, Ledger
 from jobs.ledger.results import Result, Status, write_receipt
 from jobs.pools import Pool, open_pool
 from jobs.spec import job_from_table

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from jobs.driver.job import Job, create_or_open
 from jobs.inspect.verify import verify
+from jobs.ledger.layout import receipt_path
 from jobs.ledger.manifest import Row
-from jobs.ledger.receipts import receipt_path
 from jobs.ledger.results import Result, image_seed, write_receipt
 from jobs.spec import job_from_table
 

@@ -9,17 +9,12 @@ import dataclasses
 import hashlib
 import json
 import math
-import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
-
-from jobs.errors import UsageError
+from jobs.config.tables import apply_overrides, parse_table, read_toml
 from jobs.stores.filesystems import (
     STANDARD_STORAGE,
     StorageOptions,
@@ -28,6 +23,7 @@ from jobs.stores.filesystems import (
     refuse_secret_options,
     refuse_secrets,
 )
+from nst import check
 from nst.errors import OptionError
 from nst.methods import METHODS
 
@@ -35,7 +31,6 @@ if TYPE_CHECKING:
     from nst.stylizer import Method
 
 __all__ = [
-    "CURVES",
     "HOW",
     "ImageSpec",
     "JobFile",
@@ -53,11 +48,7 @@ __all__ = [
 HOW = ("output", "resources", "storage")
 """Parts of a job file that no picture depends on."""
 
-CURVES = "curves"
-"""The folder of the photographs' curves, if their method records any."""
-
 Registry = Mapping[str, "type[Method]"]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,30 +56,36 @@ class ImageSpec:
     """How photographs are read and pictures written."""
 
     max_side_px: int | None = 512
-    """Photographs are shrunk to this long side; none are enlarged. 0 in a job file: keep their size."""
+    """Long side that photographs are shrunk to; none are enlarged. 0: they keep their size."""
     max_pixels: int = 200_000_000
-    """Photographs with more are refused from their header, before decoding."""
+    """Most pixels that a photograph may have; one with more is refused from its header, before decoding."""
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """What shows through transparency: RGB in [0, 1]."""
+    """Color that shows through transparency: red, green and blue, each from 0 to 1."""
     alpha: Literal["composite", "keep"] = "composite"
-    """Transparency: composited over `background`, or kept, which JPEG cannot."""
+    """What becomes of transparency: `composite` paints over `background`; `keep` makes the picture as
+    transparent as the photograph, which JPEG cannot be."""
     keep_exif: Literal["none", "basic", "all"] = "basic"
-    """`basic`: author, copyright, description, camera, dates, exposure. `all`: also the place and the rest."""
+    """What the picture gets of the photograph's EXIF data. `basic`: author, copyright, description, camera,
+    dates, exposure; `all`: also the place, serial numbers and the rest. Orientation, thumbnails and makers'
+    notes are never kept."""
     format: Literal["jpeg", "png", "webp", "avif", "tiff"] = "jpeg"
+    """File format of the pictures; TIFF is deflated."""
     bit_depth: Literal[8, 16] = 8
-    """Bits per channel; 16 in PNG and TIFF only."""
+    """Bits per channel of the pictures; 16 in PNG and TIFF only. Photographs are read with 8."""
     quality: int = 95
-    """Of JPEG, WebP and AVIF, 1 to 100."""
+    """Quality of JPEG, WebP and AVIF, 1 to 100."""
     animation: Literal["none", "gif", "webp"] = "none"
-    """Pictures on the way, or of a zoom, also as one file that plays them, without transparency."""
+    """Format of one file more per photograph that plays its intermediate pictures, or its zoom, without
+    transparency; `none`: there is no such file."""
     frames_per_second: float = 10.0
-    """Of the animation."""
+    """Speed of the animation, 0.1 to 100."""
 
     def __post_init__(self) -> None:
         if self.max_side_px == 0:
             object.__setattr__(self, "max_side_px", None)
-        _at_least("max_side_px", self.max_side_px, 1)
-        _at_least("max_pixels", self.max_pixels, 1)
+        if self.max_side_px is not None:
+            check.at_least("max_side_px", self.max_side_px, 1)
+        check.at_least("max_pixels", self.max_pixels, 1)
         if not 1 <= self.quality <= 100:
             raise OptionError("quality", self.quality, reason="must be from 1 to 100")
         if not 0.1 <= self.frames_per_second <= 100:
@@ -104,33 +101,8 @@ class ImageSpec:
 
     @property
     def extension(self) -> str:
+        """The extension of the pictures' names, with its dot."""
         return {"jpeg": ".jpg", "tiff": ".tif"}.get(self.format, f".{self.format}")
-
-    def output_path(self, key: str) -> str:
-        """Where a photograph's picture is, below the job's folder."""
-        return f"images/{key}{self.extension}"
-
-    @staticmethod
-    def curve_path(key: str) -> str:
-        """Where its curve is, if its method records one."""
-        return f"{CURVES}/{key}.parquet"
-
-    def frame_path(self, key: str, number: int) -> str:
-        """Where an intermediate picture is, if its method gives any."""
-        return f"frames/{key}/{number:05d}{self.extension}"
-
-    def animation_path(self, key: str) -> str:
-        """Where these are as one file."""
-        return f"frames/{key}/animation.{self.animation}"
-
-    def key_of(self, path: str) -> str | None:
-        """Of the photograph whose picture, curve or intermediate picture is at `path`; None if none can be."""
-        end = re.escape(self.extension)
-        number = "(?:[0-9]{5}|[1-9][0-9]{5,})"
-        frame = rf"frames/(.+)/(?:{number}{end}|animation\.{self.animation})"
-        paths = rf"images/(.+){end}|{CURVES}/(.+)\.parquet|{frame}"
-        found = re.fullmatch(paths, path, re.DOTALL)
-        return None if found is None else found[1] or found[2] or found[3]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,53 +111,46 @@ class Resources:
     and on whether there are GPUs: these are fixed once a job is begun."""
 
     pool: Literal["ray", "local"] = "ray"
-    """`ray`: actors of a Ray cluster, or of one started here. `local`: child processes."""
+    """What the workers are. `ray`: actors of a Ray cluster, or of one started here; `local`: processes here."""
     address: str | None = None
-    """Of a running Ray cluster; None: RAY_ADDRESS if that is set, else Ray is started here."""
+    """Address of a running Ray cluster; None: RAY_ADDRESS if that is set, else Ray is started here."""
     min_workers: int = 1
-    """The pool does not shrink below this while the job lasts."""
+    """Number of workers that the pool does not shrink below while the job lasts."""
     max_workers: int = 2
-    """The pool grows to this while there is work."""
+    """Number of workers that the pool grows to while there is work."""
     num_cpus: float = 1.0
     """CPUs of each worker; its threads of computation are this, rounded up."""
     num_gpus: float = 0.0
-    """GPUs of each worker, fractions too: 0.5 puts two workers on one GPU."""
+    """GPUs of each worker, fractions too: 0.5 puts two workers on one GPU; 0: it computes on the CPU."""
     memory_gb: float | None = None
-    """A worker that takes more GiB is ended; None: one that takes more than all else, when the machine
-    runs out."""
+    """Memory that a worker may take before it is ended; None: when the machine runs out, the worker that takes
+    most is ended."""
     batch_size: int = 1
-    """Photographs that a method is given at once."""
+    """Number of photographs that a method is given at once."""
     load_threads: int = 2
-    """Threads per worker that read and decode."""
+    """Threads per worker that read and decode photographs."""
     save_threads: int = 2
-    """Threads per worker that encode and publish."""
+    """Threads per worker that encode and publish pictures."""
     shard_size: int | None = None
-    """Photographs per shard, fixed when the job is first run; None: 64, or fewer for small jobs."""
+    """Number of photographs per shard, fixed when the job is first run; None: 64, or fewer for small jobs."""
     timeout_s: float = 1800.0
-    """A photograph that takes longer ends as a failed row."""
+    """Time that one photograph may take; one that takes longer ends as a failed row."""
     start_timeout_s: float = 900.0
-    """The job gives up if it has no worker for this long."""
+    """Time without any worker after which the job gives up."""
     grace_s: float = 60.0
-    """When stopped, photographs in flight have this long to finish."""
+    """Time that photographs in work have to finish when the job is stopped."""
 
     def __post_init__(self) -> None:
-        for option in (
-            "min_workers",
-            "max_workers",
-            "batch_size",
-            "load_threads",
-            "save_threads",
-            "shard_size",
-        ):
-            _at_least(option, getattr(self, option), 1)
+        for option in ("min_workers", "max_workers", "batch_size", "load_threads", "save_threads"):
+            check.at_least(option, getattr(self, option), 1)
+        if self.shard_size is not None:
+            check.at_least("shard_size", self.shard_size, 1)
         for option in ("num_cpus", "num_gpus", "grace_s"):
-            _at_least(option, getattr(self, option), 0)
-            if math.isinf(getattr(self, option)):
-                raise OptionError(option, getattr(self, option), reason="must be finite")
-        for option in ("timeout_s", "start_timeout_s", "memory_gb"):
-            value = getattr(self, option)
-            if value is not None and not 0 < value < math.inf:
-                raise OptionError(option, getattr(self, option), reason="must be more than 0")
+            check.at_least(option, getattr(self, option), 0)
+        for option in ("timeout_s", "start_timeout_s"):
+            check.above_zero(option, getattr(self, option))
+        if self.memory_gb is not None:
+            check.above_zero("memory_gb", self.memory_gb)
         if self.min_workers > self.max_workers:
             raise OptionError(
                 "min_workers", self.min_workers, reason=f"more than max_workers = {self.max_workers}"
@@ -193,11 +158,12 @@ class Resources:
 
     @property
     def memory_bytes(self) -> int | None:
+        """`memory_gb` in bytes."""
         return None if self.memory_gb is None else round(self.memory_gb * 2**30)
 
     @property
     def threads(self) -> int:
-        """Of computation, per worker."""
+        """The number of a worker's threads of computation."""
         return max(1, math.ceil(self.num_cpus))
 
 
@@ -206,14 +172,19 @@ class StylizeSpec:
     """What comes out: everything that a picture depends on, and where it goes."""
 
     photos: str
-    """A folder, a glob, a bucket prefix, or a manifest (.parquet, .csv, .jsonl) with a `url` column."""
+    """Where the photographs are: a folder, a glob, a bucket prefix, or a manifest (.parquet, .csv, .jsonl) with
+    a column `url`."""
     output: str
-    """The job's folder or bucket prefix."""
+    """Where the job is kept and its pictures go: a folder or a bucket prefix."""
     kind: str
-    """Name of the method."""
+    """Name of the method; the option `kind` of the table `[method]`."""
     method: Method
+    """The method with its options; the rest of the table `[method]`."""
     image: ImageSpec = field(default_factory=ImageSpec)
+    """How photographs are read and pictures written; the table `[image]`."""
     seed: int = 0
+    """Number that all random numbers of the job come from, each photograph's together with its key; 0 to
+    2^63 - 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,37 +203,7 @@ def read_job_file(path: Path, overrides: Sequence[str] = (), registry: Registry 
         UsageError: the file is missing or is no TOML.
         OptionError: an option is unknown, missing, or has a value that it cannot take.
     """
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UsageError(f"job file {str(path)!r}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"job file {str(path)!r} is not valid TOML: {error}") from error
-    return job_from_table(apply_overrides(table, overrides), path.resolve().parent, registry)
-
-
-def apply_overrides(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """`table` with each `method.steps=200` put in; values are TOML, or else plain text."""
-    result = json.loads(json.dumps(table, default=str))
-    for override in overrides:
-        name, equals, text = override.partition("=")
-        if not equals or not name.strip():
-            raise OptionError("--set", override, reason="expected NAME=VALUE, e.g. method.steps=200")
-        *parents, last = name.strip().split(".")
-        place = result
-        for parent in parents:
-            place = place.setdefault(parent, {})
-            if not isinstance(place, dict):
-                raise OptionError("--set", override, reason=f"{parent} is not a table")
-        place[last] = _toml_value(text.strip())
-    return cast(dict[str, Any], result)
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+    return job_from_table(apply_overrides(read_toml(path), overrides), path.resolve().parent, registry)
 
 
 def job_from_table(table: Mapping[str, Any], base: Path, registry: Registry = METHODS) -> JobFile:
@@ -361,36 +302,3 @@ def _method(table: Mapping[str, Any], base: Path, registry: Registry) -> tuple[s
     resolved = {option: absolute(option, value) for option, value in given.items()}
     places = {option: value for option, value in resolved.items() if value != given[option]}
     return kind, dataclasses.replace(cast(Any, method), **places) if places else method
-
-
-def parse_table(cls: type[T], table: Mapping[str, Any], name: str) -> T:
-    """A dataclass from a table, or an `OptionError` that says `name.option`."""
-    known = {item.name: item for item in fields(cast(Any, cls))}
-    for option, value in table.items():
-        if option not in known:
-            raise OptionError(f"{name}.{option}", value, choices=known, reason="unknown option")
-    for option, item in known.items():
-        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-        if required and option not in table:
-            raise OptionError(f"{name}.{option}", None, reason="is required")
-    try:
-        return TypeAdapter(cls).validate_python(dict(table))
-    except ValidationError as error:
-        raise _option_error(error.errors()[0], name) from error
-
-
-def _option_error(details: ErrorDetails, table: str) -> OptionError:
-    cause = details.get("ctx", {}).get("error")
-    if isinstance(cause, OptionError):
-        return cause.within(table)
-    option = ".".join([table, *(str(part) for part in details["loc"] if part in details["loc"][:1])])
-    expected = details.get("ctx", {}).get("expected")
-    if details["type"] == "literal_error" and isinstance(expected, str):
-        choices = [choice.strip(" '") for choice in expected.replace(" or ", ",").split(",")]
-        return OptionError(option, details["input"], choices=choices)
-    return OptionError(option, details["input"], reason=details["msg"])
-
-
-def _at_least(option: str, value: float | None, least: float) -> None:
-    if value is not None and not value >= least:
-        raise OptionError(option, value, reason=f"must be at least {least}")

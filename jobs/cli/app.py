@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs.cli.tables import show_options, show_status, show_training
+from jobs.cli.train import begin_training, job_file_of, show_training_options
 from jobs.cli.work import (
     CHANGEABLE,
     LogFormat,
@@ -26,7 +26,7 @@ from jobs.cli.work import (
     store_at,
     tables_of,
 )
-from jobs.errors import EXIT_FAULTS, UsageError
+from jobs.errors import EXIT_FAULTS
 from jobs.stores.store import open_store
 
 if TYPE_CHECKING:
@@ -43,11 +43,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-
-train = typer.Typer(
-    help='Train generators for `kind = "cyclegan"` and `kind = "modulated"` on a cluster.', no_args_is_help=True
-)
-app.add_typer(train, name="train")
 
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set an option, e.g. method.steps=200.")
@@ -87,18 +82,17 @@ def run(
     wait: Wait = False,
     log_format: Format = "text",
 ) -> None:
-    """Run a job file; go on with it if its output folder holds the same job, begun earlier."""
+    """Run a job file, of either kind; go on with it if its output folder holds the same job, begun earlier."""
     with errors(log_format):
         from jobs.cli.submit import is_training_file
         from jobs.spec import read_job_file
 
-        overrides = [*(set_ or []), *resources(pool, address, workers)]
-        if is_training_file(job, overrides):
-            raise UsageError(
-                f"{str(job)!r} is a training's job file: nst train cyclegan {shlex.quote(str(job))}"
-            )
-        file = read_job_file(job, overrides)
-        begin(file, dry_run, wait=wait, log_format=log_format)
+        training = is_training_file(job, set_ or [])
+        overrides = [*(set_ or []), *resources(pool, address, workers, training=training)]
+        if training:
+            begin_training(job, overrides, dry_run=dry_run, wait=wait, log_format=log_format)
+        else:
+            begin(read_job_file(job, overrides), dry_run, wait=wait, log_format=log_format)
 
 
 @app.command()
@@ -145,9 +139,11 @@ def dream(
         begin_quickly(photos, out, method, size, overrides, dry_run, wait, log_format)
 
 
-@train.command()
-def cyclegan(
-    job: Annotated[Path, typer.Argument(metavar="JOB.TOML", help="The job file.")],
+@app.command(no_args_is_help=True)
+def train(
+    words: Annotated[
+        list[Path], typer.Argument(metavar="JOB.TOML", help="The job file; or `options`, to list them.")
+    ],
     set_: Set = None,
     dry_run: DryRun = False,
     address: Address = None,
@@ -155,48 +151,15 @@ def cyclegan(
     wait: Wait = False,
     log_format: Format = "text",
 ) -> None:
-    """Train both generators of a CycleGAN with Ray Train, or one for many styles; go on with it if its output
-    folder holds the same."""
+    """Train what a job file says with Ray Train, as `nst run` does too; go on with it if its output folder
+    holds the same."""
     with errors(log_format):
-        from jobs.training.job import create_or_open_training, plan_training
-        from jobs.training.spec import read_train_file, train_to_table
-
-        file = read_train_file(job, [*(set_ or []), *resources(None, address, workers, training=True)])
-        if dry_run:
-            planned = plan_training(file)
-            print(json.dumps(train_to_table(file), indent=2))
-            print("".join(f"note: {note}\n" for note in planned.notes), end="")
-            steps = planned.epoch_steps
-            total = f"{steps * file.spec.schedule.epochs} steps, {steps} per epoch"
-            print(f"{_counted(planned.rows)} photographs, {total}; nothing was written")
+        job = job_file_of(words)
+        if job == Path("options") and not job.exists():
+            show_training_options()
             return
-        execute_training(lambda: create_or_open_training(file), wait=wait, log_format=log_format)
-
-
-def _counted(rows: Mapping[str, int]) -> str:
-    """`11 and 7` of two collections, `11 (photo), 7 (ukiyo-e) and 5 (pastel)` of styles."""
-    if rows.keys() == {"a", "b"}:
-        return f"{rows['a']} and {rows['b']}"
-    *most, last = [f"{number} ({name})" for name, number in rows.items()]
-    return f"{', '.join(most)} and {last}"
-
-
-@train.command()
-def options() -> None:
-    """List the options of a training's job file, table by table."""
-    with errors():
-        from jobs.cli.options import options_of
-        from jobs.stores.filesystems import StorageOptions
-        from jobs.training.spec import TABLES, StylesSpec, TrainSpec
-        from nst.modulated.training import ManyStylesOptions
-
-        show_options("a job file", TrainSpec, leave_out=TABLES)
-        both = [*TABLES, *(option.name for option in options_of(TrainSpec))]
-        show_options("of many styles", StylesSpec, leave_out=both)
-        for name, cls in {**TABLES, "storage": StorageOptions}.items():
-            show_options(f"[{name}]", cls)
-            if name == "model":
-                show_options('[model], generator = "modulated"', ManyStylesOptions, leave_out=("styles",))
+        overrides = [*(set_ or []), *resources(None, address, workers, training=True)]
+        begin_training(job, overrides, dry_run=dry_run, wait=wait, log_format=log_format)
 
 
 @app.command()

@@ -14,18 +14,18 @@ import shlex
 import shutil
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.config.tables import apply_overrides, read_toml
 from jobs.errors import EXIT_OK, EXIT_STOPPED, EXIT_UNFINISHED, UsageError
 from jobs.ledger.lease import refuse_if_held
-from jobs.spec import apply_overrides
 from jobs.stores.filesystems import StorageOptions, local_path, refuse_secrets
 from jobs.stores.store import open_store
+from jobs.training.recipes import is_training
 from nst.errors import OptionError
 
 if TYPE_CHECKING:
@@ -79,15 +79,15 @@ def prepare(
     """
     training = is_training_file(path, overrides)
     if training:
-        from jobs.training.spec import read_train_file
+        from jobs.training.job_file import read_train_file
 
         train = read_train_file(path, overrides)
         output, storage, grace_s = train.spec.output, train.storage, train.resources.grace_s
         spec = train.spec
-        places = {spec.option_of(name): place for name, place in spec.collections.items()}
+        places = {spec.recipe.option_of(name): place for name, place in spec.collections.items()}
         places["output"] = output
         refs, options, table = train.evaluation.assets(), train.evaluation, "evaluation"
-        command = ["train", "cyclegan", _JOB_FILE]
+        command = ["train", _JOB_FILE]
     else:
         from jobs.spec import read_job_file
 
@@ -127,14 +127,7 @@ def is_training_file(path: Path, overrides: Sequence[str] = ()) -> bool:
     Raises:
         UsageError: the file is missing or is no TOML.
     """
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UsageError(f"job file {str(path)!r}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"job file {str(path)!r} is not valid TOML: {error}") from error
-    table = apply_overrides(table, overrides)
-    return "method" not in table and "photos" not in table and ({"a", "b"} <= table.keys() or "styles" in table)
+    return is_training(apply_overrides(read_toml(path), overrides))
 
 
 def _local(

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-__all__ = ["REPORT", "curve", "page", "settings", "table", "text"]
+__all__ = ["curve", "page", "settings", "table", "text"]
 
-REPORT = "report.html"
 _MAX_POINTS = 300
 
 
@@ -43,11 +42,9 @@ def curve(losses: Sequence[tuple[int, float]], what: str, unit: str = "evaluatio
     )
 
 
-def settings(record: Mapping[str, Any]) -> str:
-    """A section with all that `job.json` says of the job."""
-    rows = [*_flat(record["job"]), *_flat({"versions": record["versions"]}), ("begun", record["created"])]
-    rows.append(("fingerprint", record["fingerprint"]))
-    return f"<section><h2>Settings</h2>{table(('option', 'value'), rows)}</section>"
+def settings(options: Mapping[str, Any]) -> str:
+    """A section with all options, those of inner tables under the names of these."""
+    return f"<section><h2>Settings</h2>{table(('option', 'value'), _flat(options))}</section>"
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.driver.assets import Asset, by_url, expand_folders, read_assets
 from jobs.errors import JobMismatch, UsageError
-from jobs.ledger.job_record import (
-    FORMAT,
-    JOB,
-    differences,
-    reached,
-    read_job,
-    refuse_foreign_folder,
-    try_writing,
-    versions,
-)
+from jobs.ledger.begin_job import begin_job, is_begun, refuse_foreign_folder, try_writing
+from jobs.ledger.job_record import PHOTOS, RecordedAsset, differences, read_job
+from jobs.ledger.layout import JOB, MANIFEST
 from jobs.ledger.listing import Photo, list_photos
-from jobs.ledger.manifest import MANIFEST, Manifest, ManifestInfo, listed_manifest, write_manifest
+from jobs.ledger.manifest import Manifest, ManifestInfo, listed_manifest, write_manifest
 from jobs.spec import HOW, JobFile, Resources, StylizeSpec, fingerprint, job_from_table, job_to_table
 from jobs.stores.filesystems import StorageOptions
 from jobs.stores.store import Store, open_store
@@ -81,9 +72,7 @@ def create_or_open(job: JobFile, registry: Mapping[str, type[Method]] = METHODS)
     """
     store = open_store(job.spec.output, job.storage)
     _refuse_nesting(job.spec)
-    with reached(store):
-        # Listings can lag behind; this one is made for what it says of a place that cannot be a job's.
-        begun = JOB in store.names("") or store.exists(JOB)
+    begun = is_begun(store)
     job = _expanded(job)
     if begun:
         return reopen(store, job=job, registry=registry)
@@ -92,20 +81,16 @@ def create_or_open(job: JobFile, registry: Mapping[str, type[Method]] = METHODS)
         planned = _plan(job, listing)
         refuse_foreign_folder(store)
         notes = (*planned.notes, *try_writing(store))
-        record = {
-            "format": FORMAT,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "job": planned.table,
-            "assets": {asset.option: {"url": asset.url, "sha256": asset.sha256} for asset in planned.assets},
-            "manifest": asdict(planned.manifest),
-            "fingerprint": planned.fingerprint,
-            "notes": notes,
-            "versions": versions(),
-        }
         # job.json decides what the manifest is, so that of several that begin at once all publish the same.
         try:
-            with reached(store, "cannot be written"):
-                store.publish(JOB, json.dumps(record, indent=2).encode(), create_only=True)
+            begin_job(
+                store,
+                job=planned.table,
+                assets={asset.option: RecordedAsset(asset.url, asset.sha256) for asset in planned.assets},
+                manifests={PHOTOS: planned.manifest},
+                fingerprint=planned.fingerprint,
+                notes=notes,
+            )
         except FileExistsError:
             return reopen(store, job=job, registry=registry)
         store.publish(MANIFEST, listing.read_bytes())
@@ -139,7 +124,7 @@ def reopen(
         UsageError: there is no job.
     """
     record = read_job(store)
-    stored = record["job"]
+    stored = record.job
     if job is None:
         table = {**stored, "output": store.url}
         for name, options in (overrides or {}).items():
@@ -150,27 +135,23 @@ def reopen(
     manifest = listed_manifest(
         store,
         job.spec.photos,
-        record["manifest"],
+        record.manifest,
         exclude=job.spec.output,
         storage=job.storage,
         styled=_takes_styles(job.spec.method),
     )
     table = job_to_table(job)
     digests = {asset.option: asset.sha256 for asset in assets}
-    found = differences(
-        {name: value for name, value in stored.items() if name not in HOW},
-        {name: value for name, value in table.items() if name not in HOW},
-    )
-    recorded = {option: asset["sha256"] for option, asset in record["assets"].items()}
-    found += differences(recorded, digests, "SHA-256 of ")
-    if manifest.sha256 != record["manifest"]["sha256"] or manifest.rows != record["manifest"]["rows"]:
+    found = differences(stored, table, but=HOW)
+    found += differences(record.digests, digests, "SHA-256 of ")
+    if manifest.sha256 != record.manifest.sha256 or manifest.rows != record.manifest.rows:
         found.append(f"{MANIFEST}: not the one that the job was begun with")
     if found:
         raise JobMismatch(
             f"output = {store.url!r} belongs to another job. It differs in:\n  " + "\n  ".join(found)
         )
     print_now = fingerprint(table, digests, manifest.sha256)
-    if print_now != record["fingerprint"]:
+    if print_now != record.fingerprint:
         raise JobMismatch(f"{store.url}/{JOB} was changed: its fingerprint is not that of the job in it")
     _refuse_other_arithmetic(Resources(**stored["resources"]), job.resources)
     return Job(

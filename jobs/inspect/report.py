@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.console.html import REPORT, curve, page, settings, table, text
+from jobs.console.html import curve, page, settings, table, text
 from jobs.inspect.status import JobStatus, job_status
 from jobs.ledger.curves import read_curve
 from jobs.ledger.job_record import read_job
+from jobs.ledger.layout import CURVES, REPORT, curve_path
 from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import Result, total
-from jobs.spec import CURVES, ImageSpec, storage_from_table
 from jobs.stores.filesystems import StorageOptions, read_url
 from jobs.stores.store import Store
 from nst.errors import NstError
@@ -45,8 +45,7 @@ def publish_report(store: Store) -> str:
 def build_report(store: Store) -> str:
     """The report as HTML. Every name and message in it is escaped."""
     record, status = read_job(store), job_status(store)
-    storage = storage_from_table(record["job"]["storage"])
-    found = _collect(store)
+    storage, found = record.storage, _collect(store)
     curves = CURVES in store.names("")  # most jobs have none: not asked for one by one
     with ThreadPoolExecutor(4) as pool:
         cards = list(pool.map(lambda result: _card(store, result, storage, curves), found.shown))
@@ -59,7 +58,7 @@ def build_report(store: Store) -> str:
             f'<section class="cards">{"".join(cards)}</section>' if cards else "",
             f"<p>{len(cards)} of {found.good} pictures shown.</p>" if len(cards) < found.good else "",
             "<section class=columns>",
-            settings(record),
+            settings(record.settings),
             _stages(found.seconds),
             "</section>",
         ]
@@ -134,7 +133,7 @@ def _thumbnail(read: Any, what: str, key: str) -> str:
 def _curve(store: Store, key: str) -> str:
     """The photograph's loss over its evaluations; nothing if there is no curve of it."""
     try:
-        found = read_curve(store.read(ImageSpec.curve_path(key)))
+        found = read_curve(store.read(curve_path(key)))
     except FileNotFoundError:
         return ""
     except (OSError, ValueError) as error:

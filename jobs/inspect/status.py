@@ -75,13 +75,13 @@ def job_status(store: Store) -> JobStatus:
     found = add_up([*ledger.tallies(done), *(tally(journal.results.values()) for journal in journals)])
     return JobStatus(
         output=store.url,
-        kind=record["job"]["method"]["kind"],
-        created=record["created"],
-        fingerprint=record["fingerprint"],
-        rows=record["manifest"]["rows"],
-        shards=record["manifest"]["shards"],
+        kind=record.method["kind"],
+        created=record.created,
+        fingerprint=record.fingerprint,
+        rows=record.manifest.rows,
+        shards=record.manifest.shards,
         sealed_shards=len(done),
         counts=found.counts,
-        notes=(*record["notes"], *end_notes(found, record["job"]["method"])),
+        notes=(*record.notes, *end_notes(found, record.method)),
         driver=read_holder(store),
     )

@@ -7,7 +7,7 @@ receipts, receipts by their own digest and the manifest, the manifest by the one
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -15,16 +15,27 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.console.html import REPORT
 from jobs.errors import StoreError, UsageError
 from jobs.ledger.curves import read_curve
-from jobs.ledger.job_record import JOB, read_job
-from jobs.ledger.lease import is_lease
-from jobs.ledger.manifest import MANIFEST, Manifest, Row, row_digest
-from jobs.ledger.receipts import Ledger, journal_folder, journal_part, read_journal_part, receipt_path
+from jobs.ledger.job_record import JobRecord, read_job
+from jobs.ledger.layout import (
+    JOB,
+    MANIFEST,
+    CommonFile,
+    JournalFile,
+    LeaseFile,
+    PhotoFile,
+    ReceiptFile,
+    curve_path,
+    picture_path,
+    place_of,
+    receipt_path,
+)
+from jobs.ledger.manifest import Manifest, Row, row_digest
+from jobs.ledger.receipts import Ledger, journal_parts, read_journal_part
 from jobs.ledger.results import Result, Tally, image_seed, results_digest, tally
 from jobs.spec import ImageSpec, fingerprint
-from jobs.stores.store import TEMPORARY, Store
+from jobs.stores.store import Store
 from nst.errors import NstError
 
 __all__ = ["Fault", "Garbage", "collect_garbage", "explain", "verify"]
@@ -61,52 +72,64 @@ def verify(store: Store) -> Iterator[Fault]:
     for rows in shards:
         for row in rows:
             digest.update(row_digest(row.key, row.url, row.style))
-    recorded = record["manifest"]
-    if digest.hexdigest() != recorded["sha256"] or manifest.rows != recorded["rows"]:
+    if digest.hexdigest() != record.manifest.sha256 or manifest.rows != record.manifest.rows:
         yield Fault(MANIFEST, "is not the one that the job was begun with")
-    image = ImageSpec(**record["job"]["image"])
-    known = {JOB, MANIFEST, REPORT}
-    keys: set[str] = set()  # of photographs that may have files
-    curves = []
     with ThreadPoolExecutor(_THREADS) as pool:
-        for shard, rows in enumerate(shards):
-            path = receipt_path(shard)
-            known.add(path)
-            try:
-                results, meta = Ledger(store).receipt(shard)
-            except (StoreError, OSError) as error:
-                missing = isinstance(error, FileNotFoundError)
-                unfinished = f"there is none: {len(rows)} photographs are unfinished"
-                yield Fault(path, unfinished if missing else f"cannot be read: {error}")
-                # Pictures may be there before the receipt is.
-                keys.update(row.key for row in rows)
-                continue
-            yield from _verify_receipt(record, shard, rows, results, meta, image)
-            good = [result for result in results if result.status == "ok" and result.output]
-            keys.update(result.key for result in good)
-            for problem in pool.map(lambda result: _picture_fault(store, result), good):
-                if problem is not None:
-                    yield problem
-        for path in store.find():
-            if path in known or path.startswith(f"{TEMPORARY}/") or is_lease(path):
-                continue
-            key = image.key_of(path)
-            if key in keys:
-                if path == image.curve_path(key):
-                    curves.append((path, key))
-                continue
-            part = journal_part(path)
-            if part is None or part[0] >= len(shards):
-                yield Fault(path, "does not belong to the job")
+        keys = yield from _verify_shards(store, record, shards, pool)
+        curves = yield from _verify_places(store, record.image, keys, len(shards))
         for problem in pool.map(lambda curve: _curve_fault(store, *curve), curves):
             if problem is not None:
                 yield problem
 
 
-def _verify_job(record: dict[str, Any]) -> Iterator[Fault]:
-    digests = {option: asset["sha256"] for option, asset in record["assets"].items()}
-    if fingerprint(record["job"], digests, record["manifest"]["sha256"]) != record["fingerprint"]:
+def _verify_job(record: JobRecord) -> Iterator[Fault]:
+    if fingerprint(record.job, record.digests, record.manifest.sha256) != record.fingerprint:
         yield Fault(JOB, "was changed: its fingerprint is not that of the job in it")
+
+
+def _verify_shards(
+    store: Store, record: JobRecord, shards: list[list[Row]], pool: ThreadPoolExecutor
+) -> Generator[Fault, None, set[str]]:
+    """Faults of receipts and pictures; gives the keys of photographs that may have files."""
+    ledger, image = Ledger(store), record.image
+    keys: set[str] = set()
+    for shard, rows in enumerate(shards):
+        path = receipt_path(shard)
+        try:
+            results, meta = ledger.receipt(shard)
+        except (StoreError, OSError) as error:
+            missing = isinstance(error, FileNotFoundError)
+            unfinished = f"there is none: {len(rows)} photographs are unfinished"
+            yield Fault(path, unfinished if missing else f"cannot be read: {error}")
+            # Pictures may be there before the receipt is.
+            keys.update(row.key for row in rows)
+            continue
+        yield from _verify_receipt(record, shard, rows, results, meta, image)
+        good = [result for result in results if result.status == "ok" and result.output]
+        keys.update(result.key for result in good)
+        for problem in pool.map(lambda result: _picture_fault(store, result), good):
+            if problem is not None:
+                yield problem
+    return keys
+
+
+def _verify_places(
+    store: Store, image: ImageSpec, keys: set[str], shards: int
+) -> Generator[Fault, None, list[tuple[str, str]]]:
+    """Files that are not the job's; gives the paths of curves, and their keys."""
+    curves = []
+    for path in store.find():
+        match place_of(path, image):
+            case CommonFile() | LeaseFile():
+                pass
+            case ReceiptFile(shard) | JournalFile(shard) if shard < shards:
+                pass
+            case PhotoFile(key, role) if key in keys:
+                if role == "curve":
+                    curves.append((path, key))
+            case _:
+                yield Fault(path, "does not belong to the job")
+    return curves
 
 
 def _shards(manifest: Manifest) -> Iterator[list[Row]]:
@@ -115,7 +138,7 @@ def _shards(manifest: Manifest) -> Iterator[list[Row]]:
 
 
 def _verify_receipt(
-    record: dict[str, Any],
+    record: JobRecord,
     shard: int,
     rows: list[Row],
     results: list[Result],
@@ -123,7 +146,7 @@ def _verify_receipt(
     image: ImageSpec,
 ) -> Iterator[Fault]:
     path = receipt_path(shard)
-    if meta["shard"] != shard or meta["fingerprint"] != record["fingerprint"]:
+    if meta["shard"] != shard or meta["fingerprint"] != record.fingerprint:
         yield Fault(path, "is the receipt of another shard or job")
     if meta.get("digest") != results_digest(results):
         yield Fault(path, "was changed: its digest is not that of its rows")
@@ -140,9 +163,9 @@ def _verify_receipt(
         for result in found:
             if (result.key, result.url) != (row.key, row.url):
                 yield Fault(path, f"row {row.index} is of {result.key!r} ({result.url})", row.key)
-            if result.seed != image_seed(record["job"]["seed"], row.key):
+            if result.seed != image_seed(record.seed, row.key):
                 yield Fault(path, f"row {row.index} has another seed than the job gives it", row.key)
-            expected = image.output_path(row.key) if result.status == "ok" else None
+            expected = picture_path(row.key, image) if result.status == "ok" else None
             if result.output != expected:
                 yield Fault(path, f"is {result.status} and names the picture {result.output!r}", row.key)
     for index, found in by_row.items():
@@ -187,9 +210,8 @@ def collect_garbage(store: Store, *, remove: bool = True) -> Garbage:
     Raises:
         UsageError: there is no job.
     """
-    record = read_job(store)
+    image = read_job(store).image
     manifest, ledger = Manifest(store), Ledger(store)
-    image = ImageSpec(**record["job"]["image"])
     generations: dict[int, int] = {}
     failed: set[str] = set()
     for shard in sorted(ledger.done()):
@@ -201,18 +223,18 @@ def collect_garbage(store: Store, *, remove: bool = True) -> Garbage:
             continue
         generations[shard] = meta["generation"]
         failed.update(each.key for each in results if each.status != "ok")
-    journals, pictures, retried = [], [], set()
+    journals, orphans, retried = [], [], set()
     for path in store.find():
-        part = journal_part(path)
-        if part is None:
-            if image.key_of(path) in failed:
-                pictures.append(path)
-        elif part[1] <= generations.get(part[0], -1):
-            journals.append(path)
-        else:
-            retried.add(part[0])
+        match place_of(path, image):
+            case PhotoFile(key) if key in failed:
+                orphans.append((path, key))
+            case JournalFile(shard, generation):
+                if generation <= generations.get(shard, -1):
+                    journals.append(path)
+                else:
+                    retried.add(shard)
     keep = {row.key for shard in retried & generations.keys() for row in manifest.shard(shard)}
-    pictures = [path for path in pictures if image.key_of(path) not in keep]
+    pictures = [path for path, key in orphans if key not in keep]
     if remove:
         with ThreadPoolExecutor(_THREADS) as pool:
             list(pool.map(store.remove, [*journals, *pictures]))
@@ -233,10 +255,7 @@ def explain(store: Store, key: str) -> Iterator[str]:
     if row is None:
         raise UsageError(f"{store.url} has no photograph {key!r}; keys are paths without extension")
     yield f"{row.key}: row {row.index}, in shard {shard}, from {row.url}"
-    for path in sorted(store.find(journal_folder(shard))):
-        part = journal_part(path)
-        if part is None:
-            continue
+    for path, part in journal_parts(store, shard):
         try:
             records = read_journal_part(store.read(path))
         except ValueError as error:
@@ -246,7 +265,7 @@ def explain(store: Store, key: str) -> Iterator[str]:
             if record["event"] == "death" and record["row"] == row.index:
                 yield f"{_time(record['at'])}  a worker that ran it alone was gone: {record['cause']}"
             elif record["event"] == "result" and record["result"]["row"] == row.index:
-                yield from _told(Result.from_json(record["result"]), f"journal, generation {part[1]}")
+                yield from _told(Result.from_json(record["result"]), f"journal, generation {part.generation}")
     try:
         results, meta = Ledger(store).receipt(shard)
     except FileNotFoundError:
@@ -255,8 +274,8 @@ def explain(store: Store, key: str) -> Iterator[str]:
         for result in results:
             if result.row == row.index:
                 yield from _told(result, f"receipt, generation {meta['generation']}")
-    if store.exists(ImageSpec.curve_path(key)):
-        yield f"curve: {ImageSpec.curve_path(key)}"
+    if store.exists(curve_path(key)):
+        yield f"curve: {curve_path(key)}"
 
 
 def _told(result: Result, where: str) -> Iterable[str]:

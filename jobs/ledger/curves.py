@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.ledger.results import DAMAGED_PARQUET
+from jobs.ledger.parquet import DAMAGED_PARQUET, parquet_bytes
 
 __all__ = ["read_curve", "write_curve"]
 
@@ -27,10 +27,7 @@ def write_curve(curve: Mapping[str, Sequence[float]]) -> bytes:
         **{name: pa.array(numbers, pa.float64()) for name, numbers in curve.items()},
     }
     table = pa.table(columns)
-    out = io.BytesIO()
-    table = table.replace_schema_metadata({"sha256": _digest(table)})
-    pq.write_table(table, out, compression="zstd", write_page_checksum=True)
-    return out.getvalue()
+    return parquet_bytes(table.replace_schema_metadata({"sha256": _digest(table)}))
 
 
 def read_curve(data: bytes) -> dict[str, list[float]]:

@@ -20,7 +20,6 @@ ran on this host, in this process namespace and since this boot, and is gone, is
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 import time
 import uuid
@@ -29,12 +28,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from jobs.errors import LeaseHeld, LeaseLost
+from jobs.ledger.layout import LeaseFile, lease_path, place_of
 from jobs.ledger.lease_holder import Holder, parse_holder, this_process
 from jobs.stores.store import Store
 
-__all__ = ["STANDARD_LEASE", "Lease", "LeaseOptions", "hold", "is_lease", "read_holder", "refuse_if_held"]
+__all__ = ["STANDARD_LEASE", "Lease", "LeaseOptions", "hold", "read_holder", "refuse_if_held"]
 
-_NAME = re.compile(r"^lease-(\d{6,})\.json$")
 _ROUNDING_S = 1.0
 """Stores tell times in whole seconds."""
 _POLL_S = 1.0
@@ -56,11 +55,6 @@ class LeaseOptions:
 
 
 STANDARD_LEASE = LeaseOptions()
-
-
-def is_lease(path: str) -> bool:
-    """Whether an object below a job's folder is one of these."""
-    return _NAME.match(path) is not None
 
 
 def read_holder(store: Store) -> Holder | None:
@@ -169,7 +163,7 @@ class Lease:
 
     def _withdraw(self) -> None:
         if self._generation and self._is_ours():
-            self._store.remove(_path(self._generation))
+            self._store.remove(lease_path(self._generation))
 
     def _runs_out(self, found: _Found) -> bool:
         """Wait until the lease that was found, or one after it, has run out (true) or is given back (false)."""
@@ -200,7 +194,7 @@ class Lease:
         """Whether the lease is ours now. `there`: generations that have run out."""
         self._generation, self._renewals = generation, 0
         try:
-            self._store.publish(_path(generation), self._record(), create_only=True)
+            self._store.publish(lease_path(generation), self._record(), create_only=True)
         except FileExistsError:
             return False
         if not self._store.create_only:  # two may have written; who wrote last remains
@@ -214,7 +208,7 @@ class Lease:
             return False
         for older in _generations(self._store):
             if older < generation:
-                self._store.remove(_path(older))
+                self._store.remove(lease_path(older))
         return True
 
     def _keep(self) -> None:
@@ -238,7 +232,7 @@ class Lease:
                 self._lose()
                 return
             self._renewals += 1
-            self._store.publish(_path(self._generation), self._record())
+            self._store.publish(lease_path(self._generation), self._record())
             # Asked after writing: who took over in between removed an object that has just come back.
             if _newest(self._store, self._generation + 1) is not None:
                 self._withdraw()
@@ -257,7 +251,7 @@ class Lease:
 
     def _is_ours(self) -> bool:
         try:
-            return parse_holder(self._store.read(_path(self._generation)), 0).id == self._id
+            return parse_holder(self._store.read(lease_path(self._generation)), 0).id == self._id
         except FileNotFoundError:
             return False
 
@@ -272,12 +266,8 @@ class Lease:
         return holder.to_bytes()
 
 
-def _path(generation: int) -> str:
-    return f"lease-{generation:06d}.json"
-
-
 def _generations(store: Store) -> list[int]:
-    return sorted(int(match[1]) for name in store.names("") if (match := _NAME.match(name)))
+    return sorted(it.generation for name in store.names("") if isinstance(it := place_of(name), LeaseFile))
 
 
 def _newest(store: Store, least: int = 1) -> _Found | None:
@@ -286,7 +276,7 @@ def _newest(store: Store, least: int = 1) -> _Found | None:
         if generation < least:
             break
         with contextlib.suppress(FileNotFoundError):  # given back since
-            data = store.read(_path(generation))
+            data = store.read(lease_path(generation))
             return _Found(generation, data, parse_holder(data, generation))
     return None
 
@@ -294,7 +284,7 @@ def _newest(store: Store, least: int = 1) -> _Found | None:
 def _left_s(store: Store, found: _Found) -> float:
     """Until a lease runs out that is not renewed, as far as the store tells."""
     try:
-        age_s = store.age_s(_path(found.generation))
+        age_s = store.age_s(lease_path(found.generation))
     except FileNotFoundError:
         return 0.0
     return max(0.0, found.holder.term_s + _ROUNDING_S - (age_s or 0.0))

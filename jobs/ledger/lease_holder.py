@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Holder", "parse_holder", "this_process"]
+__all__ = ["Holder", "parse_holder", "this_process", "utc"]
 
 _LONGEST_TERM_S = 86_400.0
 
@@ -43,7 +43,7 @@ class Holder:
         """For people, from the record alone and the clock of whoever asks."""
         if self.is_dead:
             return f"{self}; it is gone, the next one takes over at once"
-        if self.expires < _utc(time.time()):
+        if self.expires < utc(time.time()):
             return f"{self}; it gave no sign of life since before {self.expires}"
         return f"{self}; its lease lasts until {self.expires} and is renewed until it ends"
 
@@ -64,8 +64,8 @@ def this_process(*, id: str, started_at: float, term_s: float, generation: int, 
         id=id,
         host=socket.gethostname(),
         pid=os.getpid(),
-        started=_utc(started_at),
-        expires=_utc(time.time() + term_s),
+        started=utc(started_at),
+        expires=utc(time.time() + term_s),
         term_s=term_s,
         generation=generation,
         renewals=renewals,
@@ -87,7 +87,8 @@ def parse_holder(data: bytes, generation: int) -> Holder:
     return Holder(id="", generation=generation)
 
 
-def _utc(seconds: float) -> str:
+def utc(seconds: float) -> str:
+    """A time for people and records, from seconds since the epoch: 2026-11-21T03:12:44Z."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 

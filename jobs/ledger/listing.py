@@ -73,18 +73,17 @@ def list_photos(
         OptionError: nothing is there, or it is no folder, glob, or table.
         UsageError: a table without `url`, or with a key that is no relative path.
     """
-    if _MAGIC.search(source) and not _exists(source, storage):
+    kind, is_table = _kind_at(source, storage), source.lower().endswith(_TABLES)
+    if kind == "directory":
+        return _list_folder(source, None, exclude, storage)
+    if kind is None and _MAGIC.search(source):
         return _list_glob(source, exclude, storage)
-    if source.lower().endswith(_TABLES) and not _is_folder(source, storage):
-        if not _exists(source, storage):
-            raise OptionError("photos", source, reason="there is no such file")
+    if kind is None:
+        raise OptionError("photos", source, reason=f"there is no such {'file' if is_table else 'folder'}")
+    if is_table:
         return _list_table(source, storage)
-    if not _is_folder(source, storage):
-        reason = "there is no such folder"
-        if _exists(source, storage):
-            reason = f"is a single file; expected a folder, a glob, or a manifest ({', '.join(_TABLES)})"
-        raise OptionError("photos", source, reason=reason)
-    return _list_folder(source, None, exclude, storage)
+    reason = f"is a single file; expected a folder, a glob, or a manifest ({', '.join(_TABLES)})"
+    raise OptionError("photos", source, reason=reason)
 
 
 def pictures_in(
@@ -100,8 +99,8 @@ def pictures_in(
         OSError: it cannot be asked for or listed.
         UsageError: it holds folders without a name.
     """
-    if place.startswith(("http://", "https://")) or not _is_folder(place, storage):  # the web has no folders
-        return None
+    if place.startswith(("http://", "https://")) or _kind_at(place, storage) != "directory":
+        return None  # the web has no folders
     photos = _list_folder(place, None, exclude, storage)
     return sorted(absolute_url(photo.url, Path("/")) for photo in photos)
 
@@ -212,7 +211,7 @@ def _list_glob(source: str, exclude: str | None, storage: StorageOptions) -> Ite
     head = source[: _MAGIC.search(source).start()]  # type: ignore[union-attr]
     root = head[: head.rindex("/")] if "/" in head else "."
     pattern = source[len(root) :].lstrip("/")
-    if not _is_folder(root, storage):
+    if _kind_at(root, storage) != "directory":
         raise OptionError("photos", source, reason=f"there is no folder {root}")
     return _list_folder(root, pattern, exclude, storage)
 
@@ -279,9 +278,7 @@ def _absolute(url: str, base: Path) -> str:
 def _path_of(url: str) -> str:
     try:
         return urlsplit(url).path
-    except (
-        ValueError
-    ):  # of another scheme's grammar, e.g. with brackets; reading it may fail, and is its own row
+    except ValueError:  # another scheme's grammar, e.g. with brackets; if reading it fails, that is its own row
         return url
 
 
@@ -336,15 +333,9 @@ def _check_key(key: str, where: str) -> None:
         raise UsageError(f"{where}: key {key!r} is no plain relative path")
 
 
-def _exists(place: str, storage: StorageOptions) -> bool:
+def _kind_at(place: str, storage: StorageOptions) -> str | None:
+    """`directory`, or what else is there; None: nothing is."""
     if not is_url(place):
-        return os.path.exists(place)
+        return "directory" if os.path.isdir(place) else "file" if os.path.exists(place) else None
     filesystem, path = url_to_filesystem(place, storage)
-    return storage.backoff()(lambda: kind_of(filesystem, path)) is not None
-
-
-def _is_folder(place: str, storage: StorageOptions) -> bool:
-    if not is_url(place):
-        return os.path.isdir(place)
-    filesystem, path = url_to_filesystem(place, storage)
-    return storage.backoff()(lambda: kind_of(filesystem, path)) == "directory"
+    return storage.backoff()(lambda: kind_of(filesystem, path))

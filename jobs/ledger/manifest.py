@@ -11,8 +11,8 @@ import json
 import math
 import tempfile
 from array import array
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.errors import JobMismatch, UsageError
+from jobs.ledger.layout import MANIFEST
 from jobs.ledger.listing import Photo, list_photos
 from jobs.stores.filesystems import StorageOptions
 from jobs.stores.store import Store
 
-__all__ = ["MANIFEST", "Manifest", "ManifestInfo", "Row", "listed_manifest", "row_digest", "write_manifest"]
+__all__ = ["Manifest", "ManifestInfo", "Row", "listed_manifest", "row_digest", "write_manifest"]
 
-MANIFEST = "manifest.parquet"
 DEFAULT_SHARD_SIZE = 64
 # A small job is cut finer than the default, so that there are shards for several workers.
 _WANTED_SHARDS = 32
@@ -213,7 +213,7 @@ class Manifest:
 def listed_manifest(
     store: Store,
     source: str,
-    recorded: Mapping[str, Any],
+    recorded: ManifestInfo,
     *,
     exclude: str,
     storage: StorageOptions,
@@ -225,17 +225,17 @@ def listed_manifest(
     Args:
         source, exclude: see `list_photos`.
         styled: see `write_manifest`.
-        recorded: the `ManifestInfo` of `job.json`, as a table.
+        recorded: what `job.json` says of it.
 
     Raises:
         JobMismatch: it would be another one now, or what is there is damaged.
     """
     if not store.exists(path):
         with tempfile.TemporaryDirectory() as folder:
-            listing = Path(folder) / "manifest.parquet"
+            listing = Path(folder) / MANIFEST
             photos = list_photos(source, exclude=exclude, storage=storage)
-            found = write_manifest(photos, listing, recorded["shard_size"], styled=styled)
-            if asdict(found) != recorded:
+            found = write_manifest(photos, listing, recorded.shard_size, styled=styled)
+            if found != recorded:
                 raise JobMismatch(
                     f"the job in {store.url} was begun and its listing never published, and the photographs "
                     f"have changed since. Nothing was done yet: delete it, or choose a new output"

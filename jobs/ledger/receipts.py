@@ -1,9 +1,8 @@
 """What is done. Not a record that is kept, but a view of what exists: receipts, and journals before them.
 
-    results/shard-00017.parquet          the receipt: one row per manifest row of the shard; published last
-    journal/shard-00017/g0-....jsonl     results of single photographs, so that a killed shard redoes only
-                                         what was in flight; and deaths of workers that ran one row alone
-
+A receipt has one row per manifest row of its shard, and is published last. A journal has results of single
+photographs, so that a killed shard redoes only what was in flight, and deaths of workers that ran one row
+alone.
 A generation counts retries: receipt 0 is create-only; `nst retry` replaces it by one of generation 1, which
 differs only in rows that had failed.
 """
@@ -12,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 import uuid
 from collections import Counter
@@ -22,6 +20,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from jobs.errors import StoreError
+from jobs.ledger.layout import (
+    JOURNAL,
+    RESULTS,
+    JournalFile,
+    ReceiptFile,
+    journal_folder,
+    journal_path,
+    place_of,
+    receipt_path,
+    shard_of_journal,
+)
 from jobs.ledger.manifest import Row
 from jobs.ledger.results import Result, Status, Tally, read_receipt, receipt_tally, write_receipt
 from jobs.stores.store import Store
@@ -30,29 +39,13 @@ __all__ = [
     "JournalWriter",
     "Ledger",
     "ShardJournal",
-    "journal_folder",
-    "journal_part",
+    "journal_parts",
     "read_journal",
     "read_journal_part",
-    "receipt_path",
     "seal",
 ]
 
 T = TypeVar("T")
-
-RESULTS, JOURNAL = "results", "journal"
-_RECEIPT = re.compile(r"^shard-(\d{5,})\.parquet$")
-_PART = re.compile(r"^g(\d+)-")
-_JOURNALED = re.compile(rf"^{JOURNAL}/shard-(\d{{5,}})/g(\d+)-[0-9a-f]+-\d+\.jsonl$")
-_SHARD = re.compile(r"^shard-(\d{5,})$")
-
-
-def receipt_path(shard: int) -> str:
-    return f"{RESULTS}/shard-{shard:05d}.parquet"
-
-
-def journal_folder(shard: int) -> str:
-    return f"{JOURNAL}/shard-{shard:05d}"
 
 
 class Ledger:
@@ -63,11 +56,13 @@ class Ledger:
 
     def done(self) -> set[int]:
         """Shards that have a receipt."""
-        return {int(m[1]) for name in self.store.names(RESULTS) if (m := _RECEIPT.match(name))}
+        places = (place_of(f"{RESULTS}/{name}") for name in self.store.names(RESULTS))
+        return {place.shard for place in places if isinstance(place, ReceiptFile)}
 
     def begun(self) -> set[int]:
         """Shards that have a journal."""
-        return {int(m[1]) for name in self.store.names(JOURNAL) if (m := _SHARD.match(name))}
+        shards = (shard_of_journal(f"{JOURNAL}/{name}") for name in self.store.names(JOURNAL))
+        return {shard for shard in shards if shard is not None}
 
     def counts(self, shards: Iterable[int]) -> list[dict[Status, int]]:
         """Rows by status of each receipt, in order; see `tallies`."""
@@ -85,7 +80,7 @@ class Ledger:
     def next_generation(self, shard: int, sealed: int) -> int:
         """For a retry: beyond `sealed`, the receipt's, and beyond that of a retry that was cut off, whose
         failures must not pass for new ones."""
-        journaled = (int(m[1]) for name in self.store.names(journal_folder(shard)) if (m := _PART.match(name)))
+        journaled = (part.generation for _, part in journal_parts(self.store, shard))
         return max(sealed, *journaled, 0) + 1
 
     def receipt(self, shard: int) -> tuple[list[Result], dict[str, Any]]:
@@ -120,12 +115,11 @@ def read_journal(store: Store, shard: int, generation: int) -> ShardJournal:
     A damaged part counts as not there: its rows are done again.
     """
     journal = ShardJournal()
-    folder = journal_folder(shard)
-    for name in store.names(folder):
-        if not name.startswith(f"g{generation}-"):
+    for path, part in journal_parts(store, shard):
+        if part.generation != generation:
             continue
         try:
-            records = read_journal_part(store.read(f"{folder}/{name}"))
+            records = read_journal_part(store.read(path))
         except ValueError:
             continue
         for record in records:
@@ -142,10 +136,11 @@ def read_journal(store: Store, shard: int, generation: int) -> ShardJournal:
     return journal
 
 
-def journal_part(path: str) -> tuple[int, int] | None:
-    """Shard and generation of a part of a journal; None if `path` is something else."""
-    found = _JOURNALED.match(path)
-    return None if found is None else (int(found[1]), int(found[2]))
+def journal_parts(store: Store, shard: int) -> list[tuple[str, JournalFile]]:
+    """The parts of a shard's journal, of all generations, and their paths, in the order of these."""
+    folder = journal_folder(shard)
+    places = ((path, place_of(path)) for path in (f"{folder}/{name}" for name in store.names(folder)))
+    return [(path, place) for path, place in places if isinstance(place, JournalFile)]
 
 
 def read_journal_part(data: bytes) -> list[dict[str, Any]]:
@@ -172,8 +167,8 @@ class JournalWriter:
     """Appends to one shard's journal: every call is one small object of its own."""
 
     def __init__(self, store: Store, shard: int, generation: int) -> None:
-        self._store, self._folder = store, journal_folder(shard)
-        self._prefix, self._parts = f"g{generation}-{uuid.uuid4().hex[:12]}", 0
+        self._store, self._shard, self._generation = store, shard, generation
+        self._id, self._parts = uuid.uuid4().hex[:12], 0
 
     def results(self, results: Sequence[Result]) -> None:
         """Record that these photographs are done."""
@@ -185,7 +180,8 @@ class JournalWriter:
 
     def _append(self, records: Sequence[dict[str, Any]]) -> None:
         lines = [json.dumps({**record, "digest": _digest(record)}) + "\n" for record in records]
-        self._store.publish(f"{self._folder}/{self._prefix}-{self._parts:05d}.jsonl", "".join(lines).encode())
+        path = journal_path(self._shard, self._generation, self._id, self._parts)
+        self._store.publish(path, "".join(lines).encode())
         self._parts += 1
 
 

@@ -13,8 +13,9 @@ from typing import Any, Literal, cast, get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.ledger.parquet import DAMAGED_PARQUET, parquet_bytes
+
 __all__ = [
-    "DAMAGED_PARQUET",
     "SCHEMA",
     "STATUSES",
     "Result",
@@ -32,8 +33,6 @@ __all__ = [
 
 Status = Literal["ok", "failed", "quarantined"]
 STATUSES: tuple[Status, ...] = get_args(Status)
-DAMAGED_PARQUET = (pa.ArrowException, OSError, KeyError, TypeError, MemoryError)
-"""What reading a damaged Parquet file may raise."""
 _HALF_A_LEVEL = 0.5 / 255
 
 
@@ -164,9 +163,7 @@ def write_receipt(results: Sequence[Result], *, shard: int, generation: int, fin
         "digest": results_digest(ordered),
     }
     table = pa.table(columns, schema=SCHEMA).replace_schema_metadata({"nst": json.dumps(meta)})
-    out = io.BytesIO()
-    pq.write_table(table, out, compression="zstd", write_page_checksum=True)
-    return out.getvalue()
+    return parquet_bytes(table)
 
 
 def results_digest(results: Sequence[Result]) -> str:

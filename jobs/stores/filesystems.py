@@ -48,20 +48,21 @@ class StorageOptions:
     AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws, or the machine's role."""
 
     endpoint_url: str | None = None
-    """Of a server that speaks S3; None: AWS_ENDPOINT_URL, the profile's, or AWS itself."""
+    """Address of a server that speaks S3; None: AWS_ENDPOINT_URL, the profile's, or AWS itself."""
     region: str | None = None
-    """None: AWS_DEFAULT_REGION, or the profile's."""
+    """Region of the buckets; None: AWS_DEFAULT_REGION, or the profile's."""
     profile: str | None = None
-    """Of ~/.aws/config; None: AWS_PROFILE, or the default one."""
+    """Profile in ~/.aws/config; None: AWS_PROFILE, or the default one."""
     anonymous: bool = False
-    """For public buckets: requests are not signed."""
+    """Whether requests are sent unsigned, as public buckets take them."""
     requester_pays: bool = False
     """Agree to pay for reading other people's buckets."""
     connect_timeout_s: float = 10.0
+    """Time that a server has to accept a connection before the call has failed."""
     read_timeout_s: float = 30.0
-    """A server that accepts a call and sends nothing for this long has failed it."""
+    """Time that a server may send nothing after it has accepted a call before the call has failed."""
     deadline_s: float = 90.0
-    """A call that fails for a moment is made again, for as long as this; then the job stops, resumable."""
+    """Time for which a call that fails for a moment is made again; then the job stops, resumable."""
 
     def __post_init__(self) -> None:
         if self.endpoint_url is not None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import socket
-import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -27,12 +25,11 @@ from jobs.stores.filesystems import (
     open_ranges,
     url_to_filesystem,
 )
+from jobs.stores.local_files import put_in_place, remove_left_over, write_temporary
 
 __all__ = ["TEMPORARY", "FsspecStore", "LocalStore", "Store", "open_store"]
 
 TEMPORARY = ".tmp"
-_FOLDER_TRIES = 50
-"""To write into a folder that others remove whenever it is empty."""
 
 
 class Store(ABC):
@@ -109,53 +106,8 @@ class LocalStore(Store):
         return (self.root / path).open("rb")
 
     def publish(self, path: str, data: bytes, *, create_only: bool = False) -> None:
-        target = self.root / path
-        temporary = self._temporary()
-        self._write(temporary, data)
-        try:
-            _make_folder(target.parent)
-            if create_only:
-                self._link(temporary, target)
-                _sync_folder(target.parent)
-            else:
-                os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-    def _temporary(self) -> Path:
-        return self.root / TEMPORARY / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
-
-    @staticmethod
-    def _link(temporary: Path, target: Path) -> None:
-        try:
-            os.link(temporary, target)
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK):
-                raise
-            if target.exists():  # a disk without links (exFAT, some network disks): as near as it comes
-                raise FileExistsError(target) from None
-            os.replace(temporary, target)
-        else:
-            temporary.unlink()
-
-    def _write(self, temporary: Path, data: bytes) -> None:
-        for left in reversed(range(_FOLDER_TRIES)):
-            try:
-                _make_folder(temporary.parent)
-                handle = temporary.open("xb")
-                break
-            except (FileNotFoundError, NotADirectoryError):  # another process has just removed the empty folder
-                if not left:
-                    raise
-        with handle:
-            try:
-                handle.write(data)
-                handle.flush()
-                os.fsync(handle.fileno())
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+        temporary = write_temporary(self.root / TEMPORARY, data)
+        put_in_place(temporary, self.root / path, create_only=create_only)
 
     def names(self, folder: str) -> list[str]:
         try:
@@ -180,8 +132,7 @@ class LocalStore(Store):
 
     def age_s(self, path: str) -> float | None:
         written = (self.root / path).stat().st_mtime
-        probe = self._temporary()
-        self._write(probe, b"")
+        probe = write_temporary(self.root / TEMPORARY, b"")
         try:
             return max(0.0, probe.stat().st_mtime - written)
         finally:
@@ -191,24 +142,7 @@ class LocalStore(Store):
 
     def clean(self) -> None:
         """Remove temporary files of this host's dead processes, and any host's after a day."""
-        folder = self.root / TEMPORARY
-        for name in self.names(TEMPORARY):
-            host, pid, _ = name.rsplit("-", 2)
-            with contextlib.suppress(FileNotFoundError):  # its owner was quicker
-                old = time.time() - (folder / name).stat().st_mtime > 86_400
-                if old or (host == socket.gethostname() and not _alive(int(pid))):
-                    (folder / name).unlink()
-        with contextlib.suppress(OSError):  # not empty: somebody is writing
-            folder.rmdir()
-
-
-def _make_folder(folder: Path) -> None:
-    """Raises NotADirectoryError: a file is there, or the folder has gone again; FileExistsError would mean that
-    somebody else has published already."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
+        remove_left_over(self.root / TEMPORARY)
 
 
 class FsspecStore(Store):
@@ -366,21 +300,3 @@ def open_store(
         return FsspecStore(url, options, create_only=create_only)
     except OSError as error:
         raise UsageError(f"{url!r}: {error}") from error
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

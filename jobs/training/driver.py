@@ -1,5 +1,4 @@
-"""CycleGAN's training, or that of one generator for many styles, as a job: Ray Train starts the workers; the
-store remembers, from where they are to be started again.
+"""A training as a job: Ray Train starts the workers; the store remembers from where they start again.
 
 Checkpoints are this program's own, one object each, and not Ray Train's: with one authority nothing can
 disagree, and what is published is committed.
@@ -42,6 +41,7 @@ from jobs.training.job import TrainJob
 from jobs.training.layout import (
     DONE,
     GENERATOR,
+    METRICS,
     STOP,
     best_step,
     checkpoint_steps,
@@ -51,7 +51,7 @@ from jobs.training.layout import (
     read_evaluations,
 )
 from jobs.training.loop import LoopSetup, train
-from jobs.training.metrics import METRICS, read_metrics, write_metrics
+from jobs.training.metrics import read_metrics, write_metrics
 from jobs.training.monitor import TrainSnapshot, Watch
 from nst.errors import NstError
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +12,15 @@ import pyarrow as pa
 
 from jobs.driver.assets import Asset, by_url, read_assets
 from jobs.errors import JobMismatch, UsageError
-from jobs.ledger.job_record import (
-    FORMAT,
-    JOB,
-    differences,
-    reached,
-    read_job,
-    refuse_foreign_folder,
-    try_writing,
-    versions,
-)
+from jobs.ledger.begin_job import begin_job, is_begun, refuse_foreign_folder, try_writing
+from jobs.ledger.job_record import TRAINING, RecordedAsset, differences, read_job
+from jobs.ledger.layout import JOB
 from jobs.ledger.listing import list_photos
 from jobs.ledger.manifest import Manifest, ManifestInfo, listed_manifest, write_manifest
 from jobs.stores.store import Store, open_store
-from jobs.training.layout import KIND, manifest_path
-from jobs.training.spec import (
-    HOW,
-    TrainFile,
-    TrainResources,
-    train_fingerprint,
-    train_from_table,
-    train_to_table,
-)
+from jobs.training.job_file import HOW, train_fingerprint, train_from_table, train_to_table
+from jobs.training.layout import manifest_path
+from jobs.training.spec import TrainFile, TrainResources
 from nst.errors import OptionError
 
 __all__ = ["TrainJob", "TrainPlan", "create_or_open_training", "plan_training", "reopen_training"]
@@ -48,7 +33,7 @@ class TrainJob:
     store: Store
     file: TrainFile
     manifests: Mapping[str, Manifest]
-    """By `a` and `b`, or by style, in order."""
+    """By the collection's name, in order."""
     assets: tuple[Asset, ...]
     """Of the evaluation."""
     fingerprint: str
@@ -111,28 +96,22 @@ def create_or_open_training(file: TrainFile) -> TrainJob:
     for name, source in file.spec.collections.items():
         if source.rstrip("/") == file.spec.output.rstrip("/"):
             raise OptionError("output", file.spec.output, reason=f"is the folder of {name}'s photographs")
-    with reached(store):
-        begun = JOB in store.names("") or store.exists(JOB)
-    if begun:
+    if is_begun(store):
         return reopen_training(store, file=file)
     with tempfile.TemporaryDirectory() as folder:
         planned = _plan(file, Path(folder))
         refuse_foreign_folder(store)
         notes = (*planned.notes, *try_writing(store))
-        record = {
-            "format": FORMAT,
-            "kind": KIND,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "job": planned.table,
-            "assets": {asset.option: {"url": asset.url, "sha256": asset.sha256} for asset in planned.assets},
-            "manifests": {name: asdict(info) for name, info in planned.manifests.items()},
-            "fingerprint": planned.fingerprint,
-            "notes": notes,
-            "versions": versions(),
-        }
         try:
-            with reached(store, "cannot be written"):
-                store.publish(JOB, json.dumps(record, indent=2).encode(), create_only=True)
+            begin_job(
+                store,
+                kind=TRAINING,
+                job=planned.table,
+                assets={asset.option: RecordedAsset(asset.url, asset.sha256) for asset in planned.assets},
+                manifests=planned.manifests,
+                fingerprint=planned.fingerprint,
+                notes=notes,
+            )
         except FileExistsError:
             return reopen_training(store, file=file)
         for name in planned.manifests:
@@ -154,8 +133,8 @@ def reopen_training(
         JobMismatch: what is stored differs, or was changed since the training was begun.
         UsageError: there is no job, or one of another kind.
     """
-    record = read_job(store, KIND)
-    stored = record["job"]
+    record = read_job(store, TRAINING)
+    stored = record.job
     if file is None:
         table = {**stored, "output": store.url}
         for name, options in (overrides or {}).items():
@@ -163,10 +142,7 @@ def reopen_training(
         file = train_from_table(table, Path.cwd())
         store = open_store(store.url, file.storage)
     table = train_to_table(file)
-    found = differences(
-        {name: value for name, value in stored.items() if name not in HOW},
-        {name: value for name, value in table.items() if name not in HOW},
-    )
+    found = differences(stored, table, but=HOW)
     if found:
         lines = "\n  ".join(found)
         raise JobMismatch(f"output = {store.url!r} belongs to another training. It differs in:\n  {lines}")
@@ -174,7 +150,7 @@ def reopen_training(
         name: listed_manifest(
             store,
             source,
-            record["manifests"][name],
+            record.manifests[name],
             exclude=file.spec.output,
             storage=file.storage,
             path=manifest_path(name),
@@ -182,7 +158,7 @@ def reopen_training(
         for name, source in file.spec.collections.items()
     }
     digests = {name: manifest.sha256 for name, manifest in manifests.items()}
-    if train_fingerprint(table, digests) != record["fingerprint"]:
+    if train_fingerprint(table, digests) != record.fingerprint:
         raise JobMismatch(f"{store.url}: {JOB} or a manifest was changed since the training was begun")
     if (TrainResources(**stored["resources"]).num_gpus > 0) != (file.resources.num_gpus > 0):
         before = stored["resources"]["num_gpus"]
@@ -190,14 +166,14 @@ def reopen_training(
         raise OptionError("resources.num_gpus", file.resources.num_gpus, reason=reason)
     assets = tuple(read_assets(file.evaluation, file.storage, table="evaluation"))
     notes = (*file.evaluation.notes(by_url(assets)), *try_writing(store))
-    return TrainJob(store, file, manifests, assets, record["fingerprint"], notes)
+    return TrainJob(store, file, manifests, assets, record.fingerprint, notes)
 
 
 def _plan(file: TrainFile, folder: Path) -> TrainPlan:
     assets = tuple(read_assets(file.evaluation, file.storage, table="evaluation"))
     manifests = {}
     for name, source in file.spec.collections.items():
-        option = file.spec.option_of(name)
+        option = file.spec.recipe.option_of(name)
         try:
             photos = list_photos(source, exclude=file.spec.output, storage=file.storage)
             manifests[name] = write_manifest(photos, folder / manifest_path(name), None)
@@ -213,4 +189,4 @@ def _plan(file: TrainFile, folder: Path) -> TrainPlan:
 
 def _epoch_steps(file: TrainFile, manifests: Mapping[str, Manifest] | Mapping[str, ManifestInfo]) -> int:
     photos = max(manifest.rows for manifest in manifests.values())
-    return file.spec.schedule.epoch_steps(file.spec.samples_of(photos), file.spec.batch_size)
+    return file.spec.schedule.epoch_steps(file.spec.recipe.epoch_samples(photos), file.spec.batch_size)

@@ -8,9 +8,9 @@ from typing import Any
 
 from jobs.console.log_events import News
 from jobs.training.job import TrainJob
-from jobs.training.layout import read_skipped
-from jobs.training.metrics import means, part_step, parts, read_part
-from jobs.training.tensorboard import FOLDER, events_name, publish_events
+from jobs.training.layout import events_steps, metrics_path, metrics_steps, read_skipped
+from jobs.training.metrics import means, read_part
+from jobs.training.tensorboard import publish_events
 
 __all__ = ["TrainSnapshot", "Watch"]
 
@@ -23,6 +23,8 @@ class TrainSnapshot:
     steps: int
     losses: Mapping[str, float]
     """Means over the steps that were published last."""
+    shown: Mapping[str, float]
+    """The losses that a line has room for."""
     images_per_s: float | None
     batch_size: int
     news: tuple[News, ...] = ()
@@ -45,21 +47,20 @@ class Watch:
         self._seen = self._seen_before()
         self._skipped: set[str] = set()
         self._news: list[News] = []
-        self._last = TrainSnapshot(0, job.steps, {}, None, job.file.spec.batch_size)
+        self._last = TrainSnapshot(0, job.steps, {}, {}, None, job.file.spec.batch_size)
 
-    def _seen_before(self) -> set[str]:
+    def _seen_before(self) -> set[int]:
         """Parts that an earlier driver has read, and not the newest, which says how far the training is."""
-        events = set(self._store.names(FOLDER))
-        return {path for path in parts(self._store)[:-1] if events_name(part_step(path)) in events}
+        return set(metrics_steps(self._store)[:-1]) & set(events_steps(self._store))
 
     def tell(self, event: str, text: str, **values: Any) -> None:
         self._news.append(News(event=event, text=text, level="warning", values=values))
 
     def look(self) -> TrainSnapshot:
-        for path in parts(self._store):
-            if path not in self._seen:
-                self._seen.add(path)
-                self._take(read_part(self._store.read(path)))
+        for step in metrics_steps(self._store):
+            if step not in self._seen:
+                self._seen.add(step)
+                self._take(read_part(self._store.read(metrics_path(step))))
         for name, found in read_skipped(self._store, but=self._skipped).items():
             self._skipped.add(name)
             self.tell("photo_left_out", f"left out: {found['url']}: {found['error']}", url=found["url"])
@@ -67,7 +68,9 @@ class Watch:
         return replace(self._last, news=news)
 
     def _take(self, rows: list[dict[str, Any]]) -> None:
-        publish_events(self._store, rows)
+        losses, grouped = means(rows), self._job.file.spec.recipe.grouped
+        publish_events(self._store, rows, grouped)
         spent = [row["seconds"] for row in rows[1:]] or [rows[0]["seconds"]]
         rate = self._last.batch_size * len(spent) / max(1e-9, sum(spent))
-        self._last = replace(self._last, step=rows[-1]["step"], losses=means(rows), images_per_s=rate)
+        shown = grouped(losses)["loss"]
+        self._last = replace(self._last, step=rows[-1]["step"], losses=losses, shown=shown, images_per_s=rate)

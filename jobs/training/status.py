@@ -7,12 +7,20 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.errors import EXIT_OK, EXIT_UNFINISHED
-from jobs.ledger.job_record import read_job
+from jobs.ledger.job_record import TRAINING, read_job
 from jobs.ledger.lease import read_holder
 from jobs.ledger.lease_holder import Holder
 from jobs.stores.store import Store
-from jobs.training.layout import KIND, checkpoint_steps, read_done, read_evaluations, read_skipped
-from jobs.training.metrics import means, parts, read_part
+from jobs.training.layout import (
+    checkpoint_steps,
+    metrics_path,
+    metrics_steps,
+    read_done,
+    read_evaluations,
+    read_skipped,
+)
+from jobs.training.metrics import means, read_part
+from jobs.training.recipes import TRAININGS, kind_of
 
 __all__ = ["TrainStatus", "train_status"]
 
@@ -26,8 +34,9 @@ class TrainStatus:
     created: str
     fingerprint: str
     photos: Mapping[str, int]
-    """Of `a` and `b`, or by style."""
-    many_styles: bool
+    """How many each collection has."""
+    training: str
+    """Name of the recipe, as `cyclegan`."""
     step: int
     """The last one whose losses are known."""
     checkpoint: int | None
@@ -52,9 +61,9 @@ class TrainStatus:
         return "unfinished" if self.done is None else "complete"
 
     @property
-    def named_photos(self) -> dict[str, int]:
-        """As people read it: of A and B, or by style."""
-        return {name if self.many_styles else name.upper(): number for name, number in self.photos.items()}
+    def groups(self) -> Mapping[str, Mapping[str, float]]:
+        """The losses as people read them, see `Recipe.grouped`."""
+        return TRAININGS[self.training].grouped(self.losses)
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "state": self.state, "exit_code": self.exit_code}
@@ -66,22 +75,22 @@ def train_status(store: Store) -> TrainStatus:
     Raises:
         UsageError: there is no job.
     """
-    record = read_job(store, KIND)
-    newest = parts(store)[-1:]
-    rows = read_part(store.read(newest[0])) if newest else []
+    record = read_job(store, TRAINING)
+    newest = metrics_steps(store)[-1:]
+    rows = read_part(store.read(metrics_path(newest[0]))) if newest else []
     return TrainStatus(
         output=store.url,
-        kind=record["kind"],
-        created=record["created"],
-        fingerprint=record["fingerprint"],
-        photos={name: manifest["rows"] for name, manifest in record["manifests"].items()},
-        many_styles="styles" in record["job"],
+        kind=TRAINING,
+        created=record.created,
+        fingerprint=record.fingerprint,
+        photos={name: manifest.rows for name, manifest in record.manifests.items()},
+        training=kind_of(record.job),
         step=rows[-1]["step"] if rows else 0,
         checkpoint=max(checkpoint_steps(store), default=None),
         losses=means(rows),
         evaluations=read_evaluations(store),
         skipped=len(read_skipped(store)),
         done=read_done(store),
-        notes=tuple(record["notes"]),
+        notes=record.notes,
         driver=read_holder(store),
     )

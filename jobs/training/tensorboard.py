@@ -11,24 +11,18 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
 from jobs.stores.store import Store
-from jobs.training.metrics import Row, grouped, means
+from jobs.training.layout import events_path
+from jobs.training.metrics import Grouped, Row, means
 
-__all__ = ["FOLDER", "events_name", "publish_events", "write_events"]
-
-FOLDER = "tensorboard"
-
-
-def publish_events(store: Store, rows: Sequence[Row]) -> None:
-    """Means over some steps, at the last of them. TensorBoard reads such files in the order of their names."""
-    store.publish(f"{FOLDER}/{events_name(rows[-1]['step'])}", write_events(rows))
+__all__ = ["publish_events", "write_events"]
 
 
-def events_name(step: int) -> str:
-    """Of the file whose last step this is."""
-    return f"events.out.tfevents.{step:010d}.nst"
+def publish_events(store: Store, rows: Sequence[Row], grouped: Grouped) -> None:
+    """Publish means over some steps, at the last of them."""
+    store.publish(events_path(rows[-1]["step"]), write_events(rows, grouped))
 
 
-def write_events(rows: Sequence[Row]) -> bytes:
+def write_events(rows: Sequence[Row], grouped: Grouped) -> bytes:
     last = rows[-1]
     values = {
         **{

@@ -5,8 +5,6 @@ Knows no cluster. Whoever hosts it calls `run` from a thread per task, and `prog
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
 import socket
 import sys
@@ -14,32 +12,24 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import PIL.Image
 import torch
 
 from jobs.errors import JobMismatch, StoreError
-from jobs.ledger.curves import write_curve
 from jobs.ledger.job_record import read_job
-from jobs.ledger.manifest import Manifest, Row
+from jobs.ledger.manifest import Manifest
 from jobs.ledger.receipts import JournalWriter, read_journal, seal
-from jobs.ledger.results import Result, Status, image_seed, total, write_receipt
-from jobs.stores.backoff import count_retries
-from jobs.stores.photo_files import read_photo_file
+from jobs.ledger.results import image_seed, total, write_receipt
 from jobs.stores.store import open_store
 from jobs.worker.messages import NOTHING_SPENT, AtWork, Task, TaskProgress, TaskReport, WorkerInfo, WorkerSetup
 from jobs.worker.pipeline import Loaded, Pipeline
+from jobs.worker.stages import TaskStages
 from nst.errors import ImageError
-from nst.images.codec import decode_photo, encode_animation, encode_image
-from nst.stylizer import Outcome, StyledMethod, Stylized
+from nst.stylizer import Outcome, StyledMethod
 
 __all__ = ["Worker"]
-
-# The store cannot have a picture of this name; it has not failed.
-_BAD_NAME = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 
 class Worker:
@@ -55,7 +45,7 @@ class Worker:
         self._at_work = at_work or AtWork([0] * setup.slots)
         self.store = open_store(setup.output, setup.storage, create_only=setup.create_only)
         # On a store that ignores create-only writes, two jobs may have begun here at once; one of them remains.
-        if read_job(self.store)["fingerprint"] != setup.fingerprint:
+        if read_job(self.store).fingerprint != setup.fingerprint:
             raise JobMismatch(f"{setup.output} belongs to another job")
         self._manifest = Manifest(self.store)
         PIL.Image.MAX_IMAGE_PIXELS = None  # decode_photo has a limit of its own, from the header
@@ -105,7 +95,7 @@ class Worker:
         earlier = [journaled[row.index] for row in mine if row.index in journaled]
         pipeline = Pipeline(
             [row for row in mine if row.index not in journaled],
-            _TaskStages(self, task),
+            TaskStages(task, self.store, self.setup, self.stylize),
             JournalWriter(self.store, task.shard, task.generation).results,
             window=self.setup.window,
             batch_size=self.setup.batch_size,
@@ -159,9 +149,9 @@ class Worker:
         generators = [
             torch.Generator().manual_seed(image_seed(self.setup.seed, loaded.row.key)) for loaded in batch
         ]
-        own: dict[str, Any] = {"styles": [loaded.row.style for loaded in batch]} if self._styled else {}
+        styles: dict[str, Any] = {"styles": [loaded.row.style for loaded in batch]} if self._styled else {}
         try:
-            outcomes = self._stylizer([loaded.photo.image for loaded in batch], generators, **own)
+            outcomes = self._stylizer([loaded.photo.image for loaded in batch], generators, **styles)
         except (Exception, SystemExit) as error:  # noqa: BLE001  the photograph's own row
             failure: Exception = error if isinstance(error, Exception) else RuntimeError(f"SystemExit: {error}")
             failure.__traceback__ = None  # which holds what the failed call held
@@ -208,126 +198,6 @@ class _Activity:
             slowest_s=slowest_s,
             spent=pipeline.spent() if pipeline is not None else NOTHING_SPENT,
         )
-
-
-class _TaskStages:
-    """The pipeline's stages, for the photographs of one task."""
-
-    def __init__(self, worker: Worker, task: Task) -> None:
-        self._worker, self._task = worker, task
-        self._image = worker.setup.image
-
-    def load(self, row: Row) -> Loaded | Result:
-        with count_retries() as retries:
-            loaded = self._load(row)
-        return replace(loaded, retries=retries.count)
-
-    def _load(self, row: Row) -> Loaded | Result:
-        began = time.perf_counter()
-        digest = None
-        try:
-            data = read_photo_file(
-                row.url,
-                size_bytes=row.size_bytes,
-                max_pixels=self._image.max_pixels,
-                storage=self._worker.setup.storage,
-            )
-            digest = hashlib.sha256(data).hexdigest()
-            photo = decode_photo(
-                data,
-                max_side_px=self._image.max_side_px,
-                max_pixels=self._image.max_pixels,
-                background=self._image.background,
-                alpha=self._image.alpha,
-                keep_exif=self._image.keep_exif,
-            )
-        except StoreError:
-            raise
-        except Exception as error:  # noqa: BLE001  whatever is wrong with a photograph is its own row
-            took = time.perf_counter() - began
-            return replace(self.failed(row, error), source_sha256=digest, load_s=took)
-        return Loaded(row, photo, digest, time.perf_counter() - began)
-
-    def compute(self, batch: Sequence[Loaded]) -> list[Outcome | Exception]:
-        return self._worker.stylize(batch)
-
-    def save(self, loaded: Loaded, stylized: Stylized, compute_s: float) -> Result:
-        began = time.perf_counter()
-        output = self._image.output_path(loaded.row.key)
-        try:
-            objects = self._objects(loaded, stylized)
-        except Exception as error:  # noqa: BLE001  e.g. too large for WebP: this picture's own row
-            return loaded.charge(self.failed(loaded.row, error), compute_s)
-        try:
-            with count_retries() as retries:
-                for path, data in objects.items():
-                    self._worker.store.publish(path, data)
-        except OSError as error:
-            if error.errno not in _BAD_NAME:
-                raise
-            return loaded.charge(self.failed(loaded.row, error), compute_s)
-        return self._result(
-            loaded.row,
-            output=output,
-            width=stylized.image.shape[2],
-            height=stylized.image.shape[1],
-            source_sha256=loaded.sha256,
-            output_sha256=hashlib.sha256(objects[output]).hexdigest(),
-            retries=loaded.retries + retries.count,
-            load_s=loaded.load_s,
-            compute_s=compute_s,
-            save_s=time.perf_counter() - began,
-            stats=_stats(loaded, stylized),
-        )
-
-    def _objects(self, loaded: Loaded, stylized: Stylized) -> dict[str, bytes]:
-        """What is to be published, by path: the picture last, so that where it is, all is."""
-        key, objects = loaded.row.key, {}
-        encode = partial(
-            encode_image,
-            format=self._image.format,
-            bit_depth=self._image.bit_depth,
-            quality=self._image.quality,
-        )
-        alpha = loaded.photo.alpha
-        if stylized.curve:
-            objects[self._image.curve_path(key)] = write_curve(stylized.curve)
-        for frame in stylized.frames:
-            objects[self._image.frame_path(key, frame.number)] = encode(
-                frame.image, alpha=alpha if frame.aligned else None
-            )
-        if stylized.frames and self._image.animation != "none":
-            objects[self._image.animation_path(key)] = encode_animation(
-                [frame.image for frame in stylized.frames],
-                format=self._image.animation,
-                frames_per_second=self._image.frames_per_second,
-                quality=self._image.quality,
-            )
-        objects[self._image.output_path(key)] = encode(stylized.image, alpha=alpha, exif=loaded.photo.exif)
-        return objects
-
-    def failed(self, row: Row, error: Exception) -> Result:
-        text = " ".join(str(error).split()) or type(error).__name__
-        return self._result(row, status="failed", error_type=type(error).__name__, error=text[:2000])
-
-    def _result(self, row: Row, status: Status = "ok", **columns: Any) -> Result:
-        return Result(
-            row=row.index,
-            key=row.key,
-            url=row.url,
-            status=status,
-            seed=image_seed(self._worker.setup.seed, row.key),
-            attempts=self._task.attempts,
-            worker_host=socket.gethostname(),
-            worker_pid=os.getpid(),
-            finished_at=time.time(),
-            **columns,
-        )
-
-
-def _stats(loaded: Loaded, stylized: Stylized) -> dict[str, float]:
-    stats = {name: float(value) for name, value in stylized.stats.items()}
-    return stats if loaded.photo.frames == 1 else {**stats, "frames": float(loaded.photo.frames)}
 
 
 def _checked(outcome: Outcome) -> Outcome:

@@ -19,7 +19,8 @@ from jobs.driver.job import Job, create_or_open
 from jobs.driver.run import worker_setup
 from jobs.errors import UsageError
 from jobs.inspect.verify import Fault, collect_garbage, explain, verify
-from jobs.ledger.receipts import JournalWriter, Ledger, receipt_path
+from jobs.ledger.layout import receipt_path
+from jobs.ledger.receipts import JournalWriter, Ledger
 from jobs.ledger.results import Result, write_receipt
 from jobs.spec import job_from_table
 from jobs.stores.store import LocalStore

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+OWN = {"nst", "jobs", "cluster", "tests", "benchmarks", "examples"}
 PLANNING = (
     "spec",
+    "ledger.begin_job",
+    "ledger.job_record",
+    "ledger.layout",
     "ledger.listing",
     "ledger.manifest",
     "ledger.receipts",
@@ -21,6 +28,12 @@ PLANNING = (
     "worker.messages",
     "inspect.status",
     "inspect.report",
+    "inspect.verify",
+    "training.layout",
+    "training.recipes.cyclegan",
+    "training.recipes.modulated",
+    "training.status",
+    "training.report",
     "cli.app",
 )
 
@@ -69,6 +82,28 @@ def test_ray_is_imported_where_workers_run_and_nowhere_else(path: Path) -> None:
 @pytest.mark.parametrize("path", files("cluster"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_cluster_submits_a_command_line(path: Path) -> None:
     assert not {name.split(".")[0] for name in imports(path)} & {"nst", "jobs"}
+
+
+def distributions(*requirements: str) -> set[str]:
+    """The names of what is required, as they compare."""
+    return {re.split(r"[^\w.-]", each)[0].lower().replace("_", "-") for each in requirements}
+
+
+@pytest.mark.parametrize(
+    ("packages", "extras"),
+    [(("nst", "jobs", "cluster"), ("heic",)), (("tests", "benchmarks", "examples"), ("heic", "demo", "dev"))],
+)
+def test_what_is_imported_is_declared(packages: tuple[str, ...], extras: tuple[str, ...]) -> None:
+    """By ourselves: what comes in through another package may go with it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    optional = project["optional-dependencies"]
+    declared = distributions(*project["dependencies"], *(each for extra in extras for each in optional[extra]))
+    used = {name.split(".")[0] for package in packages for path in files(package) for name in imports(path)}
+    of_module = importlib.metadata.packages_distributions()
+    installed = used & of_module.keys() - OWN  # the optional ones may not be
+    assert {"torch", "pyarrow", "ray"} <= installed
+    undeclared = {name for name in installed if not distributions(*of_module[name]) & declared}
+    assert undeclared == set()
 
 
 def test_ray_is_never_caught_and_stubbed() -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from jobs.console.progress import end_notes
 from jobs.errors import StoreError
+from jobs.ledger.layout import receipt_path
 from jobs.ledger.manifest import Row
-from jobs.ledger.receipts import JournalWriter, Ledger, read_journal, read_journal_part, receipt_path, seal
+from jobs.ledger.receipts import JournalWriter, Ledger, read_journal, read_journal_part, seal
 from jobs.ledger.results import (
     SCHEMA,
     Result,

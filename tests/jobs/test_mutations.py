@@ -34,7 +34,8 @@ import jobs.ledger.listing
 import jobs.ledger.manifest
 import jobs.ledger.receipts
 import jobs.stores.backoff
-import jobs.stores.store
+import jobs.stores.local_files
+import jobs.worker.stages
 import jobs.worker.worker
 from jobs.driver.actions import Abort, Start, Work
 from jobs.driver.job import Job, create_or_open
@@ -42,9 +43,10 @@ from jobs.driver.run import run, worker_setup
 from jobs.driver.scheduler import Limits, Scheduler
 from jobs.errors import JobMismatch, UsageError, WorkersBroken
 from jobs.inspect.verify import collect_garbage, verify
+from jobs.ledger.layout import receipt_path
 from jobs.ledger.listing import Photo, list_photos
 from jobs.ledger.manifest import Manifest, write_manifest
-from jobs.ledger.receipts import JournalWriter, Ledger, ShardJournal, read_journal, receipt_path, seal
+from jobs.ledger.receipts import JournalWriter, Ledger, ShardJournal, read_journal, seal
 from jobs.ledger.results import Result, write_receipt
 from jobs.spec import job_from_table
 from jobs.stores.backoff import Backoff
@@ -633,7 +635,7 @@ CALLS = itertools.count()
 REOPEN = without(
     jobs.driver.job.reopen,
     ("if found:", FALSE),
-    ('if print_now != record["fingerprint"]:', FALSE),
+    ("if print_now != record.fingerprint:", FALSE),
 )
 
 MUTATIONS = [
@@ -657,7 +659,7 @@ MUTATIONS = [
     Mutation("what killed processes leave is removed", put(LocalStore, "clean", Store.clean), check_clean),
     Mutation(
         "what others are writing is left alone",
-        put(jobs.stores.store, "_alive", lambda _: False),
+        put(jobs.stores.local_files, "_is_alive", lambda _: False),
         check_clean_leaves_what_is_in_work,
     ),
     Mutation(
@@ -823,7 +825,7 @@ MUTATIONS = [
     Mutation("a folder belongs to one job", REOPEN, check_another_job_is_refused),
     Mutation(
         "job.json is what the job was begun with",
-        without(jobs.driver.job.reopen, ('if print_now != record["fingerprint"]:', FALSE)),
+        without(jobs.driver.job.reopen, ("if print_now != record.fingerprint:", FALSE)),
         check_an_edited_job_is_refused,
     ),
     Mutation(
@@ -845,7 +847,7 @@ MUTATIONS = [
     Mutation(
         "a photograph that cannot be read is its own row",
         without(
-            jobs.worker.worker._TaskStages._load,
+            jobs.worker.stages.TaskStages._load,
             ("except Exception as error:", "except ZeroDivisionError as error:"),
         ),
         check_failures_are_rows,
@@ -913,7 +915,7 @@ MUTATIONS = [
     ),
     Mutation(
         "verify finds a manifest that was edited",
-        without(jobs.inspect.verify.verify, ('digest.hexdigest() != recorded["sha256"]', "False")),
+        without(jobs.inspect.verify.verify, ("digest.hexdigest() != record.manifest.sha256", "False")),
         finds(edit_url),
     ),
     Mutation(
@@ -923,12 +925,15 @@ MUTATIONS = [
     ),
     Mutation(
         "verify finds what is foreign",
-        without(jobs.inspect.verify.verify, ("if part is None or part[0] >= len(shards):", FALSE)),
+        without(
+            jobs.inspect.verify._verify_places,
+            ('yield Fault(path, "does not belong to the job")', "yield from ()"),
+        ),
         finds(add_picture),
     ),
     Mutation(
         "gc keeps the journal of a retry",
-        without(collect_garbage, ("elif part[1] <= generations.get(part[0], -1):", "elif True:")),
+        without(collect_garbage, ("if generation <= generations.get(shard, -1):", "if True:")),
         check_garbage_is_not_what_is_needed,
     ),
     # Decisions

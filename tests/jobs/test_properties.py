@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from jobs.driver.actions import Action, Conclude, Seal, Work
 from jobs.driver.scheduler import Limits, Scheduler
 from jobs.errors import UsageError, WorkersBroken
+from jobs.ledger.layout import PhotoFile, curve_path, frame_path, picture_path, place_of
 from jobs.ledger.listing import PHOTO_EXTENSIONS, Photo, list_photos
 from jobs.ledger.manifest import Manifest, ManifestInfo, Row, write_manifest
 from jobs.ledger.receipts import JournalWriter, Ledger, read_journal, read_journal_part, seal
@@ -142,7 +143,7 @@ def check_keys(photos: list[Photo]) -> None:
     keys = [photo.key for photo in photos]
     assert len({key.casefold() for key in keys}) == len(keys), sorted(keys)
     image = ImageSpec(format="png")
-    outputs = [image.output_path(key) for key in keys]
+    outputs = [picture_path(key, image) for key in keys]
     assert len({output.casefold() for output in outputs}) == len(outputs)
     for key, output in zip(keys, outputs, strict=True):
         assert key.isprintable()
@@ -153,8 +154,10 @@ def check_keys(photos: list[Photo]) -> None:
             assert len(part.encode()) <= 200
         assert os.path.normpath(f"/job/{output}") == f"/job/{output}"
         assert output.startswith("images/")
-        curve, frame = image.curve_path(key), image.frame_path(key, 50)
-        assert [image.key_of(path) for path in (output, curve, frame)] == [key] * 3
+        curve, frame = curve_path(key), frame_path(key, 50, image)
+        assert place_of(output, image) == PhotoFile(key, "picture")
+        assert place_of(curve, image) == PhotoFile(key, "curve")
+        assert place_of(frame, image) == PhotoFile(key, "frame")
         for path in (curve, frame):
             assert os.path.normpath(f"/job/{path}") == f"/job/{path}"
 

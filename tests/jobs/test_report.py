@@ -16,8 +16,9 @@ from PIL import Image
 
 from jobs.driver.job import create_or_open
 from jobs.driver.run import run
-from jobs.inspect.report import REPORT, build_report, publish_report
+from jobs.inspect.report import build_report, publish_report
 from jobs.ledger.curves import write_curve
+from jobs.ledger.layout import REPORT
 from jobs.spec import job_from_table
 from jobs.stores.store import LocalStore
 from nst.errors import OptionError

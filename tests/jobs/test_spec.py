@@ -10,7 +10,6 @@ import pytest
 
 from jobs.errors import UsageError
 from jobs.spec import (
-    ImageSpec,
     JobFile,
     Resources,
     apply_overrides,
@@ -58,26 +57,6 @@ def test_so_are_all_in_a_list(tmp_path: Path) -> None:
     assert again == job
     with pytest.raises(OptionError, match=r"method\.pictures\[1\]"):
         resolve(tmp_path, method={"kind": "stub", "pictures": ["a.jpg", "https://me:secret@host/b.jpg"]})
-
-
-def test_whose_files_are_whose() -> None:
-    image = ImageSpec(format="png")
-    assert image.curve_path("a/b") == "curves/a/b.parquet"
-    assert image.frame_path("a/b", 7) == "frames/a/b/00007.png"
-    assert image.key_of(image.frame_path("a/00001", 123456)) == "a/00001"
-    moving = ImageSpec(format="webp", animation="webp")
-    assert moving.animation_path("a/b") == "frames/a/b/animation.webp"
-    assert moving.key_of(moving.animation_path("a/animation")) == "a/animation"
-    scan = ImageSpec(format="tiff", bit_depth=16)
-    assert scan.output_path("a/b") == "images/a/b.tif"
-    assert scan.key_of(scan.frame_path("a/b", 7)) == "a/b"
-    assert image.key_of("frames/a/animation.png") is None
-    assert image.key_of("frames/a/animation.gif") is None
-    for path in (
-        *("images/a.jpg", "curves/a.png", "images/.png", "frames/a.png", "frames/00001.png"),
-        *("frames/a/1.png", "frames/a/012345.png", "frames/a/00001.jpg", "frames/a/00001.png/b", "x/a.png"),
-    ):
-        assert image.key_of(path) is None, path
 
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "examples").glob("[!t]*.toml")), ids=str)
@@ -136,7 +115,7 @@ def test_survives_json(tmp_path: Path) -> None:
         ({"image": {"background": [2, 0, 0]}}, "image.background"),
         ({"image": 3}, r"image = 3: must be a table: \[image\]"),
         ({"resources": {"pool": "dask"}}, "resources.pool = 'dask': .*Choices: ray, local"),
-        ({"resources": {"max_workers": 0}}, "resources.max_workers = 0: must be at least 1"),
+        ({"resources": {"max_workers": 0}}, "resources.max_workers = 0: must be a finite number of at least 1"),
         ({"resources": {"min_workers": 5}}, "resources.min_workers = 5: more than max_workers = 2"),
         ({"resources": {"timeout_s": float("nan")}}, "resources.timeout_s = nan"),
     ],
@@ -162,6 +141,16 @@ def test_overrides_are_toml_or_text() -> None:
     )
     assert found["method"] == {"kind": "stub", "steps": 200, "style": "a b.jpg", "layers": {"relu1_1": 2.0}}
     assert found["image"] == {"format": "png"}
+
+
+def test_a_date_is_no_option(tmp_path: Path) -> None:
+    """TOML has dates; taken for text without a word, `style = 2026-11-28` would be a folder of that name."""
+    (tmp_path / "job.toml").write_text(
+        'photos = "in"\noutput = "out"\n[method]\nkind = "style_transfer"\nstyle = ["a.jpg", 2026-11-28]\n'
+    )
+    with pytest.raises(OptionError, match=r"method\.style\[1\] = '2026-11-28': .*text stands in quotes"):
+        read_job_file(tmp_path / "job.toml")
+    assert apply_overrides({}, ["output=2026-11-28"]) == {"output": "2026-11-28"}
 
 
 @pytest.mark.parametrize("bad", ["steps", "=3", "photos.x=1"])

@@ -726,7 +726,7 @@ def test_folders_that_cannot_be_taken(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("jobs.ledger.listing._walk", denied)
     with pytest.raises(OptionError, match=r"method\.pictures\[0\] = '.*paintings': cannot be listed: .*denied"):
         begin(tmp_path, method={"pictures": ["paintings"]})
-    monkeypatch.setattr("jobs.ledger.listing._is_folder", denied)
+    monkeypatch.setattr("jobs.ledger.listing._kind_at", denied)
     with pytest.raises(OptionError, match=r"method\.pictures\[0\] = 'memory://no/p': there is no such file"):
         begin(tmp_path, method={"pictures": ["memory://no/p"]})
     assert not (tmp_path / "out").exists()

@@ -1,0 +1,1 @@
+"""Job files as tables: read from TOML, changed by `--set`, turned into frozen dataclasses."""

@@ -1,0 +1,111 @@
+"""Job files as tables: read from TOML, changed by `--set`, turned into frozen dataclasses.
+
+Importing this loads no torch, and nothing of jobs but its errors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from jobs.errors import UsageError
+from nst.errors import OptionError
+
+__all__ = ["apply_overrides", "parse_table", "read_toml"]
+
+T = TypeVar("T")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table that a TOML job file holds.
+
+    Raises:
+        UsageError: the file is missing or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"job file {str(path)!r}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"job file {str(path)!r} is not valid TOML: {error}") from error
+
+
+def apply_overrides(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of `table` with each `method.steps=200` put in; values are TOML, or else plain text.
+
+    Raises:
+        OptionError: an override is not NAME=VALUE, or the value of an option is a date or a time.
+    """
+    result = cast(dict[str, Any], _copy("", table))
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or not name.strip():
+            raise OptionError("--set", override, reason="expected NAME=VALUE, e.g. method.steps=200")
+        *parents, last = name.strip().split(".")
+        place = result
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise OptionError("--set", override, reason=f"{parent} is not a table")
+        place[last] = _toml_value(text.strip())
+    return result
+
+
+def _copy(name: str, value: Any) -> Any:
+    """A deep copy. No option is a date: one that is written without quotes was meant as text."""
+    if isinstance(value, Mapping):
+        return {key: _copy(f"{name}.{key}" if name else key, item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copy(f"{name}[{index}]", item) for index, item in enumerate(value)]
+    if isinstance(value, datetime.date | datetime.time):
+        raise OptionError(name, str(value), reason="is a date or a time in TOML; text stands in quotes")
+    return value
+
+
+def _toml_value(text: str) -> Any:
+    """What `text` is in TOML, or else itself; dates too, since a shell has taken the quotes of a text away."""
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    return text if isinstance(value, datetime.date | datetime.time) else value
+
+
+def parse_table(cls: type[T], table: Mapping[str, Any], name: str) -> T:
+    """A dataclass from a table.
+
+    Raises:
+        OptionError: an option (called `name.option`) is unknown, missing, or has a value that it cannot take.
+    """
+    known = {item.name: item for item in fields(cast(Any, cls))}
+    for option, value in table.items():
+        if option not in known:
+            raise OptionError(f"{name}.{option}", value, choices=known, reason="unknown option")
+    for option, item in known.items():
+        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if required and option not in table:
+            raise OptionError(f"{name}.{option}", None, reason="is required")
+    try:
+        return TypeAdapter(cls).validate_python(dict(table))
+    except ValidationError as error:
+        raise _option_error(error.errors()[0], name) from error
+
+
+def _option_error(details: ErrorDetails, table: str) -> OptionError:
+    cause = details.get("ctx", {}).get("error")
+    if isinstance(cause, OptionError):
+        return cause.within(table)
+    option = ".".join([table, *(str(part) for part in details["loc"] if part in details["loc"][:1])])
+    expected = details.get("ctx", {}).get("expected")
+    if details["type"] == "literal_error" and isinstance(expected, str):
+        choices = [choice.strip(" '") for choice in expected.replace(" or ", ",").split(",")]
+        return OptionError(option, details["input"], choices=choices)
+    return OptionError(option, details["input"], reason=details["msg"])

@@ -1,0 +1,125 @@
+"""Files of a local disk that are there whole or not at all: written under a name of their own, synced, then put
+in place. What a killed process leaves is found by listing one folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import time
+import uuid
+from pathlib import Path
+
+__all__ = ["make_folder", "put_in_place", "remove_left_over", "write_temporary"]
+
+_FOLDER_TRIES = 50
+"""Tries to write into a folder that others remove whenever it is empty."""
+_LEFT_OVER_S = 86_400.0
+"""Another host's temporary files that are older than this have lost their owners."""
+
+
+def write_temporary(folder: Path, data: bytes) -> Path:
+    """Write a file of its own name into `folder`, made if need be, and sync it; gives its path.
+
+    Raises:
+        OSError: it cannot be written; nothing of it is left.
+    """
+    path = folder / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
+    for left in reversed(range(_FOLDER_TRIES)):
+        try:
+            make_folder(folder)
+            handle = path.open("xb")
+            break
+        except (FileNotFoundError, NotADirectoryError):  # another process has just removed the empty folder
+            if not left:
+                raise
+    with handle:
+        try:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+    return path
+
+
+def put_in_place(temporary: Path, target: Path, *, create_only: bool) -> None:
+    """Give a temporary file its name, in one step.
+
+    Raises:
+        FileExistsError: `create_only`, and there is something.
+        OSError: it cannot be done.
+    """
+    try:
+        make_folder(target.parent)
+        if create_only:
+            _link(temporary, target)
+            _sync_folder(target.parent)
+        else:
+            os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _link(temporary: Path, target: Path) -> None:
+    try:
+        os.link(temporary, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK):
+            raise
+        if target.exists():  # a disk without links (exFAT, some network disks): as near as it comes
+            raise FileExistsError(target) from None
+        os.replace(temporary, target)
+    else:
+        temporary.unlink()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, unless they are there.
+
+    Raises:
+        NotADirectoryError: a file is there, or the folder has gone again; FileExistsError would mean that
+            somebody else has published already.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
+
+
+def remove_left_over(folder: Path) -> None:
+    """Remove what this host's dead processes left in `folder`, and what any host's left a day ago; and then the
+    folder, if it is empty."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return
+    for name in names:
+        host, pid, _ = name.rsplit("-", 2)
+        with contextlib.suppress(FileNotFoundError):  # its owner was quicker
+            old = time.time() - (folder / name).stat().st_mtime > _LEFT_OVER_S
+            if old or (host == socket.gethostname() and not _is_alive(int(pid))):
+                (folder / name).unlink()
+    with contextlib.suppress(OSError):  # not empty: somebody is writing
+        folder.rmdir()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,163 @@
+"""What is done to a photograph: read and decoded, stylized, encoded and published."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from jobs.errors import StoreError
+from jobs.ledger.curves import write_curve
+from jobs.ledger.layout import animation_path, curve_path, frame_path, picture_path
+from jobs.ledger.manifest import Row
+from jobs.ledger.results import Result, Status, image_seed
+from jobs.stores.backoff import count_retries
+from jobs.stores.photo_files import read_photo_file
+from jobs.stores.store import Store
+from jobs.worker.messages import Task, WorkerSetup
+from jobs.worker.pipeline import Loaded
+from nst.images.codec import decode_photo, encode_animation, encode_image
+from nst.stylizer import Outcome, Stylized
+
+__all__ = ["TaskStages"]
+
+_BAD_NAME = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
+"""Errors of a store that cannot have a picture of this name; it has not failed."""
+
+
+class TaskStages:
+    """The pipeline's stages, for the photographs of one task.
+
+    Args:
+        store: the job's, where pictures are published.
+        stylize: gives the outcomes of a batch, in order.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        store: Store,
+        setup: WorkerSetup,
+        stylize: Callable[[Sequence[Loaded]], list[Outcome | Exception]],
+    ) -> None:
+        self._task, self._store, self._setup = task, store, setup
+        self._image = setup.image
+        self._stylize = stylize
+
+    def load(self, row: Row) -> Loaded | Result:
+        with count_retries() as retries:
+            loaded = self._load(row)
+        return replace(loaded, retries=retries.count)
+
+    def _load(self, row: Row) -> Loaded | Result:
+        began = time.perf_counter()
+        digest = None
+        try:
+            data = read_photo_file(
+                row.url,
+                size_bytes=row.size_bytes,
+                max_pixels=self._image.max_pixels,
+                storage=self._setup.storage,
+            )
+            digest = hashlib.sha256(data).hexdigest()
+            photo = decode_photo(
+                data,
+                max_side_px=self._image.max_side_px,
+                max_pixels=self._image.max_pixels,
+                background=self._image.background,
+                alpha=self._image.alpha,
+                keep_exif=self._image.keep_exif,
+            )
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever is wrong with a photograph is its own row
+            took = time.perf_counter() - began
+            return replace(self.failed(row, error), source_sha256=digest, load_s=took)
+        return Loaded(row, photo, digest, time.perf_counter() - began)
+
+    def compute(self, batch: Sequence[Loaded]) -> list[Outcome | Exception]:
+        return self._stylize(batch)
+
+    def save(self, loaded: Loaded, stylized: Stylized, compute_s: float) -> Result:
+        began = time.perf_counter()
+        output = picture_path(loaded.row.key, self._image)
+        try:
+            objects = self._objects(loaded, stylized)
+        except Exception as error:  # noqa: BLE001  e.g. too large for WebP: this picture's own row
+            return loaded.charge(self.failed(loaded.row, error), compute_s)
+        try:
+            with count_retries() as retries:
+                for path, data in objects.items():
+                    self._store.publish(path, data)
+        except OSError as error:
+            if error.errno not in _BAD_NAME:
+                raise
+            return loaded.charge(self.failed(loaded.row, error), compute_s)
+        return self._result(
+            loaded.row,
+            output=output,
+            width=stylized.image.shape[2],
+            height=stylized.image.shape[1],
+            source_sha256=loaded.sha256,
+            output_sha256=hashlib.sha256(objects[output]).hexdigest(),
+            retries=loaded.retries + retries.count,
+            load_s=loaded.load_s,
+            compute_s=compute_s,
+            save_s=time.perf_counter() - began,
+            stats=_stats(loaded, stylized),
+        )
+
+    def _objects(self, loaded: Loaded, stylized: Stylized) -> dict[str, bytes]:
+        """What is to be published, by path: the picture last, so that where it is, all is."""
+        key, objects = loaded.row.key, {}
+        encode = partial(
+            encode_image,
+            format=self._image.format,
+            bit_depth=self._image.bit_depth,
+            quality=self._image.quality,
+        )
+        alpha = loaded.photo.alpha
+        if stylized.curve:
+            objects[curve_path(key)] = write_curve(stylized.curve)
+        for frame in stylized.frames:
+            objects[frame_path(key, frame.number, self._image)] = encode(
+                frame.image, alpha=alpha if frame.aligned else None
+            )
+        if stylized.frames and self._image.animation != "none":
+            objects[animation_path(key, self._image)] = encode_animation(
+                [frame.image for frame in stylized.frames],
+                format=self._image.animation,
+                frames_per_second=self._image.frames_per_second,
+                quality=self._image.quality,
+            )
+        objects[picture_path(key, self._image)] = encode(stylized.image, alpha=alpha, exif=loaded.photo.exif)
+        return objects
+
+    def failed(self, row: Row, error: Exception) -> Result:
+        text = " ".join(str(error).split()) or type(error).__name__
+        return self._result(row, status="failed", error_type=type(error).__name__, error=text[:2000])
+
+    def _result(self, row: Row, status: Status = "ok", **columns: Any) -> Result:
+        return Result(
+            row=row.index,
+            key=row.key,
+            url=row.url,
+            status=status,
+            seed=image_seed(self._setup.seed, row.key),
+            attempts=self._task.attempts,
+            worker_host=socket.gethostname(),
+            worker_pid=os.getpid(),
+            finished_at=time.time(),
+            **columns,
+        )
+
+
+def _stats(loaded: Loaded, stylized: Stylized) -> dict[str, float]:
+    stats = {name: float(value) for name, value in stylized.stats.items()}
+    return stats if loaded.photo.frames == 1 else {**stats, "frames": float(loaded.photo.frames)}
