@@ -22,7 +22,7 @@ _LINE_EVERY_S = 10.0
 
 
 class Bar:
-    """LogEvent, and a progress bar, inside a `with`; no bar where the console is no terminal."""
+    """Log events, and a progress bar, inside a `with`; no bar where the console is no terminal."""
 
     def __init__(self, console: Console, what: str) -> None:
         self.console = console
@@ -101,7 +101,7 @@ def describe_summary(summary: Summary) -> str:
 
 
 def _rest(snapshot: Snapshot) -> str:
-    """Workers, failures, rate, and time left."""
+    """What stands beside the counts: workers, failures, rate, and time left."""
     if snapshot.workers == 0:
         return "waiting for workers"
     parts = [f"{snapshot.workers} worker{'s' if snapshot.workers > 1 else ''}"]
@@ -117,7 +117,7 @@ def _rest(snapshot: Snapshot) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Hours, minutes and seconds."""
+    """`seconds` as hours, minutes and seconds."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -48,7 +48,7 @@ class JsonLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
     def __call__(self, snapshot: LoggedSnapshot) -> None:
         for event in snapshot.log_events:

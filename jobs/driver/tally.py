@@ -27,7 +27,8 @@ class RunTally:
         self._rows, self._before = rows, before
         self._seen: Counter[Status] = Counter(before)
         self._running: dict[int, Mapping[Status, int]] = {}  # by task: its part of `_seen`
-        self._began, self._first_ready = began, 0.0
+        self._began = began
+        self._first_ready: float | None = None
         self.seconds: dict[str, float] = {}
         """Seconds from the run's start to the first time of each phase."""
 
@@ -79,6 +80,6 @@ class RunTally:
             counts=self.counts(),
             already=sum(self._before.values()),
             workers=workers,
-            elapsed_s=time.monotonic() - (self._first_ready or time.monotonic()),
+            elapsed_s=0.0 if self._first_ready is None else time.monotonic() - self._first_ready,
             log_events=log_events,
         )
