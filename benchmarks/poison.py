@@ -229,7 +229,7 @@ def run_nst(folder: Path, manifest: str, pool: str) -> dict[str, Any]:
     messages: list[str] = []
 
     def observe(snapshot: Snapshot) -> None:
-        messages.extend(news.text for news in snapshot.news)
+        messages.extend(event.text for event in snapshot.log_events)
 
     began = time.monotonic()
     job = create_or_open(job_from_table(table, folder, registry), registry)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import typer
 from rich.console import Console
 
-from jobs.console.log_events import News, Teller
+from jobs.console.log_events import LogEvent, LogSink
 from jobs.errors import EXIT_UNFINISHED, exit_code_of
 from jobs.stores.filesystems import absolute_url
 from jobs.stores.store import open_store
@@ -64,7 +64,7 @@ def _say_error(text: str, log_format: LogFormat) -> None:
     if log_format == "json":
         from jobs.console.json_log import JsonLog
 
-        JsonLog(None, sys.stdout).tell(News(event="error", level="error", text=text))
+        JsonLog(None, sys.stdout).emit(LogEvent(event="error", level="error", text=text))
     else:
         print(f"error: {text}", file=sys.stderr)
 
@@ -187,25 +187,25 @@ def execute(
         raise typer.Exit(summary.exit_code)
 
 
-def _tell_notes(log: Teller, notes: Iterable[str]) -> None:
+def _tell_notes(log: LogSink, notes: Iterable[str]) -> None:
     for note in notes:
-        log.tell(News(event="note", text=f"note: {note}"))
+        log.emit(LogEvent(event="note", text=f"note: {note}"))
 
 
 def _tell_end(
-    log: Teller, text: str, values: Mapping[str, Any], error: NstError | None, go_on: str | None
+    log: LogSink, text: str, values: Mapping[str, Any], error: NstError | None, go_on: str | None
 ) -> None:
-    log.tell(News(event="ended", text=text, values=values))
+    log.emit(LogEvent(event="ended", text=text, values=values))
     if error is not None:
-        log.tell(News(event="error", level="error", text=str(error)))
+        log.emit(LogEvent(event="error", level="error", text=str(error)))
     if go_on is not None:
-        log.tell(News(event="go_on", text=f"go on with: {go_on}"))
+        log.emit(LogEvent(event="go_on", text=f"go on with: {go_on}"))
 
 
-def _lease(log: Teller, wait: bool) -> LeaseOptions:
+def _lease(log: LogSink, wait: bool) -> LeaseOptions:
     from jobs.ledger.lease import LeaseOptions
 
-    return LeaseOptions(wait=wait, say=lambda text: log.tell(News(event="waiting_for_lease", text=text)))
+    return LeaseOptions(wait=wait, say=lambda text: log.emit(LogEvent(event="waiting_for_lease", text=text)))
 
 
 # Trainings

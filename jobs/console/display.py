@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from jobs.console.log_events import News
+from jobs.console.log_events import LogEvent
 from jobs.console.progress import Snapshot, Summary
 from jobs.console.text import printable
 
@@ -22,7 +22,7 @@ _LINE_EVERY_S = 10.0
 
 
 class Bar:
-    """News, and a progress bar, inside a `with`; no bar where the console is no terminal."""
+    """Log events, and a progress bar, inside a `with`; no bar where the console is no terminal."""
 
     def __init__(self, console: Console, what: str) -> None:
         self.console = console
@@ -49,22 +49,22 @@ class Bar:
         if self._progress is not None:
             self._progress.stop()
 
-    def tell(self, news: News) -> None:
-        if news.level == "error":
-            print(f"error: {printable(news.text)}", file=sys.stderr)
-        elif news.shown:
-            for line in news.text.splitlines():
+    def emit(self, event: LogEvent) -> None:
+        if event.level == "error":
+            print(f"error: {printable(event.text)}", file=sys.stderr)
+        elif event.shown:
+            for line in event.text.splitlines():
                 self.say(line)
 
     def say(self, line: str) -> None:
         self.console.print(escape(printable(line)), highlight=False, soft_wrap=True)
 
-    def tell_all(self, news: Iterable[News]) -> None:
-        for each in news:
-            self.tell(each)
+    def emit_all(self, events: Iterable[LogEvent]) -> None:
+        for event in events:
+            self.emit(event)
 
     def update(self, done: int, total: int, rest: str) -> bool:
-        """Whether there is a bar to show it."""
+        """Show how far the job is; returns whether there is a bar to show it."""
         if self._progress is None:
             return False
         self._progress.update(self._task, total=total, completed=done, rest=escape(rest))
@@ -79,7 +79,7 @@ class Display(Bar):
         self._last_line = 0.0
 
     def __call__(self, snapshot: Snapshot) -> None:
-        self.tell_all(snapshot.news)
+        self.emit_all(snapshot.log_events)
         if self.update(snapshot.done, snapshot.total, _rest(snapshot)):
             return
         now = time.monotonic()
@@ -101,7 +101,7 @@ def describe_summary(summary: Summary) -> str:
 
 
 def _rest(snapshot: Snapshot) -> str:
-    """Workers, failures, rate, and time left."""
+    """What stands beside the counts: workers, failures, rate, and time left."""
     if snapshot.workers == 0:
         return "waiting for workers"
     parts = [f"{snapshot.workers} worker{'s' if snapshot.workers > 1 else ''}"]
@@ -117,7 +117,7 @@ def _rest(snapshot: Snapshot) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Hours, minutes and seconds."""
+    """`seconds` as hours, minutes and seconds."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -56,14 +56,14 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Of plain text, which is escaped."""
+    """A table of plain text, which is escaped."""
     header = "".join(f"<th>{text(name)}</th>" for name in head)
     lines = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{header}</tr></thead><tbody>{lines}</tbody></table>"
 
 
 def text(plain: str) -> str:
-    """Escaped for HTML text and attributes; characters that do not print are shown, not obeyed."""
+    """`plain`, escaped for HTML text and attributes; characters that do not print are shown, not obeyed."""
     shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in plain)
     return escape(shown.encode("utf-8", "backslashreplace").decode(), quote=True)
 

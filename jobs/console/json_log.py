@@ -9,18 +9,20 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
 
-from jobs.console.log_events import News
+from jobs.console.log_events import LogEvent
 
-__all__ = ["JsonLog", "Seen"]
+__all__ = ["JsonLog", "LoggedSnapshot"]
 
 _PROGRESS_EVERY_S = 10.0
 
 
-class Seen(Protocol):
-    """A running job, as its observer is told."""
+class LoggedSnapshot(Protocol):
+    """How far a running job is, of either kind."""
 
     @property
-    def news(self) -> tuple[News, ...]: ...
+    def log_events(self) -> tuple[LogEvent, ...]:
+        """What happened since the last snapshot."""
+        ...
 
     def progress(self) -> Mapping[str, Any]:
         """How far it is, as JSON takes it."""
@@ -46,25 +48,25 @@ class JsonLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
-    def __call__(self, seen: Seen) -> None:
-        for news in seen.news:
-            self.tell(news)
+    def __call__(self, snapshot: LoggedSnapshot) -> None:
+        for event in snapshot.log_events:
+            self.emit(event)
         now = time.monotonic()
         if now - self._last >= _PROGRESS_EVERY_S:
             self._last = now
-            self.tell(News(event="progress", text="", values=seen.progress()))
+            self.emit(LogEvent(event="progress", text="", values=snapshot.progress()))
 
-    def tell(self, news: News) -> None:
+    def emit(self, event: LogEvent) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line: dict[str, Any] = {"time": now, "level": news.level, "event": news.event}
-        own = {
+        line: dict[str, Any] = {"time": now, "level": event.level, "event": event.event}
+        optional = {
             "job": self._job,
-            "shard": news.shard,
-            "key": news.key,
-            "worker": news.worker,
-            "message": news.text or None,
+            "shard": event.shard,
+            "key": event.key,
+            "worker": event.worker,
+            "message": event.text or None,
         }
-        line |= {name: value for name, value in own.items() if value is not None}
-        print(json.dumps(line | dict(news.values)), file=self._out, flush=True)
+        line |= {name: value for name, value in optional.items() if value is not None}
+        print(json.dumps(line | dict(event.values)), file=self._out, flush=True)

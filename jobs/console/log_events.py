@@ -6,32 +6,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-__all__ = ["Level", "News", "Teller"]
+__all__ = ["Level", "LogEvent", "LogSink"]
 
 Level = Literal["info", "warning", "error"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class News:
+class LogEvent:
     """Something that happened, said once."""
 
     event: str
-    """What kind of thing; of a closed list, which README has."""
+    """The kind of thing that happened; one of a closed list, which README has."""
     text: str
-    """For people."""
+    """What happened, for people."""
     level: Level = "info"
-    """`error`: the job ends for it."""
+    """How bad it is; `error`: the job ends for it."""
     shard: int | None = None
     key: str | None = None
-    """Of the photograph."""
+    """The photograph's key."""
     worker: int | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
     """More, as JSON takes it, for programs."""
     shown: bool = True
-    """To people; programs are told all."""
+    """Whether people are told; programs are told all."""
 
 
-class Teller(Protocol):
-    """Takes news: a terminal, a log."""
+class LogSink(Protocol):
+    """Takes log events: a terminal, a log."""
 
-    def tell(self, news: News) -> None: ...
+    def emit(self, event: LogEvent) -> None: ...

@@ -6,14 +6,14 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.console.log_events import News
+from jobs.console.log_events import LogEvent
 from jobs.errors import EXIT_FAILED_ROWS, EXIT_OK, EXIT_STOPPED, EXIT_UNFINISHED, exit_code_of
 from jobs.ledger.results import Status, Tally
 from nst.errors import NstError
 
 __all__ = ["Snapshot", "Summary", "end_notes"]
 
-_DECIDE = ("style_weight", "step_size", "network", "weights")
+_DECISIVE_OPTIONS = ("style_weight", "step_size", "network", "weights")
 """Options of methods that decide whether anything is painted."""
 
 
@@ -22,21 +22,24 @@ class Snapshot:
     """How far a running job is."""
 
     total: int
-    """Rows of the job; when some rows are done again, those."""
+    """How many rows there are to do: the job's or, when some are done again, those."""
     counts: Mapping[Status, int]
+    """Rows that have a result, by status."""
     already: int
-    """Rows of `counts` that were done before this run."""
+    """How many rows of `counts` were done before this run."""
     workers: int
+    """How many workers are ready."""
     elapsed_s: float
-    """Since the first worker was ready."""
-    news: tuple[News, ...] = ()
+    """Seconds since the first worker was ready."""
+    log_events: tuple[LogEvent, ...] = ()
+    """What happened since the last snapshot."""
 
     @property
     def done(self) -> int:
         return sum(self.counts.values())
 
     def progress(self) -> Mapping[str, Any]:
-        """For a log."""
+        """The values of a log event, as JSON takes them."""
         return {
             "images": dict(self.counts),
             "done": self.done,
@@ -56,14 +59,15 @@ class Summary:
     stopped: bool
     error: NstError | None
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """Where the time went until the first result: pool, worker, and first_result, each from the run's start;
-    and the whole."""
+    """Seconds from the run's start to the pool, the first worker (`worker`), the first result (`first_result`),
+    and the end (`whole`)."""
     driver_cpu_s: float = 0.0
+    """CPU seconds that the driver's own process took."""
     notes: tuple[str, ...] = ()
-    """See `end_notes`."""
+    """What to tell the user at the end: see `end_notes`."""
 
     def to_json(self) -> dict[str, Any]:
-        """For a log."""
+        """The values of a log event, as JSON takes them."""
         return {
             "images": dict(self.counts),
             "total": self.total,
@@ -84,15 +88,15 @@ class Summary:
 
 
 def end_notes(tally: Tally, options: Container[str]) -> tuple[str, ...]:
-    """What the user should know about the pictures of a job: that all are as their photographs, if they are.
+    """Notes to the user about a job's pictures: that all are as their photographs, if they are.
 
     Args:
-        tally: of all its rows.
-        options: names of its method's options.
+        tally: counts over all its rows.
+        options: the names of its method's options.
     """
     if tally.compared == 0 or tally.unchanged < tally.compared:
         return ()
     several = f"all {tally.compared} pictures are as their photographs"
     text = several if tally.compared > 1 else "the picture is as its photograph"
-    see = ", ".join(option for option in _DECIDE if option in options)
+    see = ", ".join(option for option in _DECISIVE_OPTIONS if option in options)
     return (f"{text}: nothing was painted" + (f"; see {see}" if see else ""),)

@@ -30,7 +30,7 @@ class StopSignal:
             raise _Interrupted
 
     def running(self) -> None:
-        """From here on, `gently` and `at_once` are looked at."""
+        """Note that the job runs: from here on, `gently` and `at_once` are looked at."""
         self._running = True
 
     @property

@@ -6,5 +6,5 @@ __all__ = ["printable"]
 
 
 def printable(text: str) -> str:
-    """Without control characters: names of files and messages of others end up on terminals."""
+    """`text` without control characters: names of files and messages of others end up on terminals."""
     return "".join(c if c.isprintable() else "�" for c in text)

@@ -30,10 +30,13 @@ class Work:
 
     shard: int
     generation: int = 0
+    """The number of the retry that this belongs to; 0: the shard has no receipt yet."""
     rows: tuple[int, ...] | None = None
+    """The rows, as places within the manifest; None: the whole shard."""
     attempts: int = 1
+    """Attempts at the rows, with this one."""
     sealing: bool = False
-    """All rows are in the journal, only the receipt is missing."""
+    """Whether all rows are in the journal, and only the receipt is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
+    """Give a worker a task."""
+
     worker: WorkerId
     task: Task
 
@@ -70,15 +75,15 @@ class Inspect:
 
     task: Task
     cause: Cause | None
-    """None: the task failed, the worker lives."""
+    """Why the worker is gone; None: the task failed, the worker lives."""
     detail: str
     rows: tuple[int, ...] | None = None
-    """That the worker was at when it died, if that is known."""
+    """Rows that the worker was at when it died; None: that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """Put a death on record."""
+    """Put a worker's death on record, which a row alone on it may have caused."""
 
     task: Task
     cause: str

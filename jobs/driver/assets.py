@@ -20,7 +20,7 @@ __all__ = ["Asset", "by_url", "expand_folders", "read_assets"]
 
 
 class NeedsAssets(Protocol):
-    """A method, or what else has files."""
+    """What has files: a method, or a description of a network."""
 
     def assets(self) -> Sequence[AssetRef]: ...
 
@@ -63,7 +63,7 @@ def expand_folders(method: Method, storage: StorageOptions, *, exclude: str | No
 
 
 def _takes_several(hint: Any) -> bool:
-    """Of an option's type: a tuple, or a tuple among others."""
+    """Whether an option's type is a tuple, or a tuple among others."""
     return any(get_origin(each) is tuple for each in (hint, *get_args(hint)))
 
 

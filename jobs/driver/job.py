@@ -198,7 +198,7 @@ def _takes_styles(method: Method) -> bool:
 
 
 def _check_style(method: Method, assets: Iterable[Asset]) -> None:
-    """Of the job; those of photographs are their own rows' business."""
+    """Check the job's style; those of single photographs are the business of their rows."""
     from nst.stylizer import StyledMethod
 
     assert isinstance(method, StyledMethod)
@@ -209,7 +209,7 @@ def _check_style(method: Method, assets: Iterable[Asset]) -> None:
 
 
 def _without_styles(photos: Iterable[Photo], kind: str) -> Iterator[Photo]:
-    """Who gave photographs a style expects them to come out in it."""
+    """`photos`, none of which may have a style: who gave them one expects them to come out in it."""
     for photo in photos:
         if photo.style is not None:
             raise UsageError(
@@ -220,7 +220,7 @@ def _without_styles(photos: Iterable[Photo], kind: str) -> Iterator[Photo]:
 
 
 def _refuse_other_arithmetic(before: Resources, now: Resources) -> None:
-    """The number of threads and the kind of device decide in which order sums are rounded."""
+    """Refuse other numbers of threads and kinds of device: they decide in which order sums are rounded."""
     if before.threads != now.threads:
         reason = f"the job was begun with {before.num_cpus:g}: it decides the last bits of pictures"
         raise OptionError("resources.num_cpus", now.num_cpus, reason=reason)

@@ -36,12 +36,13 @@ class Pool(Protocol):
         ...
 
     def poll(self, timeout_s: float) -> list[Event]:
-        """What has happened; waits for at most `timeout_s` if nothing has. Busy workers report `Progress`
-        about once a second; a worker whose machine is about to be taken away is reported `Leaving`, once."""
+        """What has happened since the last call; waits for at most `timeout_s` if nothing has. Busy workers
+        report `Progress` about once a second; a worker whose machine is about to be taken away is reported
+        `Leaving`, once."""
         ...
 
     def count(self, status: Status) -> None:
-        """A photograph got this result from the driver: for those who watch."""
+        """Count a result that a photograph got from the driver, for those who watch."""
         ...
 
     def __enter__(self) -> Self: ...

@@ -27,8 +27,8 @@ from jobs.worker.messages import AtWork, Cause, Died, Event, Failed, Finished, P
 __all__ = ["Children"]
 
 _PROGRESS_INTERVAL_S = 1.0
-_GUARD_INTERVAL_S = 0.1
-_SCARCE = 0.92
+_MEMORY_CHECK_INTERVAL_S = 0.1
+_SCARCE_SHARE = 0.92
 """Share of the memory in use at which a worker is ended that took more than all others: before Ray's own
 monitor, at 0.95, ends the youngest ones, and before the kernel does. If none did, none is to blame."""
 _PR_SET_PDEATHSIG = 1
@@ -39,12 +39,14 @@ class _Child:
     process: BaseProcess
     pipe: Connection
     at_work: Sequence[int]
-    """Shared with it; see `AtWork`."""
+    """Memory shared with it, for the rows that it is at: see `AtWork`."""
     stopped: Cause | None = None
+    """Why it was told to end, if so."""
     sending: threading.Lock = field(default_factory=threading.Lock)
-    excess: str | None = None
-    """What it is ended for, if for its memory."""
+    memory_excess: str | None = None
+    """How much memory it took, if it is ended for that."""
     start_error: Exception | None = None
+    """Why it could not start, if so."""
 
 
 class Children:
@@ -62,28 +64,30 @@ class Children:
         self._context.set_forkserver_preload(["jobs.pools.warm"])
         self._lock = threading.Lock()
         self._children: dict[WorkerId, _Child] = {}
-        self._stillborn: list[Died] = []
-        self._guarded_at = 0.0
+        self._failed_starts: list[Died] = []
+        self._memory_checked_at = 0.0
 
     def launch(self, worker: WorkerId, payload: bytes, slots: int, *, with_main: bool = False) -> None:
         """Start a worker.
 
         Args:
             payload: its pickled setup and assets.
-            slots: of its setup.
+            slots: photographs that can be in a stage at once, as its setup says.
             with_main: the payload needs what this process's `__main__` defines.
         """
         ours, theirs = self._context.Pipe()
         at_work = self._context.RawArray("q", slots)
         arguments = (theirs, dict(os.environ), payload, at_work)
         process = self._context.Process(target=_serve, args=arguments, name=f"nst-worker-{worker}", daemon=True)
-        with self._lock, _main_if(with_main), _no_signals():
+        with self._lock, _with_main_if(with_main), _signals_blocked():
             try:
                 process.start()
             except (EOFError, OSError) as error:
                 ours.close()
                 theirs.close()
-                self._stillborn.append(Died(worker, "crash", f"cannot start: {type(error).__name__}: {error}"))
+                self._failed_starts.append(
+                    Died(worker, "crash", f"cannot start: {type(error).__name__}: {error}")
+                )
                 return
             theirs.close()
             self._children[worker] = _Child(process, ours, at_work)
@@ -107,12 +111,12 @@ class Children:
         while True:
             with self._lock:
                 by_pipe = {child.pipe: worker for worker, child in self._children.items()}
-                stillborn, self._stillborn = self._stillborn, []
+                failed_starts, self._failed_starts = self._failed_starts, []
             left_s = deadline - time.monotonic()
-            wait_s = 0.0 if stillborn else max(0.0, min(left_s, _GUARD_INTERVAL_S))
+            wait_s = 0.0 if failed_starts else max(0.0, min(left_s, _MEMORY_CHECK_INTERVAL_S))
             ready = wait(list(by_pipe), timeout=wait_s)
-            self._guard()
-            events: list[Event] = [*stillborn]
+            self._check_memory()
+            events: list[Event] = [*failed_starts]
             for pipe in ready:
                 events += self._receive(by_pipe[pipe])  # type: ignore[index]
             if events or left_s <= 0:
@@ -134,25 +138,27 @@ class Children:
         with contextlib.suppress(OSError), child.sending:
             child.pipe.send(message)
 
-    def _guard(self) -> None:
+    def _check_memory(self) -> None:
         """End a worker that takes too much memory, before something else ends those that do not."""
         now = time.monotonic()
-        if now - self._guarded_at < _GUARD_INTERVAL_S:
+        if now - self._memory_checked_at < _MEMORY_CHECK_INTERVAL_S:
             return
-        self._guarded_at = now
-        scarce = self._memory_bytes is None and used_share() > _SCARCE
-        most = _SCARCE / 2 * total_bytes() if scarce else math.inf
+        self._memory_checked_at = now
+        scarce = self._memory_bytes is None and used_share() > _SCARCE_SHARE
+        most = _SCARCE_SHARE / 2 * total_bytes() if scarce else math.inf
         for child in list(self._children.values()):
             pid = child.process.pid
-            if pid is None or child.excess is not None or child.stopped is not None:
+            if pid is None or child.memory_excess is not None or child.stopped is not None:
                 continue
             took = private_bytes(pid)
             if self._memory_bytes is not None and took > self._memory_bytes:
                 limit = self._memory_bytes / 2**30
-                child.excess = f"took {took / 2**30:.1f} GiB of memory, more than memory_gb = {limit:g}"
+                child.memory_excess = f"took {took / 2**30:.1f} GiB of memory, more than memory_gb = {limit:g}"
             elif took > most:
-                child.excess = f"took {took / 2**30:.1f} GiB of memory, more than all others, as it ran out"
-            if child.excess is not None:
+                child.memory_excess = (
+                    f"took {took / 2**30:.1f} GiB of memory, more than all others, as it ran out"
+                )
+            if child.memory_excess is not None:
                 child.process.kill()
 
     def _receive(self, worker: WorkerId) -> list[Event]:
@@ -177,10 +183,11 @@ class Children:
 
 
 def _detail(child: _Child) -> str:
+    """What is known of why a child ended."""
     if child.start_error is not None:
         return f"{type(child.start_error).__name__}: {child.start_error}"
-    if child.excess is not None:
-        return child.excess
+    if child.memory_excess is not None:
+        return child.memory_excess
     code = child.process.exitcode
     if code is not None and -code in set(signal.Signals):
         return signal.Signals(-code).name
@@ -189,7 +196,8 @@ def _detail(child: _Child) -> str:
 
 @atexit.register
 def _end_forkserver() -> None:
-    """By itself it ends when it notices that its parent has, which takes as long as what it still imports."""
+    """End the process that workers are forked from. By itself it ends when it notices that its parent has,
+    which takes as long as what it still imports."""
     pid: int | None = getattr(forkserver._forkserver, "_forkserver_pid", None)
     if pid is not None:
         with contextlib.suppress(ProcessLookupError):
@@ -197,9 +205,9 @@ def _end_forkserver() -> None:
 
 
 @contextlib.contextmanager
-def _no_signals() -> Iterator[None]:
-    """A terminal's Ctrl-C is for everyone in it: the process that workers are forked from is to live, also
-    while it still imports. What is started here inherits that it hears neither."""
+def _signals_blocked() -> Iterator[None]:
+    """Block SIGINT and SIGTERM, also for what is started meanwhile. A terminal's Ctrl-C is for everyone in it;
+    the process that workers are forked from is to live, also while it still imports."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         yield
@@ -208,9 +216,9 @@ def _no_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _main_if(needed: bool) -> Iterator[None]:
-    """multiprocessing has every child run the parent's `__main__` for what it defines. That is half a
-    second of imports, which only a child needs whose method comes from there."""
+def _with_main_if(needed: bool) -> Iterator[None]:
+    """Hide this process's `__main__` from children that do not need it. multiprocessing has every child run it
+    for what it defines: half a second of imports, which only a child needs whose method comes from there."""
     if needed:
         yield
         return
@@ -225,7 +233,7 @@ def _main_if(needed: bool) -> Iterator[None]:
 def _serve(
     pipe: Connection, environment: Mapping[str, str], payload: bytes, at_work: MutableSequence[int]
 ) -> None:
-    """A child's life: build, then run tasks in threads until the other end of the pipe closes."""
+    """Live a child's life: build, then run tasks in threads until the other end of the pipe closes."""
     os.environ.clear()  # what it has is of the day when the first child was forked
     os.environ.update(environment)
     for number in (signal.SIGINT, signal.SIGTERM):  # what they mean is for the driver to decide
@@ -246,7 +254,7 @@ def _serve(
         setup, assets = pickle.loads(payload)
         worker = Worker(setup, assets, AtWork(at_work))
     except Exception as error:  # noqa: BLE001  sent to the driver, which ends the job with it
-        send(Died, _portable(error))
+        send(Died, _picklable(error))
         pipe.close()
         return
     del payload, assets
@@ -256,18 +264,18 @@ def _serve(
         try:
             report = worker.run(task)
         except BaseException as error:  # noqa: BLE001  sent to the driver, which retries the task
-            send(Failed, task.id, _portable(error))
+            send(Failed, task.id, _picklable(error))
         else:
             send(Finished, task.id, report)
 
-    def tell() -> None:
+    def report_progress() -> None:
         while True:
             time.sleep(_PROGRESS_INTERVAL_S)
             progress = worker.progress()
             if progress:
                 send(Progress, progress, worker.gpu_memory_bytes())
 
-    threading.Thread(target=tell, daemon=True).start()
+    threading.Thread(target=report_progress, daemon=True).start()
     while True:
         try:
             message = pipe.recv()
@@ -279,7 +287,7 @@ def _serve(
             worker.drain()
 
 
-def _portable(error: BaseException) -> Exception:
+def _picklable(error: BaseException) -> Exception:
     """`error`, or if it is none to be raised elsewhere or does not survive pickling, its text."""
     if not isinstance(error, Exception):
         return RuntimeError(f"{type(error).__name__}: {error}")

@@ -16,7 +16,7 @@ __all__ = ["LocalPool"]
 
 
 class LocalPool(Children):
-    """See `Children`."""
+    """A pool of child processes on this machine. See `Children`."""
 
     def __init__(self, resources: Resources, setup: WorkerSetup, assets: Mapping[str, bytes]) -> None:
         super().__init__(resources.memory_bytes)
@@ -26,7 +26,7 @@ class LocalPool(Children):
         self.launch(worker, self._payload, self._slots, with_main=b"__main__" in self._payload)
 
     def count(self, status: Status) -> None:
-        """Nobody watches."""
+        """Do nothing: nobody watches."""
 
     def __enter__(self) -> Self:
         return self

@@ -20,17 +20,17 @@ def private_bytes(pid: int) -> int:
 
 
 def used_share() -> float:
-    """Of the machine's memory, or the container's if that is nearer to its end: from 0 to 1."""
-    return max(_machine(), _container())
+    """The share in use of the machine's memory, or the container's if that is nearer to its end: in [0, 1]."""
+    return max(_machine_share(), _container_share())
 
 
 def total_bytes() -> int:
-    """Of the machine, or of the container if that may have less."""
+    """The memory of the machine, or of the container if that may have less."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min(machine, _container_limit() or machine)
 
 
-def _machine() -> float:
+def _machine_share() -> float:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
@@ -47,7 +47,7 @@ def _container_limit() -> int | None:
     return int(limit) if limit.isdigit() else None
 
 
-def _container() -> float:
+def _container_share() -> float:
     limit = _container_limit()
     if limit is None:
         return 0.0

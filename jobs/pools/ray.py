@@ -28,9 +28,10 @@ from nst.errors import OptionError
 __all__ = ["RayPool", "RaySession"]
 
 _LONG_POLL_S = 1.0
-_DRAINS_EVERY_S = 2.0
+"""Seconds for which a call for events waits in an actor."""
+_DRAINS_INTERVAL_S = 2.0
 _IDLE_S = 10.0
-"""An actor whose worker died waits this long for the next one."""
+"""Seconds for which an actor whose worker died waits for the next one."""
 
 
 class _Host:
@@ -43,7 +44,7 @@ class _Host:
         self._node = ray.get_runtime_context().get_node_id()
 
     def start(self, worker: WorkerId, payload: bytes, slots: int) -> str:
-        """Gives the id of this node."""
+        """Start a worker; returns the id of this node."""
         self._children.launch(worker, payload, slots)
         return str(self._node)
 
@@ -68,8 +69,9 @@ class _Handle:
     node: str = ""
     ready: bool = False
     stopped: Cause | None = None
+    """Why its worker was told to end, if so."""
     leaving: bool = False
-    """Its node is being drained, and that was told."""
+    """Whether its node is being drained, and that was reported."""
 
 
 class RaySession:
@@ -94,7 +96,7 @@ class RaySession:
             return self
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         logging.getLogger("ray").setLevel(logging.ERROR)
-        self._beside_signals(self._init)
+        self._in_ray_thread(self._init)
         self._ours = True
         return self
 
@@ -102,11 +104,11 @@ class RaySession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._ours:
-            self._beside_signals(ray.shutdown)
+            self._in_ray_thread(ray.shutdown)
         self._thread.shutdown()
 
-    def _beside_signals(self, work: Callable[[], None]) -> None:
-        """Have Ray begin or end in its own thread, and keep the driver's handler for SIGTERM meanwhile.
+    def _in_ray_thread(self, work: Callable[[], None]) -> None:
+        """Have Ray begin or end in a thread of its own, and keep the driver's handler for SIGTERM meanwhile.
 
         In the main thread Ray would put a handler of its own in its place. Its C++ core does so anyway, some
         time on the way: one that passes the signal on, but aborts the process three seconds later. When it
@@ -220,10 +222,10 @@ class RayPool:
         return events
 
     def _leaving(self) -> list[Event]:
-        """Workers on nodes that Ray drains: a preemption was announced, or the autoscaler wants them back. Ray
-        starts nothing there any more."""
+        """Events of workers on nodes that Ray drains: a preemption was announced, or the autoscaler wants them
+        back. Ray starts nothing there any more."""
         now = time.monotonic()
-        if now - self._drains_asked_at < _DRAINS_EVERY_S:
+        if now - self._drains_asked_at < _DRAINS_INTERVAL_S:
             return []
         self._drains_asked_at = now
         draining = ray._private.state.state.get_draining_nodes()  # no public call tells; Ray Train uses this
@@ -239,7 +241,7 @@ class RayPool:
         return events
 
     def _release_idle(self) -> None:
-        """Give back what nobody took up again."""
+        """Give back actors that no worker was started in for a while."""
         now = time.monotonic()
         for actor, since, _ in self._idle:
             if now - since > _IDLE_S:
@@ -247,19 +249,20 @@ class RayPool:
         self._idle = [each for each in self._idle if now - each[1] <= _IDLE_S]
 
     def _outcome(self, worker: WorkerId, reference: Any) -> list[Event]:
+        """What a call to an actor gave; asks the actor for what comes next."""
         handle = self._handles[worker]
         try:
-            news: list[Event] | str = ray.get(reference)
+            answer: list[Event] | str = ray.get(reference)
         except ray.exceptions.RayError as error:
-            ray.kill(handle.actor)  # it may only be out of reach for a moment, but its news are lost
+            ray.kill(handle.actor)  # it may only be out of reach for a moment, but its events are lost
             del self._handles[worker]
             died = Died(worker, _cause_of_loss(error, handle), _brief(str(error)))
             if died.cause != "stopped":
                 self._metrics.lost(died.cause)
             return [died]
-        events = news if isinstance(news, list) else []
-        if isinstance(news, str):
-            handle.node = news
+        events = answer if isinstance(answer, list) else []
+        if isinstance(answer, str):
+            handle.node = answer
         for event in events:
             if isinstance(event, Ready):
                 handle.ready = True
@@ -296,8 +299,8 @@ def _keep_handler(number: int) -> None:
 
 
 def _cause_of_loss(error: ray.exceptions.RayError, handle: _Handle) -> Cause:
-    """Photographs are the business of the actor's child. What ends the actor itself is none of theirs, be it
-    Ray's memory monitor, which ends the youngest actors and not those that took the memory."""
+    """Why an actor is gone. Photographs are the business of its child. What ends the actor itself is none of
+    theirs, be it Ray's memory monitor, which ends the youngest actors and not those that took the memory."""
     if handle.stopped is not None:
         return handle.stopped
     if getattr(error, "preempted", False):

@@ -8,11 +8,23 @@ Ray exports a metric as `ray_` and its name, a counter also with `_total`: see `
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import assert_never
 
 from ray.util.metrics import Counter, Gauge
 
 from jobs.ledger.results import Status
-from jobs.worker.messages import NOTHING_SPENT, Cause, Died, Event, Failed, Finished, Progress, Spent
+from jobs.worker.messages import (
+    NOTHING_SPENT,
+    Cause,
+    Died,
+    Event,
+    Failed,
+    Finished,
+    Leaving,
+    Progress,
+    Ready,
+    Spent,
+)
 
 __all__ = ["COUNTERS", "GAUGES", "Metrics", "exported"]
 
@@ -36,10 +48,10 @@ def exported() -> set[str]:
 
 
 class Metrics:
-    """Of one actor, or of what only the driver knows. Needs a connection to Ray.
+    """The metrics of one actor, or of what only the driver knows. Needs a connection to Ray.
 
     Args:
-        output: of the job; every metric has it as its tag `output`.
+        output: the job's output; every metric has it as its tag `output`.
     """
 
     def __init__(self, output: str) -> None:
@@ -57,30 +69,35 @@ class Metrics:
     def take(self, events: Iterable[Event]) -> None:
         """Count what is new in the events of this actor's worker."""
         for event in events:
-            if isinstance(event, Progress):
-                for task in event.tasks:
-                    self._add(task.task, task.spent)
-                self._gauge["nst_images_in_work"].set(sum(task.in_flight for task in event.tasks))
-                self._gauge["nst_tasks_running"].set(len(event.tasks))
-                self._gauge["nst_gpu_memory_bytes"].set(event.gpu_memory_bytes)
-            elif isinstance(event, Finished):
-                self._add(event.task, event.report.spent)
-                self._end(event.task)
-            elif isinstance(event, Failed):
-                self._count["nst_tasks_failed"].inc()
-                self._end(event.task)
-            elif isinstance(event, Died):
-                self.lost(event.cause)
-                for task_id in list(self._spent):
-                    self._end(task_id)
-                self._gauge["nst_gpu_memory_bytes"].set(0)
+            match event:
+                case Progress():
+                    for task in event.tasks:
+                        self._add(task.task, task.spent)
+                    self._gauge["nst_images_in_work"].set(sum(task.in_flight for task in event.tasks))
+                    self._gauge["nst_tasks_running"].set(len(event.tasks))
+                    self._gauge["nst_gpu_memory_bytes"].set(event.gpu_memory_bytes)
+                case Finished():
+                    self._add(event.task, event.report.spent)
+                    self._end(event.task)
+                case Failed():
+                    self._count["nst_tasks_failed"].inc()
+                    self._end(event.task)
+                case Died():
+                    self.lost(event.cause)
+                    for task_id in list(self._spent):
+                        self._end(task_id)
+                    self._gauge["nst_gpu_memory_bytes"].set(0)
+                case Ready() | Leaving():
+                    pass
+                case _:
+                    assert_never(event)
 
     def lost(self, cause: Cause) -> None:
-        """A worker is gone."""
+        """Count a worker that is gone."""
         self._count["nst_worker_deaths"].inc(tags={"cause": cause})
 
     def count(self, status: Status) -> None:
-        """A photograph got this result without a worker."""
+        """Count a result that a photograph got without a worker."""
         self._inc("nst_images", 1, {"status": status})
 
     def _add(self, task: int, spent: Spent) -> None:

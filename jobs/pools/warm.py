@@ -10,13 +10,14 @@ from PIL import Image
 import jobs.worker.worker  # noqa: F401
 from nst.images.codec import decode_image, encode_image
 
-__all__ = ["once"]
+__all__ = ["warm_up"]
 
 
-def once() -> None:
+def warm_up() -> None:
+    """Decode and encode a picture."""
     out = io.BytesIO()
     Image.new("RGB", (4, 4)).save(out, "JPEG")
     encode_image(decode_image(out.getvalue()))
 
 
-once()
+warm_up()

@@ -27,7 +27,7 @@ class TrainDisplay(Bar):
         self._last_step = -1
 
     def __call__(self, snapshot: TrainSnapshot) -> None:
-        self.tell_all(snapshot.news)
+        self.emit_all(snapshot.log_events)
         rest = "starting workers"
         if snapshot.images_per_s:
             left_s = (snapshot.steps - snapshot.step) * snapshot.batch_size / snapshot.images_per_s

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jobs.console.log_events import News
+from jobs.console.log_events import LogEvent
 from jobs.training.job import TrainJob
 from jobs.training.layout import events_steps, metrics_path, metrics_steps, read_skipped
 from jobs.training.metrics import means, read_part
@@ -27,7 +27,7 @@ class TrainSnapshot:
     """The losses that a line has room for."""
     images_per_s: float | None
     batch_size: int
-    news: tuple[News, ...] = ()
+    log_events: tuple[LogEvent, ...] = ()
 
     def progress(self) -> Mapping[str, Any]:
         """For a log."""
@@ -46,7 +46,7 @@ class Watch:
         self._job, self._store = job, job.store
         self._seen = self._seen_before()
         self._skipped: set[str] = set()
-        self._news: list[News] = []
+        self._log_events: list[LogEvent] = []
         self._last = TrainSnapshot(0, job.steps, {}, {}, None, job.file.spec.batch_size)
 
     def _seen_before(self) -> set[int]:
@@ -54,7 +54,7 @@ class Watch:
         return set(metrics_steps(self._store)[:-1]) & set(events_steps(self._store))
 
     def tell(self, event: str, text: str, **values: Any) -> None:
-        self._news.append(News(event=event, text=text, level="warning", values=values))
+        self._log_events.append(LogEvent(event=event, text=text, level="warning", values=values))
 
     def look(self) -> TrainSnapshot:
         for step in metrics_steps(self._store):
@@ -64,8 +64,8 @@ class Watch:
         for name, found in read_skipped(self._store, but=self._skipped).items():
             self._skipped.add(name)
             self.tell("photo_left_out", f"left out: {found['url']}: {found['error']}", url=found["url"])
-        news, self._news = tuple(self._news), []
-        return replace(self._last, news=news)
+        log_events, self._log_events = tuple(self._log_events), []
+        return replace(self._last, log_events=log_events)
 
     def _take(self, rows: list[dict[str, Any]]) -> None:
         losses, grouped = means(rows), self._job.file.spec.recipe.grouped

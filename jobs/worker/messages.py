@@ -57,12 +57,12 @@ class WorkerSetup:
     load_threads: int
     save_threads: int
     threads: int
-    """Of computation."""
+    """Threads that compute."""
     use_gpu: bool
 
     @property
     def window(self) -> int:
-        """How many of a task's photographs can be in work at once: the only ones that can have done harm.
+        """How many of a task's photographs can be in work at once: only these can have done harm.
         A worker takes them in order and goes on when a result is in the journal."""
         return 2 * self.batch_size + self.load_threads + self.save_threads + 24
 
@@ -83,11 +83,13 @@ class AtWork:
         self._slots, self._lock = slots, threading.Lock()
 
     def enter(self, row: int) -> None:
+        """Note that a thread is at a row."""
         with self._lock:
             free = next((slot for slot, value in enumerate(self._slots) if value == 0), 0)
             self._slots[free] = row + 1
 
     def leave(self, row: int) -> None:
+        """Note that a thread is done with a row."""
         with self._lock:
             for slot, value in enumerate(self._slots):
                 if value == row + 1:
@@ -96,35 +98,39 @@ class AtWork:
 
     @staticmethod
     def read(slots: Sequence[int]) -> tuple[int, ...]:
+        """The rows in `slots`, as places within the manifest."""
         return tuple(value - 1 for value in slots if value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """Rows of one shard."""
+    """Rows of one shard, for a worker to do."""
 
     id: int
     shard: int
     generation: int = 0
+    """The number of the retry that it belongs to; 0: the shard has no receipt yet."""
     rows: tuple[int, ...] | None = None
-    """Places within the manifest; None: the whole shard, and the worker publishes its receipt."""
+    """Rows, as places within the manifest; None: the whole shard, and the worker publishes its receipt."""
     probe: bool = False
-    """One row, alone on its worker, after a worker died that may have been running it."""
+    """Whether it is one row, alone on its worker, after a worker died that may have been running it."""
     attempts: int = 1
-    """Of its rows, with this one."""
+    """Attempts at its rows, with this one."""
     sealing: bool = False
-    """A whole shard that was done in parts: all its results are in the journal, only the receipt is missing."""
+    """Whether it is a whole shard that was done in parts: all its results are in the journal, only the receipt
+    is missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """What a task did and cost so far; what was in the journal before it is not of it."""
+    """What a task did and cost so far, without what was in the journal before it."""
 
     images: Mapping[Status, int] = field(default_factory=dict)
+    """Photographs that got a result, by status."""
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """Of photographs, by stage: load, compute, save."""
+    """Seconds that photographs spent in the stages `load`, `compute` and `save`."""
     retries: int = 0
-    """Calls of a store that had to be made again."""
+    """Calls of stores that had to be made again."""
 
 
 NOTHING_SPENT = Spent()
@@ -136,23 +142,25 @@ class TaskReport:
 
     shard: int
     counts: Mapping[Status, int]
-    """Of its rows that have a result, whoever made it."""
+    """Rows of the task that have a result, whoever made it, by status."""
     complete: bool
-    """False if the worker was told to stop taking photographs."""
+    """Whether all its rows have a result; not so if the worker was told to stop taking photographs."""
     sealed: bool
-    """The shard's receipt exists."""
+    """Whether the shard's receipt exists."""
     spent: Spent = NOTHING_SPENT
     without_picture: tuple[Result, ...] = ()
-    """Those of a sealed shard that failed or were quarantined."""
+    """Results of a sealed shard that failed or were quarantined."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskProgress:
-    """A running task."""
+    """How far a running task is."""
 
     task: int
     counts: Mapping[Status, int]
+    """Rows of the task that have a result, by status."""
     in_flight: int
+    """Photographs taken and not yet in the journal."""
     slowest_s: float
     """Seconds for which the slowest photograph is at work, divided by the photographs that share the call."""
     spent: Spent = NOTHING_SPENT
@@ -160,11 +168,13 @@ class TaskProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerInfo:
+    """Where a worker is, and what its start cost."""
+
     host: str
     pid: int
     device: str = "cpu"
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """What the start cost, by phase."""
+    """Seconds that the start took, by phase."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,14 +187,18 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
+    """How far a worker's running tasks are."""
+
     worker: WorkerId
     tasks: tuple[TaskProgress, ...]
     gpu_memory_bytes: int = 0
-    """That the worker's process holds."""
+    """GPU memory that the worker's process holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
+    """A task ended without an error."""
+
     worker: WorkerId
     task: int
     report: TaskReport
@@ -215,9 +229,9 @@ class Died:
     cause: Cause
     detail: str = ""
     error: Exception | None = None
-    """If it could not start: why."""
+    """Why it could not start, if so."""
     rows: tuple[int, ...] | None = None
-    """Places within the manifest that were being loaded, computed or saved; None: that is not known."""
+    """Rows that were being loaded, computed or saved, as places within the manifest; None: not known."""
 
 
 Event: TypeAlias = Ready | Progress | Finished | Failed | Leaving | Died

@@ -31,8 +31,9 @@ class Loaded:
     row: Row
     photo: DecodedPhoto
     sha256: str
-    """Of the file."""
+    """The SHA-256 of the file."""
     load_s: float
+    """Seconds that it took to read and decode."""
     retries: int = 0
     """Calls of the store that had to be made again."""
 
@@ -44,8 +45,8 @@ class Loaded:
 
 
 class Stages(Protocol):
-    """What is done to a photograph. A photograph that cannot be done is a `Result`; an exception from `save`
-    means that the job's store failed, and ends the task."""
+    """The stages that a photograph goes through. One that cannot be done is a `Result`; an exception from
+    `save` means that the job's store failed, and ends the task."""
 
     def load(self, row: Row) -> Loaded | Result: ...
 
@@ -89,23 +90,23 @@ class Pipeline:
         self._compute_thread, self._draining = compute_thread, draining
         self._slots = threading.Semaphore(window)
         self._finished: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
-        self._told = at_work
+        self._at_work_slots = at_work
         self._active: dict[int, tuple[float, int]] = {}  # row: since when, shared by how many
         self._error: BaseException | None = None
         self._in_work = 0
-        self._moved = time.monotonic()  # when a stage or the journal last got something done
+        self._progressed_at = time.monotonic()  # when a stage or the journal last got something done
         self._queued = False  # for the compute thread, which another task may be using
         self.results: list[Result] = []
-        """Those that are in the journal."""
+        """Results that are in the journal."""
         self._images: Counter[Status] = Counter()
         self.counts: Counter[Status] = Counter()
         self._seconds = dict.fromkeys(("load", "compute", "save"), 0.0)
         self._retries = 0
 
     def run(self) -> None:
-        """Returns when all rows are journaled or, draining, those that were in work."""
-        scribe = threading.Thread(target=self._write_journal, name="journal", daemon=True)
-        scribe.start()
+        """Do all rows or, draining, those in work; returns when they are in the journal."""
+        journal_writer = threading.Thread(target=self._write_journal, name="journal", daemon=True)
+        journal_writer.start()
         saves: list[Future[Result]] = []
         try:
             for batch in self._batches():
@@ -115,12 +116,12 @@ class Pipeline:
                 save.exception()  # waits; the error, if any, is in _error already
         finally:
             self._finished.put(None)
-            scribe.join()
+            journal_writer.join()
         if self._error is not None:
             raise self._error
 
     def spent(self) -> Spent:
-        """On what is in the journal."""
+        """What was spent on the photographs that are in the journal."""
         return Spent(images=dict(self._images), seconds=dict(self._seconds), retries=self._retries)
 
     def in_flight(self) -> int:
@@ -132,7 +133,7 @@ class Pipeline:
         for which nothing moves although there is work, e.g. because the store does not answer the journal."""
         now = time.monotonic()
         active = list(self._active.values())
-        stalled = now - self._moved if self._in_work and not active and not self._queued else 0.0
+        stalled = now - self._progressed_at if self._in_work and not active and not self._queued else 0.0
         return max([stalled, *((now - since) / share for since, share in active)])
 
     def _batches(self) -> Iterator[list[Loaded]]:
@@ -202,14 +203,14 @@ class Pipeline:
         since = time.monotonic()
         for row in rows:
             self._active[row.index] = (since, len(rows))
-            self._told.enter(row.index)
+            self._at_work_slots.enter(row.index)
         try:
             yield
         finally:
-            self._moved = time.monotonic()
+            self._progressed_at = time.monotonic()
             for row in rows:
                 self._active.pop(row.index, None)
-                self._told.leave(row.index)
+                self._at_work_slots.leave(row.index)
 
     def _write_journal(self) -> None:
         """Write results as they come: at once when they are rare, many in one part when they are not."""
@@ -227,7 +228,7 @@ class Pipeline:
                 results = [result for result in part if result is not None]
                 if results:
                     self._journal(results)
-                    self._moved = time.monotonic()
+                    self._progressed_at = time.monotonic()
                     self.results += results
                     self._images.update(result.status for result in results)
                     self.counts.update(result.status for result in results)

@@ -51,6 +51,7 @@ class TaskStages:
         self._stylize = stylize
 
     def load(self, row: Row) -> Loaded | Result:
+        """A photograph, read and decoded, or its failure."""
         with count_retries() as retries:
             loaded = self._load(row)
         return replace(loaded, retries=retries.count)
@@ -82,9 +83,11 @@ class TaskStages:
         return Loaded(row, photo, digest, time.perf_counter() - began)
 
     def compute(self, batch: Sequence[Loaded]) -> list[Outcome | Exception]:
+        """The outcomes of a batch, in order."""
         return self._stylize(batch)
 
     def save(self, loaded: Loaded, stylized: Stylized, compute_s: float) -> Result:
+        """The result of a picture, which is encoded and published here with all that belongs to it."""
         began = time.perf_counter()
         output = picture_path(loaded.row.key, self._image)
         try:
@@ -114,7 +117,7 @@ class TaskStages:
         )
 
     def _objects(self, loaded: Loaded, stylized: Stylized) -> dict[str, bytes]:
-        """What is to be published, by path: the picture last, so that where it is, all is."""
+        """Objects to publish, by path: the picture last, so that where it is, all is."""
         key, objects = loaded.row.key, {}
         encode = partial(
             encode_image,
@@ -140,6 +143,7 @@ class TaskStages:
         return objects
 
     def failed(self, row: Row, error: Exception) -> Result:
+        """The result of a photograph that cannot be done."""
         text = " ".join(str(error).split()) or type(error).__name__
         return self._result(row, status="failed", error_type=type(error).__name__, error=text[:2000])
 
@@ -159,5 +163,6 @@ class TaskStages:
 
 
 def _stats(loaded: Loaded, stylized: Stylized) -> dict[str, float]:
+    """The method's numbers, and how many frames the photograph's file has, if several."""
     stats = {name: float(value) for name, value in stylized.stats.items()}
     return stats if loaded.photo.frames == 1 else {**stats, "frames": float(loaded.photo.frames)}

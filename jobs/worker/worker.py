@@ -41,7 +41,7 @@ class Worker:
 
     def __init__(self, setup: WorkerSetup, assets: Mapping[str, bytes], at_work: AtWork | None = None) -> None:
         began = time.perf_counter()
-        self.setup = setup
+        self._setup = setup
         self._at_work = at_work or AtWork([0] * setup.slots)
         self.store = open_store(setup.output, setup.storage, create_only=setup.create_only)
         # On a store that ignores create-only writes, two jobs may have begun here at once; one of them remains.
@@ -49,11 +49,11 @@ class Worker:
             raise JobMismatch(f"{setup.output} belongs to another job")
         self._manifest = Manifest(self.store)
         PIL.Image.MAX_IMAGE_PIXELS = None  # decode_photo has a limit of its own, from the header
-        self.device = torch.device("cuda" if setup.use_gpu else "cpu")
+        self._device = torch.device("cuda" if setup.use_gpu else "cpu")
         self._compute_thread = ThreadPoolExecutor(  # tasks overlap in all but this
             1, "compute", torch.set_num_threads, (setup.threads,)
         )
-        self._stylizer = self._compute_thread.submit(setup.method.build, assets, self.device).result()
+        self._stylizer = self._compute_thread.submit(setup.method.build, assets, self._device).result()
         self._styled = isinstance(setup.method, StyledMethod)
         self._draining = threading.Event()
         self._running: dict[int, _Activity] = {}
@@ -61,15 +61,15 @@ class Worker:
         self._save_pool = ThreadPoolExecutor(setup.save_threads, "save")
         # pyarrow's first conversion imports pandas where there is one: 0.8 s that would hold up photographs
         write_receipt([], shard=0, generation=0, fingerprint="")
-        self.build_s = time.perf_counter() - began
+        self._build_s = time.perf_counter() - began
 
     def info(self, **seconds: float) -> WorkerInfo:
-        name = torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
+        name = torch.cuda.get_device_name() if self._device.type == "cuda" else "cpu"
         return WorkerInfo(
             host=socket.gethostname(),
             pid=os.getpid(),
             device=name,
-            seconds={**seconds, "build": self.build_s},
+            seconds={**seconds, "build": self._build_s},
         )
 
     def run(self, task: Task) -> TaskReport:
@@ -83,23 +83,23 @@ class Worker:
         try:
             return self._run(task, activity)
         except OSError as error:
-            raise StoreError(f"{self.setup.output}: {type(error).__name__}: {error}") from error
+            raise StoreError(f"{self._setup.output}: {type(error).__name__}: {error}") from error
         finally:
             del self._running[task.id]
 
     def _run(self, task: Task, activity: _Activity) -> TaskReport:
         rows = self._manifest.shard(task.shard)
         wanted = None if task.rows is None else set(task.rows)
-        mine = [row for row in rows if wanted is None or row.index in wanted]
+        todo = [row for row in rows if wanted is None or row.index in wanted]
         journaled = read_journal(self.store, task.shard, task.generation).results
-        earlier = [journaled[row.index] for row in mine if row.index in journaled]
+        earlier = [journaled[row.index] for row in todo if row.index in journaled]
         pipeline = Pipeline(
-            [row for row in mine if row.index not in journaled],
-            TaskStages(task, self.store, self.setup, self.stylize),
+            [row for row in todo if row.index not in journaled],
+            TaskStages(task, self.store, self._setup, self.stylize),
             JournalWriter(self.store, task.shard, task.generation).results,
-            window=self.setup.window,
-            batch_size=self.setup.batch_size,
-            prefetch=self.setup.batch_size + self.setup.load_threads,
+            window=self._setup.window,
+            batch_size=self._setup.batch_size,
+            prefetch=self._setup.batch_size + self._setup.load_threads,
             load_pool=self._load_pool,
             save_pool=self._save_pool,
             compute_thread=self._compute_thread,
@@ -110,7 +110,7 @@ class Worker:
         activity.pipeline, activity.since = pipeline, None
         pipeline.run()
         activity.since = time.monotonic()
-        complete = pipeline.counts.total() == len(mine)
+        complete = pipeline.counts.total() == len(todo)
         sealed = complete and task.rows is None
         results = [*earlier, *pipeline.results]
         if sealed:
@@ -120,7 +120,7 @@ class Worker:
                 rows,
                 results,
                 generation=task.generation,
-                fingerprint=self.setup.fingerprint,
+                fingerprint=self._setup.fingerprint,
             )
         return TaskReport(
             shard=task.shard,
@@ -132,22 +132,22 @@ class Worker:
         )
 
     def progress(self) -> tuple[TaskProgress, ...]:
-        """Where the running tasks are."""
+        """How far the running tasks are."""
         return tuple(activity.progress(task) for task, activity in list(self._running.items()))
 
     def gpu_memory_bytes(self) -> int:
-        """That this process holds."""
-        return torch.cuda.memory_reserved() if self.device.type == "cuda" else 0
+        """GPU memory that this process holds."""
+        return torch.cuda.memory_reserved() if self._device.type == "cuda" else 0
 
     def drain(self) -> None:
         """Take no more photographs; running tasks end when those in work are done."""
         self._draining.set()
 
     def stylize(self, batch: Sequence[Loaded]) -> list[Outcome | Exception]:
-        """Outcomes in order. If the method raises, e.g. for want of GPU memory, the halves of the batch are
-        tried, down to the photographs alone, which keep their errors."""
+        """The outcomes of a batch, in order. If the method raises, e.g. for want of GPU memory, the halves of
+        the batch are tried, down to the photographs alone, which keep their errors."""
         generators = [
-            torch.Generator().manual_seed(image_seed(self.setup.seed, loaded.row.key)) for loaded in batch
+            torch.Generator().manual_seed(image_seed(self._setup.seed, loaded.row.key)) for loaded in batch
         ]
         styles: dict[str, Any] = {"styles": [loaded.row.style for loaded in batch]} if self._styled else {}
         try:
@@ -167,8 +167,8 @@ class Worker:
         return [_checked(outcome) for outcome in outcomes]
 
     def _recover(self) -> None:
-        """After an error on a GPU: free its memory. Where it does not answer, this process is of no use."""
-        if self.device.type != "cuda":
+        """Free the GPU's memory after an error. Where the GPU does not answer, this process is of no use."""
+        if self._device.type != "cuda":
             return
         try:
             torch.cuda.synchronize()
@@ -201,6 +201,7 @@ class _Activity:
 
 
 def _checked(outcome: Outcome) -> Outcome:
+    """`outcome`, or an error in its place if it is no finite picture."""
     if isinstance(outcome, ImageError):
         return outcome
     image = outcome.image

@@ -36,7 +36,7 @@ job = create_or_open(job_from_table(table, folder, REGISTRY), REGISTRY)
 said, done = [], threading.Event()
 
 def watch(snapshot):
-    said.extend(news.text for news in snapshot.news)
+    said.extend(event.text for event in snapshot.log_events)
     if snapshot.workers == 2 and 5 < snapshot.done and harm != "none" and not done.is_set():
         done.set()
         if harm == "node":

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from jobs.console.json_log import JsonLog
-from jobs.console.log_events import News
+from jobs.console.log_events import LogEvent
 from jobs.console.progress import Snapshot
 from jobs.driver.job import create_or_open
 from jobs.driver.run import retry_work, run
@@ -87,19 +87,19 @@ def test_a_retry_tells_of_what_fails_again(tmp_path: Path, table: dict[str, Any]
 def test_people_are_not_told_of_every_shard(tmp_path: Path, table: dict[str, Any]) -> None:
     (tmp_path / "photos/p6.png").unlink()
     job = create_or_open(job_from_table(table, tmp_path, REGISTRY), REGISTRY)
-    news: list[News] = []
+    events: list[LogEvent] = []
 
     def observe(snapshot: Snapshot) -> None:
-        news.extend(snapshot.news)
+        events.extend(snapshot.log_events)
 
     run(job, observe=observe)
-    assert {each.event for each in news if each.shown} == {"worker_ready"}
-    assert {each.event for each in news} > {"photo_failed", "shard_done"}
+    assert {each.event for each in events if each.shown} == {"worker_ready"}
+    assert {each.event for each in events} > {"photo_failed", "shard_done"}
 
 
 def test_a_line_is_a_line_whatever_is_said() -> None:
     out = io.StringIO()
-    JsonLog("s3://b/\ud800", out).tell(News(event="note", text="two\nlines \x1b[31m", key="a\u2028b"))
+    JsonLog("s3://b/\ud800", out).emit(LogEvent(event="note", text="two\nlines \x1b[31m", key="a\u2028b"))
     (line,) = out.getvalue().split("\n")[:-1]
     assert line.isascii()
     assert json.loads(line)["key"] == "a\u2028b"
@@ -110,7 +110,7 @@ def test_readme_names_every_event() -> None:
     """What the code tells, wherever it does."""
     root = Path(__file__).parents[2]
     code = "".join(path.read_text() for path in (root / "jobs").rglob("*.py"))
-    told = set(re.findall(r"""(?:event=|tell\(|_tell\(event, |_tell\(\n\s*)"([a-z_]+)\"""", code))
+    told = set(re.findall(r"""(?:event=|tell\(|_log\(|(?:tell|_log)\(\n\s*)"([a-z_]+)\"""", code))
     told |= {"photo_failed", "photo_quarantined"}
     (listed,) = re.findall(r"The events are (.*?)\. Where", (root / "README.md").read_text(), re.S)
     assert set(re.findall(r"`([a-z_]+)`", listed)) == told

@@ -26,6 +26,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+import jobs.driver.health
 import jobs.driver.job
 import jobs.driver.run
 import jobs.driver.scheduler
@@ -38,9 +39,11 @@ import jobs.stores.local_files
 import jobs.worker.stages
 import jobs.worker.worker
 from jobs.driver.actions import Abort, Start, Work
+from jobs.driver.health import Health
 from jobs.driver.job import Job, create_or_open
 from jobs.driver.run import run, worker_setup
 from jobs.driver.scheduler import Limits, Scheduler
+from jobs.driver.workers import Workers
 from jobs.errors import JobMismatch, UsageError, WorkersBroken
 from jobs.inspect.verify import collect_garbage, verify
 from jobs.ledger.layout import receipt_path
@@ -629,7 +632,7 @@ def check_starts_are_given_up() -> None:
     raise AssertionError("started for ever")
 
 
-ON, JUDGE, FILE, TICK = Scheduler.on, Scheduler.inspected, Scheduler._file, Scheduler.tick
+ON, INSPECTED, JUDGE, TICK = Scheduler.on, Scheduler.inspected, Scheduler._judge, Scheduler.tick
 FALSE = "if False:"
 CALLS = itertools.count()
 REOPEN = without(
@@ -939,12 +942,12 @@ MUTATIONS = [
     # Decisions
     Mutation(
         "suspects are run alone",
-        without(JUDGE, ("for row in suspects:\n            self._probe(task, row)", "rest = unfinished")),
+        without(JUDGE, ("suspects or unfinished[: self._limits.window]", "[]")),
         bounded(check_neighbors_are_not_blamed),
     ),
     Mutation(
         "a suspect shares its worker with nothing",
-        without(FILE, ("worker.probing or ", "")),
+        without(Workers._index, ("state.probing or ", "")),
         bounded(check_neighbors_are_not_blamed),
     ),
     Mutation(
@@ -962,7 +965,9 @@ MUTATIONS = [
     ),
     Mutation(
         "what has a result is not suspected",
-        without(JUDGE, ("sorted(set(self._rows(task)) - set(done))", "sorted(self._rows(task))")),
+        without(
+            INSPECTED, ("sorted(set(self._backlog.rows(task)) - set(done))", "sorted(self._backlog.rows(task))")
+        ),
         bounded(test_scheduler.test_only_the_window_is_suspected),
     ),
     Mutation(
@@ -977,12 +982,12 @@ MUTATIONS = [
     ),
     Mutation(
         "deaths of earlier runs count",
-        without(JUDGE, ("max(self._strikes[row], count)", "self._strikes[row]")),
+        without(INSPECTED, ("max(self._strikes[row], count)", "self._strikes[row]")),
         bounded(test_scheduler.test_strikes_on_record_count),
     ),
     Mutation(
         "lost nodes and preemption blame nobody",
-        without(JUDGE, ("elif cause in _NOBODYS_FAULT:", "elif False:")),
+        without(JUDGE, ("elif cause in NOBODYS_FAULT:", "elif False:")),
         bounded(check_lost_nodes_blame_nobody),
     ),
     Mutation(
@@ -992,17 +997,17 @@ MUTATIONS = [
     ),
     Mutation(
         "workers that die one after the other end the job",
-        put(jobs.driver.scheduler, "_DEATHS_IN_A_ROW", 10**9),
+        put(jobs.driver.health, "_DEATHS_IN_A_ROW", 10**9),
         bounded(check_a_collection_is_not_quarantined),
     ),
     Mutation(
         "but not while photographs get done",
-        without(Scheduler._note_progress, ("self._died_on.clear()", "pass")),
+        without(Health.progressed, ("self._died_on.clear()", "pass")),
         bounded(check_deaths_with_progress_are_no_reason_to_give_up),
     ),
     Mutation(
         "workers that cannot start end the job",
-        put(jobs.driver.scheduler, "_START_TRIES", 10**9),
+        put(jobs.driver.health, "_START_TRIES", 10**9),
         bounded(check_starts_are_given_up),
     ),
     Mutation(

@@ -87,9 +87,9 @@ def core() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 session = RaySession(None, {})
-session._beside_signals(core)
+session._in_ray_thread(core)
 libc.signal(int(signal.SIGTERM), None)
-session._beside_signals(lambda: None)
+session._in_ray_thread(lambda: None)
 os.kill(os.getpid(), signal.SIGTERM)
 time.sleep(1.5)
 assert asked == [1, 1], asked

@@ -531,7 +531,7 @@ def test_news_of_one_worker_do_not_make_it_look_at_all() -> None:
     scheduler = Scheduler([Work(n) for n in range(999)], lambda s: range(s, s + 1), Limits(1, 99, 4, 5.0, 50.0))
     scheduler.begin(0.0)
     submits = [action for worker in range(99) for action in scheduler.on(Ready(worker, INFO), 1.0)]
-    scheduler._workers = Unread(scheduler._workers)
+    scheduler._workers._states = Unread(scheduler._workers._states)
     for submit in submits:
         assert isinstance(submit, Submit)
         counts: dict[Status, int] = {"ok": 1, "failed": 0, "quarantined": 0}

@@ -307,7 +307,7 @@ def test_a_photo_that_kills_its_worker_is_quarantined_and_no_other(
         write(tmp_path, f"p{number}.jpg", number, KILL if number == 4 else 40)
     job = begin(tmp_path, resources={"pool": pool, "address": address, "shard_size": 5})
     messages: list[str] = []
-    summary = run(job, observe=lambda snapshot: messages.extend(news.text for news in snapshot.news))
+    summary = run(job, observe=lambda snapshot: messages.extend(event.text for event in snapshot.log_events))
     assert summary.exit_code == 3
     assert by_status(job)["quarantined"] == ["p4"]
     check_exactly_once(job, 10)

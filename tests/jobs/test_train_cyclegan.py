@@ -128,9 +128,9 @@ def test_failures_that_a_training_got_over_do_not_end_it(photos: Path, ray_sessi
     told: list[int] = []
 
     def observe(snapshot: TrainSnapshot) -> None:
-        for news in snapshot.news:
-            if news.event == "workers_failed":
-                told.append(news.values["step"])
+        for event in snapshot.log_events:
+            if event.event == "workers_failed":
+                told.append(event.values["step"])
                 obstacles.pop(0).rmdir()
 
     done(run_training(job, observe=observe))
@@ -150,7 +150,7 @@ def test_notes_and_evaluations_are_read_once(photos: Path, monkeypatch: pytest.M
         return read(store, path)
 
     def observe(snapshot: TrainSnapshot) -> None:
-        told.extend(news.values["url"] for news in snapshot.news)
+        told.extend(event.values["url"] for event in snapshot.log_events)
 
     monkeypatch.setattr(LocalStore, "read", counted)
     run = _Run(job, observe, StopSignal(), None)

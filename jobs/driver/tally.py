@@ -1,0 +1,85 @@
+"""How far a run is, for show: what counts at the end is asked of the store."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from jobs.console.log_events import LogEvent
+from jobs.console.progress import Snapshot
+from jobs.ledger.results import Status, total
+from jobs.worker.messages import Task
+
+__all__ = ["RunTally"]
+
+
+class RunTally:
+    """Rows with a result, as last heard, and when what happened first.
+
+    Args:
+        rows: how many there are to do.
+        before: results that there were before the run, of these rows.
+        began: when the run did, by the monotonic clock.
+    """
+
+    def __init__(self, rows: int, before: Mapping[Status, int], began: float) -> None:
+        self._rows, self._before = rows, before
+        self._seen: Counter[Status] = Counter(before)
+        self._running: dict[int, Mapping[Status, int]] = {}  # by task: its part of `_seen`
+        self._began = began
+        self._first_ready: float | None = None
+        self.seconds: dict[str, float] = {}
+        """Seconds from the run's start to the first time of each phase."""
+
+    def mark(self, phase: str) -> None:
+        """Note when a phase was first reached."""
+        self.seconds.setdefault(phase, time.monotonic() - self._began)
+
+    def ready(self) -> None:
+        """Note that a worker is ready."""
+        self._first_ready = self._first_ready or time.monotonic()
+        self.mark("worker")
+
+    def submitted(self, task: Task) -> None:
+        """Count what is heard of `task` from here on."""
+        if not task.sealing:  # its rows are counted
+            self._running[task.id] = total([])
+
+    def progressed(self, task: int, counts: Mapping[Status, int]) -> None:
+        """Count the results that a running task has by now."""
+        if task not in self._running:  # it is over
+            return
+        self._seen.update(counts)
+        self._seen.subtract(self._running[task])
+        self._running[task] = counts
+        if any(counts.values()):
+            self.mark("first_result")
+
+    def finished(self, task: int, counts: Mapping[Status, int]) -> None:
+        """Count the results that a task ended with."""
+        self.progressed(task, counts)
+        self._running.pop(task, None)
+
+    def corrected(self, task: int, statuses: Iterable[Status]) -> None:
+        """Count what a task that ended badly left in the journal, in place of what was heard of it."""
+        if task in self._running:
+            self._seen.subtract(self._running.pop(task))
+            self._seen.update(statuses)
+
+    def concluded(self, status: Status) -> None:
+        """Count a row that the driver gave its result."""
+        self._seen[status] += 1
+
+    def counts(self) -> Mapping[Status, int]:
+        return total([self._seen])
+
+    def snapshot(self, workers: int, log_events: tuple[LogEvent, ...]) -> Snapshot:
+        return Snapshot(
+            total=self._rows,
+            counts=self.counts(),
+            already=sum(self._before.values()),
+            workers=workers,
+            elapsed_s=0.0 if self._first_ready is None else time.monotonic() - self._first_ready,
+            log_events=log_events,
+        )

@@ -1,0 +1,63 @@
+"""What is done to a photograph, with a store, a setup, and any function that stylizes; without a worker."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from jobs.ledger.manifest import Row
+from jobs.ledger.results import Result
+from jobs.spec import ImageSpec
+from jobs.stores.filesystems import STANDARD_STORAGE
+from jobs.stores.store import LocalStore
+from jobs.worker.messages import Task, WorkerSetup
+from jobs.worker.pipeline import Loaded
+from jobs.worker.stages import TaskStages
+from nst.images.codec import decode_image
+from nst.stylizer import Outcome, Stylized
+from tests.conftest import encoded, picture
+from tests.methods import Stub
+
+
+def inverted(batch: Sequence[Loaded]) -> list[Outcome | Exception]:
+    return [Stylized(1 - loaded.photo.image) for loaded in batch]
+
+
+def test_a_photograph_goes_through_the_stages(tmp_path: Path) -> None:
+    data = encoded(picture(0, 40, 20))
+    (tmp_path / "a.png").write_bytes(data)
+    store = LocalStore(str(tmp_path / "out"))
+    setup = WorkerSetup(
+        output=store.url,
+        storage=STANDARD_STORAGE,
+        create_only=True,
+        method=Stub(),
+        image=ImageSpec(format="png"),
+        seed=1,
+        fingerprint="f",
+        batch_size=1,
+        load_threads=1,
+        save_threads=1,
+        threads=1,
+        use_gpu=False,
+    )
+    stages = TaskStages(Task(id=0, shard=0, attempts=3), store, setup, inverted)
+    row = Row(index=7, key="a", url=str(tmp_path / "a.png"), size_bytes=len(data))
+    loaded = stages.load(row)
+    assert isinstance(loaded, Loaded)
+    assert loaded.sha256 == hashlib.sha256(data).hexdigest()
+    (outcome,) = stages.compute([loaded])
+    assert isinstance(outcome, Stylized)
+    result = stages.save(loaded, outcome, compute_s=2.5)
+    assert (result.row, result.status, result.attempts, result.compute_s) == (7, "ok", 3, 2.5)
+    assert result.output is not None
+    published = store.read(result.output)
+    assert hashlib.sha256(published).hexdigest() == result.output_sha256
+    assert torch.allclose(decode_image(published), 1 - loaded.photo.image, atol=1 / 255)
+
+    gone = stages.load(Row(index=8, key="b", url=str(tmp_path / "b.png"), size_bytes=9))
+    assert isinstance(gone, Result)
+    assert (gone.row, gone.status, gone.attempts, gone.error_type) == (8, "failed", 3, "FileNotFoundError")

@@ -1,0 +1,51 @@
+"""What a run shows of how far it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from jobs.driver.tally import RunTally
+from jobs.ledger.results import Status
+from jobs.worker.messages import Task
+
+
+def counts(ok: int, failed: int = 0, quarantined: int = 0) -> Mapping[Status, int]:
+    return {"ok": ok, "failed": failed, "quarantined": quarantined}
+
+
+def test_a_task_is_counted_as_last_heard_and_no_more_once_it_is_over() -> None:
+    tally = RunTally(20, counts(4), time.monotonic())
+    tally.submitted(Task(id=1, shard=0))
+    tally.progressed(1, counts(0))
+    assert "first_result" not in tally.seconds
+    tally.progressed(1, counts(2))
+    tally.progressed(1, counts(3, failed=1))
+    assert "first_result" in tally.seconds
+    assert tally.counts() == counts(7, failed=1)
+    tally.finished(1, counts(4, failed=1))
+    tally.progressed(1, counts(9))
+    assert tally.counts() == counts(8, failed=1)
+    snapshot = tally.snapshot(2, ())
+    assert (snapshot.total, snapshot.done, snapshot.already, snapshot.workers) == (20, 9, 4, 2)
+    assert snapshot.elapsed_s == 0, "no worker was ready"
+
+
+def test_of_a_task_that_ended_badly_the_journal_counts() -> None:
+    tally = RunTally(20, counts(0), time.monotonic())
+    tally.submitted(Task(id=1, shard=0))
+    tally.progressed(1, counts(5))
+    tally.corrected(1, ["ok", "failed"])
+    tally.progressed(1, counts(6))
+    tally.concluded("quarantined")
+    assert tally.counts() == counts(1, failed=1, quarantined=1)
+
+
+def test_sealing_counts_no_row_again() -> None:
+    tally = RunTally(20, counts(0), time.monotonic())
+    tally.submitted(Task(id=1, shard=0, rows=(0, 1)))
+    tally.finished(1, counts(2))
+    tally.submitted(Task(id=2, shard=0, sealing=True))
+    tally.finished(2, counts(2))
+    tally.corrected(2, ["ok", "ok"])
+    assert tally.counts() == counts(2)
