@@ -3,37 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from jobs.cli.sections import Section
     from jobs.inspect.status import JobStatus
     from jobs.stores.store import Store
     from jobs.training.status import TrainStatus
 
-__all__ = ["show_options", "show_status", "show_training"]
+__all__ = ["show_sections", "show_status", "show_training"]
 
 
-def show_options(title: str, cls: type[Any], leave_out: Container[str] = ()) -> None:
-    from jobs.cli.options import options_of
-
-    summary = (cls.__doc__ or "").split("\n\n")[0]
-    table = Table(title=escape(f"{title}: {summary}"), title_justify="left", title_style="bold", box=None)
-    for name in ("option", "default", "meaning"):
-        table.add_column(name, overflow="fold")
-    for option in options_of(cls):
-        if option.name not in leave_out:
-            table.add_row(option.name, escape(option.default or "required"), escape(option.help))
+def show_sections(found: Iterable[Section]) -> None:
+    """Print tables of options."""
     console = Console()
-    console.print(table)
-    console.print()
+    for section in found:
+        table = Table(
+            title=escape(f"{section.title}: {section.about}"),
+            title_justify="left",
+            title_style="bold",
+            box=None,
+        )
+        for name in ("option", "default", "what it may be", "meaning"):
+            table.add_column(name, overflow="fold")
+        for option in section.options:
+            values = option.shown_values.replace("`", "")
+            table.add_row(*map(escape, (option.name, option.shown_default, values, option.help)))
+        console.print(table)
+        console.print()
 
 
 def show_status(found: JobStatus) -> None:
+    """Print how far a job of photographs is."""
     table = _about(found)
     counts = ", ".join(f"{number} {name}" for name, number in found.counts.items())
     table.add_row("images", f"{found.done} of {found.rows} done: {counts}")
@@ -43,6 +49,7 @@ def show_status(found: JobStatus) -> None:
 
 
 def show_training(store: Store, as_json: bool) -> None:
+    """Print how far a training is, as a table or as one JSON object."""
     from jobs.training.display import describe_losses
     from jobs.training.metrics import grouped
     from jobs.training.status import train_status

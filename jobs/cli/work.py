@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 
+from jobs.cli.arguments import LogFormat
 from jobs.console.log_events import News, Teller
 from jobs.errors import EXIT_UNFINISHED, exit_code_of
 from jobs.stores.filesystems import absolute_url
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHANGEABLE",
-    "LogFormat",
     "begin",
     "begin_quickly",
     "errors",
@@ -44,7 +44,6 @@ __all__ = [
 
 CHANGEABLE = ("resources", "storage", "log", "evaluation", "ddp")
 """Tables of a training's job file whose options may be others when it goes on."""
-LogFormat: TypeAlias = Literal["text", "json"]
 
 
 @contextmanager
