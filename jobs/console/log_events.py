@@ -16,7 +16,7 @@ class News:
     """Something that happened, said once."""
 
     event: str
-    """What kind of thing; of a closed list, which README has."""
+    """What kind of thing; of a closed list, which docs/results.md has."""
     text: str
     """For people."""
     level: Level = "info"
