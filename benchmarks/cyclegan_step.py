@@ -217,9 +217,9 @@ def seconds_per_step(side: int, steps: int, ray_train: bool) -> tuple[float, flo
 def one_job(folder: Path, side: int, steps: int, ray_train: bool) -> None:
     """The training job's own loop, in this process or in a worker of Ray Train."""
     from jobs.training.job import create_or_open_training
+    from jobs.training.job_file import train_from_table
     from jobs.training.loop import LoopSetup
     from jobs.training.metrics import read_metrics
-    from jobs.training.spec import train_from_table
 
     table = {
         "a": str(folder / "a"),

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from nst.errors import OptionError
 
 if TYPE_CHECKING:
     from nst.stylizer import Method
 
-__all__ = ["METHODS"]
+__all__ = ["METHODS", "Registry"]
+
+T = TypeVar("T")
 
 
-class _Registry(Mapping[str, "type[Method]"]):
-    """Read-only; a method's file is imported when it is first asked for."""
+class Registry(Mapping[str, type[T]], Generic[T]):
+    """Classes by kind, read-only; a class's file is imported when it is first asked for.
+
+    Args:
+        places: `module:class` by kind.
+    """
 
     def __init__(self, places: Mapping[str, str]) -> None:
         self._places = dict(places)
 
-    def __getitem__(self, kind: str) -> type[Method]:
+    def __getitem__(self, kind: str) -> type[T]:
+        """Raises OptionError: there is no such kind."""
         if kind not in self._places:
             raise OptionError("kind", kind, choices=self._places)
         module, _, name = self._places[kind].partition(":")
-        method: Any = getattr(importlib.import_module(module), name)
-        return method  # type: ignore[no-any-return]
+        found: Any = getattr(importlib.import_module(module), name)
+        return found  # type: ignore[no-any-return]
 
     def __contains__(self, kind: object) -> bool:
         return kind in self._places
@@ -37,7 +44,7 @@ class _Registry(Mapping[str, "type[Method]"]):
         return len(self._places)
 
 
-METHODS: Mapping[str, type[Method]] = _Registry(
+METHODS: Registry[Method] = Registry(
     {
         "style_transfer": "nst.style_transfer.method:StyleTransfer",
         "deepdream": "nst.deepdream.method:DeepDream",

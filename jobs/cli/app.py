@@ -17,9 +17,8 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for _commands in (job, output, cluster, options):
+for _commands in (job, training, output, cluster, options):
     app.add_typer(_commands.app)
-app.add_typer(training.app, name="train", rich_help_panel="Train what methods apply")
 
 
 def main() -> None:

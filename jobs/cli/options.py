@@ -10,7 +10,7 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -50,11 +50,14 @@ class Option:
         return f"{self.values}, {self.unit}" if self.unit else self.values
 
 
-def options_of(cls: type[Any]) -> list[Option]:
-    """The options of a dataclass, in order. Fields that are tables of their own are left out."""
+def options_of(cls: type[Any], names: Container[str] | None = None) -> list[Option]:
+    """The options of a dataclass, or those of these names, in order. Fields that are tables of their own are
+    left out."""
     helps = _field_docstrings(cls)
     found = []
     for item in dataclasses.fields(cast(Any, cls)):
+        if names is not None and item.name not in names:
+            continue
         default = item.default
         if item.default_factory is not dataclasses.MISSING:
             default = item.default_factory()
@@ -114,7 +117,7 @@ def _values(hint: Any) -> str:
         return f"list of {number}{_values(arguments[0])}s"
     if origin in (dict, Mapping):
         return f"table of {_values(arguments[1])}s"
-    return _KINDS[hint]
+    return _KINDS.get(hint, getattr(hint, "__name__", str(hint)))
 
 
 def _field_docstrings(cls: type[Any]) -> Mapping[str, str]:

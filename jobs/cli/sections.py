@@ -65,7 +65,7 @@ def sections(kind: str | None = None) -> list[Section]:
 
 def _photograph_sections() -> list[Section]:
     return [
-        _section(_JOB, ("job",), "A job of photographs", StylizeSpec, leave_out=("kind",)),
+        _section(_JOB, ("job",), "A job of photographs", StylizeSpec, ("photos", "output", "seed")),
         _section(_JOB, ("image",), "[image]", ImageSpec),
         _section(_JOB, ("resources",), "[resources]", Resources),
         _section(_JOB, ("storage",), "[storage]", StorageOptions),
@@ -77,38 +77,30 @@ def _method_sections() -> list[Section]:
 
 
 def _training_sections() -> list[Section]:
-    return [
-        _section(_TRAININGS, (name, "training"), title, cls, leave_out)
-        for name, title, cls, leave_out in _trainings()
-    ]
+    """The tables of each kind of training, and then, once, those that all have."""
+    from jobs.training.job_file import option_tables
+    from jobs.training.recipes import TRAININGS
 
-
-def _trainings() -> list[tuple[str, str, type[Any], Container[str]]]:
-    """Name, title and dataclass of each table of the trainings' job files, and fields to leave out; the only
-    function here that knows what trainings there are."""
-    from jobs.training.spec import TABLES, StylesSpec, TrainSpec
-    from nst.cyclegan.training import CycleGANOptions
-    from nst.modulated.training import ManyStylesOptions
-
-    common = [option.name for option in options_of(TrainSpec)]
-    shared = {name: cls for name, cls in TABLES.items() if name != "model"}
-    return [
-        ("training", "A training", TrainSpec, ()),
-        ("cyclegan", "[model] of a training between two collections", CycleGANOptions, ()),
-        ("modulated", "A training between many styles", StylesSpec, common),
-        ("modulated", '[model] generator = "modulated"', ManyStylesOptions, ("styles",)),
-        *(
-            (f"training.{name}", f"[{name}] of a training", cls, ())
-            for name, cls in {**shared, "storage": StorageOptions}.items()
-        ),
-    ]
+    tables = {kind: option_tables(kind) for kind in TRAININGS}
+    common = {table: None for each in tables.values() for table in each if not table.of_kind}
+    found = []
+    for kind, each in tables.items():
+        for table in each:
+            if table.of_kind:
+                title = f'[{table.name}] kind = "{kind}"' if table.name else f'A training of kind "{kind}"'
+                found.append(_section(_TRAININGS, (kind, "training"), title, table.cls, table.names))
+    for table in common:
+        title = f"[{table.name}] of a training" if table.name else "Every training"
+        names = (f"training.{table.name}" if table.name else "training", "training")
+        found.append(_section(_TRAININGS, names, title, table.cls, table.names))
+    return found
 
 
 def _section(
-    group: str, names: tuple[str, ...], title: str, cls: type[Any], leave_out: Container[str] = ()
+    group: str, names: tuple[str, ...], title: str, cls: type[Any], fields: Container[str] | None = None
 ) -> Section:
     about = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
-    options = tuple(option for option in options_of(cls) if option.name not in leave_out)
+    options = tuple(options_of(cls, fields))
     return Section(group=group, names=tuple(dict.fromkeys(names)), title=title, about=about, options=options)
 
 

@@ -25,6 +25,7 @@ from jobs.errors import EXIT_OK, EXIT_STOPPED, EXIT_UNFINISHED, UsageError
 from jobs.ledger.lease import refuse_if_held
 from jobs.stores.filesystems import StorageOptions, local_path, refuse_secrets
 from jobs.stores.store import open_store
+from jobs.training.recipes import is_training
 from nst.errors import OptionError
 
 if TYPE_CHECKING:
@@ -83,15 +84,15 @@ def prepare(
     """
     training = is_training_file(path, overrides)
     if training:
-        from jobs.training.spec import read_train_file
+        from jobs.training.job_file import read_train_file
 
         train = read_train_file(path, overrides)
         output, storage, grace_s = train.spec.output, train.storage, train.resources.grace_s
         spec = train.spec
-        places = {spec.option_of(name): place for name, place in spec.collections.items()}
+        places = {spec.recipe.option_of(name): place for name, place in spec.collections.items()}
         places["output"] = output
         refs, options, table = train.evaluation.assets(), train.evaluation, "evaluation"
-        command = ["train", "cyclegan", _JOB_FILE]
+        command = ["train", _JOB_FILE]
     else:
         from jobs.spec import read_job_file
 
@@ -131,8 +132,7 @@ def is_training_file(path: Path, overrides: Sequence[str] = ()) -> bool:
     Raises:
         UsageError: the file is missing or is no TOML.
     """
-    table = apply_overrides(read_toml(path), overrides)
-    return "method" not in table and "photos" not in table and ({"a", "b"} <= table.keys() or "styles" in table)
+    return is_training(apply_overrides(read_toml(path), overrides))
 
 
 def _local(

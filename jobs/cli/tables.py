@@ -51,7 +51,6 @@ def show_status(found: JobStatus) -> None:
 def show_training(store: Store, as_json: bool) -> None:
     """Print how far a training is, as a table or as one JSON object."""
     from jobs.training.display import describe_losses
-    from jobs.training.metrics import grouped
     from jobs.training.status import train_status
 
     found = train_status(store)
@@ -59,11 +58,11 @@ def show_training(store: Store, as_json: bool) -> None:
         print(json.dumps(found.to_json()))
         return
     table = _about(found)
-    table.add_row("photos", ", ".join(f"{number} of {name}" for name, number in found.named_photos.items()))
+    table.add_row("photos", ", ".join(f"{number} of {name}" for name, number in found.photos.items()))
     _add_driver(table, found)
     table.add_row("step", f"{found.step}; the newest checkpoint is of {found.checkpoint or 'none'}")
     if found.losses:
-        for group, losses in grouped(found.losses).items():
+        for group, losses in found.groups.items():
             name = "losses" if group == "loss" else group.replace("_to_", " to ")
             table.add_row(name, describe_losses(losses))
     if found.skipped:

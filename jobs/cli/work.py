@@ -252,15 +252,16 @@ def execute_training(
         with log:
             _tell_notes(log, job.notes)
             summary = run_training(job, observe=log, stop=stop, lease=_lease(log, wait))
-    where, option = url.rstrip("/"), job.file.spec.method_option
+    where = url.rstrip("/")
     values = {"exit_code": summary.exit_code, "steps": summary.steps, "done": summary.done}
     if summary.done is None:
         _tell_end(log, "", values, summary.error, f"nst resume {url}")
     else:
+        made = job.file.spec.recipe.asset(f"{where}/{summary.done['generator']}", summary.done["sha256"])
         lines = (
             f"{summary.steps} steps: {where}",
-            f'{option} = "{where}/{summary.done["generator"]}"',
-            f'{option}_sha256 = "{summary.done["sha256"]}"',
+            f'{made.option} = "{made.url}"',
+            f'{made.option}_sha256 = "{made.sha256}"',
             f"report: {publish_training_report(job.store)}",
         )
         _tell_end(log, "\n".join(lines), values, None, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,99 +18,93 @@ from jobs.stores.filesystems import StorageOptions
 from jobs.stores.photo_files import read_photo_file
 from jobs.stores.store import open_store
 from jobs.training.layout import skipped_path
+from jobs.training.spec import TrainSpec
 from nst.errors import ImageError
 from nst.gan.parallel import Share
-from nst.gan.sampling import Domain, Preprocessing, direction_of, photo_of, stream, turns_of
+from nst.gan.sampling import stream
 from nst.images.decode import open_photo
 
-__all__ = ["NoPhotographs", "Pairs", "batches"]
+__all__ = ["NoPhotographs", "TrainingSet", "batches"]
 
 _TRIES = 100
 """Photographs in a row of which none can be read: then something else is wrong."""
 _AHEAD = 4
-_DOMAINS: tuple[Domain, Domain] = ("A", "B")
 
 
 class NoPhotographs(JobError):
     """Hardly any photograph of a collection can be read."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pairs(Dataset[tuple[Tensor, Tensor]]):
-    """By the number of a sample, two photographs, cropped: (3, h, w) in [-1, 1] each; one of A and one of B, or
-    with `many_styles` one of the style that the sample is translated from, and one of that it is translated to.
+@dataclass(frozen=True, slots=True)
+class TrainingSet(Dataset[tuple[Tensor, ...]]):
+    """By the number of a sample, the photographs that the spec's recipe chooses for it, cropped: (3, h, w) in
+    [-1, 1] each.
 
     In the place of a photograph that cannot be read comes the next one; it is noted in the job's folder, once.
     """
 
+    spec: TrainSpec
     urls: Mapping[str, Any]
-    """Places of the photographs, of each collection: a list, or Arrow's column."""
-    many_styles: bool = False
-    output: str
-    seed: int
-    preprocessing: Preprocessing
-    multiple: int
-    max_pixels: int
+    """Places of the photographs by the collection's name, in order: a list, or Arrow's column."""
     storage: StorageOptions
 
-    def __getitem__(self, sample: int) -> tuple[Tensor, Tensor]:
+    @classmethod
+    def of(cls, spec: TrainSpec, urls: Sequence[Any], storage: StorageOptions) -> TrainingSet:
+        """
+        Args:
+            urls: places of the photographs of each of the spec's collections, in their order.
+        """
+        return cls(spec, dict(zip(spec.collections, urls, strict=True)), storage)
+
+    def __getitem__(self, sample: int) -> tuple[Tensor, ...]:
         """Raises NoPhotographs: none of a hundred can be read."""
-        chosen = self._of_directions(sample) if self.many_styles else self._of_domains(sample)
-        first, second = (
-            self.preprocessing(self.readable(name, place)[0], stream(self.seed, domain, sample), self.multiple)
-            for domain, (name, place) in zip(_DOMAINS, chosen, strict=True)
+        seed = self.spec.seed
+        counts = {name: len(urls) for name, urls in self.urls.items()}
+        return tuple(
+            self._cropped(self.readable(each.collection, each.place)[0], stream(seed, each.stream, sample))
+            for each in self.spec.recipe.choose(sample, counts, seed)
         )
-        return first, second
 
-    def _of_domains(self, sample: int) -> list[tuple[str, int]]:
-        """Collections, and places in them."""
-        return [
-            (name, photo_of(sample, len(urls), self.seed, domain))
-            for (name, urls), domain in zip(self.urls.items(), _DOMAINS, strict=True)
-        ]
+    def _cropped(self, photo: Image.Image, generator: torch.Generator) -> Tensor:
+        return self.spec.data(photo, generator, self.spec.recipe.multiple)
 
-    def _of_directions(self, sample: int) -> list[tuple[str, int]]:
-        """Of each style, the photographs that are translated come in an order, and those that are shown to the
-        discriminator in another."""
-        names = list(self.urls)
-        styles = direction_of(sample, len(names), self.seed)
-        turns = turns_of(sample, len(names), self.seed)
-        return [
-            (names[style], photo_of(turn, len(self.urls[names[style]]), self.seed, f"{domain} {style}"))
-            for style, turn, domain in zip(styles, turns, _DOMAINS, strict=True)
-        ]
+    def images(self, name: str, count: int, *, alike: bool = False) -> Iterator[Tensor]:
+        """The first photographs of a collection that can be read, at most as many as there are: (3, h, w) in
+        [-1, 1], the same ones whenever they are asked for.
+
+        Args:
+            alike: all are cropped by the same random numbers, else each by its own.
+        """
+        place = 0
+        for number in range(min(count, len(self.urls[name]))):
+            photo, place = self.readable(name, place)
+            draws = stream(0, self.spec.recipe.stream_of(name), -1 if alike else -1 - number)
+            yield self._cropped(photo, draws)
 
     def readable(self, name: str, place: int) -> tuple[Image.Image, int]:
         """The photograph of a collection at `place`, or else the next one; and the place after it."""
-        urls = self.urls[name]
+        urls, most = self.urls[name], self.spec.max_pixels
         error: Exception | None = None
         for number in range(min(_TRIES, len(urls))):
             url = str(urls[(place + number) % len(urls)])
             try:
-                data = read_photo_file(url, size_bytes=None, max_pixels=self.max_pixels, storage=self.storage)
-                return open_photo(data, max_pixels=self.max_pixels), place + number + 1
+                data = read_photo_file(url, size_bytes=None, max_pixels=most, storage=self.storage)
+                return open_photo(data, max_pixels=most), place + number + 1
             except (ImageError, OSError) as failed:
                 error = failed
                 self._note(url, failed)
         raise NoPhotographs(f"{name}: no photograph can be read; the last one: {error}") from error
 
-    def first(self, name: str, count: int) -> Iterator[tuple[int, Image.Image]]:
-        """The first photographs of a collection that can be read, at most as many as there are, numbered."""
-        place = 0
-        for number in range(min(count, len(self.urls[name]))):
-            photo, place = self.readable(name, place)
-            yield number, photo
-
     def _note(self, url: str, error: Exception) -> None:
         name = hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:16]
         text = json.dumps({"url": url, "error": f"{type(error).__name__}: {error}"})
-        open_store(self.output, self.storage).publish(skipped_path(name), text.encode())
+        open_store(self.spec.output, self.storage).publish(skipped_path(name), text.encode())
 
 
 def batches(
-    pairs: Pairs, share: Share, steps: range, *, workers: int, pin: bool = False
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """This process's part of the batches of `steps`: (n, 3, h, w) of A and of B; see `Pairs`.
+    photos: TrainingSet, share: Share, steps: range, *, workers: int, pin: bool = False
+) -> Iterator[Sequence[Tensor]]:
+    """This process's part of the batches of `steps`: (n, 3, h, w) in [-1, 1] per photograph of a sample.
 
     Args:
         workers: processes that decode ahead; 0: none.
@@ -125,7 +119,7 @@ def batches(
             "worker_init_fn": _one_thread,
         }
     loader = DataLoader(
-        pairs, batch_sampler=_Numbers(share, steps), num_workers=workers, pin_memory=pin, **more
+        photos, batch_sampler=_Numbers(share, steps), num_workers=workers, pin_memory=pin, **more
     )
     yield from loader
 

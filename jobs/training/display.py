@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from jobs.console.display import Bar, duration
-from jobs.training.metrics import grouped
 
 if TYPE_CHECKING:
     from jobs.training.monitor import TrainSnapshot
@@ -33,7 +32,7 @@ class TrainDisplay(Bar):
         if snapshot.images_per_s:
             left_s = (snapshot.steps - snapshot.step) * snapshot.batch_size / snapshot.images_per_s
             speed = f"{snapshot.images_per_s:.2f} images/s, {duration(left_s)} left"
-            rest = f"{describe_losses(grouped(snapshot.losses)['loss'])}, {speed}"
+            rest = f"{describe_losses(snapshot.shown)}, {speed}"
         if self.update(snapshot.step, snapshot.steps, rest):
             return
         now = time.monotonic()

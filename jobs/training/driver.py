@@ -1,5 +1,4 @@
-"""CycleGAN's training, or that of one generator for many styles, as a job: Ray Train starts the workers; the
-store remembers, from where they are to be started again.
+"""A training as a job: Ray Train starts the workers; the store remembers from where they start again.
 
 Checkpoints are this program's own, one object each, and not Ray Train's: with one authority nothing can
 disagree, and what is published is committed.

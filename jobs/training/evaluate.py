@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 
 from jobs.stores.store import open_store
-from jobs.training.data import Pairs
+from jobs.training.data import TrainingSet
 from jobs.training.layout import evaluation_path, generator_path
-from jobs.training.learners import pairs_of, translations
 from jobs.training.spec import TrainFile
 from nst.features import FeatureNetwork, build_features, read_weights
 from nst.gan.evaluation import frechet_distance, kernel_distance, pooled_features
-from nst.gan.sampling import Domain, stream
 
 __all__ = ["evaluate"]
 
@@ -24,7 +22,7 @@ __all__ = ["evaluate"]
 def evaluate(
     file: TrainFile, urls: tuple[Any, ...], assets: Mapping[str, bytes], step: int
 ) -> dict[str, float]:
-    """Compare translations of the first photographs with those of the other collection; publish the distances.
+    """Compare translations of the first photographs with those of their target; publish the distances.
 
     Raises:
         OSError: there are no generators of this step, or nothing can be read or written.
@@ -35,13 +33,13 @@ def evaluate(
     state, convention = read_weights(own.network, own.asset(), own.weights_convention, assets)
     assert own.layer is not None
     network = build_features(own.network, [own.layer], state=state, convention=convention)
-    pairs = pairs_of(spec, urls, file.storage)
+    photos = TrainingSet.of(spec, urls, file.storage)
     found: dict[str, float] = {}
     real: dict[str, Tensor] = {}
-    for each in translations(spec, weights, own.directions):
+    for each in spec.recipe.translations(weights, own.directions):
         if each.target not in real:
-            real[each.target] = _features(network, own.layer, _images(pairs, each.target, own.photos))
-        fakes = (each.translate(image[None])[0] for image in _images(pairs, each.source, own.photos))
+            real[each.target] = _features(network, own.layer, _images(photos, each.target, own.photos))
+        fakes = (each.translate(image[None])[0] for image in _images(photos, each.source, own.photos))
         features = _features(network, own.layer, fakes)
         found[f"fid_{each.name}"] = frechet_distance(features, real[each.target])
         found[f"kid_{each.name}"] = kernel_distance(features, real[each.target])
@@ -54,8 +52,7 @@ def _features(network: FeatureNetwork, layer: str, images: Iterator[Tensor]) -> 
     return pooled_features(network, layer, images)
 
 
-def _images(pairs: Pairs, name: str, photos: int) -> Iterator[Tensor]:
-    """The first photographs of a collection, (3, h, w) in [0, 1], cropped always alike."""
-    domain: Domain = "B" if name == "b" and not pairs.many_styles else "A"
-    for number, photo in pairs.first(name, photos):
-        yield (pairs.preprocessing(photo, stream(0, domain, -1 - number), pairs.multiple) + 1) / 2
+def _images(photos: TrainingSet, name: str, count: int) -> Iterator[Tensor]:
+    """The first photographs of a collection, (3, h, w) in [0, 1]."""
+    for image in photos.images(name, count):
+        yield (image + 1) / 2

@@ -27,15 +27,9 @@ from jobs.ledger.job_record import (
 from jobs.ledger.listing import list_photos
 from jobs.ledger.manifest import Manifest, ManifestInfo, listed_manifest, write_manifest
 from jobs.stores.store import Store, open_store
+from jobs.training.job_file import HOW, train_fingerprint, train_from_table, train_to_table
 from jobs.training.layout import KIND, manifest_path
-from jobs.training.spec import (
-    HOW,
-    TrainFile,
-    TrainResources,
-    train_fingerprint,
-    train_from_table,
-    train_to_table,
-)
+from jobs.training.spec import TrainFile, TrainResources
 from nst.errors import OptionError
 
 __all__ = ["TrainJob", "TrainPlan", "create_or_open_training", "plan_training", "reopen_training"]
@@ -48,7 +42,7 @@ class TrainJob:
     store: Store
     file: TrainFile
     manifests: Mapping[str, Manifest]
-    """By `a` and `b`, or by style, in order."""
+    """By the collection's name, in order."""
     assets: tuple[Asset, ...]
     """Of the evaluation."""
     fingerprint: str
@@ -197,7 +191,7 @@ def _plan(file: TrainFile, folder: Path) -> TrainPlan:
     assets = tuple(read_assets(file.evaluation, file.storage, table="evaluation"))
     manifests = {}
     for name, source in file.spec.collections.items():
-        option = file.spec.option_of(name)
+        option = file.spec.recipe.option_of(name)
         try:
             photos = list_photos(source, exclude=file.spec.output, storage=file.storage)
             manifests[name] = write_manifest(photos, folder / manifest_path(name), None)
@@ -213,4 +207,4 @@ def _plan(file: TrainFile, folder: Path) -> TrainPlan:
 
 def _epoch_steps(file: TrainFile, manifests: Mapping[str, Manifest] | Mapping[str, ManifestInfo]) -> int:
     photos = max(manifest.rows for manifest in manifests.values())
-    return file.spec.schedule.epoch_steps(file.spec.samples_of(photos), file.spec.batch_size)
+    return file.spec.schedule.epoch_steps(file.spec.recipe.epoch_samples(photos), file.spec.batch_size)

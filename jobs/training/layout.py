@@ -50,7 +50,7 @@ def generator_path(step: int) -> str:
 
 
 def manifest_path(collection: str) -> str:
-    """Of the listing of `a` or `b`, or of a style."""
+    """Of a collection's listing."""
     return f"manifest_{collection}.parquet"
 
 
@@ -76,21 +76,20 @@ def sample_steps(store: Store) -> list[int]:
 
 
 def read_evaluations(store: Store, but: Container[int] = ()) -> dict[int, dict[str, float]]:
-    """By step, but for some: `fid_A2B`, `fid_B2A`, `kid_A2B`, `kid_B2A`; of many styles `fid_photo_to_ukiyo-e`,
-    ..."""
+    """By step, but for some: `fid_NAME` and `kid_NAME` for each of the recipe's translations, as `fid_A2B`."""
     steps = [step for step in _steps(store, _EVALUATIONS) if step not in but]
     return {step: json.loads(store.read(evaluation_path(step))) for step in steps}
 
 
 def best_step(found: Mapping[int, Mapping[str, float]], metric: str) -> int | None:
-    """Whose mean over the directions that all have is least; of equal ones the first."""
+    """Whose mean over the translations that all have is least, the first of equal ones; None: none has any."""
     names = [name for name in next(iter(found.values()), ()) if name.startswith(f"{metric}_")]
     shared = [name for name in names if all(name in each for each in found.values())]
 
     def distance(step: int) -> tuple[float, int]:
         return sum(found[step][name] for name in shared), step
 
-    return min(found, key=distance, default=None)
+    return min(found, key=distance) if shared else None
 
 
 def read_done(store: Store) -> dict[str, Any] | None:

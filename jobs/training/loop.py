@@ -21,12 +21,11 @@ from torch import Tensor
 from jobs.errors import JobMismatch
 from jobs.stores.filesystems import StorageOptions
 from jobs.stores.store import Store, open_store
-from jobs.training.data import batches
+from jobs.training.data import TrainingSet, batches
 from jobs.training.job import TrainJob
 from jobs.training.layout import STOP, checkpoint_path, checkpoint_steps, generator_path, sample_path
-from jobs.training.learners import learner_of, pairs_of
 from jobs.training.metrics import part_path, write_part
-from jobs.training.spec import LogSpec, StylesSpec, TrainSpec
+from jobs.training.spec import LogSpec, TrainSpec
 from nst.errors import Diverged
 from nst.gan.parallel import DDPOptions, Share
 from nst.gan.schedule import Scheduler
@@ -36,15 +35,13 @@ __all__ = ["LoopSetup", "train"]
 
 _FORMAT = 1
 _STOP_EVERY_S = 2.0
-_OF_GENERATORS = ("gan_", "cycle_", "identity_")
-"""Losses of them, by their first letters."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoopSetup:
     """What every process is told."""
 
-    spec: TrainSpec | StylesSpec
+    spec: TrainSpec
     log: LogSpec
     ddp: DDPOptions
     storage: StorageOptions
@@ -97,11 +94,10 @@ class _Loop:
         spec = setup.spec
         self._setup, self._share, self._device = setup, share, device
         self._store = open_store(spec.output, setup.storage)
-        self._learner = learner_of(spec, device)
-        self._training = training = self._learner.training
-        self._scheduler = Scheduler(spec.schedule, [training.optimizer_g, training.optimizer_d])
+        self._trainer = spec.recipe.build(seed=spec.seed, device=device)
+        self._scheduler = Scheduler(spec.schedule, list(self._trainer.optimizers))
         self._epoch_loss, self._epoch_count = 0.0, 0
-        self._pairs = pairs_of(spec, setup.urls, setup.storage)
+        self._photos = TrainingSet.of(spec, setup.urls, setup.storage)
         self._fresh: list[tuple[int, dict[str, Tensor], float, float]] = []
         """Steps that were not published yet: number, losses, learning rate, seconds."""
         self._stop_asked_at = 0.0
@@ -109,19 +105,19 @@ class _Loop:
         self._publisher = _Publisher(self._store)
 
     def run(self) -> int:
-        setup, training, log = self._setup, self._training, self._setup.log
+        setup, trainer, log = self._setup, self._trainer, self._setup.log
         begin = self._load()
-        training.distribute(self._share, setup.ddp)
+        trainer.distribute(self._share, setup.ddp)
         done, before = begin, time.monotonic()
         with self._publisher:
             if begin and self._share.rank == 0:
                 self._remove_checkpoints(begin)  # what was left of those by a process that died
-            for done, (real_a, real_b) in enumerate(self._batches(begin), begin + 1):
+            for done, images in enumerate(self._batches(begin), begin + 1):
                 epoch, place = divmod(done - 1, setup.epoch_steps)
                 self._scheduler.begin(epoch)
-                losses = self._learner.step(real_a, real_b)
+                losses = trainer.step(images)
                 now = time.monotonic()
-                rate = training.optimizer_g.param_groups[0]["lr"]
+                rate = trainer.optimizers[0].param_groups[0]["lr"]
                 self._fresh.append((done, losses, rate, now - before))
                 before = now
                 last = done == setup.steps
@@ -143,12 +139,15 @@ class _Loop:
 
     # Data
 
-    def _batches(self, begin: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, begin: int) -> Iterator[list[Tensor]]:
         setup = self._setup
         pin = self._device.type == "cuda"
         steps = range(begin, setup.steps)
-        for pair in batches(self._pairs, self._share, steps, workers=setup.loader_workers, pin=pin):
-            yield tuple(images.to(self._device, self._training.dtype, non_blocking=True) for images in pair)  # type: ignore[misc]
+        for batch in batches(self._photos, self._share, steps, workers=setup.loader_workers, pin=pin):
+            yield [self._moved(images) for images in batch]
+
+    def _moved(self, images: Tensor) -> Tensor:
+        return images.to(self._device, self._trainer.dtype, non_blocking=True)
 
     # Going on
 
@@ -164,7 +163,7 @@ class _Loop:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         if state.get("format") != _FORMAT or state.get("fingerprint") != self._setup.fingerprint:
             raise JobMismatch(f"{self._store.url}/{checkpoint_path(step)} is not a checkpoint of this training")
-        self._training.load_state_dict(state["training"])
+        self._trainer.load_state_dict(state["training"])
         self._scheduler.load_state_dict(state["scheduler"])
         self._epoch_loss, self._epoch_count = state["epoch_loss"], state["epoch_count"]
         return step
@@ -177,7 +176,7 @@ class _Loop:
             "format": _FORMAT,
             "fingerprint": self._setup.fingerprint,
             "step": step,
-            "training": self._training.state_dict(),
+            "training": self._trainer.state_dict(),
             "scheduler": self._scheduler.state_dict(),
             "epoch_loss": self._epoch_loss,
             "epoch_count": self._epoch_count,
@@ -222,7 +221,7 @@ class _Loop:
                 raise Diverged(f"loss {bad} is {losses[bad]} in step {step}")
             epoch = (step - 1) // self._setup.epoch_steps
             rows.append({"step": step, "epoch": epoch, "learning_rate": rate, "seconds": seconds, **losses})
-            self._epoch_loss += sum(loss for name, loss in losses.items() if name.startswith(_OF_GENERATORS))
+            self._epoch_loss += self._trainer.plateau_loss(losses)
             self._epoch_count += 1
         if self._share.rank == 0:
             self._publisher.publish(part_path(rows[-1]["step"]), write_part(rows))
@@ -234,12 +233,17 @@ class _Loop:
 
     def _publish_generators(self, step: int) -> None:
         if self._share.rank == 0:
-            self._publisher.publish(generator_path(step), self._learner.generator_file())
+            self._publisher.publish(generator_path(step), self._trainer.file_bytes())
 
     def _publish_samples(self, step: int) -> None:
         if self._share.rank:
             return
-        grid = self._learner.samples(self._pairs, self._setup.log.samples)
+        spec, count = self._setup.spec, self._setup.log.samples
+        photos = {
+            name: [self._moved(image[None]) for image in self._photos.images(name, count, alike=True)]
+            for name in spec.collections
+        }
+        grid = self._trainer.samples(photos, spec.data.crop_size)
         self._publisher.publish(sample_path(step), encode_image((grid + 1) / 2, format="jpeg", quality=90))
 
 

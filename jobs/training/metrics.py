@@ -5,19 +5,19 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.stores.store import Store
-from nst.modulated.directions import direction_means, style_means
 
 __all__ = [
     "METRICS",
     "PARTS",
-    "grouped",
+    "Grouped",
+    "Row",
     "means",
     "part_path",
     "part_step",
@@ -32,6 +32,8 @@ METRICS = "metrics.parquet"
 PARTS = "metrics"
 Row = Mapping[str, Any]
 """Of a step: `step`, counted from 1, `epoch`, `learning_rate`, `seconds` since the one before, its losses."""
+Grouped = Callable[[Mapping[str, float]], Mapping[str, Mapping[str, float]]]
+"""Losses, or their means, as people read them: see `Recipe.grouped`."""
 
 
 def part_path(step: int) -> str:
@@ -92,20 +94,3 @@ def means(rows: Sequence[Row]) -> dict[str, float]:
         [name for name in rows[0] if name not in ("step", "epoch", "learning_rate", "seconds")] if rows else []
     )
     return {name: math.fsum(row[name] for row in rows) / len(rows) for name in names}
-
-
-def grouped(losses: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Losses as people read them. Those of two domains are one group, `loss`. Of many styles it has the whole
-    of each kind, and every direction and style a group with the means over its own images, if it has any:
-    `photo_to_ukiyo-e` with `gan` and `cycle`, `ukiyo-e` with `D` and `identity`."""
-    if not any(name.startswith("images_") for name in losses):
-        return {"loss": dict(losses)}
-    whole: dict[str, list[float]] = {}
-    for name, loss in losses.items():
-        whole.setdefault(name.partition("_")[0], []).append(loss)
-    del whole["images"]
-    groups = {"loss": {kind: math.fsum(parts) for kind, parts in whole.items()}}
-    for name, mean in [*direction_means(losses).items(), *sorted(style_means(losses).items())]:
-        kind, _, group = name.partition("_")
-        groups.setdefault(group, {})[kind] = mean
-    return groups

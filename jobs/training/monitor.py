@@ -23,6 +23,8 @@ class TrainSnapshot:
     steps: int
     losses: Mapping[str, float]
     """Means over the steps that were published last."""
+    shown: Mapping[str, float]
+    """The losses that a line has room for."""
     images_per_s: float | None
     batch_size: int
     news: tuple[News, ...] = ()
@@ -45,7 +47,7 @@ class Watch:
         self._seen = self._seen_before()
         self._skipped: set[str] = set()
         self._news: list[News] = []
-        self._last = TrainSnapshot(0, job.steps, {}, None, job.file.spec.batch_size)
+        self._last = TrainSnapshot(0, job.steps, {}, {}, None, job.file.spec.batch_size)
 
     def _seen_before(self) -> set[str]:
         """Parts that an earlier driver has read, and not the newest, which says how far the training is."""
@@ -67,7 +69,9 @@ class Watch:
         return replace(self._last, news=news)
 
     def _take(self, rows: list[dict[str, Any]]) -> None:
-        publish_events(self._store, rows)
+        losses, grouped = means(rows), self._job.file.spec.recipe.grouped
+        publish_events(self._store, rows, grouped)
         spent = [row["seconds"] for row in rows[1:]] or [rows[0]["seconds"]]
         rate = self._last.batch_size * len(spent) / max(1e-9, sum(spent))
-        self._last = replace(self._last, step=rows[-1]["step"], losses=means(rows), images_per_s=rate)
+        shown = grouped(losses)["loss"]
+        self._last = replace(self._last, step=rows[-1]["step"], losses=losses, shown=shown, images_per_s=rate)

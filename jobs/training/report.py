@@ -10,7 +10,8 @@ from jobs.console.html import REPORT, curve, page, settings, table, text
 from jobs.ledger.job_record import read_job
 from jobs.stores.store import Store
 from jobs.training.layout import KIND, read_skipped, sample_path, sample_steps
-from jobs.training.metrics import Row, grouped, means, read_metrics
+from jobs.training.metrics import Grouped, Row, means, read_metrics
+from jobs.training.recipes import TRAININGS
 from jobs.training.status import TrainStatus, train_status
 
 __all__ = ["build_training_report", "publish_training_report"]
@@ -34,14 +35,14 @@ def build_training_report(store: Store) -> str:
     """The report as HTML. Every name and message in it is escaped."""
     status = train_status(store)
     rows = read_metrics(store)
-    title = f"{status.kind}: step {status.step}, {status.state}"
+    title = f"train {status.training}: step {status.step}, {status.state}"
     skipped = [(found["url"], found["error"]) for found in read_skipped(store).values()]
     left_out = f"<section><h2>{len(skipped)} left out</h2>{table(('photograph', 'reason'), skipped)}</section>"
     body = "".join(
         [
             f"<header><h1>{text(title)}</h1>{_totals(status)}</header>",
             "".join(f'<p class="note">{text(note)}</p>' for note in status.notes),
-            _curves(rows),
+            _curves(rows, TRAININGS[status.training].grouped),
             _evaluations(status),
             _samples(store, status),
             left_out if skipped else "",
@@ -53,14 +54,14 @@ def build_training_report(store: Store) -> str:
 
 def _totals(status: TrainStatus) -> str:
     parts = [("state", status.state), ("steps", str(status.step))]
-    parts += [(f"photographs of {name}", str(number)) for name, number in status.named_photos.items()]
+    parts += [(f"photographs of {name}", str(number)) for name, number in status.photos.items()]
     items = "".join(f"<li><b>{text(value)}</b> {text(name)}</li>" for name, value in parts)
     return f'<ul class="totals">{items}</ul>'
 
 
-def _curves(rows: Sequence[Row]) -> str:
-    """One per loss: means over as many steps as there are to a point. Of many styles first the whole, then each
-    direction and style under its name; a point where it had no image is left out."""
+def _curves(rows: Sequence[Row], grouped: Grouped) -> str:
+    """One per loss: means over as many steps as there are to a point. First the group `loss`, then the others
+    under their names; a point where a group does not have a loss is left out."""
     if not rows:
         return ""
     width = math.ceil(len(rows) / _MAX_POINTS)
@@ -69,7 +70,7 @@ def _curves(rows: Sequence[Row]) -> str:
         some = rows[start : start + width]
         rate = math.fsum(row["learning_rate"] for row in some) / len(some)
         found = grouped(means(some))
-        found["loss"] = {"learning_rate": rate, **found["loss"]}
+        found = {**found, "loss": {"learning_rate": rate, **found["loss"]}}
         for group, losses in found.items():
             for name, loss in losses.items():
                 points = groups.setdefault(group, {}).setdefault(name, [])
@@ -111,7 +112,5 @@ def _samples(store: Store, status: TrainStatus) -> str:
         figures.append(f"<figure>{picture}<figcaption>step {step}</figcaption></figure>")
     if not figures:
         return ""
-    what = "a, A to B, and back; b, B to A, and back"
-    if status.many_styles:
-        what = f"photographs of each style, and these as {', '.join(status.photos)}"
+    what = TRAININGS[status.training].samples_caption(list(status.photos))
     return f'<section><h2>Samples: {text(what)}</h2><div class="cards">{"".join(figures)}</div></section>'

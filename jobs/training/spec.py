@@ -1,59 +1,27 @@
-"""What a training is: its spec says WHAT is trained, the rest HOW. From TOML, to JSON.
+"""What a training is: its spec says WHAT is trained, the rest HOW.
 
 The names within the tables are those of the field's public implementation. Importing this loads torch.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import math
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
-from jobs.errors import UsageError
-from jobs.spec import apply_overrides, parse_table, storage_from_table
 from jobs.stores.filesystems import STANDARD_STORAGE, StorageOptions
-from jobs.training.what import (
-    StylesSpec,
-    TrainSpec,
-    collections_of,
-    is_modulated,
-    many_styles_of,
-    place_of,
-    two_domains_of,
-)
+from jobs.training.recipes.recipe import Recipe
 from nst import check
-from nst.cyclegan.training import CycleGANOptions
 from nst.errors import OptionError
 from nst.features import NETWORKS, default_weights, layer_names, weights_asset, weights_notes
 from nst.features.conventions import check_convention
-from nst.gan.parallel import DDPOptions, Share
+from nst.gan.parallel import DDPOptions
 from nst.gan.sampling import Preprocessing
 from nst.gan.schedule import Schedule
 from nst.stylizer import AssetRef, Assets
 
-__all__ = [
-    "HOW",
-    "TABLES",
-    "EvaluationSpec",
-    "LogSpec",
-    "StylesSpec",
-    "TrainFile",
-    "TrainResources",
-    "TrainSpec",
-    "read_train_file",
-    "train_fingerprint",
-    "train_from_table",
-    "train_to_table",
-]
-
-HOW = ("output", "resources", "storage", "log", "evaluation", "ddp")
-"""Parts of a job file on which no trained number depends, but for rounding."""
+__all__ = ["EvaluationSpec", "LogSpec", "TrainFile", "TrainResources", "TrainSpec"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,111 +152,36 @@ class TrainResources:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TrainSpec:
+    """What is trained: everything that the numbers depend on, and where they go."""
+
+    kind: str
+    """Name of the recipe."""
+    recipe: Recipe
+    output: str
+    """The job's folder or bucket prefix."""
+    seed: int = 0
+    """What parameters, orders, crops, and all else that is drawn depend on."""
+    batch_size: int = 1
+    """Samples per step, over all workers."""
+    max_pixels: int = 200_000_000
+    """Photographs with more are left out."""
+    data: Preprocessing = field(default_factory=Preprocessing)
+    schedule: Schedule = field(default_factory=Schedule)
+
+    @property
+    def collections(self) -> Mapping[str, str]:
+        """Places of photographs by the collection's name, in order."""
+        return self.recipe.collections
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainFile:
     """A training as its user wrote it, resolved."""
 
-    spec: TrainSpec | StylesSpec
+    spec: TrainSpec
     log: LogSpec = field(default_factory=LogSpec)
     evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
     resources: TrainResources = field(default_factory=TrainResources)
     ddp: DDPOptions = field(default_factory=DDPOptions)
     storage: StorageOptions = STANDARD_STORAGE
-
-
-TABLES: Mapping[str, type[Any]] = {
-    "model": CycleGANOptions,
-    "data": Preprocessing,
-    "schedule": Schedule,
-    "log": LogSpec,
-    "evaluation": EvaluationSpec,
-    "resources": TrainResources,
-    "ddp": DDPOptions,
-}
-"""Of a job file, by name; and `storage`."""
-
-
-def read_train_file(path: Path, overrides: Sequence[str] = ()) -> TrainFile:
-    """Read a TOML job file of a training. Relative paths are taken from the file's folder.
-
-    Raises:
-        UsageError: the file is missing or is no TOML.
-        OptionError: an option is unknown, missing, or has a value that it cannot take.
-    """
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UsageError(f"job file {str(path)!r}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"job file {str(path)!r} is not valid TOML: {error}") from error
-    return train_from_table(apply_overrides(table, overrides), path.resolve().parent)
-
-
-def train_from_table(table: Mapping[str, Any], base: Path) -> TrainFile:
-    """Resolve a job file's table; see `read_train_file`."""
-    choices = ("a", "b", "styles", "output", *_NUMBERS, *TABLES, "storage")
-    for name, value in table.items():
-        if name not in choices:
-            raise OptionError(name, value, choices=choices, reason="unknown option")
-        if (name in TABLES or name in ("styles", "storage")) and not isinstance(value, Mapping):
-            raise OptionError(name, value, reason=f"must be a table: [{name}]")
-    model = table.get("model", {})
-    modulated = is_modulated(model)
-    collections = collections_of(table, modulated, base)
-    output = place_of("output", table.get("output"), base)
-    numbers: dict[str, Any] = {}
-    for name, least in _NUMBERS.items():
-        value = table.get(name, getattr(_DEFAULTS, name))
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**63:
-            raise OptionError(name, value, reason=f"must be a whole number from {least} to 2^63 - 1")
-        numbers[name] = value
-    parts = {
-        name: parse_table(kind, table.get(name, {}), name) for name, kind in TABLES.items() if name != "model"
-    }
-    what: dict[str, Any] = {
-        "output": output,
-        **numbers,
-        **{name: parts.pop(name) for name in ("data", "schedule")},
-    }
-    spec: TrainSpec | StylesSpec
-    if modulated:
-        spec = StylesSpec(styles=collections, model=many_styles_of(model, tuple(collections)), **what)
-    else:
-        spec = TrainSpec(a=collections["a"], b=collections["b"], model=two_domains_of(model), **what)
-    file = TrainFile(spec=spec, **parts, storage=storage_from_table(table.get("storage", {})))
-    _check_together(file)
-    return file
-
-
-def _check_together(file: TrainFile) -> None:
-    spec = file.spec
-    try:
-        spec.check_data()
-    except OptionError as error:
-        raise error.within("data") from error
-    Share(spec.batch_size, 0, file.resources.max_workers)
-    if not spec.data.square and spec.batch_size > file.resources.min_workers:
-        reason = "images of several sizes make no batch; data.preprocess can crop them"
-        raise OptionError("batch_size", spec.batch_size, reason=reason)
-
-
-_DEFAULTS = TrainSpec(a="", b="", output="")
-_NUMBERS = {"seed": 0, "batch_size": 1, "max_pixels": 1}
-"""And the least that each may be."""
-
-
-def train_to_table(file: TrainFile) -> dict[str, Any]:
-    """The inverse of `train_from_table`, of JSON types only."""
-    parts = {item.name: getattr(file, item.name) for item in dataclasses.fields(file) if item.name != "spec"}
-    table = {
-        **file.spec.table(),
-        **{name: dataclasses.asdict(part) for name, part in parts.items()},
-    }
-    return cast(dict[str, Any], json.loads(json.dumps(table)))
-
-
-def train_fingerprint(table: Mapping[str, Any], manifests: Mapping[str, str]) -> str:
-    """Digest of all that the trained numbers depend on: the resolved job but for `HOW`, and the digests of its
-    manifests."""
-    what = {name: value for name, value in table.items() if name not in HOW}
-    text = json.dumps({"train": what, "manifests": manifests}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -13,6 +13,7 @@ from jobs.ledger.lease_holder import Holder
 from jobs.stores.store import Store
 from jobs.training.layout import KIND, checkpoint_steps, read_done, read_evaluations, read_skipped
 from jobs.training.metrics import means, parts, read_part
+from jobs.training.recipes import TRAININGS, kind_of
 
 __all__ = ["TrainStatus", "train_status"]
 
@@ -26,8 +27,9 @@ class TrainStatus:
     created: str
     fingerprint: str
     photos: Mapping[str, int]
-    """Of `a` and `b`, or by style."""
-    many_styles: bool
+    """How many each collection has."""
+    training: str
+    """Name of the recipe, as `cyclegan`."""
     step: int
     """The last one whose losses are known."""
     checkpoint: int | None
@@ -52,9 +54,9 @@ class TrainStatus:
         return "unfinished" if self.done is None else "complete"
 
     @property
-    def named_photos(self) -> dict[str, int]:
-        """As people read it: of A and B, or by style."""
-        return {name if self.many_styles else name.upper(): number for name, number in self.photos.items()}
+    def groups(self) -> Mapping[str, Mapping[str, float]]:
+        """The losses as people read them, see `Recipe.grouped`."""
+        return TRAININGS[self.training].grouped(self.losses)
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "state": self.state, "exit_code": self.exit_code}
@@ -75,7 +77,7 @@ def train_status(store: Store) -> TrainStatus:
         created=record["created"],
         fingerprint=record["fingerprint"],
         photos={name: manifest["rows"] for name, manifest in record["manifests"].items()},
-        many_styles="styles" in record["job"],
+        training=kind_of(record["job"]),
         step=rows[-1]["step"] if rows else 0,
         checkpoint=max(checkpoint_steps(store), default=None),
         losses=means(rows),

@@ -11,16 +11,16 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
 from jobs.stores.store import Store
-from jobs.training.metrics import Row, grouped, means
+from jobs.training.metrics import Grouped, Row, means
 
 __all__ = ["FOLDER", "events_name", "publish_events", "write_events"]
 
 FOLDER = "tensorboard"
 
 
-def publish_events(store: Store, rows: Sequence[Row]) -> None:
+def publish_events(store: Store, rows: Sequence[Row], grouped: Grouped) -> None:
     """Means over some steps, at the last of them. TensorBoard reads such files in the order of their names."""
-    store.publish(f"{FOLDER}/{events_name(rows[-1]['step'])}", write_events(rows))
+    store.publish(f"{FOLDER}/{events_name(rows[-1]['step'])}", write_events(rows, grouped))
 
 
 def events_name(step: int) -> str:
@@ -28,7 +28,7 @@ def events_name(step: int) -> str:
     return f"events.out.tfevents.{step:010d}.nst"
 
 
-def write_events(rows: Sequence[Row]) -> bytes:
+def write_events(rows: Sequence[Row], grouped: Grouped) -> bytes:
     last = rows[-1]
     values = {
         **{

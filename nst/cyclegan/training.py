@@ -5,7 +5,7 @@ G_A translates A to B, and D_A judges pictures of B; G_B and D_B the other way r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst import check
+from nst.cyclegan.method import GeneratorConfig, generator_file
 from nst.cyclegan.networks import (
     DISCRIMINATORS,
     GENERATORS,
@@ -23,7 +24,6 @@ from nst.cyclegan.networks import (
     Padding,
     Upsample,
     build_discriminator,
-    build_generator,
     check_generator,
     initialize,
 )
@@ -39,7 +39,16 @@ from nst.gan.losses import (
     mixed,
 )
 from nst.gan.parallel import Share
-from nst.gan.trainer import Adversaries, Precision, activations, dtype_of, follow, frozen
+from nst.gan.trainer import (
+    Adversaries,
+    Precision,
+    activations,
+    dtype_of,
+    evaluating,
+    follow,
+    frozen,
+    side_by_side,
+)
 
 __all__ = ["CycleGANOptions", "CycleGANTraining", "train_step"]
 
@@ -131,8 +140,16 @@ class CycleGANTraining(Adversaries):
 
     def __init__(self, options: CycleGANOptions, *, seed: int = 0, device: str | torch.device = "cpu") -> None:
         self.options = options
+        self._config = GeneratorConfig(
+            generator=options.generator,
+            norm=options.norm,
+            channels=options.generator_channels,
+            padding=options.padding,
+            dropout=options.dropout,
+            upsample=options.upsample,
+        )
         self.generator = torch.Generator().manual_seed(seed)
-        self.G_A, self.G_B = (self._made(self._generator(), device) for _ in range(2))
+        self.G_A, self.G_B = (self._made(self._config.build(), device) for _ in range(2))
         self.D_A, self.D_B = (self._made(self._discriminator(), device) for _ in range(2))
         self.pool_a, self.pool_b = (ImagePool(options.pool_size, seed=seed + number) for number in (1, 2))
         generators = {"G_A": self.G_A, "G_B": self.G_B}
@@ -143,17 +160,6 @@ class CycleGANTraining(Adversaries):
             (self._adam(generators), self._adam(discriminators)),
             averaged=options.ema_decay > 0,
             precision=options.precision,
-        )
-
-    def _generator(self) -> nn.Module:
-        own = self.options
-        return build_generator(
-            own.generator,
-            norm=own.norm,
-            channels=own.generator_channels,
-            padding=own.padding,
-            dropout=own.dropout,
-            upsample=own.upsample,
         )
 
     def _discriminator(self) -> nn.Module:
@@ -174,6 +180,34 @@ class CycleGANTraining(Adversaries):
         return torch.optim.Adam(
             parameters, self.options.learning_rate, betas=(self.options.beta1, 0.999), fused=True
         )
+
+    def step(self, images: Sequence[Tensor]) -> Losses:
+        """`train_step` with the images of A and of B."""
+        real_a, real_b = images
+        return train_step(self, real_a, real_b)
+
+    def file_bytes(self) -> bytes:
+        """Both generators, as `nst.cyclegan.method.CycleGAN` takes them."""
+        return generator_file({"A2B": self.best["G_A"], "B2A": self.best["G_B"]}, self._config)
+
+    @torch.no_grad()
+    def samples(self, photos: Mapping[str, Sequence[Tensor]], side: int) -> Tensor:
+        """Rows of: a, its translation, that back; b, its translation, that back.
+
+        Args:
+            photos: of `a` and of `b`, (1, 3, h, w) in [-1, 1] each; as many of both are shown as there are.
+            side: of each image in the rows, in pixels.
+
+        Returns:
+            One picture, (3, H, W) in [-1, 1].
+        """
+        there, back = self.best["G_A"], self.best["G_B"]
+        rows = []
+        with evaluating(self.best.values()):
+            for a, b in zip(photos["a"], photos["b"], strict=False):
+                of_a, of_b = there(a), back(b)
+                rows.append(side_by_side([a, of_a, back(of_a), b, of_b, there(of_b)], side))
+        return torch.cat(rows, dim=1)
 
     def state_dict(self) -> dict[str, Any]:
         own = {

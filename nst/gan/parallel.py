@@ -29,16 +29,9 @@ class DDPOptions:
     """Gradients are averaged in buckets of this size, while others are still computed."""
     gradient_as_bucket_view: bool = False
     """Gradients are views of these buckets, which saves their memory once."""
-    static_graph: bool = False
-    """Refused: with it, networks that take part in two losses silently stop to be averaged."""
 
     def __post_init__(self) -> None:
         check.above_zero("bucket_cap_mb", self.bucket_cap_mb)
-        if self.static_graph:
-            reason = (
-                "the networks of a GAN are called differently from pass to pass, and would stop to be averaged"
-            )
-            raise OptionError("static_graph", True, choices=("false",), reason=reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +94,7 @@ def distributed(network: nn.Module, share: Share, options: DDPOptions) -> nn.Mod
                 setattr(parent, name, SharedBatchNorm2d.of(child, share.world))
     if share.world == 1:
         return network
+    # Not a static graph: networks that take part in two losses would silently stop to be averaged.
     # Buffers are equal anyhow. Newer versions of torch have another word for it.
     known = inspect.signature(DistributedDataParallel).parameters
     still = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"

@@ -18,9 +18,8 @@ from nst import check
 from nst.errors import OptionError
 from nst.images.codec import picture_tensor
 
-__all__ = ["Domain", "Preprocess", "Preprocessing", "direction_of", "photo_of", "stream", "turns_of"]
+__all__ = ["Preprocess", "Preprocessing", "direction_of", "photo_of", "stream", "turns_of"]
 
-Domain = Literal["A", "B"]
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
 
 
@@ -117,8 +116,12 @@ def turns_of(sample: int, styles: int, seed: int) -> tuple[int, int]:
     )
 
 
-def stream(seed: int, domain: Domain, sample: int) -> torch.Generator:
-    """Random numbers for the cropping of a sample."""
+def stream(seed: int, domain: str, sample: int) -> torch.Generator:
+    """Random numbers for the cropping of a sample's photograph.
+
+    Args:
+        domain: names the photograph among those of the sample, as that of `photo_of`.
+    """
     return torch.Generator().manual_seed(_seed("crop", seed, domain, sample))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -11,9 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from nst.gan.parallel import DDPOptions, Share, distributed
+from nst.images.codec import resize_image
 
-__all__ = ["Adversaries", "Precision", "activations", "dtype_of", "follow", "frozen"]
+__all__ = [
+    "Adversaries",
+    "Precision",
+    "activations",
+    "dtype_of",
+    "evaluating",
+    "follow",
+    "frozen",
+    "side_by_side",
+]
 
+_OF_GENERATORS = ("gan_", "cycle_", "identity_")
+"""First letters of the generators' losses."""
 Precision = Literal["float32", "bfloat16", "float64"]
 
 
@@ -54,6 +66,16 @@ class Adversaries:
     def trained(self) -> tuple[nn.Module, ...]:
         """Generators and discriminators, called so that their gradients will be those of whole batches."""
         return tuple(self._trained.values())
+
+    @property
+    def optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
+        """Those whose learning rates a schedule sets, the generators' first."""
+        return self.optimizer_g, self.optimizer_d
+
+    @staticmethod
+    def plateau_loss(losses: Mapping[str, float]) -> float:
+        """What is to fall, else the policy `plateau` lowers the learning rates: the generators' losses."""
+        return sum(loss for name, loss in losses.items() if name.startswith(_OF_GENERATORS))
 
     @property
     def best(self) -> dict[str, nn.Module]:
@@ -108,6 +130,24 @@ def frozen(networks: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for network in networks:
             network.requires_grad_(True)
+
+
+@contextmanager
+def evaluating(networks: Iterable[nn.Module]) -> Iterator[None]:
+    """Within it, they are in evaluation mode."""
+    before = [(network, network.training) for network in networks]
+    for network, _ in before:
+        network.eval()
+    try:
+        yield
+    finally:
+        for network, mode in before:
+            network.train(mode)
+
+
+def side_by_side(images: Sequence[Tensor], side: int) -> Tensor:
+    """Images (1, 3, h, w) as one picture (3, side, len(images) * side), on the CPU."""
+    return torch.cat([resize_image(image[0].cpu().float(), (side, side)) for image in images], dim=2)
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ batch has its own direction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -18,9 +18,19 @@ from nst.cyclegan.networks import Norm
 from nst.errors import OptionError
 from nst.gan.losses import GANMode, check_penalty, discriminator_losses, generator_losses, gradient_penalty
 from nst.gan.sampling import direction_of
-from nst.gan.trainer import Adversaries, Precision, activations, dtype_of, follow, frozen
+from nst.gan.trainer import (
+    Adversaries,
+    Precision,
+    activations,
+    dtype_of,
+    evaluating,
+    follow,
+    frozen,
+    side_by_side,
+)
 from nst.modulated.directions import direction_means
-from nst.modulated.networks import ModulatedGenerator, StyleDiscriminator, check_styles
+from nst.modulated.method import ModulatedConfig, modulated_file
+from nst.modulated.networks import StyleDiscriminator, check_styles
 from nst.ops.equalized import Border, draw_parameters
 from nst.ops.modulated import Form
 
@@ -46,8 +56,6 @@ class ManyStylesOptions:
     """From a style's embedding to its latent."""
     pixel_norm: bool = True
     """Of the embeddings."""
-    form: Form = "scaled"
-    """Of the modulated convolutions: `grouped` or `scaled`, which is faster."""
     padding: Border = "reflect"
     """Of the generator's convolutions: `reflect` or `zero`."""
     norm: Norm = "instance"
@@ -94,7 +102,6 @@ class ManyStylesOptions:
         object.__setattr__(self, "styles", tuple(self.styles))
         check_styles(self.styles)
         for option, choices in (
-            ("form", get_args(Form)),
             ("padding", get_args(Border)),
             ("norm", get_args(Norm)),
             ("discriminator_norm", get_args(Norm)),
@@ -122,29 +129,32 @@ class ManyStylesTraining(Adversaries):
 
     Args:
         seed: of parameters, and of which image is translated to what.
+        form: how modulated convolutions are computed. `scaled` is the faster one; they differ by rounding.
     """
 
     def __init__(
-        self, options: ManyStylesOptions, *, seed: int = 0, device: str | torch.device = "cpu"
+        self,
+        options: ManyStylesOptions,
+        *,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        form: Form = "scaled",
     ) -> None:
         self.options, self.seed = options, seed
         self.steps = 0
-        generator = torch.Generator().manual_seed(seed)
-        self.G: nn.Module = self._made(
-            ModulatedGenerator(
-                options.styles,
-                channels=options.generator_channels,
-                blocks=options.blocks,
-                latent=options.latent,
-                mapping_layers=options.mapping_layers,
-                pixel_norm=options.pixel_norm,
-                norm=options.norm,
-                padding=options.padding,
-                form=options.form,
-            ),
-            generator,
-            device,
+        self._config = ModulatedConfig(
+            styles=options.styles,
+            channels=options.generator_channels,
+            blocks=options.blocks,
+            latent=options.latent,
+            mapping_layers=options.mapping_layers,
+            pixel_norm=options.pixel_norm,
+            norm=options.norm,
+            padding=options.padding,
+            form=form,
         )
+        generator = torch.Generator().manual_seed(seed)
+        self.G: nn.Module = self._made(self._config.build(), generator, device)
         self.D: nn.Module = self._made(
             StyleDiscriminator(
                 len(options.styles),
@@ -173,6 +183,35 @@ class ManyStylesTraining(Adversaries):
         device = next(self.G.parameters()).device
         sources, targets = self.share.own(torch.tensor(pairs)).to(device).unbind(1)
         return sources, targets
+
+    def step(self, images: Sequence[Tensor]) -> Losses:
+        """`train_step` with images of the styles that are translated, and of those that these get."""
+        real_a, real_b = images
+        return train_step(self, real_a, real_b)
+
+    def file_bytes(self) -> bytes:
+        """The generator, as `nst.modulated.method.Modulated` takes it."""
+        return modulated_file(self.best["G"], self._config)
+
+    @torch.no_grad()
+    def samples(self, photos: Mapping[str, Sequence[Tensor]], side: int) -> Tensor:
+        """Rows of: a photograph, its translation to every style, its own included.
+
+        Args:
+            photos: of each style, (1, 3, h, w) in [-1, 1] each.
+            side: of each image in the rows, in pixels.
+
+        Returns:
+            One picture, (3, H, W) in [-1, 1].
+        """
+        G = self.best["G"]  # noqa: N806
+        device = next(G.parameters()).device
+        styles = [torch.tensor([style], device=device) for style in range(len(self.options.styles))]
+        rows = []
+        with evaluating([G]):
+            for x in (x for name in self.options.styles for x in photos[name]):
+                rows.append(side_by_side([x, *(G(x, style) for style in styles)], side))
+        return torch.cat(rows, dim=1)
 
     def _made(self, network: nn.Module, generator: torch.Generator, device: str | torch.device) -> nn.Module:
         draw_parameters(network, generator)

@@ -17,7 +17,8 @@ from jobs.cli.app import app
 from jobs.cli.options import options_of
 from jobs.cli.sections import anchor
 from jobs.spec import ImageSpec, job_from_table
-from jobs.training.spec import train_from_table
+from jobs.training.job_file import train_from_table
+from jobs.training.recipes import is_training
 from nst.methods import METHODS
 from tests.commands import commands, parse
 from tests.conftest import encoded, picture
@@ -119,7 +120,7 @@ def test_targets_of_make_are_there(path: Path) -> None:
 
 def resolved(table: dict[str, Any]) -> object:
     """A job file's table, or a part of one, with what it lacks of what every job file has."""
-    if "a" in table or "styles" in table:
+    if is_training(table):
         return train_from_table(table, Path("/work"))
     missing = {"photos": "photos", "output": "out", "method": {"kind": "style_transfer", "style": "a.jpg"}}
     return job_from_table({**missing, **table}, Path("/work"))

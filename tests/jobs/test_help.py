@@ -18,10 +18,11 @@ from jobs.cli.options import options_of
 from jobs.cli.sections import Section, sections, to_markdown
 from jobs.spec import ImageSpec, Resources, StylizeSpec
 from jobs.stores.filesystems import StorageOptions
-from jobs.training.spec import TABLES, StylesSpec, TrainSpec
+from jobs.training.job_file import TABLES
+from jobs.training.recipes import TRAININGS
+from jobs.training.spec import TrainSpec
 from nst import methods
 from nst.methods import METHODS
-from nst.modulated.training import ManyStylesOptions
 from tests.commands import commands, parse
 
 ROOT = Path(__file__).parents[2]
@@ -82,7 +83,6 @@ def test_help_texts_are_told_and_begin_with_their_subject(name: str) -> None:
 
 def expected() -> dict[str, type[Any]]:
     """Every dataclass that a job file is made of, by what `nst options NAME` finds it under."""
-    training = {f"training.{name}": cls for name, cls in TABLES.items() if name != "model"}
     return {
         "job": StylizeSpec,
         "image": ImageSpec,
@@ -90,18 +90,11 @@ def expected() -> dict[str, type[Any]]:
         "storage": StorageOptions,
         **METHODS,
         "training": TrainSpec,
-        "training.styles": StylesSpec,
-        "training.cyclegan": TABLES["model"],
-        "training.modulated": ManyStylesOptions,
-        **training,
+        **{f"training.{name}": cls for name, cls in TABLES.items()},
         "training.storage": StorageOptions,
+        **{f"kind {kind}": recipe for kind, recipe in TRAININGS.items()},
+        **{f"model of {kind}": recipe.model_options() for kind, recipe in TRAININGS.items()},
     }
-
-
-def listed(name: str) -> set[str]:
-    kind = name.removeprefix("training.").replace("styles", "modulated")
-    kind = kind if kind in ("cyclegan", "modulated") else name
-    return {option.name for section in sections(kind) for option in section.options}
 
 
 @pytest.mark.parametrize("name", expected())
@@ -109,15 +102,17 @@ def test_every_field_is_listed(name: str) -> None:
     tables = {
         "kind",
         "method",
+        "recipe",
         "image",
         "model",
         "data",
         "schedule",
-    }  # sections of their own, or in their titles
+    }  # sections of their own, or titles
     names = {item.name for item in dataclasses.fields(expected()[name])} - tables
-    if name == "training.styles":
-        names -= listed("training")
-    assert names <= listed(name) | ({"styles"} if name == "training.modulated" else set())
+    kind = name.split()[-1]
+    if kind in TRAININGS and kind != name:
+        names -= set(TRAININGS[kind].also_read)
+    assert names <= {option.name for section in sections(kind) for option in section.options}
 
 
 def test_all_is_shown() -> None:
@@ -133,7 +128,8 @@ def test_all_is_shown() -> None:
 @pytest.mark.parametrize("name", expected())
 def test_defaults_are_those_of_the_dataclass(name: str) -> None:
     cls = expected()[name]
-    options = {option.name: option for option in options_of(cls)}
+    known = {item.name for item in dataclasses.fields(cls)} - {"recipe"}
+    options = {option.name: option for option in options_of(cls, known)}
     for item in dataclasses.fields(cls):
         option = options.get(item.name)
         if option is None:

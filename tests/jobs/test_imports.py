@@ -21,6 +21,10 @@ PLANNING = (
     "worker.messages",
     "inspect.status",
     "inspect.report",
+    "training.recipes.cyclegan",
+    "training.recipes.modulated",
+    "training.status",
+    "training.report",
     "cli.app",
 )
 

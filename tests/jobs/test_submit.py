@@ -75,7 +75,7 @@ def test_urls_go_as_they_are_and_the_pool_is_the_clusters(tmp_path: Path) -> Non
     assert elsewhere.arguments[-5:] == ("--set", "seed=4", "--wait-for-lease", "--log-format", "json")
     assert prepare(write(tmp_path, REMOTE), ["output=s3://bucket/other"]).name != prepared.name
     training = prepare(write(tmp_path, TRAINING))
-    assert training.arguments == ("train", "cyclegan", "job.toml", "--address", "auto")
+    assert training.arguments == ("train", "job.toml", "--address", "auto")
     assert training.name != prepared.name
     many = prepare(write(tmp_path, STYLES))
     assert many.arguments == training.arguments
@@ -114,14 +114,6 @@ def test_a_wrong_job_file_is_refused(tmp_path: Path, text: str, error: str) -> N
         prepare(write(tmp_path, text))
     with pytest.raises(UsageError, match="No such file"):
         prepare(tmp_path / "none.toml")
-
-
-@pytest.mark.parametrize("text", [TRAINING, STYLES], ids=["two collections", "styles"])
-def test_who_runs_a_training_is_told_how(tmp_path: Path, text: str) -> None:
-    path = write(tmp_path, text)
-    asked = CliRunner().invoke(app, ["run", str(path)])
-    assert asked.exit_code == 2
-    assert asked.stderr == f"error: '{path}' is a training's job file: nst train cyclegan {path}\n"
 
 
 def test_the_code_and_the_job_file_are_sent_and_nothing_else(tmp_path: Path) -> None:

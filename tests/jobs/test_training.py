@@ -29,6 +29,7 @@ from jobs.training.data import NoPhotographs
 from jobs.training.evaluate import evaluate
 from jobs.training.failures import Failures
 from jobs.training.job import TrainJob, create_or_open_training, plan_training, reopen_training
+from jobs.training.job_file import read_train_file, train_from_table, train_to_table
 from jobs.training.layout import (
     STOP,
     checkpoint_steps,
@@ -42,7 +43,6 @@ from jobs.training.loop import LoopSetup, train
 from jobs.training.metrics import parts, read_metrics, write_metrics
 from jobs.training.monitor import Watch
 from jobs.training.report import build_training_report
-from jobs.training.spec import read_train_file, train_from_table, train_to_table
 from jobs.training.status import train_status
 from jobs.training.tensorboard import write_events
 from nst.cyclegan.method import CycleGAN
@@ -284,8 +284,8 @@ def test_the_example_is_a_job_file() -> None:
 def test_tables_are_resolved_and_come_back(photos: Path) -> None:
     (photos / "job.toml").write_text('a = "a"\nb = "b"\noutput = "out"\n[model]\ngan_mode = "wgangp"\n')
     file = read_train_file(photos / "job.toml", ["schedule.n_epochs=7", "resources.max_workers=1"])
-    assert file.spec.a == str(photos / "a")
-    assert (file.spec.schedule.n_epochs, file.spec.model.penalty) == (7, "wgangp")
+    assert file.spec.collections["a"] == str(photos / "a")
+    assert (file.spec.schedule.n_epochs, file.spec.recipe.model.penalty) == (7, "wgangp")
     assert train_from_table(train_to_table(file), Path("/")) == file
 
 
@@ -346,7 +346,7 @@ def test_the_command_line_shows_options_plans_and_states(photos: Path) -> None:
     code, shown = nst("train", "cyclegan", str(photos / "job.toml"), "--dry-run", "--set", "batch_size=2")
     assert (code, shown.splitlines()[-1]) == (
         0,
-        "11 and 7 photographs, 1200 steps, 6 per epoch; nothing was written",
+        "11 (a) and 7 (b) photographs, 1200 steps, 6 per epoch; nothing was written",
     )
     assert not (photos / "out").exists()
     code, shown = nst("train", "cyclegan", str(photos / "job.toml"), "--set", "model.norm=bach")
@@ -424,7 +424,7 @@ def test_metrics_become_parquet_and_events(photos: Path) -> None:
     rows = read_metrics(job.store)
     read = pq.read_table(io.BytesIO(write_metrics(rows))).to_pylist()
     assert read == rows
-    loader = _events(write_events(rows[:2]))
+    loader = _events(write_events(rows[:2], job.file.spec.recipe.grouped))
     assert loader[1].step == 2
     values = {value.tag: value.simple_value for value in loader[1].summary.value}
     assert values["loss/gan_A"] == pytest.approx((rows[0]["gan_A"] + rows[1]["gan_A"]) / 2)
@@ -461,7 +461,7 @@ def test_a_training_from_before_upsample_was_an_option_goes_on(photos: Path) -> 
 
 def test_blurred_upsampling_is_trained_and_handed_over(photos: Path) -> None:
     job = begun(photos, model={**TINY, "upsample": "blur"})
-    assert reopen_training(job.store).file.spec.model.upsample == "blur"  # type: ignore[union-attr]
+    assert reopen_training(job.store).file.spec.recipe.model.upsample == "blur"
     train(setup(job))
     data = job.store.read("generators/step-000000012.safetensors")
     assert b"upsample" in data

@@ -15,6 +15,7 @@ from PIL import Image
 from jobs.errors import JobMismatch
 from jobs.training.evaluate import evaluate
 from jobs.training.job import TrainJob, create_or_open_training, reopen_training
+from jobs.training.job_file import read_train_file, train_from_table, train_to_table
 from jobs.training.layout import (
     STOP,
     best_step,
@@ -24,11 +25,9 @@ from jobs.training.layout import (
     sample_path,
     sample_steps,
 )
-from jobs.training.learners import pairs_of
 from jobs.training.loop import train
-from jobs.training.metrics import grouped, means, read_metrics
+from jobs.training.metrics import means, read_metrics
 from jobs.training.report import build_training_report
-from jobs.training.spec import read_train_file, train_from_table, train_to_table
 from jobs.training.status import train_status
 from jobs.training.tensorboard import write_events
 from nst.errors import OptionError
@@ -108,14 +107,14 @@ def test_ends_with_losses_of_every_direction_samples_and_a_generator(styles: Pat
 
 def test_a_sample_is_of_its_directions_styles_and_all_photographs_come_before_any_again(styles: Path) -> None:
     job = begun(styles)
-    pairs = pairs_of(job.file.spec, setup(job).urls, job.file.storage)
+    counts = {name: manifest.rows for name, manifest in job.manifests.items()}
     names = list(COUNTS)
     came: dict[tuple[str, str], list[int]] = {}
     for sample in range(6 * 10):
-        chosen = pairs._of_directions(sample)
-        assert [name for name, _ in chosen] == [names[style] for style in direction_of(sample, 3, 0)]
-        for role, (name, place) in zip("AB", chosen, strict=True):
-            came.setdefault((role, name), []).append(place)
+        chosen = job.file.spec.recipe.choose(sample, counts, 0)
+        assert [each.collection for each in chosen] == [names[style] for style in direction_of(sample, 3, 0)]
+        for role, each in zip("AB", chosen, strict=True):
+            came.setdefault((role, each.collection), []).append(each.place)
     for (_, name), places in came.items():
         count = COUNTS[name]
         rounds = [places[start : start + count] for start in range(0, len(places) - count + 1, count)]
@@ -188,15 +187,29 @@ def test_the_example_is_a_job_file() -> None:
     [
         (
             {"model": {"generator": "modulate"}},
-            r"model.generator = 'modulate'.*did you mean 'modulated'.*resnet",
+            r"model.generator = 'modulate': not one of the choices.*resnet",
         ),
-        ({"model": {**MODEL, "pool_size": 3}}, r"model.pool_size = 3: is no option of .*'modulated'.*blocks"),
+        (
+            {"model": {**MODEL, "pool_size": 3}},
+            r"model.pool_size = 3: is an option of .*model.kind = 'cyclegan'.*blocks",
+        ),
+        ({"model": {**MODEL, "form": "joined"}}, r"model.form = 'joined'.*grouped, scaled"),
+        ({"model": {**MODEL, "kind": "modulate"}}, r"model.kind = 'modulate'.*did you mean 'modulated'"),
+        ({"model": {**MODEL, "kind": "cyclegan"}}, r"styles = .*with model.kind = 'modulated'"),
+        ({"model": {"kind": "modulated", "generator": "unet_128"}}, r"model.generator = 'unet_128'.*modulated"),
+        ({"model": 3}, r"model = 3: must be a table"),
         ({"model": {**MODEL, "blcks": 3}}, r"model.blcks = 3: unknown option .*'blocks'"),
-        ({"model": {}}, r"styles = .*needs model.generator = 'modulated'; others take a and b"),
+        (
+            {"model": {}},
+            r"styles = .*is an option of trainings with model.kind = 'modulated'. Choices: a, b, output",
+        ),
         ({"model": {**MODEL, "gan_mode": "wgangp"}}, r"model.gan_mode = 'wgangp'.*hinge"),
         ({"model": {**MODEL, "styles": ["photo", "pastel"]}}, r"model.styles = .*\[styles\] has \['photo'"),
         ({"model": {**MODEL, "styles": 3}}, r"model.styles = 3"),
-        ({"a": "x"}, r"a = 'x': model.generator = 'modulated' takes \[styles\] instead"),
+        (
+            {"a": "x"},
+            r"a = 'x': is an option of trainings with model.kind = 'cyclegan'. Choices: styles, output",
+        ),
         ({"styles": None}, r"styles = None: must be a table"),
         ({"styles": {"photo": "x"}}, r"styles = \['photo'\]: at least two"),
         ({"styles": {"photo": "x", "a_b": "y"}}, r"styles.a_b = 'y': a style's name has letters, digits and -"),
@@ -220,7 +233,7 @@ def test_bad_options_are_named(styles: Path, changes: dict[str, Any], said: str)
 
 def test_what_is_of_the_other_generator_says_so(styles: Path) -> None:
     sides = {"a": str(styles / "photo"), "b": str(styles / "pastel"), "output": str(styles / "out")}
-    with pytest.raises(OptionError, match=r"model.latent = 4: is an option of model.generator = 'modulated'"):
+    with pytest.raises(OptionError, match=r"model.latent = 4: is an option of .*model.kind = 'modulated'"):
         train_from_table({**sides, "model": {"latent": 4}}, styles)
     with pytest.raises(OptionError, match=r"styles = None: a table of photographs by style is required"):
         train_from_table({"output": "x", "model": {"generator": "modulated"}}, styles)
@@ -245,7 +258,7 @@ def test_places_without_photographs_are_named(styles: Path) -> None:
 
 def test_the_command_line_plans_and_states(styles: Path) -> None:
     shown = nst("train", "options")[1]
-    for text in ('generator = "modulated"', "penalty_every", "[styles]", "upsample"):
+    for text in ('[model] kind = "modulated"', "penalty_every", "[styles]", "upsample"):
         assert text in shown, text
     places = "".join(f'{style} = "{style}"\n' for style in COUNTS)
     (styles / "job.toml").write_text(f'output = "out"\n[styles]\n{places}[model]\ngenerator = "modulated"\n')
@@ -265,7 +278,7 @@ def test_the_command_line_plans_and_states(styles: Path) -> None:
 def test_losses_are_shown_by_direction_and_by_style(styles: Path) -> None:
     job = begun(styles)
     train(setup(job))
-    rows = read_metrics(job.store)
+    rows, grouped = read_metrics(job.store), job.file.spec.recipe.grouped
     losses = means(rows)
     groups = grouped(losses)
     assert list(groups["loss"]) == ["gan", "cycle", "identity", "D", "penalty"]
@@ -285,7 +298,7 @@ def test_losses_are_shown_by_direction_and_by_style(styles: Path) -> None:
                 mean = grouped(one).get(style, {}).get(kind)
                 assert (mean is None) == (share == 0)
                 assert (mean or 0) * share == pytest.approx(one[f"{kind}_{style}"])
-    values = {value.tag: value.simple_value for value in _events(write_events(rows))[1].summary.value}
+    values = {value.tag: value.simple_value for value in _events(write_events(rows, grouped))[1].summary.value}
     assert values["photo_to_pastel/gan"] == pytest.approx(groups["photo_to_pastel"]["gan"])
     assert values["loss/cycle"] == pytest.approx(groups["loss"]["cycle"])
     html = build_training_report(job.store)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nst.cyclegan.training import CycleGANOptions, CycleGANTraining, train_step
 from nst.errors import OptionError
-from nst.gan.parallel import DDPOptions, Share
+from nst.gan.parallel import Share
 
 CASES: dict[str, dict[str, Any]] = {
     "pool and identity": {"pool_size": 5, "ema_decay": 0.9},
@@ -133,11 +133,6 @@ def test_parts_are_equal_but_for_one() -> None:
 def test_more_workers_than_images_are_refused() -> None:
     with pytest.raises(OptionError, match="batch_size = 2: fewer images than the 3 workers"):
         Share(2, 0, 3)
-
-
-def test_a_static_graph_is_refused() -> None:
-    with pytest.raises(OptionError, match="static_graph = True"):
-        DDPOptions(static_graph=True)
 
 
 def test_alone_nothing_is_wrapped() -> None:

@@ -18,6 +18,7 @@ from nst.gan.losses import gradient_penalty
 from nst.gan.parallel import Share
 from nst.gan.sampling import direction_of
 from nst.modulated.training import ManyStylesOptions, ManyStylesTraining, direction_means, train_step
+from nst.ops.modulated import Form
 
 STYLES = ("photo", "ukiyo-e", "pastel")
 SIDE = 16
@@ -29,10 +30,10 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def training(seed: int = 1, **changes: Any) -> ManyStylesTraining:
+def training(seed: int = 1, *, form: Form = "scaled", **changes: Any) -> ManyStylesTraining:
     small = {"generator_channels": 2, "blocks": 1, "latent": 4, "discriminator_channels": 2}
     given = {**small, "discriminator_layers": 1, "penalty_every": 2, "precision": "float64", **changes}
-    return ManyStylesTraining(ManyStylesOptions(styles=STYLES, **given), seed=seed)
+    return ManyStylesTraining(ManyStylesOptions(styles=STYLES, **given), seed=seed, form=form)
 
 
 def batches(steps: int, batch_size: int = 4, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -282,7 +283,6 @@ def test_bfloat16_trains_float32_parameters() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"form": "joined"}, "form = 'joined'.*grouped, scaled"),
         ({"padding": "replicate"}, "padding = 'replicate'.*reflect, zero"),
         ({"norm": "layer"}, "norm = 'layer'.*instance, batch, none"),
         ({"gan_mode": "wgangp"}, "gan_mode = 'wgangp'.*Choices: lsgan, vanilla, hinge"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +23,7 @@ from jobs.cli.arguments import (
     Workers,
     examples,
 )
+from jobs.cli.train import begin_training
 from jobs.cli.work import (
     CHANGEABLE,
     begin,
@@ -38,7 +38,6 @@ from jobs.cli.work import (
     store_at,
     tables_of,
 )
-from jobs.errors import UsageError
 from jobs.stores.store import open_store
 
 if TYPE_CHECKING:
@@ -69,18 +68,20 @@ def run(
     wait: Wait = False,
     log_format: Format = "text",
 ) -> None:
-    """Run a job file; go on with it if its output folder holds the same job, begun earlier."""
+    """Run a job file, of photographs or of a training.
+
+    Goes on with the job if its output folder holds the same one, begun earlier.
+    """
     with errors(log_format):
         from jobs.cli.submit import is_training_file
         from jobs.spec import read_job_file
 
-        overrides = [*(set_ or []), *resources(pool, address, workers)]
-        if is_training_file(job, overrides):
-            raise UsageError(
-                f"{str(job)!r} is a training's job file: nst train cyclegan {shlex.quote(str(job))}"
-            )
-        file = read_job_file(job, overrides)
-        begin(file, dry_run, wait=wait, log_format=log_format)
+        training = is_training_file(job, set_ or [])
+        overrides = [*(set_ or []), *resources(pool, address, workers, training=training)]
+        if training:
+            begin_training(job, overrides, dry_run=dry_run, wait=wait, log_format=log_format)
+        else:
+            begin(read_job_file(job, overrides), dry_run, wait=wait, log_format=log_format)
 
 
 @app.command(

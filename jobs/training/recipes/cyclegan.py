@@ -1,0 +1,77 @@
+"""CycleGAN (Zhu et al. 2017): two generators between two collections."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jobs.training.recipes.recipe import Recipe, Trainer, Translation
+
+if TYPE_CHECKING:
+    import torch
+
+    from nst.cyclegan.method import Direction
+    from nst.cyclegan.training import CycleGANOptions
+    from nst.stylizer import AssetRef
+
+__all__ = ["CycleGANRecipe"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CycleGANRecipe(Recipe):
+    """Two generators, from a to b and back."""
+
+    a: str
+    """Photographs: a folder, a glob, a bucket prefix, or a manifest."""
+    b: str
+    """Photographs of what those of `a` are to become, or to be made from."""
+    model: CycleGANOptions
+    """Networks, losses and optimizers."""
+
+    @classmethod
+    def model_options(cls) -> type[CycleGANOptions]:
+        from nst.cyclegan.training import CycleGANOptions
+
+        return CycleGANOptions
+
+    def table(self) -> dict[str, Any]:
+        table = dataclasses.asdict(self)
+        if self.model.upsample == "transposed":  # trainings from before it was an option are still the same
+            del table["model"]["upsample"]
+        return table
+
+    @property
+    def multiple(self) -> int:
+        from nst.cyclegan.networks import size_multiple
+
+        return size_multiple(self.model.generator)
+
+    @staticmethod
+    def stream_of(collection: str) -> str:
+        return collection.upper()
+
+    def build(self, *, seed: int, device: torch.device) -> Trainer:
+        from nst.cyclegan.training import CycleGANTraining
+
+        return CycleGANTraining(self.model, seed=seed, device=device)
+
+    def asset(self, url: str, sha256: str | None = None) -> AssetRef:
+        from nst.stylizer import AssetRef
+
+        return AssetRef(option="weights", url=url, kind="weights", sha256=sha256)
+
+    def translations(self, data: bytes, most: int) -> Iterator[Translation]:  # noqa: ARG002  always both
+        import torch
+
+        from nst.cyclegan.method import CycleGAN
+
+        sides: tuple[tuple[Direction, str, str], ...] = (("A2B", "a", "b"), ("B2A", "b", "a"))
+        for direction, source, target in sides:
+            one = CycleGAN(weights="", direction=direction).build({"": data}, torch.device("cpu"))
+            yield Translation(direction, source, target, one.translate)
+
+    @staticmethod
+    def samples_caption(collections: Sequence[str]) -> str:  # noqa: ARG004
+        return "a, A to B, and back; b, B to A, and back"
