@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PLANNING = (
     "spec",
+    "config.tables",
     "ledger.listing",
     "ledger.manifest",
     "ledger.receipts",
@@ -26,6 +27,7 @@ PLANNING = (
     "training.status",
     "training.report",
     "cli.app",
+    "cli.sections",
 )
 
 
