@@ -40,7 +40,7 @@ def show_sections(found: Iterable[Section]) -> None:
 
 def show_status(found: JobStatus) -> None:
     """Print how far a job of photographs is."""
-    table = _about(found)
+    table = _about(found, found.kind)
     counts = ", ".join(f"{number} {name}" for name, number in found.counts.items())
     table.add_row("images", f"{found.done} of {found.rows} done: {counts}")
     table.add_row("shards", f"{found.sealed_shards} of {found.shards} sealed")
@@ -57,7 +57,7 @@ def show_training(store: Store, as_json: bool) -> None:
     if as_json:
         print(json.dumps(found.to_json()))
         return
-    table = _about(found)
+    table = _about(found, f"train {found.training}")
     table.add_row("photos", ", ".join(f"{number} of {name}" for name, number in found.photos.items()))
     _add_driver(table, found)
     table.add_row("step", f"{found.step}; the newest checkpoint is of {found.checkpoint or 'none'}")
@@ -74,9 +74,9 @@ def show_training(store: Store, as_json: bool) -> None:
     _print(table, found.notes)
 
 
-def _about(found: JobStatus | TrainStatus) -> Table:
+def _about(found: JobStatus | TrainStatus, kind: str) -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("job", escape(f"{found.kind}, begun {found.created}, in {found.output}"))
+    table.add_row("job", escape(f"{kind}, begun {found.created}, in {found.output}"))
     table.add_row("state", found.state)
     return table
 

@@ -185,10 +185,7 @@ def test_the_example_is_a_job_file() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (
-            {"model": {"generator": "modulate"}},
-            r"model.generator = 'modulate': not one of the choices.*resnet",
-        ),
+        ({"model": {"generator": "modulate"}}, r"styles = .*with model.kind = 'modulated'"),
         (
             {"model": {**MODEL, "pool_size": 3}},
             r"model.pool_size = 3: is an option of .*model.kind = 'cyclegan'.*blocks",
