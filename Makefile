@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCHMARKS = $(basename $(notdir $(shell grep -l __main__ benchmarks/*.py)))
 
 # Where this is set, every process compiles anew what it imports, which takes most of a short command's time.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-pretrained test-slow test-s3 test-cluster test-browser chaos stopping check format bench features clean
+.PHONY: demo test test-pretrained test-slow test-s3 test-cluster test-browser chaos stopping check format bench docs features clean
 
 demo: $(STAMP)
 	$(BIN)/nst demo
@@ -61,15 +62,13 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# All of them: hours.
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks.style_transfer_step
-	$(BIN)/python -m benchmarks.deepdream
-	$(BIN)/python -m benchmarks.time_to_loss
-	$(BIN)/python -m benchmarks.runner_overhead
-	$(BIN)/python -m benchmarks.feature_quality
-	$(BIN)/python -m benchmarks.verify_speed
-	$(BIN)/python -m benchmarks.poison
-	$(BIN)/python -m benchmarks.pool_scaling
+	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name; done
+
+# docs/options.md from the texts in the code; a test fails when they differ.
+docs: $(STAMP)
+	$(BIN)/nst options --markdown > docs/options.md
 
 # Trains the embedded network anew: 30 to 50 minutes on two cores. What comes out differs from the shipped file
 # in its bytes on other machines: EMBEDDED_SHA256 in nst/features/weights.py has to follow.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["DETACHED", "Prepared", "follow", "is_training_file", "pack", "prepare", "stop", "submit"]
 
 DETACHED = 130
-"""Exit code of who stopped following a job that goes on."""
+"""Exit code when the following was ended, and the job goes on."""
 _PACKAGES = ("nst", "jobs", "cluster")
 _SUFFIXES = (".py", ".safetensors")
 _JOB_FILE = "job.toml"
@@ -46,18 +46,23 @@ class Prepared:
     """A job file that can be run on a cluster."""
 
     path: Path
+    """Path of the job file here."""
     name: str
-    """The same for all that goes to the same output."""
+    """Name of its submissions: the same for all that goes to the same output."""
     arguments: tuple[str, ...]
-    """Of the command line on the cluster."""
+    """Arguments of the command line on the cluster."""
     output: str
+    """The job's folder or bucket prefix."""
     storage: StorageOptions
+    """How the output is reached."""
     grace_s: float
+    """Seconds that what is in work has to finish when the job is stopped."""
     waits: bool
-    """For another driver's lease."""
+    """Whether the driver waits for another driver's lease."""
     again: tuple[str, ...]
-    """What of the command line here finds, or submits, the same."""
+    """Arguments of `nst submit` that find, or submit, the same."""
     log_format: str
+    """`text` or `json`."""
 
 
 def prepare(
@@ -133,7 +138,7 @@ def is_training_file(path: Path, overrides: Sequence[str] = ()) -> bool:
 def _local(
     places: dict[str, str], refs: Sequence[AssetRef], options: object, table: str, shared_paths: bool
 ) -> Iterator[str]:
-    """Local places as what --set takes, absolute: on the cluster, the job file is in another folder.
+    """Local places, absolute, as what --set takes: on the cluster, the job file is in another folder.
 
     Raises:
         OptionError: there are some, and they are not shared.
@@ -180,7 +185,7 @@ def pack(prepared: Prepared, folder: Path) -> None:
 
 
 def submit(prepared: Prepared, address: str | None, *, wait: bool) -> int:
-    """Have a job run; gives its exit code, or at once 0 if it is not to be waited for.
+    """Have a job run. Returns its exit code, or at once 0 if it is not to be waited for.
 
     Raises:
         UsageError: it runs already, or the cluster cannot be reached or refuses.
@@ -209,7 +214,7 @@ def submit(prepared: Prepared, address: str | None, *, wait: bool) -> int:
 
 
 def follow(prepared: Prepared, address: str | None) -> int:
-    """Show what the newest submission says; gives its exit code.
+    """Show what the newest submission says. Returns its exit code.
 
     Raises:
         UsageError: there is none, or the cluster cannot be reached.
@@ -219,7 +224,7 @@ def follow(prepared: Prepared, address: str | None) -> int:
 
 
 def stop(prepared: Prepared, address: str | None) -> int:
-    """Stop the newest submission gently: photographs in work are finished.
+    """Stop the newest submission gently: photographs in work are finished. Returns 0.
 
     Raises:
         UsageError: there is none, or the cluster cannot be reached.
@@ -257,7 +262,7 @@ def _follow(cluster: Cluster, id: str, prepared: Prepared, address: str | None) 
 
 
 def _say(prepared: Prepared, text: str) -> None:
-    """Our own words: where programs read what the driver writes, they are not among it."""
+    """Print our own words: where programs read what the driver writes, they are not among it."""
     print(text, file=sys.stderr if prepared.log_format == "json" else sys.stdout, flush=True)
 
 
@@ -279,7 +284,7 @@ def _again(prepared: Prepared, address: str | None, *options: str) -> str:
 
 
 def _refuse_if_running(prepared: Prepared) -> None:
-    """By the lease in the store, if this machine can reach that; the driver looks itself."""
+    """Refuse by the lease in the store, if this machine can reach that; the driver looks itself."""
     try:
         refuse_if_held(open_store(prepared.output, prepared.storage))
     except OSError as error:

@@ -3,38 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from jobs.cli.sections import Section
     from jobs.inspect.status import JobStatus
     from jobs.stores.store import Store
     from jobs.training.status import TrainStatus
 
-__all__ = ["show_options", "show_status", "show_training"]
+__all__ = ["show_sections", "show_status", "show_training"]
 
 
-def show_options(title: str, cls: type[Any], leave_out: Container[str] = ()) -> None:
-    from jobs.cli.options import options_of
-
-    summary = (cls.__doc__ or "").split("\n\n")[0]
-    table = Table(title=escape(f"{title}: {summary}"), title_justify="left", title_style="bold", box=None)
-    for name in ("option", "default", "meaning"):
-        table.add_column(name, overflow="fold")
-    for option in options_of(cls):
-        if option.name not in leave_out:
-            table.add_row(option.name, escape(option.default or "required"), escape(option.help))
+def show_sections(found: Iterable[Section]) -> None:
+    """Print tables of options."""
     console = Console()
-    console.print(table)
-    console.print()
+    for section in found:
+        table = Table(
+            title=escape(f"{section.title}: {section.about}"),
+            title_justify="left",
+            title_style="bold",
+            box=None,
+        )
+        for name in ("option", "default", "what it may be", "meaning"):
+            table.add_column(name, overflow="fold")
+        for option in section.options:
+            values = option.shown_values.replace("`", "")
+            table.add_row(*map(escape, (option.name, option.shown_default, values, option.help)))
+        console.print(table)
+        console.print()
 
 
 def show_status(found: JobStatus) -> None:
-    table = _about(found)
+    """Print how far a job of photographs is."""
+    table = _about(found, found.kind)
     counts = ", ".join(f"{number} {name}" for name, number in found.counts.items())
     table.add_row("images", f"{found.done} of {found.rows} done: {counts}")
     table.add_row("shards", f"{found.sealed_shards} of {found.shards} sealed")
@@ -43,6 +49,7 @@ def show_status(found: JobStatus) -> None:
 
 
 def show_training(store: Store, as_json: bool) -> None:
+    """Print how far a training is, as a table or as one JSON object."""
     from jobs.training.display import describe_losses
     from jobs.training.status import train_status
 
@@ -50,7 +57,7 @@ def show_training(store: Store, as_json: bool) -> None:
     if as_json:
         print(json.dumps(found.to_json()))
         return
-    table = _about(found)
+    table = _about(found, f"train {found.training}")
     table.add_row("photos", ", ".join(f"{number} of {name}" for name, number in found.photos.items()))
     _add_driver(table, found)
     table.add_row("step", f"{found.step}; the newest checkpoint is of {found.checkpoint or 'none'}")
@@ -67,9 +74,9 @@ def show_training(store: Store, as_json: bool) -> None:
     _print(table, found.notes)
 
 
-def _about(found: JobStatus | TrainStatus) -> Table:
+def _about(found: JobStatus | TrainStatus, kind: str) -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("job", escape(f"{found.kind}, begun {found.created}, in {found.output}"))
+    table.add_row("job", escape(f"{kind}, begun {found.created}, in {found.output}"))
     table.add_row("state", found.state)
     return table
 

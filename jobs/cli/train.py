@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 
-from jobs.cli.tables import show_options
-from jobs.cli.work import LogFormat, execute_training
+from jobs.cli.arguments import LogFormat
+from jobs.cli.work import execute_training
 from jobs.errors import UsageError
 
-__all__ = ["begin_training", "job_file_of", "show_training_options"]
+__all__ = ["begin_training", "job_file_of"]
 
 
 def job_file_of(words: Sequence[Path]) -> Path:
@@ -49,20 +48,3 @@ def _counted(rows: Mapping[str, int]) -> str:
     """As `11 (photo), 7 (ukiyo-e) and 5 (pastel)`."""
     *most, last = [f"{number} ({name})" for name, number in rows.items()]
     return f"{', '.join(most)} and {last}" if most else last
-
-
-def show_training_options() -> None:
-    """List the options of every training's job file, table by table."""
-    from jobs.training.job_file import OptionTable, option_tables
-    from jobs.training.recipes import TRAININGS
-
-    shown: set[OptionTable] = set()
-    for kind in TRAININGS:
-        for table in option_tables(kind):
-            if table in shown:
-                continue
-            shown.add(table)
-            title = f"[{table.name}]" if table.name else "a job file"
-            title += f', with model.kind = "{kind}"' if table.of_kind else ""
-            others = {item.name for item in fields(table.cls)} - {*table.names}
-            show_options(title, table.cls, leave_out=others)

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 
+from jobs.cli.arguments import LogFormat
 from jobs.console.log_events import LogEvent, LogSink
 from jobs.errors import EXIT_UNFINISHED, exit_code_of
 from jobs.stores.filesystems import absolute_url
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHANGEABLE",
-    "LogFormat",
     "begin",
     "begin_quickly",
     "errors",
@@ -44,12 +44,11 @@ __all__ = [
 
 CHANGEABLE = ("resources", "storage", "log", "evaluation", "ddp")
 """Tables of a training's job file whose options may be others when it goes on."""
-LogFormat: TypeAlias = Literal["text", "json"]
 
 
 @contextmanager
 def errors(log_format: LogFormat = "text") -> Iterator[None]:
-    """One message and the right exit code; no traceback for what is not our fault."""
+    """Turn an error into one message and the right exit code; no traceback for what is not our fault."""
     try:
         yield
     except NstError as error:
@@ -75,12 +74,18 @@ def store_at(out: str, overrides: Sequence[str] | None) -> Store:
 
 
 def open_at(out: str, tables: Mapping[str, Any]) -> Store:
+    """The store at OUT, reached as the table `storage` says."""
     from jobs.spec import storage_from_table
 
     return open_store(absolute_url(out, Path.cwd()), storage_from_table(tables.get("storage", {})))
 
 
 def tables_of(overrides: Sequence[str] | None, allowed: tuple[str, ...]) -> dict[str, Any]:
+    """Tables with what --set says of a job that is begun.
+
+    Raises:
+        OptionError: an option is not of an allowed table.
+    """
     from jobs.spec import apply_overrides
 
     table = apply_overrides({}, overrides or ())
@@ -117,6 +122,7 @@ def begin_quickly(
     wait: bool,
     log_format: LogFormat,
 ) -> None:
+    """Begin a job that is said in arguments, not in a file."""
     from jobs.spec import apply_overrides, job_from_table
 
     table: dict[str, Any] = {"photos": photos, "output": out, "method": method}
@@ -134,6 +140,7 @@ def begin(
     wait: bool = False,
     log_format: LogFormat = "text",
 ) -> None:
+    """Run a job, or go on with it; with `dry_run` show it, and write nothing."""
     from jobs.driver.job import create_or_open, plan
 
     if dry_run:
@@ -146,6 +153,7 @@ def begin(
 
 
 def reopen_at(out: str, overrides: list[str]) -> Job:
+    """The job at OUT, with other `resources` and `storage` as --set says."""
     from jobs.driver.job import reopen
 
     tables = tables_of(overrides, ("resources", "storage"))
@@ -212,12 +220,14 @@ def _lease(log: LogSink, wait: bool) -> LeaseOptions:
 
 
 def is_training(store: Store) -> bool:
+    """Whether the job in a store is a training, and not of photographs."""
     from jobs.ledger.job_record import TRAINING, job_kind
 
     return job_kind(store) == TRAINING
 
 
 def reopen_training_at(out: str, overrides: list[str]) -> TrainJob:
+    """The training at OUT, with other options of `CHANGEABLE` tables as --set says."""
     from jobs.training.job import reopen_training
 
     tables = tables_of(overrides, CHANGEABLE)

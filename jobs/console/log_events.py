@@ -16,7 +16,7 @@ class LogEvent:
     """Something that happened, said once."""
 
     event: str
-    """The kind of thing that happened; one of a closed list, which README has."""
+    """The kind of thing that happened; one of a closed list, which docs/results.md has."""
     text: str
     """What happened, for people."""
     level: Level = "info"

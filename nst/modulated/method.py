@@ -119,8 +119,8 @@ def _config_of(data: bytes, name: str) -> ModulatedConfig:
     text = read_metadata(data).get(_CONFIG)
     if text is None:
         raise WeightsError(
-            f"{name} is no generator for many styles: it does not say which. `nst train cyclegan` makes one "
-            f'with generator = "modulated"; kind = "cyclegan" takes other generators'
+            f"{name} is no generator for many styles: it does not say which. `nst train` makes one with "
+            f'model.kind = "modulated"; the method kind = "cyclegan" takes other generators'
         )
     try:
         values = json.loads(text)

@@ -124,7 +124,7 @@ def test_a_text_file_among_the_photos_and_retry(folder: Path) -> None:
     assert done.returncode == 3, done.stderr
     assert "6 of 7 images ok, 1 failed" in done.stdout
     assert outputs(folder / "out")["notes"] == "DecodeError"
-    (block,) = re.findall(r"```python\n(import pyarrow.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (block,) = re.findall(r"```python\n(import pyarrow.*?)```", (ROOT / "docs/results.md").read_text(), re.S)
     shown = subprocess.run(
         [sys.executable, "-c", block.replace("holiday-painted", "out")],
         cwd=folder,

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 OWN = {"nst", "jobs", "cluster", "tests", "benchmarks", "examples"}
 PLANNING = (
     "spec",
+    "config.tables",
     "ledger.begin_job",
     "ledger.job_record",
     "ledger.layout",
@@ -35,6 +36,7 @@ PLANNING = (
     "training.status",
     "training.report",
     "cli.app",
+    "cli.sections",
 )
 
 

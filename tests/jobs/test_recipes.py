@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Iterator
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
 import safetensors.torch
+from PIL import Image
 
 from jobs.cli.options import options_of
 from jobs.driver.assets import by_url
@@ -197,7 +200,13 @@ def test_a_training_from_before_is_read_resumed_and_finished(begun: tuple[str, d
     assert what == {name: value for name, value in record["job"].items() if name != "ddp"}
     assert train_status(store).step == 2
     assert train(setup(job)) == job.steps
-    rows = [row for path in sorted(done) for row in read_part(done[path])]
+    pictures = {path.removeprefix("out/"): data for path, data in done.items() if path.endswith(".jpg")}
+    assert {*store.find("samples")} == pictures.keys()
+    for path, data in pictures.items():
+        found, expected = (np.asarray(Image.open(io.BytesIO(each)), float) for each in (store.read(path), data))
+        assert found.shape == expected.shape
+        assert abs(found - expected).mean() < 2, path
+    rows = [row for path in sorted(done) if path.endswith(".jsonl") for row in read_part(done[path])]
     assert [row["step"] for row in rows] == list(range(1, job.steps + 1))
     for row, expected in zip(read_metrics(store), rows, strict=True):
         assert row.keys() == expected.keys()

@@ -1,4 +1,4 @@
-"""The library alone, as in a notebook; and the README's own lines."""
+"""The library alone, as in a notebook; and the lines of docs/notebook.md."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ def test_too_small_is_a_typed_error(style: torch.Tensor) -> None:
         next(nst.stylize(torch.rand(3, 1, 5), style, weights="seeded"))
 
 
-def test_the_readmes_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every Python block of the README, in order, beside two small pictures of the names it uses."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+def test_the_pages_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python block of docs/notebook.md, beside two small pictures of the names it uses."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/notebook.md").read_text(), re.S)
     notebook = [block for block in blocks if "nst.stylize" in block]
     assert len(notebook) == 1
     lines = [line for line in notebook[0].splitlines() if line and not line.startswith(("import", "from"))]

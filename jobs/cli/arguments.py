@@ -1,0 +1,87 @@
+"""Arguments and options that several commands share, and the examples that end a command's help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+import typer
+
+__all__ = [
+    "Address",
+    "DryRun",
+    "Format",
+    "JobPath",
+    "LogFormat",
+    "Out",
+    "OutOption",
+    "Photos",
+    "PoolName",
+    "Reach",
+    "Set",
+    "Size",
+    "Wait",
+    "Workers",
+    "examples",
+]
+
+LogFormat: TypeAlias = Literal["text", "json"]
+
+JobPath = Annotated[Path, typer.Argument(metavar="JOB.TOML", help="The job file.")]
+Photos = Annotated[
+    str,
+    typer.Argument(metavar="PHOTOS", help="The photographs: a folder, a glob, a bucket prefix, or a manifest."),
+]
+Out = Annotated[str, typer.Argument(metavar="OUT", help="The job's folder or bucket prefix.")]
+OutOption = Annotated[
+    str, typer.Option("--out", metavar="OUT", help="The folder or bucket prefix that the job is to be in.")
+]
+Size = Annotated[
+    int | None, typer.Option("--size", metavar="PIXELS", help="Long side that photographs are shrunk to.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Option to set, e.g. method.steps=200; may be repeated. `nst options` lists all.",
+    ),
+]
+Reach = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="storage.NAME=VALUE",
+        help="Option that says how OUT is reached, e.g. storage.endpoint_url=http://...; may be repeated.",
+    ),
+]
+PoolName = Annotated[
+    str | None,
+    typer.Option(
+        "--pool", metavar="POOL", help="What the workers are: `ray`, actors, or `local`, processes here."
+    ),
+]
+Address = Annotated[
+    str | None, typer.Option("--address", metavar="ADDRESS", help="Address of a running Ray cluster.")
+]
+Workers = Annotated[int | None, typer.Option("--workers", metavar="NUMBER", help="Number of workers at most.")]
+Wait = Annotated[
+    bool,
+    typer.Option(
+        "--wait-for-lease",
+        help="Wait while another driver is at this job: until it ends, or seems dead for a minute.",
+    ),
+]
+Format = Annotated[
+    LogFormat,
+    typer.Option("--log-format", help="Form of what is said: text, or json, one object per line for programs."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the resolved job and write nothing.")]
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help: command lines that work as they are written, one each.
+
+    Lines are paragraphs, since what prints the help joins the lines of one.
+    """
+    return "\n\n".join(("Examples:", *lines))

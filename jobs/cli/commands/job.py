@@ -1,0 +1,237 @@
+"""Commands that begin a job of photographs, or go on with one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs.cli.arguments import (
+    Address,
+    DryRun,
+    Format,
+    JobPath,
+    Out,
+    OutOption,
+    Photos,
+    PoolName,
+    Set,
+    Size,
+    Wait,
+    Workers,
+    examples,
+)
+from jobs.cli.train import begin_training
+from jobs.cli.work import (
+    CHANGEABLE,
+    begin,
+    begin_quickly,
+    errors,
+    execute,
+    execute_training,
+    is_training,
+    reopen_at,
+    reopen_training_at,
+    resources,
+    store_at,
+    tables_of,
+)
+from jobs.stores.store import open_store
+
+if TYPE_CHECKING:
+    from jobs.driver.actions import Work
+    from jobs.driver.job import Job
+
+__all__ = ["app"]
+
+app = typer.Typer()
+_PANEL = "Begin a job, or go on with it"
+
+
+@app.command(
+    rich_help_panel=_PANEL,
+    epilog=examples(
+        "nst run job.toml",
+        "nst run job.toml --dry-run",
+        "nst run job.toml --set method.steps=200 --pool local --workers 2",
+    ),
+)
+def run(
+    job: JobPath,
+    set_: Set = None,
+    dry_run: DryRun = False,
+    pool: PoolName = None,
+    address: Address = None,
+    workers: Workers = None,
+    wait: Wait = False,
+    log_format: Format = "text",
+) -> None:
+    """Run a job file, of photographs or of a training.
+
+    Goes on with the job if its output folder holds the same one, begun earlier.
+    """
+    with errors(log_format):
+        from jobs.cli.submit import is_training_file
+        from jobs.spec import read_job_file
+
+        training = is_training_file(job, set_ or [])
+        overrides = [*(set_ or []), *resources(pool, address, workers, training=training)]
+        if training:
+            begin_training(job, overrides, dry_run=dry_run, wait=wait, log_format=log_format)
+        else:
+            begin(read_job_file(job, overrides), dry_run, wait=wait, log_format=log_format)
+
+
+@app.command(
+    rich_help_panel=_PANEL,
+    epilog=examples(
+        "nst stylize holiday --style wave.jpg --out holiday-painted",
+        "nst stylize 'holiday/*.jpg' --style wave.jpg --style reeds.jpg --out painted --size 1024",
+        "nst stylize holiday --style wave.jpg --out painted --set method.network=embedded",
+    ),
+)
+def stylize(
+    photos: Photos,
+    style: Annotated[
+        list[str],
+        typer.Option(
+            "--style", metavar="PICTURE", help="The style picture, or a folder of them; may be repeated."
+        ),
+    ],
+    out: OutOption,
+    size: Size = None,
+    set_: Set = None,
+    dry_run: DryRun = False,
+    pool: PoolName = None,
+    address: Address = None,
+    workers: Workers = None,
+    wait: Wait = False,
+    log_format: Format = "text",
+) -> None:
+    """Paint photographs in the style of a picture."""
+    with errors(log_format):
+        method = {"kind": "style_transfer", "style": style[0] if len(style) == 1 else style}
+        overrides = [*(set_ or []), *resources(pool, address, workers)]
+        begin_quickly(photos, out, method, size, overrides, dry_run, wait, log_format)
+
+
+@app.command(
+    rich_help_panel=_PANEL,
+    epilog=examples(
+        "nst dream holiday --out holiday-dreamed",
+        "nst dream holiday --out dreamed --guide flowers.jpg --size 1024",
+        "nst dream holiday --out dreamed --set method.network=embedded --set method.octaves=3",
+    ),
+)
+def dream(
+    photos: Photos,
+    out: OutOption,
+    guide: Annotated[
+        str | None, typer.Option("--guide", metavar="PICTURE", help="A picture whose like is to appear.")
+    ] = None,
+    size: Size = None,
+    set_: Set = None,
+    dry_run: DryRun = False,
+    pool: PoolName = None,
+    address: Address = None,
+    workers: Workers = None,
+    wait: Wait = False,
+    log_format: Format = "text",
+) -> None:
+    """Let a network dream on photographs."""
+    with errors(log_format):
+        method = {"kind": "deepdream"} if guide is None else {"kind": "deepdream", "guide": guide}
+        overrides = [*(set_ or []), *resources(pool, address, workers)]
+        begin_quickly(photos, out, method, size, overrides, dry_run, wait, log_format)
+
+
+@app.command(
+    rich_help_panel=_PANEL,
+    epilog=examples(
+        "nst resume holiday-painted",
+        "nst resume s3://bucket/out --workers 8",
+        "nst resume holiday-painted --set resources.memory_gb=12",
+    ),
+)
+def resume(
+    out: Out,
+    pool: PoolName = None,
+    address: Address = None,
+    workers: Workers = None,
+    set_: Set = None,
+    wait: Wait = False,
+    log_format: Format = "text",
+) -> None:
+    """Go on with a job that was stopped or killed.
+
+    --set takes options of `resources` and `storage` only; of a training also of `log`, `evaluation`, `ddp`.
+    """
+    with errors(log_format):
+        given = set_ or []
+        tables_of(given, CHANGEABLE)
+        training = is_training(store_at(out, [each for each in given if each.startswith("storage.")]))
+        overrides = [*given, *resources(pool, address, workers, training=training)]
+        if training:
+            execute_training(lambda: reopen_training_at(out, overrides), wait=wait, log_format=log_format)
+        else:
+            execute(lambda: (reopen_at(out, overrides), None), wait=wait, log_format=log_format)
+
+
+@app.command(
+    rich_help_panel=_PANEL,
+    epilog=examples(
+        "nst retry holiday-painted",
+        "nst retry holiday-painted --key 2019/rome/0042",
+        "nst retry holiday-painted --set resources.timeout_s=3600",
+    ),
+)
+def retry(
+    out: Out,
+    key: Annotated[
+        list[str] | None,
+        typer.Option("--key", metavar="KEY", help="Key of the only photograph to do; may be repeated."),
+    ] = None,
+    pool: PoolName = None,
+    address: Address = None,
+    workers: Workers = None,
+    set_: Set = None,
+    wait: Wait = False,
+    log_format: Format = "text",
+) -> None:
+    """Do the failed and quarantined photographs of a job again.
+
+    --set takes options of `resources` and `storage` only.
+    """
+    with errors(log_format):
+        from jobs.driver.run import retry_work
+
+        def failed_ones() -> tuple[Job, Callable[[], list[Work]]]:
+            job = reopen_at(out, [*(set_ or []), *resources(pool, address, workers)])
+            return job, lambda: retry_work(job, key)
+
+        execute(failed_ones, wait=wait, log_format=log_format)
+
+
+@app.command(
+    rich_help_panel=_PANEL,
+    epilog=examples("nst demo", "nst demo --out /tmp/demo --pool local"),
+)
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FOLDER", help="Folder for photographs, pictures and reports.")
+    ] = Path("demo-out"),
+    pool: PoolName = None,
+) -> None:
+    """Stylize and dream on a few public-domain photographs, offline, with two Ray actors."""
+    with errors():
+        from jobs.demo import demo_jobs
+        from jobs.inspect.report import publish_report
+
+        reports = []
+        for job_file in demo_jobs(out.resolve(), pool or "ray"):
+            begin(job_file, dry_run=False, leave=False)
+            reports.append(publish_report(open_store(job_file.spec.output)))
+        for path in reports:
+            print(f"report: {path}")

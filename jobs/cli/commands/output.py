@@ -1,0 +1,129 @@
+"""Commands that look into a job's output, or tidy it up. They need its store alone, not torch or ray."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from jobs.cli.arguments import Out, Reach, examples
+from jobs.cli.tables import show_status, show_training
+from jobs.cli.work import errors, is_training, store_at
+from jobs.errors import EXIT_FAULTS
+
+__all__ = ["app"]
+
+app = typer.Typer()
+_PANEL = "Look into a job"
+
+
+@app.command(
+    rich_help_panel=_PANEL,
+    epilog=examples(
+        "nst status holiday-painted",
+        "nst status holiday-painted --json",
+        "nst status s3://bucket/out --set storage.endpoint_url=https://s3.example.org",
+    ),
+)
+def status(
+    out: Out,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+    set_: Reach = None,
+) -> None:
+    """Say how far a job is, from its store alone."""
+    with errors():
+        from jobs.inspect.status import job_status
+
+        store = store_at(out, set_)
+        if is_training(store):
+            show_training(store, as_json)
+            return
+        found = job_status(store)
+        if as_json:
+            print(json.dumps(found.to_json()))
+            return
+        show_status(found)
+
+
+@app.command(
+    rich_help_panel=_PANEL,
+    epilog=examples("nst report holiday-painted", "nst report s3://bucket/out"),
+)
+def report(out: Out, set_: Reach = None) -> None:
+    """Write a contact sheet of a job, OUT/report.html, that opens from disk."""
+    with errors():
+        from jobs.inspect.report import publish_report
+        from jobs.training.report import publish_training_report
+
+        store = store_at(out, set_)
+        print(publish_training_report(store) if is_training(store) else publish_report(store))
+
+
+@app.command(
+    rich_help_panel=_PANEL,
+    epilog=examples("nst verify holiday-painted", "nst verify s3://bucket/out --json"),
+)
+def verify(
+    out: Out,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per fault.")] = False,
+    set_: Reach = None,
+) -> None:
+    """Read a job again, every row and every picture and curve, and list what is not as it must be."""
+    with errors():
+        from dataclasses import asdict
+
+        from jobs.console.text import printable
+        from jobs.inspect.verify import verify
+
+        found = 0
+        for fault in verify(store_at(out, set_)):
+            found += 1
+            about = "" if fault.key is None else f" ({fault.key})"
+            print(json.dumps(asdict(fault)) if as_json else printable(f"{fault.path}{about}: {fault.problem}"))
+        if not as_json:
+            print(f"{found} faults" if found else "no faults: every row once, every picture as it was made")
+        if found:
+            raise typer.Exit(EXIT_FAULTS)
+
+
+@app.command(
+    rich_help_panel=_PANEL,
+    epilog=examples(
+        "nst explain holiday-painted 2019/rome/0042",
+        "nst explain s3://bucket/out 0042 --set storage.region=eu-central-1",
+    ),
+)
+def explain(
+    out: Out,
+    key: Annotated[
+        str, typer.Argument(metavar="KEY", help="The photograph's key: its picture's name below images/.")
+    ],
+    set_: Reach = None,
+) -> None:
+    """Tell what became of one photograph: attempts, workers, errors, times."""
+    with errors():
+        from jobs.console.text import printable
+        from jobs.inspect.verify import explain
+
+        for line in explain(store_at(out, set_), key):
+            print(printable(line))
+
+
+@app.command(
+    rich_help_panel=_PANEL,
+    epilog=examples("nst gc holiday-painted --dry-run", "nst gc holiday-painted"),
+)
+def gc(
+    out: Out,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing, only count.")] = False,
+    set_: Reach = None,
+) -> None:
+    """Remove journals of finished shards and half-made leftovers; not while the job runs."""
+    with errors():
+        from jobs.inspect.verify import collect_garbage
+
+        garbage = collect_garbage(store_at(out, set_), remove=not dry_run)
+        done = "would be removed" if dry_run else "removed"
+        orphans = f"{len(garbage.pictures)} orphaned pictures and curves"
+        print(f"{len(garbage.journals)} journal parts and {orphans} {done}")
