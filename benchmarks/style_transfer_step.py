@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from benchmarks.transcriptions import backward_by_loss, gatys_losses, state_of, tutorial_losses
 from benchmarks.weights import add_weights, plain_vgg, weights_name
 from nst.features import build_features
-from nst.style_transfer.method import PRESETS
 from nst.style_transfer.objective import StyleObjective
+from nst.style_transfer.presets import PRESETS
 
 Step = Callable[[], tuple[float, Tensor]]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, get_args
 
@@ -12,21 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from nst import check
-from nst.batching import by_shape
 from nst.cyclegan.networks import (
-    Norm,
     Padding,
     Upsample,
     build_generator,
     check_generator,
     least_size,
-    load_published,
     size_multiple,
 )
-from nst.errors import Diverged, OptionError, WeightsError
+from nst.errors import OptionError, WeightsError
 from nst.features import read_state_dict
+from nst.features.passes import by_shape
 from nst.features.weights import read_metadata
-from nst.stylizer import AssetRef, Assets, Outcome, Stylized
+from nst.gan.layers import Norm, load_published
+from nst.gan.translate import checked_outcome, translate
+from nst.stylizer import AssetRef, Assets, Outcome
 
 __all__ = [
     "CycleGAN",
@@ -34,8 +34,6 @@ __all__ = [
     "Direction",
     "GeneratorConfig",
     "generator_file",
-    "outcome_of",
-    "translated",
 ]
 
 Direction = Literal["A2B", "B2A"]
@@ -182,41 +180,10 @@ class CycleGANStylizer:
         for group in by_shape(photos):
             found = self.translate(torch.stack([photos[index] for index in group]))
             for index, image in zip(group, found.to("cpu", torch.float32), strict=True):
-                outcomes[index] = outcome_of(image)
+                outcomes[index] = checked_outcome(image)
         return [outcomes[index] for index in range(len(images))]
 
     def translate(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to the same. Padded by mirroring to what the generator needs, and cropped
         back."""
-        return translated(self.network, images, self._multiple, self._least)
-
-
-def outcome_of(image: Tensor, stats: Mapping[str, float] | None = None) -> Outcome:
-    """What a generator made of a photograph, (3, H, W)."""
-    if not image.isfinite().all():
-        return Diverged("the generator's picture is not finite")
-    return Stylized(image=image, stats=stats or {})
-
-
-def translated(network: Callable[[Tensor], Tensor], images: Tensor, multiple: int, least: int) -> Tensor:
-    """(N, 3, H, W) in [0, 1] to the same, by a network of [-1, 1].
-
-    Args:
-        multiple, least: of height and width, what the network needs: images are mirrored at the border to it,
-            and cropped back.
-    """
-    height, width = images.shape[-2:]
-    padded = images
-    for dim, length in ((-1, width), (-2, height)):
-        wanted = max(least, length + -length % multiple)
-        padded = _mirrored(padded, dim, wanted - length)
-    found = network(2 * padded - 1)
-    return ((found[..., :height, :width] + 1) / 2).clamp(0, 1)
-
-
-def _mirrored(x: Tensor, dim: int, more: int) -> Tensor:
-    """`x` with `more` pixels after the last of `dim`: mirrored, back and forth if it is short."""
-    length = x.shape[dim]
-    period = max(1, 2 * length - 2)
-    places = torch.arange(length + more, device=x.device) % period
-    return x.index_select(dim, torch.where(places < length, places, period - places))
+        return translate(self.network, images, self._multiple, self._least)

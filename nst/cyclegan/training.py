@@ -18,17 +18,15 @@ from nst import check
 from nst.cyclegan.networks import (
     DISCRIMINATORS,
     GENERATORS,
-    Init,
-    Norm,
     Padding,
     Upsample,
     build_discriminator,
     build_generator,
     check_generator,
-    initialize,
 )
 from nst.errors import OptionError
 from nst.gan.image_pool import ImagePool
+from nst.gan.layers import Init, Norm, initialize
 from nst.gan.losses import (
     GANMode,
     Penalty,

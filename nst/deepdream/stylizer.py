@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst.batching import by_shape
 from nst.deepdream.objective import DreamObjective
 from nst.errors import Diverged, ImageError
+from nst.features.passes import by_shape
 from nst.images.codec import mirrored, resize_image, without_border
 from nst.ops import ReLUBackward
 from nst.stylizer import Frame, Outcome, Stylized, mean_change

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst import check
-from nst.cyclegan.networks import Norm
 from nst.errors import OptionError
+from nst.gan.layers import Norm
 
 __all__ = [
     "GANMode",

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from nst import check
-from nst.batching import by_shape
-from nst.cyclegan.method import outcome_of, translated
-from nst.cyclegan.networks import Norm, load_published
 from nst.errors import OptionError, UnknownStyle, WeightsError
 from nst.features import read_state_dict
+from nst.features.passes import by_shape
 from nst.features.weights import read_metadata
+from nst.gan.layers import Norm, load_published
+from nst.gan.translate import checked_outcome, translate
 from nst.modulated.networks import ModulatedGenerator
 from nst.ops.equalized import Border
 from nst.ops.modulated import Form
@@ -187,13 +187,13 @@ class ModulatedStylizer:
                 torch.stack([photos[place] for place in group]), torch.cat([latent for latent, _ in looks])
             )
             for index, image, (_, stats) in zip(places, found.to("cpu", torch.float32), looks, strict=True):
-                outcomes[index] = outcome_of(image, stats)
+                outcomes[index] = checked_outcome(image, stats)
         return [outcomes[index] for index in range(len(images))]
 
     def translate(self, images: Tensor, latents: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1], (N, latent) to pictures of the same sizes. Padded by mirroring to what the
         generator needs, and cropped back."""
-        return translated(partial(self._apply, latents), images, MULTIPLE, LEAST)
+        return translate(partial(self._apply, latents), images, MULTIPLE, LEAST)
 
     def to_style(self, images: Tensor, style: str) -> Tensor:
         """As `translate`, to one of the styles."""

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from nst import check
-from nst.cyclegan.networks import Norm
 from nst.errors import OptionError
+from nst.gan.layers import Norm
 from nst.gan.losses import GANMode, check_penalty, discriminator_losses, generator_losses, gradient_penalty
 from nst.gan.sampling import direction_of
 from nst.gan.trainer import Adversaries, Precision, activations, dtype_of, follow, frozen

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst.batching import by_shape, plan_passes
 from nst.features import FeatureNetwork
+from nst.features.passes import by_shape, plan_passes
 from nst.features.tiles import Tile, owned_features, strides_of
 from nst.losses import (
     GramNormalization,

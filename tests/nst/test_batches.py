@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nst.batching import plan_passes
 from nst.features import build_features
 from nst.features.networks import Pooling
+from nst.features.passes import plan_passes
 from nst.style_transfer.method import StyleTransfer, StyleTransferStylizer
 from nst.style_transfer.objective import StyleObjective
 from nst.stylizer import Outcome, Stylized

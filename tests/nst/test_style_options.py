@@ -14,7 +14,8 @@ from torch import Tensor
 
 from nst.errors import ImageTooSmall, OptionError
 from nst.features import FeatureNetwork, build_features, read_state_dict
-from nst.features.networks import Pooling, _pool
+from nst.features.networks import Pooling
+from nst.features.vgg import _pool
 from nst.features.weights import published_bytes
 from nst.images.codec import encode_image, resize_image
 from nst.losses import normalize_gradient

@@ -15,8 +15,9 @@ from nst.errors import ImageTooSmall, OptionError, WeightsError
 from nst.features import build_features
 from nst.images.codec import encode_image
 from nst.optim.lbfgs import LBFGS
-from nst.style_transfer.method import PRESETS, StyleTransfer, StyleTransferStylizer
+from nst.style_transfer.method import StyleTransfer, StyleTransferStylizer
 from nst.style_transfer.objective import StyleObjective
+from nst.style_transfer.presets import PRESETS
 from nst.stylizer import Outcome, Stylized
 
 
