@@ -20,7 +20,7 @@ from jobs.stores.store import open_store
 from jobs.training.layout import skipped_path
 from nst.errors import ImageError
 from nst.gan.parallel import Share
-from nst.gan.sampling import Domain, Preprocessing, direction_of, photo_of, stream, turns_of
+from nst.gan.sampling import Domain, Preprocessing, photo_index, stream, style_pair, style_turns
 from nst.images.decode import open_photo
 
 __all__ = ["NoPhotographs", "Pairs", "batches"]
@@ -65,7 +65,7 @@ class Pairs(Dataset[tuple[Tensor, Tensor]]):
     def _of_domains(self, sample: int) -> list[tuple[str, int]]:
         """Collections, and places in them."""
         return [
-            (name, photo_of(sample, len(urls), self.seed, domain))
+            (name, photo_index(sample, len(urls), self.seed, domain))
             for (name, urls), domain in zip(self.urls.items(), _DOMAINS, strict=True)
         ]
 
@@ -73,10 +73,10 @@ class Pairs(Dataset[tuple[Tensor, Tensor]]):
         """Of each style, the photographs that are translated come in an order, and those that are shown to the
         discriminator in another."""
         names = list(self.urls)
-        styles = direction_of(sample, len(names), self.seed)
-        turns = turns_of(sample, len(names), self.seed)
+        styles = style_pair(sample, len(names), self.seed)
+        turns = style_turns(sample, len(names), self.seed)
         return [
-            (names[style], photo_of(turn, len(self.urls[names[style]]), self.seed, f"{domain} {style}"))
+            (names[style], photo_index(turn, len(self.urls[names[style]]), self.seed, f"{domain} {style}"))
             for style, turn, domain in zip(styles, turns, _DOMAINS, strict=True)
         ]
 

@@ -19,7 +19,7 @@ from nst.cyclegan import training
 from nst.cyclegan.method import CycleGAN, Direction, GeneratorConfig, generator_file
 from nst.cyclegan.training import CycleGANTraining
 from nst.gan.sampling import Domain, stream
-from nst.gan.trainer import Adversaries
+from nst.gan.trainer import GANTraining
 from nst.images.codec import resize_image
 from nst.modulated import training as modulated_training
 from nst.modulated.method import Modulated, ModulatedConfig, modulated_file
@@ -35,7 +35,7 @@ class Learner(Protocol):
     """A training, and what goes with it."""
 
     @property
-    def training(self) -> Adversaries: ...
+    def training(self) -> GANTraining: ...
 
     def step(self, first: Tensor, second: Tensor) -> dict[str, Tensor]:
         """Train on a batch of `Pairs`; the losses, by name."""

@@ -68,8 +68,9 @@ class GeneratorConfig:
             upsample=self.upsample,
         )
 
-    def said(self) -> dict[str, object]:
-        """By name, what a file says. Files from before `upsample` was an option stay what they were."""
+    def metadata(self) -> dict[str, object]:
+        """The configuration by name, as a file says it. Files from before `upsample` was an option stay what
+        they were."""
         values = asdict(self)
         if self.upsample == "transposed":
             del values["upsample"]
@@ -84,7 +85,7 @@ def generator_file(generators: Mapping[Direction, nn.Module], config: GeneratorC
         for direction, network in sorted(generators.items())
         for name, tensor in network.state_dict().items()
     }
-    return safetensors.torch.save(tensors, metadata={_CONFIG: json.dumps(config.said(), sort_keys=True)})
+    return safetensors.torch.save(tensors, metadata={_CONFIG: json.dumps(config.metadata(), sort_keys=True)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,16 +100,19 @@ class CycleGAN:
     direction: Direction = "A2B"
     """Which generator of a file that has both; a file of the public implementation has one."""
     generator: str | None = None
-    """resnet_9blocks, resnet_6blocks, unet_256 or unet_128. None: what the file says, else resnet_9blocks."""
+    """The generator's network: `resnet_9blocks`, `resnet_6blocks`, `unet_256` or `unet_128`. None: what the
+    file says, else `resnet_9blocks`."""
     norm: Norm | None = None
-    """`instance`, `batch` or `none`. None: what the file says, else `instance`."""
+    """The generator's normalization: `instance`, `batch` or `none`. None: what the file says, else
+    `instance`."""
     channels: int | None = None
-    """Of the first layer. None: what the file says, else 64."""
+    """Channels of the generator's first layer. None: what the file says, else 64."""
     padding: Padding | None = None
-    """Of the ResNets' blocks: `reflect`, `replicate` or `zero`. None: what the file says, else `reflect`."""
+    """How the ResNets' blocks pad: `reflect`, `replicate` or `zero`. None: what the file says, else
+    `reflect`."""
     dropout: bool | None = None
-    """Whether the generator was trained with it, which moves its parameters' names. None: what the file says,
-    else not."""
+    """Whether the generator was trained with dropout, which moves its parameters' names. None: what the file
+    says, else not."""
 
     def __post_init__(self) -> None:
         check.one_of("direction", self.direction, get_args(Direction))
@@ -129,7 +133,7 @@ class CycleGAN:
     def build(self, assets: Assets, device: torch.device) -> CycleGANStylizer:
         data = assets[self.weights]
         state = read_state_dict(data)
-        config = self._over(_config_of(data))
+        config = self._over(_read_config(data))
         network = config.build()
         prefix = f"{self.direction}."
         if any(name.startswith(("A2B.", "B2A.")) for name in state):
@@ -146,7 +150,7 @@ class CycleGAN:
         )
 
 
-def _config_of(data: bytes) -> GeneratorConfig:
+def _read_config(data: bytes) -> GeneratorConfig:
     """The configuration in the header of a .safetensors; of other files the default."""
     text = read_metadata(data).get(_CONFIG)
     if text is None:

@@ -55,12 +55,12 @@ def build_generator(
         name: `resnet_9blocks`, `resnet_6blocks`, `unet_256`, `unet_128`. H and W are multiples of
             `size_multiple`.
         norm: after convolutions, which have a bias of their own if it is `instance`.
-        channels: of the first layer.
+        channels: those of the first layer.
         padding: at the borders of the residual blocks; of the ResNets.
-        dropout: of a half, within the residual blocks or the U-Net's inner ones.
-        upsample: of the ResNets. `transposed`: convolutions, as in the paper. `blur`: zoom by nearest neighbor,
-            convolve, blur, which leaves no checkerboards (Odena et al. 2016). The parameters' names are the
-            same; a transposed convolution's weights have input and output channels the other way round.
+        dropout: whether there is one of a half, within the residual blocks or the U-Net's inner ones.
+        upsample: how the ResNets enlarge. `transposed`: convolutions, as in the paper. `blur`: zoom by nearest
+            neighbor, convolve, blur, which leaves no checkerboards (Odena et al. 2016). The parameters' names
+            are the same; a transposed convolution's weights have input and output channels the other way round.
 
     Raises:
         OptionError: unknown name, norm, padding or upsample, or one that a U-Net does not have.
@@ -94,7 +94,7 @@ def build_discriminator(
         name: `basic`, which judges patches of 70 x 70 (PatchGAN: Isola et al. 2017); `n_layers`, which does so
             with `layers`; or `pixel`.
         norm: as in `build_generator`.
-        channels: of the first layer.
+        channels: those of the first layer.
 
     Raises:
         OptionError: unknown name or norm.
@@ -115,7 +115,7 @@ def size_multiple(name: str) -> int:
 
 
 def least_size(name: str) -> int:
-    """Of height and width: an instance norm needs more than one pixel, and the ResNets end with one."""
+    """The least height and width: an instance norm needs more than one pixel, and the ResNets end with one."""
     return 2 * size_multiple(name) if name in _RESNET_BLOCKS else size_multiple(name)
 
 

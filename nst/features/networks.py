@@ -36,8 +36,8 @@ class Geometry:
     margin_px: int
     """Pixels around a box that can change an activation over it, rounded up to the largest stride."""
     bytes_per_pixel: float
-    """Of one evaluation of activations and gradients in float32, about: what is kept for the way back, and
-    three times the largest activation."""
+    """Bytes per pixel of one evaluation of activations and gradients in float32, about: what is kept for the
+    way back, and three times the largest activation."""
 
 
 class FeatureNetwork(nn.Module):
@@ -101,11 +101,11 @@ class FeatureNetwork(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the activations."""
+        """The type of the activations."""
         return next(self.body.parameters()).dtype
 
     def in_precision(self, dtype: torch.dtype) -> FeatureNetwork:
-        """The same network with parameters and activations in `dtype`; normalization stays as it is."""
+        """Copy the network, with parameters and activations in `dtype`; normalization stays as it is."""
         other = copy.deepcopy(self)
         other.body.to(dtype)
         return other
@@ -137,7 +137,7 @@ def build_features(
     Args:
         state: a torchvision state dict of the network (keys of layers that are cut off are ignored);
             None draws seeded random parameters instead, scaled so that activations keep unit variance.
-        seed: of the random parameters.
+        seed: that of the random parameters.
         pooling: what the VGGs pool with: `max`, `average`, which Gatys et al. 2016 found more pleasing, or
             `l2`, the root of the mean square.
         rescale_pooling: multiply what `average` and `l2` give by the factors in `AS_MAXIMUM`.
@@ -314,17 +314,17 @@ _BUILDERS: dict[str, Callable[[], nn.Module]] = {"resnet50": _resnet50, "googlen
 
 
 def _load(body: nn.Module, network: str, state: Mapping[str, Tensor]) -> None:
-    own = body.state_dict()
-    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    expected = body.state_dict()
+    missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
     if missing:
         raise WeightsError(
             f"the state dict is not one of {network}: it lacks {missing[0]} "
-            f"(and {len(missing) - 1} more of {len(own)})"
+            f"(and {len(missing) - 1} more of {len(expected)})"
         )
-    for name, tensor in own.items():
+    for name, tensor in expected.items():
         if name in state and state[name].shape != tensor.shape:
             raise WeightsError(
                 f"the state dict is not one of {network}: {name} is {tuple(state[name].shape)}, "
                 f"expected {tuple(tensor.shape)}"
             )
-    body.load_state_dict({name: state.get(name, tensor) for name, tensor in own.items()})
+    body.load_state_dict({name: state.get(name, tensor) for name, tensor in expected.items()})

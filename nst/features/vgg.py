@@ -52,8 +52,8 @@ class VGG(nn.Module):
             )
 
     def forward(self, x: Tensor, sizes: Sequence[tuple[int, int]] | None = None) -> dict[str, Tensor]:
-        """With `sizes` of the photographs on a canvas: what a layer computes beyond them is set to zero, which
-        is what the next convolution finds around a photograph that is alone."""
+        """Activations by layer. With `sizes` of the photographs on a canvas: what a layer computes beyond them
+        is set to zero, which is what the next convolution finds around a photograph that is alone."""
         found: dict[str, Tensor] = {}
         if sizes is not None:
             valid = _valid(sizes, x)
@@ -82,7 +82,7 @@ class VGG(nn.Module):
 
     @cached_property
     def bytes_per_pixel(self) -> float:
-        """As in `Geometry`."""
+        """The field of that name in `Geometry`."""
         area, kept, largest, channels = 1, 0.0, 0.0, 3
         for name in self.names:
             if name.startswith("pool"):
@@ -100,8 +100,8 @@ class VGG(nn.Module):
 
 @torch.no_grad()
 def scale_to_unit_activations(body: VGG, inputs: Convention) -> None:
-    """In float64, with a fixed picture and maximum pooling, whatever the network is to pool with. A layer that
-    is silent stays as it is."""
+    """Scale the layers so that the mean activation behind each is one: in float64, with a fixed picture and
+    maximum pooling, whatever the network is to pool with. A layer that is silent stays as it is."""
     picture = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     picture = F.interpolate(picture, size=(96, 96), mode="bilinear", align_corners=False)
     mean, std = (torch.tensor(each, dtype=torch.float64).view(1, 3, 1, 1) for each in (inputs.mean, inputs.std))

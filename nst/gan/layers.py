@@ -56,19 +56,22 @@ def load_published(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         WeightsError: a parameter is missing, is one too many, or has another shape.
     """
-    own = network.state_dict()
+    wanted = network.state_dict()
     given = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     old = ("running_mean", "running_var", "num_batches_tracked")
-    given = {name: tensor for name, tensor in given.items() if name in own or not name.endswith(old)}
-    for what, names in (("lacks", own.keys() - given.keys()), ("has an unknown", given.keys() - own.keys())):
+    given = {name: tensor for name, tensor in given.items() if name in wanted or not name.endswith(old)}
+    for what, names in (
+        ("lacks", wanted.keys() - given.keys()),
+        ("has an unknown", given.keys() - wanted.keys()),
+    ):
         names = {name for name in names if not name.endswith("num_batches_tracked")}
         if names:
             raise WeightsError(f"the state dict does not fit: it {what} {min(names)} (of {len(names)})")
-    for name in (name for name in own if name in given):
-        if own[name].shape != given[name].shape:
-            shapes = f"{tuple(given[name].shape)}, expected {tuple(own[name].shape)}"
+    for name in (name for name in wanted if name in given):
+        if wanted[name].shape != given[name].shape:
+            shapes = f"{tuple(given[name].shape)}, expected {tuple(wanted[name].shape)}"
             raise WeightsError(f"the state dict does not fit: {name} is {shapes}")
-    network.load_state_dict({name: given.get(name, tensor) for name, tensor in own.items()})
+    network.load_state_dict({name: given.get(name, tensor) for name, tensor in wanted.items()})
 
 
 def normalization(norm: Norm, channels: int) -> nn.Module:
@@ -79,8 +82,8 @@ def normalization(norm: Norm, channels: int) -> nn.Module:
 
 
 class _InstanceNorm(nn.InstanceNorm2d):
-    """As torch's, whose gradient of a single image in channels_last is wrong (2.15); on CPUs it also takes
-    several times as long as batch norm of one image after the other."""
+    """An instance norm like torch's, whose gradient of a single image in channels_last is wrong (2.15); on CPUs
+    it also takes several times as long as batch norm of one image after the other."""
 
     def forward(self, x: Tensor) -> Tensor:
         # One by one is for gradients; a network that is exported takes any number of images.

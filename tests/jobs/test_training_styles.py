@@ -32,7 +32,7 @@ from jobs.training.spec import read_train_file, train_from_table, train_to_table
 from jobs.training.status import train_status
 from jobs.training.tensorboard import write_events
 from nst.errors import OptionError
-from nst.gan.sampling import direction_of
+from nst.gan.sampling import style_pair
 from nst.modulated.directions import direction_means
 from nst.modulated.method import Modulated
 from nst.stylizer import Stylized
@@ -113,7 +113,7 @@ def test_a_sample_is_of_its_directions_styles_and_all_photographs_come_before_an
     came: dict[tuple[str, str], list[int]] = {}
     for sample in range(6 * 10):
         chosen = pairs._of_directions(sample)
-        assert [name for name, _ in chosen] == [names[style] for style in direction_of(sample, 3, 0)]
+        assert [name for name, _ in chosen] == [names[style] for style in style_pair(sample, 3, 0)]
         for role, (name, place) in zip("AB", chosen, strict=True):
             came.setdefault((role, name), []).append(place)
     for (_, name), places in came.items():
