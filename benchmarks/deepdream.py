@@ -24,7 +24,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.transcriptions import MEAN, STD, deepdream, jitter_shifts
 from benchmarks.weights import add_weights, plain_vgg, weights_name
 from jobs.demo import sample_photographs
 from nst.deepdream.method import DeepDream
@@ -32,6 +31,8 @@ from nst.features import build_features
 from nst.features.layers import layer_names
 from nst.images.codec import decode_image
 from nst.stylizer import Outcome, Stylized
+from reference.deepdream import deepdream, jitter_shifts
+from reference.style_transfer import MEAN, STD
 
 FILES = ("chelsea.png", "coffee.png", "rocket.jpg", "astronaut.png")
 OCTAVES, OCTAVE_SCALE, STEP_SIZE, JITTER_PX = 4, 1.4, 1.5 / 255, 32

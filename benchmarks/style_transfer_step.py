@@ -23,11 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.transcriptions import backward_by_loss, gatys_losses, state_of, tutorial_losses
 from benchmarks.weights import add_weights, plain_vgg, weights_name
 from nst.features import build_features
-from nst.style_transfer.method import PRESETS
 from nst.style_transfer.objective import StyleObjective
+from nst.style_transfer.options import ObjectiveOptions
+from nst.style_transfer.presets import PRESETS
+from reference.style_transfer import backward_by_loss, gatys_losses, published_state, tutorial_losses
 
 Step = Callable[[], tuple[float, Tensor]]
 
@@ -51,8 +52,8 @@ def ours(
 ) -> Step:
     options = losses_of(preset) | others
     layers = [*options["content_layers"], *options["style_layers"]]
-    network = build_features(name, layers, state=state_of(cnn), pooling=PRESETS[preset]["pooling"])
-    objective = StyleObjective(network, style, **options)
+    network = build_features(name, layers, state=published_state(cnn), pooling=PRESETS[preset]["pooling"])
+    objective = StyleObjective(network, style, ObjectiveOptions(**options))
     targets = objective.targets(photo)
 
     def step() -> tuple[float, Tensor]:

@@ -41,7 +41,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.style_transfer_step import losses_of
-from benchmarks.transcriptions import convolutions, state_of, tutorial_losses, vgg19
 from benchmarks.weights import add_weights, plain_vgg, weights_name
 from jobs.demo import sample_photographs
 from nst.features import build_features
@@ -49,8 +48,10 @@ from nst.images.codec import decode_image, picture_tensor, resize_image
 from nst.optim.lbfgs import LBFGS
 from nst.style_transfer.method import StyleTransfer
 from nst.style_transfer.objective import StyleObjective
+from nst.style_transfer.options import ObjectiveOptions
 from nst.style_transfer.stylizer import FIRST_STEP
 from nst.synthetic import brush_strokes, hatching
+from reference.style_transfer import convolutions, published_state, tutorial_losses, vgg19
 
 EVALUATIONS = 300
 CUT = 11
@@ -129,7 +130,7 @@ def networks(
         network, cnn = plain_vgg(weights)
         if unit_activations:
             scaled = build_features(
-                network, ["relu5_3"], state=state_of(cnn), unit_activations=True
+                network, ["relu5_3"], state=published_state(cnn), unit_activations=True
             ).body.state_dict()
             cnn.load_state_dict(
                 {name: scaled.get(f"features.{name}", old) for name, old in cnn.state_dict().items()}
@@ -138,7 +139,7 @@ def networks(
         network, cnn = "vgg19", vgg19()
         seeded = build_features(network, ["relu5_4"]).body.state_dict()
         cnn.load_state_dict({name: seeded[f"features.{name}"] for name in cnn.state_dict()})
-    return network, state_of(cnn), cnn[:CUT]
+    return network, published_state(cnn), cnn[:CUT]
 
 
 def well_written(cnn: nn.Sequential, photo: Tensor, style: Tensor) -> Closure:
@@ -247,7 +248,8 @@ def per_photo_over_joint(network: str, state: Mapping[str, Tensor], side: int) -
     photos = [photograph(file, side) for file in BATCH]
     options = losses_of("tutorial")
     layers = [*options["content_layers"], *options["style_layers"]]
-    objective = StyleObjective(build_features(network, layers, state=state), style, **options)
+    features = build_features(network, layers, state=state)
+    objective = StyleObjective(features, style, ObjectiveOptions(**options))
     targets = [objective.targets(photo) for photo in photos]
 
     def judged(points: Tensor) -> float:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from torch import nn
 
-from benchmarks.transcriptions import vgg
 from nst.features import read_state_dict
 from nst.features.layers import VGG_BLOCKS
+from reference.style_transfer import vgg
 
 __all__ = ["add_weights", "plain_vgg", "weights_name"]
 

@@ -48,7 +48,7 @@ class OptionError(NstError, ValueError):
         super().__init__(option, value)
 
     def within(self, table: str) -> OptionError:
-        """The same error for an option that lives in `table`."""
+        """This error, for an option that lives in `table`."""
         return OptionError(f"{table}.{self.option}", self.value, choices=self.choices, reason=self.reason)
 
     def __str__(self) -> str:

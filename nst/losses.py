@@ -10,8 +10,10 @@ from torch import Tensor
 __all__ = [
     "GramNormalization",
     "LossScale",
+    "activation_spread",
     "content_factor",
     "content_loss",
+    "covariance_root",
     "gaussian_distance",
     "gram_matrix",
     "normalize_gradient",
@@ -19,8 +21,6 @@ __all__ = [
     "raw_gram",
     "raw_moments",
     "relative_to",
-    "root_of_covariance",
-    "spread_of",
     "squared_distance",
     "style_factor",
     "style_loss",
@@ -76,7 +76,7 @@ class _Gram(torch.autograd.Function):
 
 
 def _widened(flat: Tensor) -> Tensor:
-    """In float32 at least. Converted as it lies in memory: the other way is ten times slower."""
+    """`flat` in float32 at least. Converted as it lies in memory: the other way is ten times slower."""
     return flat.mT.float().mT if flat.dtype.itemsize < 4 else flat
 
 
@@ -100,7 +100,7 @@ def raw_moments(features: Tensor, weights: Tensor | None = None) -> Tensor:
 
 
 class _Moments(torch.autograd.Function):
-    """As `_Gram`, and (N, C, 1), the product with `weights` (N, 1, M), as the last column."""
+    """What `_Gram` gives, and (N, C, 1), the product with `weights` (N, 1, M), as the last column."""
 
     @staticmethod
     def forward(ctx: Any, flat: Tensor, weights: Tensor | None) -> Tensor:
@@ -139,7 +139,7 @@ def content_factor(target: Tensor, *, scale: LossScale = "mean") -> Tensor:
     elements = flat.shape[1]
     if scale != "relative":
         return target.new_full((len(target),), 0.5 if scale == "paper" else 1 / elements)
-    return relative_to(spread_of(flat.var(1, correction=0), flat.square().mean(1))) / elements
+    return relative_to(activation_spread(flat.var(1, correction=0), flat.square().mean(1))) / elements
 
 
 def relative_to(scale: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ def relative_to(scale: Tensor) -> Tensor:
     return inverse
 
 
-def spread_of(variance: Tensor, mean_square: Tensor) -> Tensor:
+def activation_spread(variance: Tensor, mean_square: Tensor) -> Tensor:
     """What a loss of activations is relative to, whatever the scale of the network: their `variance`, or, where
     they hardly vary, as those of a flat photograph, a share of their `mean_square`."""
     spread: Tensor = variance.maximum(_FLAT * mean_square)
@@ -178,7 +178,7 @@ def style_loss(gram: Tensor, target: Tensor, *, scale: LossScale = "mean") -> Te
     return style_factor(target, scale=scale) * squared_distance(gram, target)
 
 
-def root_of_covariance(moments: Tensor, noise: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+def covariance_root(moments: Tensor, noise: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
     """What `gaussian_distance` wants to know of one Gaussian, in float64: its mean (N, C), the symmetric root
     of its covariance (N, C, C), and the variance (N,) of what was added to that.
 
@@ -208,7 +208,7 @@ def gaussian_distance(moments: Tensor, mean: Tensor, root: Tensor, noise: Tensor
 
     Args:
         moments: (N, C, C + 1), as of `raw_moments`, divided by the number of positions.
-        mean, root, noise: of the other one, as of `root_of_covariance`.
+        mean, root, noise: those of the other one, as `covariance_root` gives them.
     """
     wide = moments.double()
     first = wide[..., -1]

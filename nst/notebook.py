@@ -24,7 +24,7 @@ class Step:
 
     evaluations: int
     losses: Mapping[str, float]
-    """By name; for a dream, `objective`, which rises."""
+    """Losses by name; for a dream, `objective`, which rises."""
     image: Tensor
     """The best picture so far, float32 (3, h, w), RGB in [0, 1], at the size of the current scale or octave."""
 

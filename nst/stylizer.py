@@ -7,8 +7,8 @@ generator look the same through them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ __all__ = [
     "Stylized",
     "Stylizer",
     "mean_change",
+    "select",
 ]
 
 
@@ -54,7 +55,8 @@ class Frame:
     """A picture on its way, or of a sequence."""
 
     number: int
-    """Of evaluations of loss and gradient before it, over all scales; or, of a sequence, from 0."""
+    """Number of evaluations of loss and gradient before it, over all scales; of a sequence, its place, from
+    0."""
     image: Tensor
     """float32 (3, h, w), RGB in [0, 1], at the size of the scale that was worked on."""
     aligned: bool = True
@@ -71,16 +73,30 @@ class Stylized:
     """Final numbers worth keeping, e.g. `content_loss`, `style_loss`, `evaluations`; where the picture shows
     what the photograph does, `change`, its `mean_change`."""
     curve: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """If it was asked for: one number per evaluation, by name, all of one length: `scale`, `loss`,
-    `content_loss`, ..."""
+    """One number per evaluation, by name, all of one length: `scale`, `loss`, `content_loss`, ...; empty if it
+    was not asked for."""
     frames: Sequence[Frame] = ()
-    """If they were asked for: intermediate pictures, in order."""
+    """Intermediate pictures, in order; none if they were not asked for."""
 
 
 def mean_change(picture: Tensor, photo: Tensor) -> float:
     """Mean absolute difference over pixels and channels of two (3, H, W), in [0, 1]: 0 where the picture is the
     photograph."""
     return float((picture - photo.to(picture)).abs().mean())
+
+
+P = TypeVar("P")
+
+
+def select(plan: type[P], method: object, **others: Any) -> P:
+    """Make a plan, a frozen dataclass, of a method's options of the same names: what a stylizer gets instead of
+    its method.
+
+    Args:
+        others: values of fields that are no options of the method.
+    """
+    names = [item.name for item in fields(plan) if item.name not in others]  # type: ignore[arg-type]
+    return plan(**{name: getattr(method, name) for name in names}, **others)
 
 
 Outcome: TypeAlias = Stylized | ImageError

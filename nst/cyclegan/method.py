@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, get_args
 
@@ -12,21 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from nst import check
-from nst.batching import by_shape
 from nst.cyclegan.networks import (
-    Norm,
     Padding,
     Upsample,
     build_generator,
     check_generator,
     least_size,
-    load_published,
     size_multiple,
 )
-from nst.errors import Diverged, OptionError, WeightsError
+from nst.errors import OptionError, WeightsError
 from nst.features import read_state_dict
+from nst.features.passes import by_shape
 from nst.features.weights import read_metadata
-from nst.stylizer import AssetRef, Assets, Outcome, Stylized
+from nst.gan.layers import Norm, load_published
+from nst.gan.translate import checked_outcome, translate
+from nst.stylizer import AssetRef, Assets, Outcome
 
 __all__ = [
     "CycleGAN",
@@ -34,8 +34,6 @@ __all__ = [
     "Direction",
     "GeneratorConfig",
     "generator_file",
-    "outcome_of",
-    "translated",
 ]
 
 Direction = Literal["A2B", "B2A"]
@@ -70,8 +68,9 @@ class GeneratorConfig:
             upsample=self.upsample,
         )
 
-    def said(self) -> dict[str, object]:
-        """By name, what a file says. Files from before `upsample` was an option stay what they were."""
+    def metadata(self) -> dict[str, object]:
+        """The configuration by name, as a file says it. Files from before `upsample` was an option stay what
+        they were."""
         values = asdict(self)
         if self.upsample == "transposed":
             del values["upsample"]
@@ -86,7 +85,7 @@ def generator_file(generators: Mapping[Direction, nn.Module], config: GeneratorC
         for direction, network in sorted(generators.items())
         for name, tensor in network.state_dict().items()
     }
-    return safetensors.torch.save(tensors, metadata={_CONFIG: json.dumps(config.said(), sort_keys=True)})
+    return safetensors.torch.save(tensors, metadata={_CONFIG: json.dumps(config.metadata(), sort_keys=True)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,16 +100,19 @@ class CycleGAN:
     direction: Direction = "A2B"
     """Which generator of a file that has both; a file of the public implementation has one."""
     generator: str | None = None
-    """resnet_9blocks, resnet_6blocks, unet_256 or unet_128. None: what the file says, else resnet_9blocks."""
+    """The generator's network: `resnet_9blocks`, `resnet_6blocks`, `unet_256` or `unet_128`. None: what the
+    file says, else `resnet_9blocks`."""
     norm: Norm | None = None
-    """`instance`, `batch` or `none`. None: what the file says, else `instance`."""
+    """The generator's normalization: `instance`, `batch` or `none`. None: what the file says, else
+    `instance`."""
     channels: int | None = None
-    """Of the first layer. None: what the file says, else 64."""
+    """Channels of the generator's first layer. None: what the file says, else 64."""
     padding: Padding | None = None
-    """Of the ResNets' blocks: `reflect`, `replicate` or `zero`. None: what the file says, else `reflect`."""
+    """How the ResNets' blocks pad: `reflect`, `replicate` or `zero`. None: what the file says, else
+    `reflect`."""
     dropout: bool | None = None
-    """Whether the generator was trained with it, which moves its parameters' names. None: what the file says,
-    else not."""
+    """Whether the generator was trained with dropout, which moves its parameters' names. None: what the file
+    says, else not."""
 
     def __post_init__(self) -> None:
         check.one_of("direction", self.direction, get_args(Direction))
@@ -131,7 +133,7 @@ class CycleGAN:
     def build(self, assets: Assets, device: torch.device) -> CycleGANStylizer:
         data = assets[self.weights]
         state = read_state_dict(data)
-        config = self._over(_config_of(data))
+        config = self._over(_read_config(data))
         network = config.build()
         prefix = f"{self.direction}."
         if any(name.startswith(("A2B.", "B2A.")) for name in state):
@@ -148,7 +150,7 @@ class CycleGAN:
         )
 
 
-def _config_of(data: bytes) -> GeneratorConfig:
+def _read_config(data: bytes) -> GeneratorConfig:
     """The configuration in the header of a .safetensors; of other files the default."""
     text = read_metadata(data).get(_CONFIG)
     if text is None:
@@ -182,41 +184,10 @@ class CycleGANStylizer:
         for group in by_shape(photos):
             found = self.translate(torch.stack([photos[index] for index in group]))
             for index, image in zip(group, found.to("cpu", torch.float32), strict=True):
-                outcomes[index] = outcome_of(image)
+                outcomes[index] = checked_outcome(image)
         return [outcomes[index] for index in range(len(images))]
 
     def translate(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to the same. Padded by mirroring to what the generator needs, and cropped
         back."""
-        return translated(self.network, images, self._multiple, self._least)
-
-
-def outcome_of(image: Tensor, stats: Mapping[str, float] | None = None) -> Outcome:
-    """What a generator made of a photograph, (3, H, W)."""
-    if not image.isfinite().all():
-        return Diverged("the generator's picture is not finite")
-    return Stylized(image=image, stats=stats or {})
-
-
-def translated(network: Callable[[Tensor], Tensor], images: Tensor, multiple: int, least: int) -> Tensor:
-    """(N, 3, H, W) in [0, 1] to the same, by a network of [-1, 1].
-
-    Args:
-        multiple, least: of height and width, what the network needs: images are mirrored at the border to it,
-            and cropped back.
-    """
-    height, width = images.shape[-2:]
-    padded = images
-    for dim, length in ((-1, width), (-2, height)):
-        wanted = max(least, length + -length % multiple)
-        padded = _mirrored(padded, dim, wanted - length)
-    found = network(2 * padded - 1)
-    return ((found[..., :height, :width] + 1) / 2).clamp(0, 1)
-
-
-def _mirrored(x: Tensor, dim: int, more: int) -> Tensor:
-    """`x` with `more` pixels after the last of `dim`: mirrored, back and forth if it is short."""
-    length = x.shape[dim]
-    period = max(1, 2 * length - 2)
-    places = torch.arange(length + more, device=x.device) % period
-    return x.index_select(dim, torch.where(places < length, places, period - places))
+        return translate(self.network, images, self._multiple, self._least)

@@ -9,38 +9,27 @@ from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst import check
-from nst.errors import WeightsError
-from nst.ops.blur import blur
-from nst.ops.winograd import conv3x3
+from nst.gan.layers import BlurredUp, Conv3x3, Norm, normalization
 
 __all__ = [
     "DISCRIMINATORS",
     "GENERATORS",
-    "Init",
-    "Norm",
     "Padding",
     "Upsample",
     "build_discriminator",
     "build_generator",
     "check_generator",
-    "initialize",
     "least_size",
-    "load_published",
-    "normalization",
     "size_multiple",
 ]
 
-Norm = Literal["instance", "batch", "none"]
 Padding = Literal["reflect", "replicate", "zero"]
 Upsample = Literal["transposed", "blur"]
-Init = Literal["normal", "xavier", "kaiming", "orthogonal"]
 
 _RESNET_BLOCKS = {"resnet_9blocks": 9, "resnet_6blocks": 6}
-_WINOGRAD_CHANNELS = 128
 _UNET_DOWNS = {"unet_256": 8, "unet_128": 7}
 GENERATORS = (*_RESNET_BLOCKS, *_UNET_DOWNS)
 DISCRIMINATORS = ("basic", "n_layers", "pixel")
@@ -66,12 +55,12 @@ def build_generator(
         name: `resnet_9blocks`, `resnet_6blocks`, `unet_256`, `unet_128`. H and W are multiples of
             `size_multiple`.
         norm: after convolutions, which have a bias of their own if it is `instance`.
-        channels: of the first layer.
+        channels: those of the first layer.
         padding: at the borders of the residual blocks; of the ResNets.
-        dropout: of a half, within the residual blocks or the U-Net's inner ones.
-        upsample: of the ResNets. `transposed`: convolutions, as in the paper. `blur`: zoom by nearest neighbor,
-            convolve, blur, which leaves no checkerboards (Odena et al. 2016). The parameters' names are the
-            same; a transposed convolution's weights have input and output channels the other way round.
+        dropout: whether there is one of a half, within the residual blocks or the U-Net's inner ones.
+        upsample: how the ResNets enlarge. `transposed`: convolutions, as in the paper. `blur`: zoom by nearest
+            neighbor, convolve, blur, which leaves no checkerboards (Odena et al. 2016). The parameters' names
+            are the same; a transposed convolution's weights have input and output channels the other way round.
 
     Raises:
         OptionError: unknown name, norm, padding or upsample, or one that a U-Net does not have.
@@ -105,7 +94,7 @@ def build_discriminator(
         name: `basic`, which judges patches of 70 x 70 (PatchGAN: Isola et al. 2017); `n_layers`, which does so
             with `layers`; or `pixel`.
         norm: as in `build_generator`.
-        channels: of the first layer.
+        channels: those of the first layer.
 
     Raises:
         OptionError: unknown name or norm.
@@ -126,76 +115,8 @@ def size_multiple(name: str) -> int:
 
 
 def least_size(name: str) -> int:
-    """Of height and width: an instance norm needs more than one pixel, and the ResNets end with one."""
+    """The least height and width: an instance norm needs more than one pixel, and the ResNets end with one."""
     return 2 * size_multiple(name) if name in _RESNET_BLOCKS else size_multiple(name)
-
-
-@torch.no_grad()
-def initialize(
-    network: nn.Module, init: Init = "normal", *, gain: float = 0.02, generator: torch.Generator | None = None
-) -> None:
-    """Fill the parameters of `network`: convolutions by `init`, biases with 0, batch norms around 1.
-
-    Raises:
-        OptionError: unknown `init`.
-    """
-    check.one_of("init", init, get_args(Init))
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            if init == "normal":
-                nn.init.normal_(module.weight, 0.0, gain, generator=generator)
-            elif init == "xavier":
-                nn.init.xavier_normal_(module.weight, gain=gain, generator=generator)
-            elif init == "kaiming":
-                nn.init.kaiming_normal_(module.weight, a=0, mode="fan_in", generator=generator)
-            else:
-                nn.init.orthogonal_(module.weight, gain=gain, generator=generator)
-            if module.bias is not None:
-                module.bias.zero_()
-        elif isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.weight, 1.0, gain, generator=generator)
-            module.bias.zero_()
-
-
-def load_published(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load a state dict of the public layout: with or without the prefix `module.` of data-parallel training,
-    and without the running statistics that instance norms had in old files.
-
-    Raises:
-        WeightsError: a parameter is missing, is one too many, or has another shape.
-    """
-    own = network.state_dict()
-    given = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    old = ("running_mean", "running_var", "num_batches_tracked")
-    given = {name: tensor for name, tensor in given.items() if name in own or not name.endswith(old)}
-    for what, names in (("lacks", own.keys() - given.keys()), ("has an unknown", given.keys() - own.keys())):
-        names = {name for name in names if not name.endswith("num_batches_tracked")}
-        if names:
-            raise WeightsError(f"the state dict does not fit: it {what} {min(names)} (of {len(names)})")
-    for name in (name for name in own if name in given):
-        if own[name].shape != given[name].shape:
-            shapes = f"{tuple(given[name].shape)}, expected {tuple(own[name].shape)}"
-            raise WeightsError(f"the state dict does not fit: {name} is {shapes}")
-    network.load_state_dict({name: given.get(name, tensor) for name, tensor in own.items()})
-
-
-def normalization(norm: Norm, channels: int) -> nn.Module:
-    """Of (N, channels, H, W)."""
-    if norm == "batch":
-        return nn.BatchNorm2d(channels)
-    return _InstanceNorm(channels) if norm == "instance" else nn.Identity()
-
-
-class _InstanceNorm(nn.InstanceNorm2d):
-    """As torch's, whose gradient of a single image in channels_last is wrong (2.15); on CPUs it also takes
-    several times as long as batch norm of one image after the other."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        # One by one is for gradients; a network that is exported takes any number of images.
-        if torch.compiler.is_exporting() or (len(x) > 1 and x.device.type != "cpu"):
-            return super().forward(x)
-        each = [F.batch_norm(image, None, None, training=True, eps=self.eps) for image in torch.split(x, 1)]
-        return torch.cat(each) if len(each) > 1 else each[0]
 
 
 class _ResNet(nn.Module):
@@ -230,7 +151,7 @@ class _ResNet(nn.Module):
         layers += [_Block(width, norm, padding, dropout) for _ in range(blocks)]
         for _ in range(2):
             layers += [
-                _BlurredUp(width, width // 2, bias)
+                BlurredUp(width, width // 2, bias)
                 if upsample == "blur"
                 else nn.ConvTranspose2d(width, width // 2, 3, stride=2, padding=1, output_padding=1, bias=bias),
                 normalization(norm, width // 2),
@@ -245,17 +166,6 @@ class _ResNet(nn.Module):
         return out
 
 
-class _BlurredUp(nn.Conv2d):
-    """(N, C, H, W) to (N, outputs, 2 H, 2 W): every output pixel is of as many input pixels, unlike those of a
-    transposed convolution."""
-
-    def __init__(self, inputs: int, outputs: int, bias: bool) -> None:
-        super().__init__(inputs, outputs, 3, padding=1, padding_mode="reflect", bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return blur(super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest")))
-
-
 class _Block(nn.Module):
     """x + conv(relu(conv(x)))."""
 
@@ -267,7 +177,7 @@ class _Block(nn.Module):
             rim = 0 if pads else 1
             return [
                 *pads,
-                _Conv3x3(width, width, 3, padding=rim, bias=norm == "instance"),
+                Conv3x3(width, width, 3, padding=rim, bias=norm == "instance"),
                 normalization(norm, width),
             ]
 
@@ -277,18 +187,6 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.conv_block(x)
         return out
-
-
-class _Conv3x3(nn.Conv2d):
-    """Of stride 1. On CPUs in float32 by Winograd's algorithm, which rounds otherwise, if it is wide enough for
-    that to be faster."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        plain = x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
-        if plain or self.in_channels < _WINOGRAD_CHANNELS or torch.compiler.is_exporting():
-            return super().forward(x)
-        rim = int(self.padding[0])
-        return conv3x3(F.pad(x, (rim,) * 4) if rim else x, self.weight, self.bias)
 
 
 class _UNet(nn.Module):

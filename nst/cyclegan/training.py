@@ -19,16 +19,14 @@ from nst.cyclegan.method import GeneratorConfig, generator_file
 from nst.cyclegan.networks import (
     DISCRIMINATORS,
     GENERATORS,
-    Init,
-    Norm,
     Padding,
     Upsample,
     build_discriminator,
     check_generator,
-    initialize,
 )
 from nst.errors import OptionError
 from nst.gan.image_pool import ImagePool
+from nst.gan.layers import Init, Norm, initialize
 from nst.gan.losses import (
     GANMode,
     Penalty,
@@ -40,13 +38,13 @@ from nst.gan.losses import (
 )
 from nst.gan.parallel import Share
 from nst.gan.trainer import (
-    Adversaries,
+    GANTraining,
     Precision,
     activations,
-    dtype_of,
     evaluating,
     follow,
     frozen,
+    parameter_dtype,
     side_by_side,
 )
 
@@ -60,52 +58,53 @@ class CycleGANOptions:
     """Networks, losses and optimizers. The defaults are the paper's."""
 
     generator: str = "resnet_9blocks"
-    """resnet_9blocks, resnet_6blocks, unet_256 or unet_128."""
+    """The generators' network: `resnet_9blocks`, `resnet_6blocks`, `unet_256` or `unet_128`."""
     discriminator: str = "basic"
-    """basic (PatchGAN of 70 pixels), n_layers or pixel."""
+    """The discriminators' network: `basic` (PatchGAN of 70 pixels), `n_layers` or `pixel`."""
     discriminator_layers: int = 3
-    """Of `n_layers`."""
+    """Layers of stride 2 of the discriminator `n_layers`."""
     norm: Norm = "instance"
-    """After convolutions: `instance`, `batch` or `none`."""
+    """The normalization after convolutions: `instance`, `batch` or `none`."""
     generator_channels: int = 64
-    """Of the generators' first layer."""
+    """Channels of the generators' first layer."""
     discriminator_channels: int = 64
-    """Of the discriminators' first layer."""
+    """Channels of the discriminators' first layer."""
     padding: Padding = "reflect"
-    """Of the ResNets' blocks: `reflect`, `replicate` or `zero`."""
+    """How the ResNets' blocks pad: `reflect`, `replicate` or `zero`."""
     dropout: bool = False
-    """Of a half, within the generators."""
+    """Whether there is dropout of a half within the generators."""
     init: Init = "normal"
-    """`normal`, `xavier`, `kaiming` or `orthogonal`."""
+    """The distribution of the first parameters: `normal`, `xavier`, `kaiming` or `orthogonal`."""
     init_gain: float = 0.02
-    """Standard deviation or gain of it."""
+    """Standard deviation or gain of the first parameters."""
     gan_mode: GANMode = "lsgan"
-    """`lsgan`, `vanilla`, `wgangp` or `hinge`."""
+    """The adversarial loss: `lsgan`, `vanilla`, `wgangp` or `hinge`."""
     penalty: Penalty | None = None
-    """On the discriminators' gradients: `wgangp`, `r1`, `zero_centered` or `none`. None: what goes with
-    `gan_mode`."""
+    """The penalty on the discriminators' gradients: `wgangp`, `r1`, `zero_centered` or `none`. None: what goes
+    with `gan_mode`."""
     penalty_weight: float = 10.0
-    """Weight of the penalty."""
+    """Weight of the penalty on the discriminators' gradients."""
     lambda_a: float = 10.0
-    """Weight of A -> B -> A."""
+    """Weight of the cycle A -> B -> A."""
     lambda_b: float = 10.0
-    """Weight of B -> A -> B."""
+    """Weight of the cycle B -> A -> B."""
     lambda_identity: float = 0.5
-    """Weight of G_A(b) = b and G_B(a) = a, relative to the cycles'. 0: these passes are left out."""
+    """Weight of the identity losses, G_A(b) = b and G_B(a) = a, relative to the cycles'. 0: these passes are
+    left out."""
     pool_size: int = 50
     """Earlier fakes that the discriminators may see again; 0: only the last."""
     learning_rate: float = 2e-4
-    """Of Adam."""
+    """Adam's learning rate."""
     beta1: float = 0.5
-    """Of Adam."""
+    """Adam's decay of the mean of gradients."""
     ema_decay: float = 0.0
-    """Of an average of the generators' parameters over steps; 0: none."""
+    """Decay of an average of the generators' parameters over steps; 0: none."""
     precision: Precision = "float32"
-    """`bfloat16` is that of activations; parameters, losses and optimizers stay float32. `float64` is for
-    proofs."""
+    """Precision of activations: `float32` or `bfloat16`; parameters, losses and optimizers stay float32.
+    `float64`, for proofs, is that of everything."""
     upsample: Upsample = "transposed"
-    """Of the ResNets: `transposed` convolutions, as in the paper, or `blur`: zoom, convolve, blur, which leaves
-    no checkerboards (Odena et al. 2016)."""
+    """How the ResNets enlarge: `transposed` convolutions, as in the paper, or `blur`: zoom, convolve, blur,
+    which leaves no checkerboards (Odena et al. 2016)."""
 
     def __post_init__(self) -> None:
         check.one_of("generator", self.generator, GENERATORS)
@@ -131,7 +130,7 @@ class CycleGANOptions:
                 raise OptionError(option, getattr(self, option), reason="must be from 0 to below 1")
 
 
-class CycleGANTraining(Adversaries):
+class CycleGANTraining(GANTraining):
     """Everything that training changes: networks, their averages, optimizers, image pools, random streams.
 
     Args:
@@ -163,17 +162,17 @@ class CycleGANTraining(Adversaries):
         )
 
     def _discriminator(self) -> nn.Module:
-        own = self.options
+        options = self.options
         return build_discriminator(
-            own.discriminator,
-            norm=own.norm,
-            channels=own.discriminator_channels,
-            layers=own.discriminator_layers,
+            options.discriminator,
+            norm=options.norm,
+            channels=options.discriminator_channels,
+            layers=options.discriminator_layers,
         )
 
     def _made(self, network: nn.Module, device: str | torch.device) -> nn.Module:
         initialize(network, self.options.init, gain=self.options.init_gain, generator=self.generator)
-        return network.to(device, dtype_of(self.options.precision)).to(memory_format=torch.channels_last)
+        return network.to(device, parameter_dtype(self.options.precision)).to(memory_format=torch.channels_last)
 
     def _adam(self, networks: dict[str, nn.Module]) -> torch.optim.Adam:
         parameters = [parameter for network in networks.values() for parameter in network.parameters()]
@@ -210,11 +209,11 @@ class CycleGANTraining(Adversaries):
         return torch.cat(rows, dim=1)
 
     def state_dict(self) -> dict[str, Any]:
-        own = {
+        more = {
             "pools": {"a": self.pool_a.state_dict(), "b": self.pool_b.state_dict()},
             "generator": self.generator.get_state(),
         }
-        return super().state_dict() | own
+        return super().state_dict() | more
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
@@ -309,14 +308,14 @@ def _together(
 
 def _earlier(pool: ImagePool, fake: Tensor, share: Share) -> Tensor:
     """All processes have the same pool, of the fakes of all."""
-    return share.own(pool.query(share.whole(fake.detach())))
+    return share.take(pool.query(share.gather(fake.detach())))
 
 
 def _mixed(real: Tensor, fake: Tensor, training: CycleGANTraining) -> Tensor:
     """All processes draw for all images."""
     count = len(real) if training.share.world == 1 else training.share.batch_size
     places = torch.rand((count, 1, 1, 1), generator=training.generator, dtype=torch.float64)
-    return mixed(real, fake, training.share.own(places))
+    return mixed(real, fake, training.share.take(places))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nst import check
 from nst.deepdream.objective import DreamObjective, parse_term
-from nst.deepdream.stylizer import DeepDreamStylizer, Dream
+from nst.deepdream.stylizer import DeepDreamStylizer, Dream, DreamPlan
 from nst.errors import OptionError
 from nst.features import (
     LOGITS,
@@ -28,7 +28,7 @@ from nst.features.networks import Pooling, check_pooling
 from nst.features.tiles import max_pass_pixels
 from nst.images.codec import decode_image, resize_image
 from nst.ops import ReLUBackward
-from nst.stylizer import AssetRef, Assets
+from nst.stylizer import AssetRef, Assets, select
 
 __all__ = ["DeepDream", "DeepDreamStylizer", "Dream"]
 
@@ -56,18 +56,18 @@ class DeepDream:
     """What the weights of a VGG want as input: `torchvision` (normalized), `caffe` (BGR, 0..255, as the
     original ones) or `caffe_rgb`. None: recognized, and said."""
     layers: dict[str, float] | None = None
-    """What is amplified, to its weight: a `layer`, one channel of it as `layer:channel`, or a class as
+    """What is amplified, and its weight: a `layer`, one channel of it as `layer:channel`, or a class as
     `logits:number`. None: a middle layer of the network."""
     guide: str | None = None
     """Path or URL of a picture: what the layers see in it is what appears."""
     guide_sha256: str | None = None
     """Digest that the guide must have."""
     guide_side_px: int = 1024
-    """The guide is shrunk to this long side, if it is larger."""
+    """Long side in pixels to which the guide is shrunk, if it is larger."""
     pooling: Pooling = "max"
     """What the VGGs pool with: `max`, `average`, or `l2`."""
     octaves: int = 4
-    """Sizes the photograph is dreamed at, the largest being its own."""
+    """Number of sizes that the photograph is dreamed at, the largest being its own."""
     octave_scale: float = 1.4
     """Ratio of one octave's size to the next."""
     steps: int = 10
@@ -75,7 +75,7 @@ class DeepDream:
     step_size: float = 1.5 / 255
     """Mean change of a pixel per step, of the range [0, 1]."""
     jitter_px: int = 32
-    """The image is rolled by up to this many pixels before each step, and back after."""
+    """Most pixels by which the image is rolled before each step, and back after."""
     border_px: int = 0
     """Pixels that are mirrored around the photograph at each octave, at most an eighth of its short side,
     dreamed on and cut off."""
@@ -85,17 +85,17 @@ class DeepDream:
     """What the network's ReLUs let back through: `standard`, `guided` and `deconv` (less noise), or
     `redirected` (for channels that nothing in the photograph excites yet)."""
     redirected_steps: int = 16
-    """With `redirected`: it is so for this many steps, and `standard` after."""
+    """Steps for which ReLUs are `redirected`, if they are; after these they are `standard`."""
     zoom_frames: int = 0
     """Frames of a zoom into the dream, after the first, which is the dream itself: each is the last one,
     enlarged and dreamed on. They are kept in memory until they are saved: 100 of 1024 x 1024 are 1.3 GB."""
     zoom: float = 1.05
     """Enlargement from one frame to the next."""
     pass_memory_mb: int | None = None
-    """For activations and gradients of one pass through the network. Larger photographs are computed in tiles,
-    with the same result; only with `standard` ReLUs and without `logits`. None: no limit."""
+    """Memory in MB for activations and gradients of one pass through the network. Larger photographs are
+    computed in tiles, with the same result; only with `standard` ReLUs and without `logits`. None: no limit."""
     curve: bool = False
-    """Keep the objective of every step."""
+    """Whether the objective of every step is kept."""
 
     def __post_init__(self) -> None:
         check.one_of("network", self.network, NETWORKS)
@@ -167,8 +167,8 @@ class DeepDream:
         convention: str | None = None,
         guide: Tensor | None = None,
     ) -> DeepDreamStylizer:
-        """As `build`, from a state dict (None: seeded) and a guide (3, h, w). `convention` is the state dict's;
-        None: as `weights_convention` says.
+        """Build as `build` does, from a state dict (None: seeded) and a guide (3, h, w). `convention` is the
+        state dict's; None: as `weights_convention` says.
 
         Raises:
             OptionError: a guide without its option, or that without it; a layer has no such channel; or
@@ -191,7 +191,7 @@ class DeepDream:
             guide=None if guide is None else _shrunk(guide, self.guide_side_px),
             max_pass_pixels=max_pass_pixels(network, self.pass_memory_mb),
         )
-        return DeepDreamStylizer(self, objective)
+        return DeepDreamStylizer(select(DreamPlan, self), objective)
 
 
 def _shrunk(guide: Tensor, side_px: int) -> Tensor:

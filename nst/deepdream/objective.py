@@ -52,7 +52,7 @@ class DreamObjective:
     Args:
         network: with the layers of all terms.
         guide: (3, h, w) in [0, 1], of any size.
-        max_pass_pixels: of one pass, at least `nst.features.tiles.least_pixels`; larger photographs are
+        max_pass_pixels: those of one pass, at least `nst.features.tiles.least_pixels`; larger photographs are
             computed in tiles, exactly. Not with `logits`, which see all of a photograph.
 
     Raises:
@@ -127,7 +127,7 @@ class DreamObjective:
         return values.detach(), sign * grads
 
     def _value(self, term: _Term, activations: Tensor) -> Tensor:
-        """Of each of (N, C, ...), (N,)."""
+        """The value of a term for each of (N, C, ...): (N,)."""
         if term.channel is not None:
             return activations[:, term.channel].reshape(len(activations), -1).sum(1)
         if not self._guide:
@@ -142,7 +142,7 @@ class DreamObjective:
 
 
 def best_matches(features: Tensor, guide: Tensor, chunk_bytes: int = _CHUNK_BYTES) -> Tensor:
-    """For each of (C, N) the index of the largest inner product with (C, M), (N,). N x M products are too many
+    """The index of the largest inner product with (C, M), for each of (C, N): (N,). N x M products are too many
     to keep: `chunk_bytes` of them exist at once."""
     rows = max(1, chunk_bytes // (guide.shape[1] * guide.element_size()))
     return torch.cat([(chunk.T @ guide).argmax(1) for chunk in torch.split(features, rows, dim=1)])

@@ -3,28 +3,56 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst.batching import by_shape
 from nst.deepdream.objective import DreamObjective
 from nst.errors import Diverged, ImageError
+from nst.features.passes import by_shape
 from nst.images.codec import mirrored, resize_image, without_border
 from nst.ops import ReLUBackward
+from nst.optim.rounds import run_together
 from nst.stylizer import Frame, Outcome, Stylized, mean_change
 
-if TYPE_CHECKING:
-    from nst.deepdream.method import DeepDream
-
-__all__ = ["DeepDreamStylizer", "Dream"]
+__all__ = ["DeepDreamStylizer", "Dream", "DreamPlan"]
 
 # Octaves with a side below this are left out: the networks see nothing in them.
 _MIN_OCTAVE_PX = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DreamPlan:
+    """How a photograph is dreamed. Names and meanings are those of `DeepDream`."""
+
+    octaves: int
+    """Sizes that the photograph is dreamed at."""
+    octave_scale: float
+    """Ratio of one octave's size to the next."""
+    steps: int
+    """Steps of gradient ascent per octave."""
+    step_size: float
+    """Mean change of a pixel per step."""
+    jitter_px: int
+    """Pixels by which the image is rolled at most before each step."""
+    border_px: int
+    """Pixels that are mirrored around the photograph."""
+    gradient_blur_px: float
+    """Standard deviation of the Gaussian that smooths the gradient; 0: none."""
+    relu_backward: ReLUBackward
+    """What the network's ReLUs let back through."""
+    redirected_steps: int
+    """Steps for which `redirected` ReLUs are so."""
+    zoom_frames: int
+    """Frames of the zoom after the dream."""
+    zoom: float
+    """Enlargement from one frame to the next."""
+    curve: bool
+    """Whether the objective of every step is kept."""
 
 
 @dataclass(slots=True)
@@ -36,27 +64,41 @@ class Dream:
     image: Tensor
     """The current octave with all that was dreamed so far, (3, h, w) in [0, 1]."""
     framed: Tensor
-    """The same within its mirrored border, which is dreamed on too."""
+    """`image` within its mirrored border, which is dreamed on too."""
     generator: torch.Generator
+    """The source of its jitter."""
     octave: int = 0
     """Index of the current octave in `bases`."""
     steps: int = 0
     """Steps taken, over all octaves and frames."""
     objective: float = 0.0
-    """Before the last step."""
+    """The objective before the last step."""
     error: ImageError | None = None
+    """Why the photograph cannot be dreamed."""
     dreamed: Stylized | None = None
     """The photograph, once all its octaves are dreamed."""
     curve: list[tuple[float, float]] = field(default_factory=list)
     """Scale and objective of every step until then."""
     frames: list[Frame] = field(default_factory=list)
+    """Frames of the zoom so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What a dream wants to know next: the objective and its gradient at `point`, (3, H, W)."""
+
+    point: Tensor
+    backward: ReLUBackward
+
+
+_Answer: TypeAlias = tuple[float, Tensor]
 
 
 class DeepDreamStylizer:
     """The loaded network, ready for photographs."""
 
-    def __init__(self, method: DeepDream, objective: DreamObjective) -> None:
-        self.method, self.objective = method, objective
+    def __init__(self, plan: DreamPlan, objective: DreamObjective) -> None:
+        self.plan, self.objective = plan, objective
 
     def __call__(self, images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]:
         dreams = [self._start(image, generator) for image, generator in zip(images, generators, strict=True)]
@@ -89,86 +131,89 @@ class DeepDreamStylizer:
 
     def _octaves(self, photo: Tensor) -> list[Tensor]:
         bases = [photo]
-        for _ in range(self.method.octaves - 1):
+        for _ in range(self.plan.octaves - 1):
             height, width = bases[0].shape[-2:]
-            size = round(height / self.method.octave_scale), round(width / self.method.octave_scale)
+            size = round(height / self.plan.octave_scale), round(width / self.plan.octave_scale)
             if min(size) < max(_MIN_OCTAVE_PX, self.objective.network.min_side_px):
                 break
             bases.insert(0, resize_image(bases[0], size))
         return bases
 
     def _run(self, dreams: Sequence[Dream]) -> Iterator[None]:
-        """The photographs, and then, if asked for, the frames of the zoom into each."""
-        yield from self._dream(dreams)
-        dreams = [dream for dream in dreams if dream.error is None]
-        for dream in dreams:
-            dream.dreamed = self._stylized(dream)
-        for number in range(self.method.zoom_frames):
-            for dream in dreams:
-                dream.frames.append(self._frame(dream, number))
-                dream.bases = self._octaves(_enlarged(dream.image, self.method.zoom))
-                dream.image = dream.bases[0]
-            yield from self._dream(dreams)
-        if self.method.zoom_frames:
-            for dream in dreams:
-                dream.frames.append(self._frame(dream, self.method.zoom_frames))
+        def evaluate(requests: Sequence[_Request]) -> list[_Answer]:
+            answers: dict[int, _Answer] = {}
+            points, ways = [each.point for each in requests], [each.backward for each in requests]
+            for group in by_shape(points, ways):
+                values, grads = self.objective.evaluate(
+                    torch.stack([points[index] for index in group]), ways[group[0]]
+                )
+                answers.update(zip(group, zip(values.tolist(), grads, strict=True), strict=True))
+            return [answers[index] for index in range(len(requests))]
+
+        return run_together([self._dreaming(dream) for dream in dreams if dream.error is None], evaluate)
+
+    def _dreaming(self, dream: Dream) -> Generator[_Request, _Answer, None]:
+        """The photograph, and then, if asked for, the frames of the zoom into it."""
+        yield from self._octaves_up(dream)
+        if dream.error is not None:
+            return
+        dream.dreamed = self._stylized(dream)
+        for number in range(self.plan.zoom_frames):
+            dream.frames.append(self._frame(dream, number))
+            dream.bases = self._octaves(_enlarged(dream.image, self.plan.zoom))
+            dream.image = dream.bases[0]
+            yield from self._octaves_up(dream)
+            if dream.error is not None:
+                return
+        if self.plan.zoom_frames:
+            dream.frames.append(self._frame(dream, self.plan.zoom_frames))
 
     @staticmethod
     def _frame(dream: Dream, number: int) -> Frame:
         return Frame(number, dream.image.to("cpu", torch.float32), aligned=number == 0)
 
-    def _dream(self, dreams: Sequence[Dream]) -> Iterator[None]:
-        """Small octaves first, in lockstep; a photograph with fewer octaves joins at its smallest."""
-        for remaining in reversed(range(self.method.octaves)):
-            current = [dream for dream in dreams if len(dream.bases) > remaining and dream.error is None]
-            if not current:
-                continue
-            for dream in current:
-                dream.octave = len(dream.bases) - 1 - remaining
-                if dream.octave > 0:
-                    # Only the detail goes up: what was dreamed, not the blur of what was enlarged.
-                    below, base = dream.bases[dream.octave - 1], dream.bases[dream.octave]
-                    detail = resize_image(dream.image - below, (base.shape[-2], base.shape[-1]))
-                    dream.image = (base + detail).clamp(0, 1)
-                dream.framed = mirrored(dream.image, self.method.border_px)
-            for _ in range(self.method.steps):
-                self._step([dream for dream in current if dream.error is None])
-                yield
+    def _octaves_up(self, dream: Dream) -> Generator[_Request, _Answer, None]:
+        """Dream at every octave, small ones first."""
+        for octave, base in enumerate(dream.bases):
+            dream.octave = octave
+            if octave > 0:
+                # Only the detail goes up: what was dreamed, not the blur of what was enlarged.
+                detail = dream.image - dream.bases[octave - 1]
+                dream.image = (base + resize_image(detail, (base.shape[-2], base.shape[-1]))).clamp(0, 1)
+            dream.framed = mirrored(dream.image, self.plan.border_px)
+            for _ in range(self.plan.steps):
+                yield from self._step(dream)
+                if dream.error is not None:
+                    return
 
-    def _step(self, dreams: Sequence[Dream]) -> None:
-        """One normalized step of gradient ascent for each, every photograph with its own jitter and mean."""
-        shifts = [self._jitter(dream.generator) for dream in dreams]
-        rolled = [dream.framed.roll(shift, dims=(-2, -1)) for dream, shift in zip(dreams, shifts, strict=True)]
-        ways = [self._relu_backward(dream) for dream in dreams]
-        for group in by_shape(rolled, ways):
-            values, grads = self.objective.evaluate(
-                torch.stack([rolled[index] for index in group]), ways[group[0]]
-            )
-            for index, value, grad in zip(group, values.tolist(), grads, strict=True):
-                dream, (down, right) = dreams[index], shifts[index]
-                grad = self._smoothed(grad)
-                scale = grad.abs().mean()
-                if not bool(torch.isfinite(scale)):
-                    dream.error = Diverged(f"the gradient is not finite at step {dream.steps + 1}")
-                    continue
-                # A gradient of all zeros (nothing excites the layer) leaves the image as it is.
-                change = grad * (self.method.step_size / scale.clamp_min(torch.finfo(grad.dtype).tiny))
-                dream.framed = (rolled[index] + change).clamp(0, 1).roll((-down, -right), dims=(-2, -1))
-                size = (dream.image.shape[-2], dream.image.shape[-1])
-                dream.image = without_border(dream.framed, self.method.border_px, size)
-                dream.steps += 1
-                dream.objective = value
-                if self.method.curve and dream.dreamed is None:
-                    dream.curve.append((dream.image.shape[-1] / dream.bases[-1].shape[-1], value))
+    def _step(self, dream: Dream) -> Generator[_Request, _Answer, None]:
+        """One normalized step of gradient ascent, with its own jitter and mean."""
+        down, right = self._jitter(dream.generator)
+        rolled = dream.framed.roll((down, right), dims=(-2, -1))
+        value, grad = yield _Request(rolled, self._relu_backward(dream))
+        grad = self._smoothed(grad)
+        scale = grad.abs().mean()
+        if not bool(torch.isfinite(scale)):
+            dream.error = Diverged(f"the gradient is not finite at step {dream.steps + 1}")
+            return
+        # A gradient of all zeros (nothing excites the layer) leaves the image as it is.
+        change = grad * (self.plan.step_size / scale.clamp_min(torch.finfo(grad.dtype).tiny))
+        dream.framed = (rolled + change).clamp(0, 1).roll((-down, -right), dims=(-2, -1))
+        size = (dream.image.shape[-2], dream.image.shape[-1])
+        dream.image = without_border(dream.framed, self.plan.border_px, size)
+        dream.steps += 1
+        dream.objective = value
+        if self.plan.curve and dream.dreamed is None:
+            dream.curve.append((dream.image.shape[-1] / dream.bases[-1].shape[-1], value))
 
     def _relu_backward(self, dream: Dream) -> ReLUBackward:
-        if self.method.relu_backward == "redirected" and dream.steps >= self.method.redirected_steps:
+        if self.plan.relu_backward == "redirected" and dream.steps >= self.plan.redirected_steps:
             return "standard"
-        return self.method.relu_backward
+        return self.plan.relu_backward
 
     def _smoothed(self, grad: Tensor) -> Tensor:
         """(3, H, W) blurred, mirrored at the border."""
-        sigma = self.method.gradient_blur_px
+        sigma = self.plan.gradient_blur_px
         reach = min(math.ceil(3 * sigma), min(grad.shape[-2:]) - 1)  # there is no more to mirror
         if reach == 0:
             return grad
@@ -178,7 +223,7 @@ class DeepDreamStylizer:
         return F.conv2d(F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))[:, 0]
 
     def _jitter(self, generator: torch.Generator) -> tuple[int, int]:
-        most = self.method.jitter_px
+        most = self.plan.jitter_px
         down, right = torch.randint(-most, most + 1, (2,), generator=generator).tolist()
         return down, right
 

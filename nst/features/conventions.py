@@ -22,7 +22,7 @@ __all__ = ["CONVENTIONS", "Convention", "check_convention", "has_conventions", "
 
 @dataclass(frozen=True, slots=True)
 class Convention:
-    """From an image, RGB in [0, 1], to a network's input: (image - mean) / std, channel by channel."""
+    """What makes an image, RGB in [0, 1], a network's input: (image - mean) / std, channel by channel."""
 
     said: str
     mean: tuple[float, float, float]
@@ -53,7 +53,7 @@ CONVENTIONS: Mapping[str, Convention] = MappingProxyType(
         ),
     }
 )
-"""By the values of the option `weights_convention`."""
+"""The conventions by the values of the option `weights_convention`."""
 
 # How much more each of the 64 first filters answers red than blue, as in `recognized_convention`, times ten: of
 # the VGG16 trained in Caffe. VGG19's began as the same filters (Simonyan and Zisserman 2015, section 3.1).

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +14,9 @@ from torch import Tensor, nn
 
 from nst.errors import ImageTooSmall, OptionError, WeightsError
 from nst.features.conventions import CONVENTIONS, Convention, check_convention, recognized_convention
-from nst.features.layers import LOGITS, VGG_BLOCKS, VGG_CHANNELS, check_layers, layer_names
+from nst.features.layers import LOGITS, VGG_BLOCKS, check_layers, layer_names
 from nst.features.seeded import seed_parameters
+from nst.features.vgg import AS_MAXIMUM, VGG, Pooling, scale_to_unit_activations
 
 __all__ = [
     "FeatureNetwork",
@@ -25,13 +25,6 @@ __all__ = [
     "build_features",
     "check_pooling",
 ]
-
-Pooling = Literal["max", "average", "l2"]
-
-# How many times as large activations are after maximum pooling, by their means, over the first four poolings
-# of VGG16 with ImageNet's weights on six photographs: 1.3, 1.7, 1.8 and 2.1 times those of average pooling, and
-# 1.2, 1.4, 1.5 and 1.6 times those of the root mean square. Geometric means.
-_AS_MAXIMUM: Mapping[Pooling, float] = {"max": 1.0, "average": 1.7, "l2": 1.43}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +36,8 @@ class Geometry:
     margin_px: int
     """Pixels around a box that can change an activation over it, rounded up to the largest stride."""
     bytes_per_pixel: float
-    """Of one evaluation of activations and gradients in float32, about: what is kept for the way back, and
-    three times the largest activation."""
+    """Bytes per pixel of one evaluation of activations and gradients in float32, about: what is kept for the
+    way back, and three times the largest activation."""
 
 
 class FeatureNetwork(nn.Module):
@@ -75,6 +68,7 @@ class FeatureNetwork(nn.Module):
         self.network, self.layers, self.pretrained = network, layers, pretrained
         self.min_side_px = min_side_px
         self.body = body.to(memory_format=torch.channels_last)
+        self._nodes = {layer: layer if isinstance(body, VGG) else _node(layer) for layer in layers}
         self.register_buffer("mean", torch.tensor(convention.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(convention.std).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
@@ -103,15 +97,15 @@ class FeatureNetwork(nn.Module):
             features: dict[str, Tensor] = self.body(normalized)
         else:
             features = self.body(normalized, sizes)
-        return {layer: features[_node(layer)] for layer in self.layers}
+        return {layer: features[self._nodes[layer]] for layer in self.layers}
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the activations."""
+        """The type of the activations."""
         return next(self.body.parameters()).dtype
 
     def in_precision(self, dtype: torch.dtype) -> FeatureNetwork:
-        """The same network with parameters and activations in `dtype`; normalization stays as it is."""
+        """Copy the network, with parameters and activations in `dtype`; normalization stays as it is."""
         other = copy.deepcopy(self)
         other.body.to(dtype)
         return other
@@ -124,7 +118,7 @@ class FeatureNetwork(nn.Module):
     @property
     def shares_canvas(self) -> bool:
         """Whether it takes `sizes`."""
-        return isinstance(self.body, _VGG) and LOGITS not in self.layers
+        return isinstance(self.body, VGG) and LOGITS not in self.layers
 
 
 def build_features(
@@ -143,10 +137,10 @@ def build_features(
     Args:
         state: a torchvision state dict of the network (keys of layers that are cut off are ignored);
             None draws seeded random parameters instead, scaled so that activations keep unit variance.
-        seed: of the random parameters.
+        seed: that of the random parameters.
         pooling: what the VGGs pool with: `max`, `average`, which Gatys et al. 2016 found more pleasing, or
             `l2`, the root of the mean square.
-        rescale_pooling: multiply what `average` and `l2` give by the factors in `_AS_MAXIMUM`.
+        rescale_pooling: multiply what `average` and `l2` give by the factors in `AS_MAXIMUM`.
         convention: what the `state` of a VGG wants as input, one of `CONVENTIONS`; None: recognized by its
             first layer (see `recognized_convention`).
         unit_activations: scale the layers of a VGG with a `state` so that the mean activation behind each is
@@ -163,7 +157,7 @@ def build_features(
     check_pooling(network, pooling)
     check_convention(network, convention)
     if network in VGG_BLOCKS:
-        body: nn.Module = _VGG(network, wanted, pooling, _AS_MAXIMUM[pooling] if rescale_pooling else 1.0)
+        body: nn.Module = VGG(network, wanted, pooling, AS_MAXIMUM[pooling] if rescale_pooling else 1.0)
     else:
         body = _cut(_BUILDERS[network](), wanted)
     if state is None:
@@ -174,8 +168,8 @@ def build_features(
         inputs = CONVENTIONS[convention or recognized_convention(network, state)]
     if inputs.bgr:
         _take_rgb(body)
-    if unit_activations and state is not None and isinstance(body, _VGG):
-        _scale_to_unit_activations(body, inputs)
+    if unit_activations and state is not None and isinstance(body, VGG):
+        scale_to_unit_activations(body, inputs)
     body.float()
     return FeatureNetwork(
         network,
@@ -221,120 +215,6 @@ def _names(network: str) -> tuple[str, ...]:
     return (*layer_names(network), LOGITS)
 
 
-class _VGG(nn.Module):
-    """A VGG with torchvision's parameter names (`features.0.weight`, ...), its classifier only for logits."""
-
-    def __init__(
-        self, network: str, wanted: tuple[str, ...], pooling: Pooling, pooling_factor: float = 1.0
-    ) -> None:
-        super().__init__()
-        names = _names(network)
-        self.names = [name for name in names[: names.index(wanted[-1]) + 1] if name != LOGITS]
-        self.network, self.wanted = network, wanted
-        self.pooling, self.pooling_factor = pooling, pooling_factor
-        # Keyed by torchvision's running index, which counts ReLUs and pools too.
-        self.features = nn.ModuleDict()
-        channels = 3
-        for index, name in enumerate(self.names):
-            if name.startswith("conv"):
-                width = VGG_CHANNELS[network][int(name[4]) - 1]
-                self.features[str(index)] = nn.Conv2d(channels, width, 3, padding=1)
-                channels = width
-        # In place, unless the convolution's own output is in use too.
-        self.relu, self.relu_apart = nn.ReLU(inplace=True), nn.ReLU()
-        if LOGITS in wanted:
-            widths = (channels * 7 * 7, 4096, 4096, 1000)
-            self.classifier = nn.ModuleDict(
-                {str(3 * number): nn.Linear(*pair) for number, pair in enumerate(itertools.pairwise(widths))}
-            )
-
-    def forward(self, x: Tensor, sizes: Sequence[tuple[int, int]] | None = None) -> dict[str, Tensor]:
-        """With `sizes` of the photographs on a canvas: what a layer computes beyond them is set to zero, which
-        is what the next convolution finds around a photograph that is alone."""
-        found: dict[str, Tensor] = {}
-        if sizes is not None:
-            valid = _valid(sizes, x)
-            x = x * valid
-        for index, name in enumerate(self.names):
-            if name.startswith("conv"):
-                x = self.features[str(index)](x)
-            elif name.startswith("relu"):
-                x = (self.relu_apart if self.names[index - 1] in self.wanted else self.relu)(x)
-            else:
-                x = _pool(x, self.pooling)
-                if self.pooling_factor != 1.0:
-                    x = x * self.pooling_factor
-                if sizes is not None:
-                    sizes = [(height // 2, width // 2) for height, width in sizes]
-                    valid = _valid(sizes, x)
-            if sizes is not None and not name.startswith("relu"):  # which leaves zeros as they are
-                x = x * valid
-            if name in self.wanted:
-                found[name] = x
-        if LOGITS in self.wanted:
-            x = F.adaptive_avg_pool2d(x, 7).flatten(1)
-            first, second, last = self.classifier.values()
-            found[_node(LOGITS)] = last(self.relu(second(self.relu(first(x)))))
-        return found
-
-    @cached_property
-    def bytes_per_pixel(self) -> float:
-        """As in `Geometry`."""
-        area, kept, largest, channels = 1, 0.0, 0.0, 3
-        for name in self.names:
-            if name.startswith("pool"):
-                area *= 4
-            elif name.startswith("conv"):
-                channels = VGG_CHANNELS[self.network][int(name[4]) - 1]
-            size = 4.0 * channels / area
-            largest = max(largest, size)
-            # The ReLU is in place; a maximum keeps 8 bytes of index for each of its 4.
-            kept += 0.0 if name.startswith("conv") else 3 * size if name.startswith("pool") else size
-            # A loss keeps a copy, from before the ReLU maybe; and both have gradients at the end.
-            kept += 4 * size if name in self.wanted else 0.0
-        return kept + 3 * largest
-
-
-@torch.no_grad()
-def _scale_to_unit_activations(body: _VGG, inputs: Convention) -> None:
-    """In float64, with a fixed picture and maximum pooling, whatever the network is to pool with. A layer that
-    is silent stays as it is."""
-    picture = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    picture = F.interpolate(picture, size=(96, 96), mode="bilinear", align_corners=False)
-    mean, std = (torch.tensor(each, dtype=torch.float64).view(1, 3, 1, 1) for each in (inputs.mean, inputs.std))
-    x, scale = (picture - mean) / std, 1.0
-    for index, name in enumerate(body.names):
-        if name.startswith("conv"):
-            layer = body.features[str(index)]
-            assert isinstance(layer, nn.Conv2d)
-            assert layer.bias is not None
-            layer.weight.mul_(scale)
-            x = layer(x).relu()
-            scale = float(x.mean()) or 1.0
-            x /= scale
-            layer.weight.div_(scale)
-            layer.bias.div_(scale)
-        elif name.startswith("pool"):
-            x = F.max_pool2d(x, 2)
-
-
-def _valid(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
-    """(N, 1, H, W): 1 where a photograph is, 0 beyond it."""
-    mask = like.new_zeros(len(sizes), 1, *like.shape[-2:])
-    for index, (height, width) in enumerate(sizes):
-        mask[index, :, :height, :width] = 1
-    return mask
-
-
-def _pool(x: Tensor, pooling: Pooling) -> Tensor:
-    if pooling == "max":
-        return F.max_pool2d(x, 2)
-    if pooling == "average":
-        return F.avg_pool2d(x, 2)
-    # Henaff and Simoncelli 2016, by the root of the mean square. The root has no slope at zero: it stops short.
-    return F.avg_pool2d(x.square(), 2).clamp_min(1e-12).sqrt()
-
-
 def _geometry(network: str, layers: tuple[str, ...], body: nn.Module) -> Geometry:
     """Every layer reaches some positions of the one before it further than the box of pixels that is looked
     at, and then may take strides."""
@@ -344,7 +224,7 @@ def _geometry(network: str, layers: tuple[str, ...], body: nn.Module) -> Geometr
         margin += reach * stride
         stride *= step
         strides[name] = stride
-    kept = body.bytes_per_pixel if isinstance(body, _VGG) else _bytes_per_pixel(body)
+    kept = body.bytes_per_pixel if isinstance(body, VGG) else _bytes_per_pixel(body)
     return Geometry(strides, -(-margin // stride) * stride, kept)
 
 
@@ -434,17 +314,17 @@ _BUILDERS: dict[str, Callable[[], nn.Module]] = {"resnet50": _resnet50, "googlen
 
 
 def _load(body: nn.Module, network: str, state: Mapping[str, Tensor]) -> None:
-    own = body.state_dict()
-    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    expected = body.state_dict()
+    missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
     if missing:
         raise WeightsError(
             f"the state dict is not one of {network}: it lacks {missing[0]} "
-            f"(and {len(missing) - 1} more of {len(own)})"
+            f"(and {len(missing) - 1} more of {len(expected)})"
         )
-    for name, tensor in own.items():
+    for name, tensor in expected.items():
         if name in state and state[name].shape != tensor.shape:
             raise WeightsError(
                 f"the state dict is not one of {network}: {name} is {tuple(state[name].shape)}, "
                 f"expected {tuple(tensor.shape)}"
             )
-    body.load_state_dict({name: state.get(name, tensor) for name, tensor in own.items()})
+    body.load_state_dict({name: state.get(name, tensor) for name, tensor in expected.items()})

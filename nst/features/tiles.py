@@ -21,10 +21,10 @@ from nst.features.networks import Geometry
 __all__ = [
     "Tile",
     "layer_sizes",
+    "layer_strides",
     "least_pixels",
     "max_pass_pixels",
     "owned_features",
-    "strides_of",
     "tile_side",
     "tiles",
 ]
@@ -36,7 +36,7 @@ class Tile:
 
     rows: slice
     columns: slice
-    """Of the pixels to be seen."""
+    """Rows and columns of the pixels to be seen."""
     owned: tuple[slice, slice]
     """Pixels that are owned, rows and columns; their ends are open at the picture's own."""
 
@@ -44,7 +44,7 @@ class Tile:
         """The pixels to be seen, of (..., H, W)."""
         return picture[..., self.rows, self.columns]
 
-    def own(self, activations: Tensor, stride: int) -> Tensor:
+    def pick(self, activations: Tensor, stride: int) -> Tensor:
         """The owned positions among the activations (..., h, w) of this tile's pixels."""
         return activations[
             ...,
@@ -52,7 +52,7 @@ class Tile:
             _within(self.owned[1], self.columns.start, stride),
         ]
 
-    def own_of_whole(self, activations: Tensor, stride: int) -> Tensor:
+    def pick_from_whole(self, activations: Tensor, stride: int) -> Tensor:
         """The owned positions among those (..., h, w) of the whole picture."""
         return activations[..., _within(self.owned[0], 0, stride), _within(self.owned[1], 0, stride)]
 
@@ -64,11 +64,11 @@ def _within(owned: slice, origin: int, stride: int) -> slice:
 
 def owned_features(network: FeatureNetwork, pixels: Tensor, tile: Tile) -> dict[str, Tensor]:
     """What `tile` owns of each layer, (C, h, w), given the pixels (3, H, W) that it sees."""
-    strides = strides_of(network)
-    return {layer: tile.own(each[0], strides[layer]) for layer, each in network(pixels[None]).items()}
+    strides = layer_strides(network)
+    return {layer: tile.pick(each[0], strides[layer]) for layer, each in network(pixels[None]).items()}
 
 
-def strides_of(network: FeatureNetwork) -> Mapping[str, int]:
+def layer_strides(network: FeatureNetwork) -> Mapping[str, int]:
     """Pixels from one position of a layer to the next, by layer."""
     return _geometry(network).strides
 
@@ -76,7 +76,7 @@ def strides_of(network: FeatureNetwork) -> Mapping[str, int]:
 def layer_sizes(network: FeatureNetwork, picture: Tensor) -> dict[str, tuple[int, int]]:
     """(h, w) of the activations of a picture (..., H, W), by layer; they are not computed."""
     height, width = picture.shape[-2:]
-    return {layer: (height // stride, width // stride) for layer, stride in strides_of(network).items()}
+    return {layer: (height // stride, width // stride) for layer, stride in layer_strides(network).items()}
 
 
 def tile_side(network: FeatureNetwork, max_pixels: int) -> int:
@@ -89,7 +89,7 @@ def tile_side(network: FeatureNetwork, max_pixels: int) -> int:
 
 
 def max_pass_pixels(network: FeatureNetwork, memory_mb: int | None) -> int | None:
-    """Of a pass of `memory_mb`, the option `pass_memory_mb`; None: as many as there are.
+    """The pixels of a pass of `memory_mb`, the option `pass_memory_mb`; None: as many as there are.
 
     Raises:
         OptionError: that is too little for the smallest tile, margin included.
@@ -106,13 +106,14 @@ def max_pass_pixels(network: FeatureNetwork, memory_mb: int | None) -> int | Non
 
 
 def least_pixels(network: FeatureNetwork) -> int:
-    """Of the smallest tile, margin included."""
+    """The pixels of the smallest tile, margin included."""
     geometry = _geometry(network)
     return (_least_side(geometry) + 2 * geometry.margin_px) ** 2
 
 
 def _least_side(geometry: Geometry) -> int:
-    """As wide as the margin: nine times the work of the whole, and more for less."""
+    """The side of the smallest tile, as wide as the margin: nine times the work of the whole, and more for
+    less."""
     return max(geometry.margin_px, *geometry.strides.values())
 
 

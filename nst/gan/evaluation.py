@@ -18,7 +18,7 @@ from nst.features import FeatureNetwork
 __all__ = ["frechet_distance", "kernel_distance", "pooled_features"]
 
 _CHUNK_ROWS = 256
-"""Of the kernel's matrix that exist at once."""
+"""Rows of the kernel's matrix that exist at once."""
 
 
 def frechet_distance(x: Tensor, y: Tensor) -> float:

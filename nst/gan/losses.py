@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst import check
-from nst.cyclegan.networks import Norm
 from nst.errors import OptionError
+from nst.gan.layers import Norm
 
 __all__ = [
     "GANMode",
@@ -42,7 +42,7 @@ def generator_loss(mode: GANMode, fake: Tensor) -> Tensor:
 
 
 def generator_losses(mode: GANMode, fake: Tensor) -> Tensor:
-    """Of each logit, of which `generator_loss` is the mean."""
+    """The losses of each logit, of which `generator_loss` is the mean."""
     check.one_of("gan_mode", mode, get_args(GANMode))
     if mode == "lsgan":
         return (fake - 1).square()
@@ -61,7 +61,8 @@ def discriminator_loss(mode: GANMode, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def discriminator_losses(mode: GANMode, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each logit of real pictures, and of fakes; `discriminator_loss` is the sum of their means."""
+    """The losses of each logit of real pictures, and of fakes; `discriminator_loss` is the sum of their
+    means."""
     check.one_of("gan_mode", mode, get_args(GANMode))
     if mode == "lsgan":
         return (real - 1).square() / 2, fake.square() / 2

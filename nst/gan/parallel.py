@@ -23,12 +23,12 @@ __all__ = ["DDPOptions", "Share", "SharedBatchNorm2d", "distributed"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DDPOptions:
-    """Of torch's DistributedDataParallel."""
+    """Options of torch's DistributedDataParallel."""
 
     bucket_cap_mb: float = 25.0
-    """Gradients are averaged in buckets of this size, while others are still computed."""
+    """Size in MB of the buckets in which gradients are averaged, while others are still computed."""
     gradient_as_bucket_view: bool = False
-    """Gradients are views of these buckets, which saves their memory once."""
+    """Whether gradients are views of their buckets, which saves their memory once."""
 
     def __post_init__(self) -> None:
         check.above_zero("bucket_cap_mb", self.bucket_cap_mb)
@@ -43,8 +43,11 @@ class Share:
     """
 
     batch_size: int = 1
+    """Images of the whole batch."""
     rank: int = 0
+    """The process's number, from 0."""
     world: int = 1
+    """Number of processes."""
 
     def __post_init__(self) -> None:
         check.at_least("batch_size", self.batch_size, 1)
@@ -54,17 +57,17 @@ class Share:
 
     @property
     def part(self) -> slice:
-        """Of the whole batch."""
+        """The slice of the whole batch that is this process's."""
         start, stop = (self.batch_size * number // self.world for number in (self.rank, self.rank + 1))
         return slice(start, stop)
 
     @property
     def weight(self) -> float:
-        """Of the mean over this part, so that the mean over processes is that over images."""
+        """The weight of the mean over this part, so that the mean over processes is that over images."""
         return self.world * len(range(self.batch_size)[self.part]) / self.batch_size
 
-    def whole(self, part: Tensor) -> Tensor:
-        """(n, ...) of this process to (batch_size, ...), the parts of all."""
+    def gather(self, part: Tensor) -> Tensor:
+        """Put the parts of all processes together: (n, ...) of this one to (batch_size, ...)."""
         if self.world == 1:
             return part
         whole = part.new_zeros((self.batch_size, *part.shape[1:]))
@@ -72,8 +75,8 @@ class Share:
         dist.all_reduce(whole)
         return whole
 
-    def own(self, whole: Tensor) -> Tensor:
-        """(batch_size, ...) to (n, ...) of this process."""
+    def take(self, whole: Tensor) -> Tensor:
+        """Take this process's part: (batch_size, ...) to (n, ...)."""
         return whole if self.world == 1 else whole[self.part]
 
     def mean(self, values: Tensor) -> Tensor:
@@ -91,7 +94,7 @@ def distributed(network: nn.Module, share: Share, options: DDPOptions) -> nn.Mod
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.BatchNorm2d):
-                setattr(parent, name, SharedBatchNorm2d.of(child, share.world))
+                setattr(parent, name, SharedBatchNorm2d.sharing(child, share.world))
     if share.world == 1:
         return network
     # Not a static graph: networks that take part in two losses would silently stop to be averaged.
@@ -113,8 +116,8 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
     world = 1
 
     @classmethod
-    def of(cls, norm: nn.BatchNorm2d, world: int) -> SharedBatchNorm2d:
-        """Shares parameters and buffers with `norm`."""
+    def sharing(cls, norm: nn.BatchNorm2d, world: int) -> SharedBatchNorm2d:
+        """Make one that shares parameters and buffers with `norm`."""
         shared = cls(norm.num_features, norm.eps, norm.momentum)
         shared.world = world
         shared.train(norm.training)
@@ -130,12 +133,12 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
         values = x.double()  # its gradient is a difference of large sums
-        own_mean = values.mean((0, 2, 3))
+        local_mean = values.mean((0, 2, 3))
         # The sum has no slope in its own mean.
-        own_squares = (values - own_mean.detach()[:, None, None]).square().sum((0, 2, 3))
-        own_count = values.new_full((1,), values.numel() // values.shape[1])
-        own = torch.cat([own_mean, own_squares, own_count])
-        gathered: Tensor = own[None] if self.world == 1 else _Gathered.apply(own)
+        local_squares = (values - local_mean.detach()[:, None, None]).square().sum((0, 2, 3))
+        local_count = values.new_full((1,), values.numel() // values.shape[1])
+        local = torch.cat([local_mean, local_squares, local_count])
+        gathered: Tensor = local[None] if self.world == 1 else _Gathered.apply(local)
         channels = self.num_features
         means, squares, counts = gathered[:, :channels], gathered[:, channels:-1], gathered[:, -1:]
         count = counts.sum()
@@ -154,9 +157,9 @@ class _Gathered(torch.autograd.Function):
     """(C,) of every process, stacked: (world, C)."""
 
     @staticmethod
-    def forward(_context: Any, own: Tensor) -> Tensor:
-        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, own.contiguous())
+    def forward(_context: Any, local: Tensor) -> Tensor:
+        parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, local.contiguous())
         return torch.stack(parts)
 
     @staticmethod

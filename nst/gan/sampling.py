@@ -18,7 +18,7 @@ from nst import check
 from nst.errors import OptionError
 from nst.images.codec import picture_tensor
 
-__all__ = ["Preprocess", "Preprocessing", "direction_of", "photo_of", "stream", "turns_of"]
+__all__ = ["Preprocess", "Preprocessing", "photo_index", "stream", "style_pair", "style_turns"]
 
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
 
@@ -28,15 +28,16 @@ class Preprocessing:
     """Photographs to training images. The names are those of the public implementation."""
 
     preprocess: Preprocess = "resize_and_crop"
-    """`resize_and_crop`: to a square of load_size, of which a random square of crop_size is taken. `crop`: only
-    that. `scale_width`: to a width of load_size. `scale_width_and_crop`: both. `none`: sizes stay, but for what
-    the generator needs. Photographs that are smaller than the crop are enlarged first."""
+    """How photographs become images. `resize_and_crop`: to a square of load_size, of which a random square of
+    crop_size is taken. `crop`: only that. `scale_width`: to a width of load_size. `scale_width_and_crop`: both.
+    `none`: sizes stay, but for what the generator needs. Photographs that are smaller than the crop are
+    enlarged first."""
     load_size: int = 286
-    """Side, or width, in pixels."""
+    """Side, or width, in pixels to which photographs are scaled."""
     crop_size: int = 256
-    """Side in pixels."""
+    """Side in pixels of the square that is taken of a photograph."""
     flip: bool = True
-    """Mirror half of the images, left to right."""
+    """Whether half of the images are mirrored, left to right."""
 
     def __post_init__(self) -> None:
         check.one_of("preprocess", self.preprocess, get_args(Preprocess))
@@ -83,7 +84,7 @@ class Preprocessing:
         )
 
 
-def photo_of(sample: int, photos: int, seed: int, domain: str) -> int:
+def photo_index(sample: int, photos: int, seed: int, domain: str) -> int:
     """Which of `photos` the sample with this number, counted over the whole training, is made of.
 
     Args:
@@ -96,14 +97,14 @@ def photo_of(sample: int, photos: int, seed: int, domain: str) -> int:
     return int(_order(photos, seed, domain, epoch)[place])
 
 
-def direction_of(sample: int, styles: int, seed: int) -> tuple[int, int]:
-    """From which style to which other one the sample with this number, counted over the whole training, is
-    translated. Each of the styles * (styles - 1) directions comes once before any comes again."""
+def style_pair(sample: int, styles: int, seed: int) -> tuple[int, int]:
+    """The style from which, and the other one to which, the sample with this number, counted over the whole
+    training, is translated. Each of the styles * (styles - 1) directions comes once before any comes again."""
     epoch, place = divmod(sample, styles * (styles - 1))
     return _directions(styles, seed, epoch)[place]
 
 
-def turns_of(sample: int, styles: int, seed: int) -> tuple[int, int]:
+def style_turns(sample: int, styles: int, seed: int) -> tuple[int, int]:
     """How many samples before this one are translated from the style that it is translated from, and how many
     to the style that it is translated to."""
     epoch, place = divmod(sample, styles * (styles - 1))
@@ -120,7 +121,7 @@ def stream(seed: int, domain: str, sample: int) -> torch.Generator:
     """Random numbers for the cropping of a sample's photograph.
 
     Args:
-        domain: names the photograph among those of the sample, as that of `photo_of`.
+        domain: names the photograph among those of the sample, as that of `photo_index`.
     """
     return torch.Generator().manual_seed(_seed("crop", seed, domain, sample))
 

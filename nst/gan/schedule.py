@@ -21,16 +21,17 @@ class Schedule:
     """How long is trained, and with which learning rates. The names are those of the public implementation."""
 
     n_epochs: int = 100
-    """With the first learning rate."""
+    """Epochs with the first learning rate."""
     n_epochs_decay: int = 100
-    """After these, while it goes to 0, if the policy is `linear`."""
+    """Epochs after these, over which the learning rate goes to 0, if the policy is `linear`."""
     lr_policy: Policy = "linear"
-    """`linear`; `step`: a tenth of it after every lr_decay_iters epochs; `plateau`: a fifth of it when the
-    generators' losses do not fall by 1 % within five epochs; `cosine`: over n_epochs to 0."""
+    """How the learning rate falls: `linear`; `step`: a tenth of it after every lr_decay_iters epochs;
+    `plateau`: a fifth of it when the generators' losses do not fall by 1 % within five epochs; `cosine`: over
+    n_epochs to 0."""
     lr_decay_iters: int = 50
-    """Epochs, of `step`."""
+    """Epochs from one fall of the learning rate to the next, if the policy is `step`."""
     steps_per_epoch: int | None = None
-    """None: until every photograph of the larger collection was seen."""
+    """Steps of an epoch. None: until every photograph of the larger collection was seen."""
 
     def __post_init__(self) -> None:
         check.at_least("n_epochs", self.n_epochs, 0)
@@ -46,10 +47,10 @@ class Schedule:
         return self.n_epochs + self.n_epochs_decay
 
     def epoch_steps(self, photos: int, batch_size: int) -> int:
-        """Of an epoch.
+        """Steps of an epoch.
 
         Args:
-            photos: in the larger collection.
+            photos: how many are in the larger collection.
         """
         return self.steps_per_epoch or math.ceil(photos / batch_size)
 
@@ -77,21 +78,21 @@ class Scheduler:
         return [group for optimizer in self._optimizers for group in optimizer.param_groups]
 
     def factor(self, epoch: int) -> float:
-        """Of the first learning rate."""
-        own = self._schedule
-        if own.lr_policy == "linear":
-            return 1 - max(0, epoch + 1 - own.n_epochs) / (own.n_epochs_decay + 1)
-        if own.lr_policy == "step":
-            return float(0.1 ** (epoch // own.lr_decay_iters))
-        if own.lr_policy == "cosine":
-            return (1 + math.cos(math.pi * min(1, epoch / max(1, own.n_epochs)))) / 2
+        """What the first learning rate is multiplied by in this epoch."""
+        schedule = self._schedule
+        if schedule.lr_policy == "linear":
+            return 1 - max(0, epoch + 1 - schedule.n_epochs) / (schedule.n_epochs_decay + 1)
+        if schedule.lr_policy == "step":
+            return float(0.1 ** (epoch // schedule.lr_decay_iters))
+        if schedule.lr_policy == "cosine":
+            return (1 + math.cos(math.pi * min(1, epoch / max(1, schedule.n_epochs)))) / 2
         return float(0.2**self._drops)
 
     def end(self, loss: float) -> None:
         """An epoch is over.
 
         Args:
-            loss: of the generators, its mean.
+            loss: mean of the generators' losses.
         """
         if loss < self._best * (1 - self._THRESHOLD):
             self._best, self._waited = loss, 0

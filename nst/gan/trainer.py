@@ -14,13 +14,13 @@ from nst.gan.parallel import DDPOptions, Share, distributed
 from nst.images.codec import resize_image
 
 __all__ = [
-    "Adversaries",
+    "GANTraining",
     "Precision",
     "activations",
-    "dtype_of",
     "evaluating",
     "follow",
     "frozen",
+    "parameter_dtype",
     "side_by_side",
 ]
 
@@ -29,12 +29,12 @@ _OF_GENERATORS = ("gan_", "cycle_", "identity_")
 Precision = Literal["float32", "bfloat16", "float64"]
 
 
-class Adversaries:
+class GANTraining:
     """Networks, the generators' averages and both sides' optimizers: what changes in every training.
 
     Args:
         generators, discriminators: by name, in the order of `trained`.
-        optimizers: of the generators, and of the discriminators.
+        optimizers: that of the generators, and that of the discriminators.
         averaged: keep an average of each generator.
     """
 
@@ -47,8 +47,8 @@ class Adversaries:
         averaged: bool,
         precision: Precision,
     ) -> None:
-        self.dtype = dtype_of(precision)
-        """Of parameters and images."""
+        self.dtype = parameter_dtype(precision)
+        """The type of parameters and images."""
         self.generators, self.discriminators = dict(generators), dict(discriminators)
         self.optimizer_g, self.optimizer_d = optimizers
         self.averages: dict[str, nn.Module] = {}
@@ -83,7 +83,7 @@ class Adversaries:
         return self.averages or self.generators
 
     def distribute(self, share: Share, options: DDPOptions = DDPOptions()) -> None:  # noqa: B008  frozen
-        """From now on, train together with the other processes of torch's default group, which were made with
+        """Train, from now on, together with the other processes of torch's default group, which were made with
         the same options and seed: `train_step` takes this process's part of each batch, and its losses are
         those of the part. All parameters stay equal to those of a single process that takes whole batches, but
         for rounding; with dropout, whose draws differ, only in distribution.
@@ -109,19 +109,19 @@ class Adversaries:
         self.optimizer_d.load_state_dict(state["optimizers"]["d"])
 
 
-def dtype_of(precision: Precision) -> torch.dtype:
-    """Of parameters and images."""
+def parameter_dtype(precision: Precision) -> torch.dtype:
+    """The type of parameters and images."""
     return torch.float64 if precision == "float64" else torch.float32
 
 
 def activations(precision: Precision, like: Tensor) -> torch.autocast:
-    """Within it, activations have this precision."""
+    """A context in which activations have this precision."""
     return torch.autocast(like.device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 @contextmanager
 def frozen(networks: Iterable[nn.Module]) -> Iterator[None]:
-    """Their parameters get no gradient."""
+    """A context in which the parameters of `networks` get no gradient."""
     networks = list(networks)
     for network in networks:
         network.requires_grad_(False)

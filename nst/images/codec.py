@@ -24,7 +24,7 @@ __all__ = [
     "BitDepth",
     "DecodedPhoto",
     "ImageFormat",
-    "border_of",
+    "border_width",
     "decode_image",
     "decode_photo",
     "encode_animation",
@@ -49,9 +49,9 @@ class DecodedPhoto:
     alpha: Tensor | None = None
     """float32 (H, W) in [0, 1], if it was to be kept and there is one."""
     exif: bytes = b""
-    """What is kept of it, for `encode_image`."""
+    """EXIF data that the picture keeps, for `encode_image`."""
     frames: int = 1
-    """Of an animation, or pages of a TIFF; `image` is the first."""
+    """Frames of an animation, or pages of a TIFF; `image` is the first."""
 
 
 def decode_image(
@@ -140,7 +140,7 @@ def encode_image(
     if alpha is not None:
         size = (image.shape[1], image.shape[2])
         planes = torch.cat([planes, resize_image(alpha[None].to(planes), size)])
-    levels = _levels_of(planes, bit_depth)
+    levels = _quantized(planes, bit_depth)
     if format == "tiff":
         return tiff(levels, icc_profile=srgb_profile(), exif=exif)
     if bit_depth == 16:
@@ -181,7 +181,7 @@ def encode_animation(
         raise ValueError("an animation has at least one picture")
     size = (images[-1].shape[1], images[-1].shape[2])
     planes = (resize_image(image.detach().to("cpu", torch.float32), size) for image in images)
-    first, *others = (Image.fromarray(_levels_of(each, 8)) for each in planes)
+    first, *others = (Image.fromarray(_quantized(each, 8)) for each in planes)
     out = io.BytesIO()
     first.save(
         out,
@@ -195,7 +195,7 @@ def encode_animation(
     return out.getvalue()
 
 
-def _levels_of(planes: Tensor, bit_depth: BitDepth) -> npt.NDArray[Any]:
+def _quantized(planes: Tensor, bit_depth: BitDepth) -> npt.NDArray[Any]:
     """(H, W, C) of uint8 or uint16, from (C, H, W) in [0, 1]."""
     levels = planes.clamp(0, 1).mul(2**bit_depth - 1).round().permute(1, 2, 0).contiguous()
     return levels.numpy().astype(np.uint8 if bit_depth == 8 else np.uint16)
@@ -210,19 +210,19 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     return resized if image.ndim == 4 else resized[0]
 
 
-def border_of(size: tuple[int, int], border_px: int) -> int:
+def border_width(size: tuple[int, int], border_px: int) -> int:
     """How many pixels `mirrored` adds on each side of a picture of `size`: at most an eighth of its short side,
     so that small ones are not mostly border."""
     return min(border_px, min(size) // 8)
 
 
 def mirrored(image: Tensor, border_px: int) -> Tensor:
-    """(C, H, W) with a border of `border_of` pixels that mirrors it, its edges not repeated."""
-    border = border_of((image.shape[-2], image.shape[-1]), border_px)
+    """(C, H, W) with a border of `border_width` pixels that mirrors it, its edges not repeated."""
+    border = border_width((image.shape[-2], image.shape[-1]), border_px)
     return F.pad(image[None], (border,) * 4, mode="reflect")[0] if border else image
 
 
 def without_border(image: Tensor, border_px: int, size: tuple[int, int]) -> Tensor:
     """What `mirrored` was given: (C, *size)."""
-    border = border_of(size, border_px)
+    border = border_width(size, border_px)
     return image[..., border : border + size[0], border : border + size[1]]

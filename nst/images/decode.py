@@ -35,7 +35,7 @@ class Photograph:
     exif: bytes = b""
     """What is kept of it, ready to be saved; without orientation."""
     frames: int = 1
-    """Of an animation, or pages of a TIFF; `image` is the first."""
+    """Frames of an animation, or pages of a TIFF; `image` is the first."""
 
 
 def open_photo(

@@ -107,7 +107,7 @@ def _tiff(read_at: ReadAt, head: bytes) -> tuple[int, int] | None:
 
 
 def _heif_sizes(read_at: ReadAt) -> Iterator[tuple[int, int]]:
-    """Of every picture in the file: the whole, its tiles, its thumbnails (ISO 23008-12, `ispe`)."""
+    """The sizes of every picture in the file: the whole, its tiles, its thumbnails (ISO 23008-12, `ispe`)."""
     waiting = [(0, 1 << 62)]
     for _ in range(_MOST_STEPS):
         if not waiting:

@@ -19,9 +19,9 @@ from PIL.ExifTags import IFD
 __all__ = ["png_16", "tiff"]
 
 _STRIP_BYTES = 1 << 18
-"""Of a TIFF, before compression: readers of a part need not inflate the whole."""
+"""Size of a TIFF's strips, before compression: readers of a part need not inflate the whole."""
 _CHUNK_BYTES = 1 << 30
-"""Of a PNG; the format has room for twice as many."""
+"""Most bytes of a PNG's chunk; the format has room for twice as many."""
 
 
 def png_16(levels: npt.NDArray[np.uint16], *, icc_profile: bytes, exif: bytes = b"") -> bytes:

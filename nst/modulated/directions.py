@@ -9,7 +9,7 @@ __all__ = ["direction_means", "style_means"]
 
 
 def direction_means(losses: Mapping[str, float]) -> dict[str, float]:
-    """Of `train_step`'s losses, or of their means over steps or processes, the means of each direction over its
+    """The means of `train_step`'s losses, or of their means over steps or processes, of each direction over its
     own images: `gan_photo_to_ukiyo-e`, ... Directions without an image are left out."""
     found = {}
     for name, share in losses.items():
@@ -21,7 +21,7 @@ def direction_means(losses: Mapping[str, float]) -> dict[str, float]:
 
 
 def style_means(losses: Mapping[str, float]) -> dict[str, float]:
-    """As `direction_means`, of each style: `D_ukiyo-e` over the images that are translated to it,
+    """The means, as of `direction_means`, of each style: `D_ukiyo-e` over the images that are translated to it,
     `identity_ukiyo-e`, if there is one, over those of it."""
     shares: Counter[str] = Counter()
     for name, share in losses.items():

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from nst import check
-from nst.batching import by_shape
-from nst.cyclegan.method import outcome_of, translated
-from nst.cyclegan.networks import Norm, load_published
 from nst.errors import OptionError, UnknownStyle, WeightsError
 from nst.features import read_state_dict
+from nst.features.passes import by_shape
 from nst.features.weights import read_metadata
+from nst.gan.layers import Norm, load_published
+from nst.gan.translate import checked_outcome, translate
 from nst.modulated.networks import ModulatedGenerator
 from nst.ops.equalized import Border
 from nst.ops.modulated import Form
@@ -27,7 +27,8 @@ from nst.stylizer import AssetRef, Assets, Outcome
 __all__ = ["LEAST", "MULTIPLE", "Modulated", "ModulatedConfig", "ModulatedStylizer", "modulated_file"]
 
 MULTIPLE, LEAST = 4, 8
-"""Of an image's height and width: the generator halves them twice, and mirrors at the border."""
+"""What an image's height and width are multiples of, and their least: the generator halves them twice, and
+mirrors at the border."""
 _CONFIG = "nst.modulated"
 
 
@@ -64,13 +65,14 @@ class Modulated:
     generator: str
     """Path or URL of a generator: a .safetensors as training here writes it."""
     style: str | dict[str, float]
-    """The name of one of its styles, or a blend, e.g. { ukiyo-e = 0.7, pastel = 0.3 }: weights, at least 0,
-    which are divided by their sum. A photograph that has a `style` in the manifest gets that one instead."""
+    """Name of one of the generator's styles, or a blend, e.g. { ukiyo-e = 0.7, pastel = 0.3 }: weights, at
+    least 0, which are divided by their sum. A photograph that has a `style` in the manifest gets that one
+    instead."""
     generator_sha256: str | None = None
     """Digest that the generator's file must have."""
     deterministic: bool = True
-    """On GPUs, each photograph is computed alone. Else those of one size share passes, whatever their styles,
-    which is faster, and a picture's last bits depend on its neighbors."""
+    """Whether each photograph is computed alone on GPUs. Else those of one size share passes, whatever their
+    styles, which is faster, and a picture's last bits depend on its neighbors."""
 
     def __post_init__(self) -> None:
         if isinstance(self.style, str):
@@ -84,7 +86,7 @@ class Modulated:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Of the styles, whatever their sum."""
+        """Weights of the styles, whatever their sum."""
         return {self.style: 1.0} if isinstance(self.style, str) else self.style
 
     def assets(self) -> list[AssetRef]:
@@ -107,10 +109,10 @@ class Modulated:
         return ModulatedStylizer(network.to(device), self.weights, alone=self.deterministic)
 
     def _config(self, assets: Assets) -> ModulatedConfig:
-        return _config_of(assets[self.generator], self.generator)
+        return _read_config(assets[self.generator], self.generator)
 
 
-def _config_of(data: bytes, name: str) -> ModulatedConfig:
+def _read_config(data: bytes, name: str) -> ModulatedConfig:
     """The configuration in the header of a .safetensors.
 
     Raises:
@@ -146,7 +148,7 @@ class ModulatedStylizer:
     """The loaded generator, ready for photographs.
 
     Args:
-        weights: of the styles, for photographs without one of their own.
+        weights: those of the styles, for photographs that ask for none.
         alone: every photograph has a pass of its own; on a CPU it always has.
     """
 
@@ -155,7 +157,7 @@ class ModulatedStylizer:
         self._alone = alone
         self._like = next(network.parameters())
         self._looks = {name: self._look({name: 1.0}) for name in network.styles}
-        self._own = self._look(weights)
+        self._default = self._look(weights)
 
     @torch.no_grad()
     def _look(self, weights: Mapping[str, float]) -> tuple[Tensor, dict[str, float]]:
@@ -182,21 +184,23 @@ class ModulatedStylizer:
         photos = [images[index].to(self._like) for index in todo]
         for group in by_shape(photos, range(len(photos)) if self._alone else None):
             places = [todo[place] for place in group]
-            looks = [self._own if name is None else self._looks[name] for name in (asked[i] for i in places)]
+            looks = [
+                self._default if name is None else self._looks[name] for name in (asked[i] for i in places)
+            ]
             found = self.translate(
                 torch.stack([photos[place] for place in group]), torch.cat([latent for latent, _ in looks])
             )
             for index, image, (_, stats) in zip(places, found.to("cpu", torch.float32), looks, strict=True):
-                outcomes[index] = outcome_of(image, stats)
+                outcomes[index] = checked_outcome(image, stats)
         return [outcomes[index] for index in range(len(images))]
 
     def translate(self, images: Tensor, latents: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1], (N, latent) to pictures of the same sizes. Padded by mirroring to what the
         generator needs, and cropped back."""
-        return translated(partial(self._apply, latents), images, MULTIPLE, LEAST)
+        return translate(partial(self._apply, latents), images, MULTIPLE, LEAST)
 
     def to_style(self, images: Tensor, style: str) -> Tensor:
-        """As `translate`, to one of the styles."""
+        """Translate `images` as `translate` does, to one of the styles."""
         return self.translate(images, self._looks[style][0].expand(len(images), -1))
 
     def _apply(self, latents: Tensor, images: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst import check
-from nst.cyclegan.networks import Norm, normalization
 from nst.errors import OptionError
+from nst.gan.layers import Norm, normalization
 from nst.ops.blur import Blur
 from nst.ops.equalized import Border, Equalized, EqualizedConv2d, EqualizedLinear, PixelNorm, draw_normal_
 from nst.ops.modulated import Form, ModulatedConv2d

@@ -14,18 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from nst import check
-from nst.cyclegan.networks import Norm
 from nst.errors import OptionError
+from nst.gan.layers import Norm
 from nst.gan.losses import GANMode, check_penalty, discriminator_losses, generator_losses, gradient_penalty
-from nst.gan.sampling import direction_of
+from nst.gan.sampling import style_pair
 from nst.gan.trainer import (
-    Adversaries,
+    GANTraining,
     Precision,
     activations,
-    dtype_of,
     evaluating,
     follow,
     frozen,
+    parameter_dtype,
     side_by_side,
 )
 from nst.modulated.directions import direction_means
@@ -45,58 +45,60 @@ class ManyStylesOptions:
     """Networks, losses and optimizers."""
 
     styles: tuple[str, ...]
-    """Names; the first is that of the photographs."""
+    """Names of the styles; the first is that of the photographs."""
     generator_channels: int = 64
-    """Of the generator's first layer."""
+    """Channels of the generator's first layer."""
     blocks: int = 6
-    """Residual ones, of the generator."""
+    """Residual blocks of the generator."""
     latent: int = 64
     """Length of a style's latent."""
     mapping_layers: int = 2
-    """From a style's embedding to its latent."""
+    """Layers that map a style's embedding to its latent."""
     pixel_norm: bool = True
-    """Of the embeddings."""
+    """Whether the styles' embeddings are normalized."""
     padding: Border = "reflect"
-    """Of the generator's convolutions: `reflect` or `zero`."""
+    """How the generator's convolutions pad: `reflect` or `zero`."""
     norm: Norm = "instance"
-    """Of the generator's encoder: `instance`, `batch` or `none`."""
+    """The normalization in the generator's encoder: `instance`, `batch` or `none`."""
     discriminator_channels: int = 64
-    """Of the discriminator's first layer."""
+    """Channels of the discriminator's first layer."""
     discriminator_layers: int = 3
-    """Of stride 2."""
+    """Layers of stride 2 of the discriminator."""
     discriminator_norm: Norm = "none"
-    """`instance`, `batch` or `none`."""
+    """The discriminator's normalization: `instance`, `batch` or `none`."""
     blur: bool = True
-    """Before the discriminator's strides."""
+    """Whether images are blurred before each of the discriminator's strides."""
     gan_mode: GANMode = "vanilla"
-    """`vanilla`, `lsgan` or `hinge`."""
+    """The adversarial loss: `vanilla`, `lsgan` or `hinge`."""
     penalty: Literal["none", "r1"] = "r1"
-    """On the discriminator's gradients at real pictures (Mescheder et al. 2018): penalty_weight / 2 times the
-    mean over these of |g|^2, where g is the gradient of the mean of a picture's logits with respect to the
-    picture. The mean, unlike the sum of the logits, is one number whatever the size of their map."""
+    """The penalty on the discriminator's gradients: `none` or `r1`, at real pictures (Mescheder et al. 2018):
+    penalty_weight / 2 times the mean over these of |g|^2, where g is the gradient of the mean of a picture's
+    logits with respect to the picture. The mean, unlike the sum of the logits, is one number whatever the size
+    of their map."""
     penalty_weight: float = 10.0
-    """Gamma, as StyleGAN2 (Karras et al. 2020) writes it; but here `vanilla` has half of its loss of the
-    discriminator, so that the same gamma is twice as strong."""
+    """Gamma, the penalty's weight, as StyleGAN2 (Karras et al. 2020) writes it; but here `vanilla` has half of
+    its loss of the discriminator, so that the same gamma is twice as strong."""
     penalty_every: int = 16
-    """Steps, of which only the first has the penalty, times as many (Karras et al. 2020, section 3.1)."""
+    """Steps from one with the penalty to the next, which has it times as many (Karras et al. 2020, section
+    3.1)."""
     lambda_cycle: float = 10.0
-    """Weight of a -> b -> a."""
+    """Weight of the cycle a -> b -> a."""
     lambda_identity: float = 0.0
-    """Weight of a -> a, relative to the cycles'. 0: this pass is left out."""
+    """Weight of the identity loss a -> a, relative to the cycles'. 0: this pass is left out."""
     learning_rate: float = 2e-3
-    """Of Adam."""
+    """Adam's learning rate."""
     discriminator_learning_rate: float | None = None
-    """Of the discriminator's Adam (Heusel et al. 2017). None: the same."""
+    """Learning rate of the discriminator's Adam (Heusel et al. 2017). None: the same as the generator's."""
     beta1: float = 0.0
-    """Of Adam."""
+    """Adam's decay of the mean of gradients."""
     beta2: float = 0.99
-    """Of Adam."""
+    """Adam's decay of the mean of squared gradients."""
     ema_decay: float = 0.999
-    """Of an average of the generator's parameters over steps; while few steps are done, over a tenth of them.
-    0: none."""
+    """Decay of an average of the generator's parameters over steps; while few steps are done, the average is
+    over a tenth of them. 0: none."""
     precision: Precision = "float32"
-    """`bfloat16` is that of activations; parameters, losses and optimizers stay float32. `float64` is for
-    proofs."""
+    """Precision of activations: `float32` or `bfloat16`; parameters, losses and optimizers stay float32.
+    `float64`, for proofs, is that of everything."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "styles", tuple(self.styles))
@@ -124,7 +126,7 @@ class ManyStylesOptions:
                 raise OptionError(option, getattr(self, option), reason="must be from 0 to below 1")
 
 
-class ManyStylesTraining(Adversaries):
+class ManyStylesTraining(GANTraining):
     """Everything that training changes: networks, the generator's average, optimizers, the number of steps.
 
     Args:
@@ -176,12 +178,12 @@ class ManyStylesTraining(Adversaries):
         )
 
     def directions(self, count: int) -> tuple[Tensor, Tensor]:
-        """Of the next step's `count` images, this process's part: styles that they have, and that they get."""
+        """The styles that the next step's `count` images have, and that they get: this process's part."""
         whole = count if self.share.world == 1 else self.share.batch_size
         samples = range(self.steps * whole, (self.steps + 1) * whole)
-        pairs = [direction_of(sample, len(self.options.styles), self.seed) for sample in samples]
+        pairs = [style_pair(sample, len(self.options.styles), self.seed) for sample in samples]
         device = next(self.G.parameters()).device
-        sources, targets = self.share.own(torch.tensor(pairs)).to(device).unbind(1)
+        sources, targets = self.share.take(torch.tensor(pairs)).to(device).unbind(1)
         return sources, targets
 
     def step(self, images: Sequence[Tensor]) -> Losses:
@@ -215,7 +217,7 @@ class ManyStylesTraining(Adversaries):
 
     def _made(self, network: nn.Module, generator: torch.Generator, device: str | torch.device) -> nn.Module:
         draw_parameters(network, generator)
-        return network.to(device, dtype_of(self.options.precision)).to(memory_format=torch.channels_last)
+        return network.to(device, parameter_dtype(self.options.precision)).to(memory_format=torch.channels_last)
 
     def _adam(self, network: nn.Module, rate: float) -> torch.optim.Adam:
         betas = (self.options.beta1, self.options.beta2)
@@ -254,54 +256,54 @@ def train_step(
     """
     if real_a.shape != real_b.shape:
         raise ValueError(f"expected equal shapes, got {tuple(real_a.shape)} and {tuple(real_b.shape)}")
-    own, share = training.options, training.share
+    options, share = training.options, training.share
     sources, targets = training.directions(len(real_a)) if directions is None else directions
     real_a, real_b = (x.contiguous(memory_format=torch.channels_last) for x in (real_a, real_b))
     G, D = training.trained  # noqa: N806
 
     # The generator: fool the discriminator, find the way back, and leave alone what is there already.
     with frozen(training.discriminators.values()):
-        with activations(own.precision, real_a):
+        with activations(options.precision, real_a):
             fake, same = G(real_a, targets), None
             back = G(fake, sources)
-            if own.lambda_identity:
+            if options.lambda_identity:
                 same = G(real_a, sources)
             judged = training.D(fake, targets)
         each = {
-            "gan": _per_image(generator_losses(own.gan_mode, judged.to(real_a))),
-            "cycle": own.lambda_cycle * _per_image((back.to(real_a) - real_a).abs()),
+            "gan": _per_image(generator_losses(options.gan_mode, judged.to(real_a))),
+            "cycle": options.lambda_cycle * _per_image((back.to(real_a) - real_a).abs()),
         }
         if same is not None:
-            weight = own.lambda_identity * own.lambda_cycle
+            weight = options.lambda_identity * options.lambda_cycle
             each["identity"] = weight * _per_image((same.to(real_a) - real_a).abs())
         training.optimizer_g.zero_grad(set_to_none=True)
         # The mean over images, and not over directions: a process may have no image of one.
         (share.weight * sum(each.values()).mean()).backward()  # type: ignore[union-attr]
         training.optimizer_g.step()
     for name, average in training.averages.items():
-        follow(average, training.generators[name], _decay(own.ema_decay, training.steps + 1))
+        follow(average, training.generators[name], _decay(options.ema_decay, training.steps + 1))
 
     # The discriminator: tell real pictures of a style from fakes of it.
     training.optimizer_d.zero_grad(set_to_none=True)
     fake = fake.detach().to(real_b)
-    with activations(own.precision, real_b):
-        if own.discriminator_norm == "batch":  # through which they would see each other
+    with activations(options.precision, real_b):
+        if options.discriminator_norm == "batch":  # through which they would see each other
             judged_real, judged_fake = D(real_b, targets), D(fake, targets)
         else:
             judged_real, judged_fake = D(torch.cat([real_b, fake]), targets.repeat(2)).chunk(2)
-    told = discriminator_losses(own.gan_mode, judged_real.to(real_b), judged_fake.to(real_b))
+    told = discriminator_losses(options.gan_mode, judged_real.to(real_b), judged_fake.to(real_b))
     each["D"] = _per_image(told[0]) + _per_image(told[1])
     total = each["D"].mean()
     penalty = torch.zeros_like(total)
-    if own.penalty == "r1" and training.steps % own.penalty_every == 0:
+    if options.penalty == "r1" and training.steps % options.penalty_every == 0:
         # Of one logit per image, so that the sum that is taken over them is that mean.
         found = gradient_penalty(lambda seen: _per_image(D(seen, targets)), real_b, "r1")
-        penalty = own.penalty_every * own.penalty_weight / 2 * found
+        penalty = options.penalty_every * options.penalty_weight / 2 * found
     (share.weight * (total + penalty)).backward()  # type: ignore[no-untyped-call]
     training.optimizer_d.step()
     training.steps += 1
-    losses = _by_direction(own.styles, sources, targets, each)
-    return losses if own.penalty == "none" else {**losses, "penalty": penalty.detach()}
+    losses = _by_direction(options.styles, sources, targets, each)
+    return losses if options.penalty == "none" else {**losses, "penalty": penalty.detach()}
 
 
 def _by_direction(
@@ -332,5 +334,5 @@ def _per_image(x: Tensor) -> Tensor:
 
 
 def _decay(longest: float, steps: int) -> float:
-    """Of an average over a tenth of the steps, or as `longest` says if that is less."""
+    """The decay of an average over a tenth of the steps, or `longest` if that is less."""
     return min(longest, 1 - 1 / max(1.0, steps / 10))

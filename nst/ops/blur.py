@@ -40,7 +40,7 @@ def _blurred(x: Tensor, kernel: Tensor) -> Tensor:
 
 
 class _Linear(torch.autograd.Function):
-    """Of an image, so that only the kernel is kept for the way back."""
+    """A linear function of an image, so that only the kernel is kept for the way back."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG004

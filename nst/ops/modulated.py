@@ -119,11 +119,11 @@ class ModulatedConv2d(Equalized):
         return out if self.bias is None else out + self.bias.to(out.dtype)[:, None, None]
 
     def _grouped(self, x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
-        own = weight * scales.expand(x.shape[0], -1)[:, None, :, None, None]  # (N, outputs, inputs, k, k)
+        weights = weight * scales.expand(x.shape[0], -1)[:, None, :, None, None]  # (N, outputs, inputs, k, k)
         if weight.shape[-1] > 1:
-            own = own * (own.square().sum((2, 3, 4), keepdim=True) + self.eps).rsqrt()
+            weights = weights * (weights.square().sum((2, 3, 4), keepdim=True) + self.eps).rsqrt()
         joined = x.reshape(1, -1, *x.shape[-2:])  # not a view of an image in channels_last
-        out = F.conv2d(joined, own.flatten(0, 1).to(x.dtype), groups=x.shape[0])
+        out = F.conv2d(joined, weights.flatten(0, 1).to(x.dtype), groups=x.shape[0])
         return out.reshape(x.shape[0], -1, *out.shape[-2:])
 
     def _scaled(self, x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:

@@ -39,8 +39,9 @@ def relu(x: Tensor, backward: ReLUBackward = "standard") -> Tensor:
 
 @contextmanager
 def relu_backward(network: nn.Module, backward: ReLUBackward) -> Iterator[None]:
-    """Within, every `nn.ReLU` of `network` lets back through what `backward` says; after, it is as before, also
-    after an exception. Its parameters and modules are not touched. Not for use by several threads at once.
+    """A context in which every `nn.ReLU` of `network` lets back through what `backward` says; after, it is as
+    before, also after an exception. Its parameters and modules are not touched. Not for use by several threads
+    at once.
 
     Raises:
         OptionError: unknown `backward`.

@@ -1,1 +1,1 @@
-"""Descent on one photograph each."""
+"""Optimization of photographs: the loop, one photograph's descent, and its optimizers."""

@@ -1,19 +1,18 @@
-"""The one optimization loop: many photographs in rounds, each with its own optimizer and its own fate."""
+"""One photograph on its way down: which steps of its optimizer are accepted, and which are taken back."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from torch import Tensor
 
 from nst.errors import Diverged
 from nst.optim.lbfgs import Optimizer
 
-__all__ = ["Descent", "Evaluation", "in_rounds"]
+__all__ = ["Descent", "Evaluation"]
 
 # A step is exploding when it lands at this many times the best loss so far: quasi-Newton steps without line
 # search go up now and then, but by less.
@@ -23,16 +22,15 @@ _MAX_REJECTIONS = 8
 _UPHILL = 0.01
 _MAX_SHORTENINGS = 5
 
-R = TypeVar("R")
-
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """An objective at one point."""
 
     losses: Mapping[str, float]
-    """By name; `loss` is the total that `grad` belongs to."""
+    """Losses by name; `loss` is the total that `grad` belongs to."""
     grad: Tensor
+    """The gradient of `loss`, of the point's shape."""
 
 
 @dataclass(slots=True)
@@ -49,15 +47,14 @@ class Descent:
     """Where the objective is evaluated next: (3, H, W) in [0, 1]."""
     optimizer: Optimizer
     tolerance: float = 0.0
-    """Done when the best loss fell by less than this share of itself over the last `patience` accepted
-    steps."""
+    """Share of itself by which the best loss must fall over the last `patience` accepted steps to go on."""
     patience: int = 20
     best: Tensor = field(init=False)
     """The point with the least loss so far."""
     taken: Tensor | None = None
     """The last point that was taken, not taken back."""
     losses: Mapping[str, float] = field(default_factory=dict)
-    """At `best`; empty before the first evaluation."""
+    """Losses at `best`, by name; empty before the first evaluation."""
     evaluations: int = 0
     start_loss: float = math.nan
     rejections: int = 0
@@ -67,15 +64,15 @@ class Descent:
     _accepted: tuple[Tensor, float, Tensor] | None = None
     """Point, loss and gradient that the optimizer took its last step from."""
     _shortenings: int = 0
-    _renewed: bool = False
+    _restarted: bool = False
 
     def __post_init__(self) -> None:
         self.best = self.x
 
-    def renew(self) -> None:
-        """The objective changes a little, e.g. its precision: go on from the best point, whose loss is not
-        known anymore. The optimizer keeps what it has learned."""
-        self.x, self.losses, self._renewed, self.done = self.best, {}, True, self.error is not None
+    def restart_from_best(self) -> None:
+        """Go on from the best point, whose loss is not known anymore, as when the objective changes a little,
+        e.g. its precision. The optimizer keeps what it has learned."""
+        self.x, self.losses, self._restarted, self.done = self.best, {}, True, self.error is not None
         self._recent.clear()
         self._accepted = None
 
@@ -102,9 +99,9 @@ class Descent:
         if not bool(result.grad.any()) or self._stalls():
             self.done = True
             return
-        if self._renewed:
-            self.optimizer.skip(self.x, result.grad)
-            self._renewed = False
+        if self._restarted:
+            self.optimizer.rebase(self.x, result.grad)
+            self._restarted = False
         if self.optimizer.descends:
             self._accepted, self._shortenings = (self.x, loss, result.grad), 0
         # The optimizer learns at the next step where the point really is.
@@ -144,40 +141,3 @@ class Descent:
             return False
         before = self._recent.popleft()
         return before - self._recent[-1] < self.tolerance * before
-
-
-def in_rounds(
-    tasks: Sequence[Generator[R, Evaluation, None]],
-    evaluate: Callable[[Sequence[R]], Sequence[Evaluation]],
-    fits: Callable[[Sequence[R]], bool],
-) -> Iterator[None]:
-    """Run tasks that ask for evaluations, answering what all of them ask at once; yields after every round.
-
-    A task that ends leaves its place to the next one: as many are under way as `fits`, which is asked with what
-    they ask for, and at least one.
-    """
-    waiting = deque(tasks)
-    active: list[tuple[Generator[R, Evaluation, None], R]] = []
-    held: list[tuple[Generator[R, Evaluation, None], R]] = []  # begun, and too large for now
-    while True:
-        while held or waiting:
-            if not held:
-                task = waiting.popleft()
-                request = next(task, None)
-                if request is None:
-                    continue
-                held.append((task, request))
-            if active and not fits([request for _, request in (*active, *held)]):
-                break
-            active.append(held.pop())
-        if not active:
-            return
-        answers = deque(evaluate([request for _, request in active]))
-        going: list[tuple[Generator[R, Evaluation, None], R]] = []
-        for task, _ in active:
-            try:
-                going.append((task, task.send(answers.popleft())))  # none is kept while the next are computed
-            except StopIteration:
-                continue
-        active = going
-        yield

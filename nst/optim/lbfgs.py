@@ -28,7 +28,7 @@ class Optimizer(Protocol):
         """Forget everything, as after a step that led nowhere."""
         ...
 
-    def skip(self, x: Tensor, grad: Tensor) -> None:
+    def rebase(self, x: Tensor, grad: Tensor) -> None:
         """Take `grad` at `x` for where the next step starts, and learn nothing from how it got there, as when
         the objective has changed a little."""
         ...
@@ -39,13 +39,13 @@ class LBFGS:
 
     Args:
         history_size: curvature pairs that are kept; each costs two vectors of the photograph's size.
-        learning_rate: of the quasi-Newton steps.
+        learning_rate: factor of the quasi-Newton steps.
         first_step: mean absolute change of an element in the first step. Every later one may go twice as far
             as the one before was allowed to, so that the first curvature pairs, which know little, cannot
             throw the photograph out of the picture. After a reset it starts from half of that. None: torch's
             rule, a gradient step of length min(1, 1 / |g|_1) and no limit afterwards.
-        bounds: of every element. At a bound, elements that the gradient pushes outward take no part in the
-            step (Bertsekas 1982). The caller projects.
+        bounds: least and largest value of an element. At a bound, elements that the gradient pushes outward
+            take no part in the step (Bertsekas 1982). The caller projects.
 
     Without `first_step` and `bounds` the points equal `torch.optim.LBFGS`'s on the same problem. The
     displacement of a curvature pair is where the point really went, x - x_previous, not the step that was
@@ -76,7 +76,7 @@ class LBFGS:
             self.first_step /= 2
         self._forget()
 
-    def skip(self, x: Tensor, grad: Tensor) -> None:
+    def rebase(self, x: Tensor, grad: Tensor) -> None:
         if self._last is not None:
             self._last = (x, grad)
 
@@ -195,7 +195,7 @@ class Adam:
         self._steps = 0
         self._moments: tuple[Tensor, Tensor] | None = None
 
-    def skip(self, x: Tensor, grad: Tensor) -> None:
+    def rebase(self, x: Tensor, grad: Tensor) -> None:
         """Nothing: it does not look back at points."""
 
     def step(self, x: Tensor, grad: Tensor) -> Tensor:

@@ -14,25 +14,25 @@ from torch import Tensor
 from nst.losses import (
     GramNormalization,
     LossScale,
+    covariance_root,
     gaussian_distance,
     normalize_gram,
     raw_gram,
     raw_moments,
     relative_to,
-    root_of_covariance,
     squared_distance,
     style_factor,
 )
 
-__all__ = ["GramLoss", "StyleLoss", "StyleLossName", "Wanted", "WassersteinLoss", "style_loss_of"]
+__all__ = ["GramLoss", "StyleLoss", "StyleLossName", "Wanted", "WassersteinLoss", "make_style_loss"]
 
 StyleLossName = Literal["gram", "wasserstein"]
 Wanted: TypeAlias = tuple[Tensor, ...]
 """What is computed once of a style's statistics, for `StyleLoss.distance`; each is (N, ...)."""
 
 _NOISE = 1e-3
-"""Added to all channels before they are compared, relative to the style's mean variance. Without it, the first
-steps of L-BFGS make visible differences of rounding."""
+"""Variance that is added to all channels before they are compared, relative to the style's mean variance.
+Without it, the first steps of L-BFGS make visible differences of rounding."""
 
 
 class StyleLoss(Protocol):
@@ -46,7 +46,7 @@ class StyleLoss(Protocol):
         ...
 
     def wanted(self, means: Tensor) -> Wanted:
-        """Of a style's statistics."""
+        """What `distance` wants to know of a style's statistics."""
         ...
 
     def factor(self, means: Tensor, scale: LossScale) -> Tensor:
@@ -54,7 +54,7 @@ class StyleLoss(Protocol):
         ...
 
     def distance(self, means: Tensor, wanted: Wanted) -> Tensor:
-        """(N,)"""
+        """How far statistics are from a style's: (N,)."""
         ...
 
 
@@ -95,7 +95,7 @@ class WassersteinLoss:
         return sums / positions
 
     def wanted(self, means: Tensor) -> Wanted:
-        return root_of_covariance(means, _NOISE)
+        return covariance_root(means, _NOISE)
 
     def factor(self, means: Tensor, scale: LossScale) -> Tensor:
         if scale == "relative":
@@ -106,5 +106,6 @@ class WassersteinLoss:
         return gaussian_distance(means, *wanted)
 
 
-def style_loss_of(name: StyleLossName, normalization: GramNormalization) -> StyleLoss:
+def make_style_loss(name: StyleLossName, normalization: GramNormalization) -> StyleLoss:
+    """The style loss of that name."""
     return GramLoss(normalization) if name == "gram" else WassersteinLoss()

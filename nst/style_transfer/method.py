@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -29,110 +28,12 @@ from nst.losses import GramNormalization, LossScale
 from nst.style_transfer.color import luminance
 from nst.style_transfer.losses import StyleLossName
 from nst.style_transfer.objective import StyleObjective
+from nst.style_transfer.options import ObjectiveOptions, PaintingPlan, PreserveColor, Start
+from nst.style_transfer.presets import PRESETS
 from nst.style_transfer.stylizer import Canvas, StyleTransferStylizer
-from nst.style_transfer.targets import PreserveColor
-from nst.stylizer import AssetRef, Assets
+from nst.stylizer import AssetRef, Assets, select
 
-__all__ = ["PRESETS", "Canvas", "StyleTransfer", "StyleTransferStylizer"]
-
-PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        # Pretrained networks. Both losses are of the power of squared activations and relative to the target's
-        # own, so that the picture does not depend on how a file scales its layers.
-        "pretrained": MappingProxyType(
-            {
-                "content_layers": {"relu4_2": 1.0},
-                "style_layers": {"relu1_1": 0.4, "relu2_1": 0.3, "relu3_1": 0.2, "relu4_1": 0.1},
-                "content_weight": 1.0,
-                "style_weight": 20.0,
-                "style_loss": "wasserstein",
-                "gram_normalization": "hw",
-                "loss_scale": "relative",
-                "border_px": 16,
-                "pooling": "average",
-                "coarse_scales": (0.5,),
-                "coarse_steps": 40,
-                "steps": 50,
-            }
-        ),
-        # Gatys et al. 2016, section 2: alpha / beta = 1e-3, w_l = 1/5, average pooling.
-        "gatys": MappingProxyType(
-            {
-                "content_layers": {"relu4_2": 1.0},
-                "style_layers": {f"relu{block}_1": 0.2 for block in range(1, 6)},
-                "content_weight": 1.0,
-                "style_weight": 1e3,
-                "style_loss": "gram",
-                "gram_normalization": "hw",
-                "loss_scale": "paper",
-                "border_px": 0,
-                "pooling": "average",
-                "coarse_scales": (),
-                "coarse_steps": 100,
-                "steps": 300,
-            }
-        ),
-        # The well-known PyTorch tutorial. It counts convolutions: its conv_1 ... conv_5 are these layers, and
-        # its content layer conv_4 is conv2_2. Its weights multiply the losses.
-        "tutorial": MappingProxyType(
-            {
-                "content_layers": {"conv2_2": 1.0},
-                "style_layers": dict.fromkeys(("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1"), 1.0),
-                "content_weight": 1.0,
-                "style_weight": 1e6,
-                "style_loss": "gram",
-                "gram_normalization": "chw",
-                "loss_scale": "mean",
-                "border_px": 0,
-                "pooling": "max",
-                "coarse_scales": (),
-                "coarse_steps": 100,
-                "steps": 300,
-            }
-        ),
-        # The embedded network, found by looking and by style distance at equal content distance: edges and
-        # colors first, structure by the deeper layers; content where nothing of the photograph is lost yet.
-        "embedded": MappingProxyType(
-            {
-                "content_layers": {"relu1_1": 1.0},
-                "style_layers": {
-                    "relu1_1": 1.0,
-                    "relu1_2": 0.2,
-                    "relu2_2": 0.05,
-                    "relu3_2": 0.02,
-                    "relu4_2": 0.01,
-                },
-                "content_weight": 1.0,
-                "style_weight": 300.0,
-                "style_loss": "gram",
-                "gram_normalization": "hw",
-                "loss_scale": "relative",
-                "border_px": 16,
-                "pooling": "average",
-                "coarse_scales": (0.25, 0.5),
-                "coarse_steps": 100,
-                "steps": 60,
-            }
-        ),
-        # Random features: shallow layers, relative losses, and coarse to fine, found by looking.
-        "seeded": MappingProxyType(
-            {
-                "content_layers": {"relu2_2": 1.0},
-                "style_layers": {f"relu{block}_1": 1 / 3 for block in range(1, 4)},
-                "content_weight": 4.0,
-                "style_weight": 1e3,
-                "style_loss": "gram",
-                "gram_normalization": "hw",
-                "loss_scale": "relative",
-                "border_px": 16,
-                "pooling": "average",
-                "coarse_scales": (0.25, 0.5),
-                "coarse_steps": 100,
-                "steps": 40,
-            }
-        ),
-    }
-)
+__all__ = ["Canvas", "StyleTransfer", "StyleTransferStylizer"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,7 +51,8 @@ class StyleTransfer:
     style_blend: tuple[float, ...] | None = None
     """Weight of each of several style pictures, relative to the others; None: all alike."""
     style_masks: tuple[str, ...] | None = None
-    """A picture for each style picture: it is painted where that is white. Stretched to each photograph."""
+    """Pictures that say where each style picture is painted: where they are white. Each is stretched to the
+    photograph."""
     network: str = "vgg19"
     """Feature network: vgg19, vgg16, resnet50, googlenet, or embedded, which comes with this package."""
     weights: str | None = None
@@ -166,9 +68,9 @@ class StyleTransfer:
     network of that name, or `seeded`, for random weights. None: what suits network and weights, for the VGGs
     `pretrained`."""
     content_layers: dict[str, float] | None = None
-    """Layer to its weight within the content loss."""
+    """Layers of the content loss, and the weight of each within it."""
     style_layers: dict[str, float] | None = None
-    """Layer to its weight within the style loss."""
+    """Layers of the style loss, and the weight of each within it."""
     content_weight: float | None = None
     """Weight of the content loss."""
     style_weight: float | None = None
@@ -179,17 +81,18 @@ class StyleTransfer:
     """What of the style's activations is matched: `gram`, their Gram matrices, or `wasserstein`, their mean and
     covariance by the Wasserstein-2 distance."""
     gram_normalization: GramNormalization | None = None
-    """Divide Gram matrices by `hw` or `chw`."""
+    """What Gram matrices are divided by: `hw`, the number of positions, or `chw`, that of elements."""
     loss_scale: LossScale | None = None
-    """`mean`: mean squares; `paper`: the sums and factors of the paper's equations 1 and 4; `relative`: mean
-    squares over the target's own."""
+    """Scale of the losses. `mean`: mean squares; `paper`: the sums and factors of the paper's equations 1 and
+    4; `relative`: mean squares over the target's own."""
     normalize_gradients: bool = False
-    """Divide the gradient of each loss, at its layer, by its L1 norm, and multiply it by the loss's weight."""
+    """Whether the gradient of each loss, at its layer, is divided by its L1 norm, and multiplied by the loss's
+    weight."""
     pooling: Pooling | None = None
     """What the VGGs pool with: `max`, `average`, or `l2`."""
     rescale_pooling: bool = False
-    """Multiply what `average` or `l2` pooling gives, so that deeper layers see activations of about the size
-    that maximum pooling would give, for which they were trained."""
+    """Whether what `average` or `l2` pooling gives is multiplied, so that deeper layers see activations of
+    about the size that maximum pooling would give, for which they were trained."""
     style_scale: float = 1.0
     """Long side of the style picture relative to the photograph's; above 1 for larger strokes."""
     style_side_px: int | None = None
@@ -198,18 +101,18 @@ class StyleTransfer:
     """Pixels that are mirrored around the photograph at each size, at most an eighth of its short side, painted
     and cut off: what networks make of a border is not seen."""
     preserve_color: PreserveColor = "none"
-    """Keep the photograph's colors: `luminance` paints its luminance only, `match` first gives the style
-    pictures its colors' mean and covariance, `original` paints in color and takes the photograph's chroma at
-    the end."""
-    init: Literal["photo", "noise", "gray", "picture"] = "photo"
+    """How the photograph's colors are kept. `luminance` paints its luminance only, `match` first gives the
+    style pictures its colors' mean and covariance, `original` paints in color and takes the photograph's chroma
+    at the end; `none` keeps none."""
+    init: Start = "photo"
     """Where the optimization starts: from the `photo`, from uniform `noise`, from `gray` with a trace of noise,
     or from `init_picture`."""
     init_picture: str | None = None
-    """Path or URL; stretched to each photograph."""
+    """Path or URL of the picture that the optimization starts from; stretched to each photograph."""
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
-    """`lbfgs`, with a history per photograph, or `adam`."""
+    """The optimizer: `lbfgs`, with a history per photograph, or `adam`."""
     learning_rate: float | None = None
-    """None: 1 for L-BFGS, 0.02 (of the range [0, 1]) for Adam."""
+    """The optimizer's learning rate. None: 1 for L-BFGS, 0.02 (of the range [0, 1]) for Adam."""
     history_size: int = 100
     """Curvature pairs that L-BFGS keeps. Each costs two photographs of float32: 100 at 512 x 512 are 630 MB."""
     coarse_scales: tuple[float, ...] | None = None
@@ -220,28 +123,39 @@ class StyleTransfer:
     steps: int | None = None
     """Evaluations of loss and gradient at the photograph's own size."""
     stop_tolerance: float = 0.0
-    """A scale ends early when the loss fell by less than this share of itself over the last 20 evaluations."""
+    """Share of itself by which the loss must fall over 20 evaluations, or a scale ends early. 0: it does
+    not."""
     average_iterates: float = 0.0
     """Decay of an exponential average of the pictures on the way, at each size, which takes the place of the
     best of them: the noise of single steps, mostly Adam's, is averaged out. 0: the best picture."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of activations. `bfloat16`: several times faster on GPUs and on CPUs with AMX; Gram matrices, losses and
-    optimizer stay float32, and the last `refine_steps` at the photograph's own size are computed in float32.
-    Where steps become smaller than bfloat16 resolves, it goes on in float32 at once."""
+    """Precision of activations. `bfloat16`: several times faster on GPUs and on CPUs with AMX; Gram matrices,
+    losses and optimizer stay float32, and the last `refine_steps` at the photograph's own size are computed in
+    float32. Where steps become smaller than bfloat16 resolves, it goes on in float32 at once."""
     refine_steps: int = 10
-    """With `bfloat16`: evaluations in float32 at the end."""
+    """Evaluations in float32 at the end, if `precision` is `bfloat16`."""
     pass_memory_mb: int | None = None
-    """For activations and gradients of one pass through the network (VGGs only). Larger photographs are
-    computed in tiles, with the same result; smaller ones share passes up to this. None: no limit."""
+    """Memory in MB for activations and gradients of one pass through the network (VGGs only). Larger
+    photographs are computed in tiles, with the same result; smaller ones share passes up to this. None: no
+    limit."""
     deterministic: bool = True
-    """No byte of a picture depends on what else is in work. False: photographs share passes on GPUs."""
+    """Whether no byte of a picture depends on what else is in work. False: photographs share passes on GPUs."""
     curve: bool = False
-    """Keep the losses of every evaluation."""
+    """Whether the losses of every evaluation are kept."""
     frame_every: int = 0
-    """Keep an intermediate picture after every so many evaluations; 0: none."""
+    """Evaluations from one intermediate picture that is kept to the next; 0: none are kept."""
 
     def __post_init__(self) -> None:
         check.one_of("network", self.network, NETWORKS)
+        self._fill_in()
+        self._check_loss()
+        self._check_styles()
+        self._check_painting()
+        self._weights()
+
+    def _fill_in(self) -> None:
+        """Set the options that were left out: weights and preset to what suits the network, the others to the
+        preset's."""
         if self.weights is None:
             object.__setattr__(self, "weights", default_weights(self.network))
         if self.preset is None:
@@ -255,6 +169,8 @@ class StyleTransfer:
                 if name == "pooling" and self.network not in VGG_BLOCKS:
                     value = "max"  # the other networks' own
                 object.__setattr__(self, name, dict(value) if isinstance(value, Mapping) else value)
+
+    def _check_loss(self) -> None:
         for option in ("content_layers", "style_layers"):
             check.layer_weights(option, getattr(self, option))
             check_layers(option, self.network, getattr(self, option))
@@ -268,46 +184,40 @@ class StyleTransfer:
         check_pooling(self.network, self.pooling)
         if self.rescale_pooling and self.pooling == "max":
             raise OptionError("rescale_pooling", True, reason="goes with pooling = 'average' or 'l2'")
-        check.one_of("init", self.init, ("photo", "noise", "gray", "picture"))
-        if (self.init == "picture") != (self.init_picture is not None):
-            raise OptionError("init_picture", self.init_picture, reason="goes with init = 'picture'")
-        check.one_of("preserve_color", self.preserve_color, get_args(PreserveColor))
-        check.one_of("precision", self.precision, ("float32", "bfloat16"))
-        self._check_styles()
-        check.one_of("optimizer", self.optimizer, ("lbfgs", "adam"))
         for option in ("content_weight", "style_weight", "tv_weight"):
             check.at_least(option, getattr(self, option), 0)
-        assert self.steps is not None
-        check.at_least("steps", self.steps, 1)
-        assert self.coarse_steps is not None
-        check.at_least("coarse_steps", self.coarse_steps, 1)
-        assert self.coarse_scales is not None
-        for scale in self.coarse_scales:
-            if not 0 < scale < 1:
-                raise OptionError("coarse_scales", list(self.coarse_scales), reason="each is between 0 and 1")
-        check.at_least("history_size", self.history_size, 1)
-        check.at_least("refine_steps", self.refine_steps, 0)
-        check.at_least("frame_every", self.frame_every, 0)
-        if not 0 <= self.average_iterates < 1:
-            raise OptionError("average_iterates", self.average_iterates, reason="is from 0 to below 1")
-        if not 0 <= self.stop_tolerance < 1:
-            raise OptionError("stop_tolerance", self.stop_tolerance, reason="is from 0 to below 1")
         if self.pass_memory_mb is not None:
             check.at_least("pass_memory_mb", self.pass_memory_mb, 1)
             if self.network not in VGG_BLOCKS:
                 reason = f"only {', '.join(VGG_BLOCKS)} can be computed in tiles"
                 raise OptionError("pass_memory_mb", self.pass_memory_mb, reason=reason)
-        check.above_zero("style_scale", self.style_scale)
-        if self.style_side_px is not None:
-            check.at_least("style_side_px", self.style_side_px, 1)
-            if self.style_scale != 1.0:
-                reason = f"says the style's size, and so does style_scale = {self.style_scale}"
-                raise OptionError("style_side_px", self.style_side_px, reason=reason)
-        assert self.border_px is not None
-        check.at_least("border_px", self.border_px, 0)
+
+    def _check_painting(self) -> None:
+        check.one_of("init", self.init, get_args(Start))
+        if (self.init == "picture") != (self.init_picture is not None):
+            raise OptionError("init_picture", self.init_picture, reason="goes with init = 'picture'")
+        check.one_of("preserve_color", self.preserve_color, get_args(PreserveColor))
+        check.one_of("precision", self.precision, ("float32", "bfloat16"))
+        check.one_of("optimizer", self.optimizer, ("lbfgs", "adam"))
+        for option, least in (
+            ("steps", 1),
+            ("coarse_steps", 1),
+            ("history_size", 1),
+            ("refine_steps", 0),
+            ("frame_every", 0),
+            ("border_px", 0),
+        ):
+            check.at_least(option, getattr(self, option), least)
+        for scale in self.coarse_scales or ():
+            if not 0 < scale < 1:
+                raise OptionError(
+                    "coarse_scales", list(self.coarse_scales or ()), reason="each is between 0 and 1"
+                )
+        for option in ("average_iterates", "stop_tolerance"):
+            if not 0 <= getattr(self, option) < 1:
+                raise OptionError(option, getattr(self, option), reason="is from 0 to below 1")
         if self.learning_rate is not None:
             check.above_zero("learning_rate", self.learning_rate)
-        self._weights()
 
     def _weights(self) -> AssetRef | None:
         assert self.weights is not None
@@ -327,6 +237,12 @@ class StyleTransfer:
                 raise OptionError(option, getattr(self, option), reason=reason)
         for index, weight in enumerate(self.style_blend or ()):
             check.above_zero(f"style_blend[{index}]", weight)
+        check.above_zero("style_scale", self.style_scale)
+        if self.style_side_px is not None:
+            check.at_least("style_side_px", self.style_side_px, 1)
+            if self.style_scale != 1.0:
+                reason = f"says the style's size, and so does style_scale = {self.style_scale}"
+                raise OptionError("style_side_px", self.style_side_px, reason=reason)
 
     def _styles(self) -> tuple[str, ...]:
         return (self.style,) if isinstance(self.style, str) else tuple(self.style)
@@ -376,8 +292,9 @@ class StyleTransfer:
         masks: Sequence[Tensor] | None = None,
         init: Tensor | None = None,
     ) -> StyleTransferStylizer:
-        """As `build`, from style pictures (3, H, W), a state dict (None: seeded), masks (1, H, W) and a picture
-        (3, H, W) to start from. `convention` is the state dict's; None: as `weights_convention` says.
+        """Build as `build` does, from style pictures (3, H, W), a state dict (None: seeded), masks (1, H, W)
+        and a picture (3, H, W) to start from. `convention` is the state dict's; None: as `weights_convention`
+        says.
 
         Raises:
             OptionError: masks or a picture to start from are given without their option, or it without them; or
@@ -385,11 +302,6 @@ class StyleTransfer:
         """
         assert self.content_layers is not None
         assert self.style_layers is not None
-        assert self.content_weight is not None
-        assert self.style_weight is not None
-        assert self.style_loss is not None
-        assert self.gram_normalization is not None
-        assert self.loss_scale is not None
         assert self.pooling is not None
         for option, value, given in (
             ("style_masks", self.style_masks, masks),
@@ -407,27 +319,14 @@ class StyleTransfer:
             convention=convention or self.weights_convention,
             unit_activations=self.loss_scale == "relative" and self.weights != "embedded",
         ).to(device)
-        objective = StyleObjective(
-            network,
-            styles,
-            content_layers=self.content_layers,
-            style_layers=self.style_layers,
-            content_weight=self.content_weight,
-            style_weight=self.style_weight,
-            tv_weight=self.tv_weight,
-            style_loss=self.style_loss,
-            gram_normalization=self.gram_normalization,
-            loss_scale=self.loss_scale,
-            style_scale=self.style_scale,
-            style_side_px=self.style_side_px,
-            blend=self.style_blend,
-            masks=masks,
-            normalize_gradients=self.normalize_gradients,
-            preserve_color=self.preserve_color,
+        options = select(
+            ObjectiveOptions,
+            self,
             share_passes=not self.deterministic and device.type != "cpu",
             max_pass_pixels=max_pass_pixels(network, self.pass_memory_mb),
         )
-        return StyleTransferStylizer(self, objective, init)
+        objective = StyleObjective(network, styles, options, masks=masks)
+        return StyleTransferStylizer(select(PaintingPlan, self), objective, init)
 
 
 def _names(option: str, value: str | Sequence[str]) -> list[str]:

@@ -5,31 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from nst.errors import ImageError, ImageTooSmall
-from nst.images.codec import border_of, mirrored, resize_image, without_border
-from nst.optim.descent import Descent, Evaluation, in_rounds
+from nst.images.codec import border_width, mirrored, resize_image, without_border
+from nst.optim.descent import Descent, Evaluation
 from nst.optim.lbfgs import LBFGS, Adam, Optimizer
+from nst.optim.rounds import run_together
 from nst.style_transfer.color import luminance, with_luminance
 from nst.style_transfer.objective import StyleObjective
+from nst.style_transfer.options import PaintingPlan
 from nst.style_transfer.targets import Targets
 from nst.stylizer import Frame, Outcome, Stylized, mean_change
-
-if TYPE_CHECKING:
-    from nst.style_transfer.method import StyleTransfer
 
 __all__ = ["Canvas", "StyleTransferStylizer"]
 
 
 FIRST_STEP = 0.05
-"""Of L-BFGS: the mean change of a pixel, of the range [0, 1]. Far above rounding; what is wrong with it is
-mended by the steps after it."""
+"""Mean change of a pixel in the first step of L-BFGS, of the range [0, 1]. Far above rounding; what is wrong
+with it is mended by the steps after it."""
 _RESOLVED, _PATIENCE = 2.0**-11, 3
-"""Of bfloat16: when the mean change of a pixel was below the first for so many steps, it is left. Its numbers
+"""When the mean change of a pixel was below the first for so many steps, bfloat16 is left. Its numbers
 are 2^-8 apart between a half and one, and a normalized pixel is about a fifth of that."""
 _COARSE_SIDE_PX = 8
 """Coarse scales are left out at which a side would have less."""
@@ -44,9 +42,9 @@ class Canvas:
     image: Tensor
     """The best picture so far, (3, h, w) in [0, 1], at the size of the current scale."""
     losses: Mapping[str, float] = field(default_factory=dict)
-    """Of `image`, at the current scale."""
+    """Losses of `image` by name, at the current scale."""
     evaluations: int = 0
-    """Over all scales."""
+    """Evaluations of loss and gradient so far, over all scales."""
     error: ImageError | None = None
     curve: list[Mapping[str, float]] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
@@ -60,14 +58,14 @@ class _Request:
     targets: Targets
     dtype: torch.dtype | None
     pixels: int
-    """Of the photograph at its own size, which decides how many are in work at once."""
+    """Pixels of the photograph at its own size, border included, which decide how many are in work at once."""
 
 
 class StyleTransferStylizer:
     """The loaded network and style, ready for photographs."""
 
-    def __init__(self, method: StyleTransfer, objective: StyleObjective, init: Tensor | None = None) -> None:
-        self.method, self.objective = method, objective
+    def __init__(self, plan: PaintingPlan, objective: StyleObjective, init: Tensor | None = None) -> None:
+        self.plan, self.objective = plan, objective
         self._init = init
 
     def __call__(self, images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]:
@@ -94,18 +92,18 @@ class StyleTransferStylizer:
 
     def finish(self, painted: Tensor, image: Tensor) -> Tensor:
         """A painted picture (3, h, w) as it is shown: with the colors of `image`, if these are kept."""
-        if self.method.preserve_color not in ("luminance", "original"):
+        if self.plan.preserve_color not in ("luminance", "original"):
             return painted
         return with_luminance(resize_image(image.to(painted), (painted.shape[1], painted.shape[2])), painted)
 
     def _canvas(self, image: Tensor, generator: torch.Generator) -> Canvas:
         photo = image.to(self.objective.network.mean)
-        if self.method.preserve_color == "luminance":
+        if self.plan.preserve_color == "luminance":
             photo = luminance(photo).contiguous()
         start = photo
-        if self.method.init == "noise":
+        if self.plan.init == "noise":
             start = torch.rand(image.shape, generator=generator).to(photo)
-        elif self.method.init == "gray":
+        elif self.plan.init == "gray":
             start = (0.5 + torch.rand(image.shape, generator=generator) / 255).to(photo)
         elif self._init is not None:
             start = resize_image(self._init.to(photo), (photo.shape[1], photo.shape[2])).clamp(0, 1)
@@ -120,26 +118,20 @@ class StyleTransferStylizer:
                 answers.update(zip(mine, self.objective.evaluate(points, targets, dtype), strict=True))
             return [answers[index] for index in range(len(requests))]
 
-        def fits(requests: Sequence[_Request]) -> bool:
-            return self.objective.fits([request.pixels for request in requests])
+        def has_room(requests: Sequence[_Request]) -> bool:
+            return self.objective.has_room([request.pixels for request in requests])
 
-        return in_rounds([self._painting(canvas) for canvas in canvases], evaluate, fits)
+        return run_together([self._painting(canvas) for canvas in canvases], evaluate, has_room)
 
     def _painting(self, canvas: Canvas) -> Generator[_Request, Evaluation, None]:
         """Coarse to fine (Gatys et al. 2017): every scale starts from the last one's picture."""
-        method = self.method
-        assert method.coarse_scales is not None
-        assert method.coarse_steps is not None
-        assert method.steps is not None
-        assert method.border_px is not None
-        stages = [(scale, method.coarse_steps) for scale in sorted(method.coarse_scales)]
-        for scale, steps in [*stages, (1.0, method.steps)]:
+        for scale, steps in self.plan.scales:
             height, width = canvas.photo.shape[-2:]
             size = max(1, round(height * scale)), max(1, round(width * scale))
             if scale < 1.0 and min(size) < _COARSE_SIDE_PX:
                 continue
             try:
-                targets = self.objective.targets(resize_image(canvas.photo, size), method.border_px)
+                targets = self.objective.targets(resize_image(canvas.photo, size), self.plan.border_px)
             except ImageTooSmall as error:
                 if scale == 1.0:
                     canvas.error = error
@@ -151,22 +143,21 @@ class StyleTransferStylizer:
     def _at_scale(
         self, canvas: Canvas, targets: Targets, scale: float, size: tuple[int, int], steps: int
     ) -> Generator[_Request, Evaluation, None]:
-        method = self.method
-        assert method.border_px is not None
-        start = mirrored(resize_image(canvas.image, size).clamp(0, 1), method.border_px)
-        descent = Descent(start, self._optimizer(), tolerance=method.stop_tolerance)
-        average = _Average(method.average_iterates) if method.average_iterates else None
-        border = border_of((canvas.photo.shape[-2], canvas.photo.shape[-1]), method.border_px)
+        plan = self.plan
+        start = mirrored(resize_image(canvas.image, size).clamp(0, 1), plan.border_px)
+        descent = Descent(start, self._optimizer(), tolerance=plan.stop_tolerance)
+        average = _Average(plan.average_iterates) if plan.average_iterates else None
+        border = border_width((canvas.photo.shape[-2], canvas.photo.shape[-1]), plan.border_px)
         pixels = math.prod(side + 2 * border for side in canvas.photo.shape[-2:])
         phases: list[tuple[torch.dtype | None, int]] = [(None, steps)]
-        if method.precision == "bfloat16":
-            refine = min(method.refine_steps, steps - 1) if scale == 1.0 else 0
+        if plan.precision == "bfloat16":
+            refine = min(plan.refine_steps, steps - 1) if scale == 1.0 else 0
             phases = [(torch.bfloat16, steps - refine), (None, refine)]
         left_over = 0
         for dtype, planned in phases:
             evaluations, stuck = planned + left_over, 0
             if descent.evaluations and evaluations:
-                descent.renew()
+                descent.restart_from_best()
             for number in range(evaluations):
                 if descent.done:
                     break
@@ -175,7 +166,7 @@ class StyleTransferStylizer:
                 descent.advance(answer)
                 if average is not None and descent.taken is point:
                     average.add(point)
-                canvas.image = without_border(descent.best, method.border_px, size)
+                canvas.image = without_border(descent.best, plan.border_px, size)
                 canvas.losses = descent.losses
                 self._note(canvas, answer, scale)
                 del answer  # its gradient is not kept while the next is computed
@@ -187,7 +178,7 @@ class StyleTransferStylizer:
         canvas.error = descent.error
         if average is None or descent.error is not None:
             return
-        canvas.image = without_border(average.value(), method.border_px, size)
+        canvas.image = without_border(average.value(), plan.border_px, size)
         if scale == 1.0:
             answer = yield _Request(average.value(), targets, None, pixels)
             canvas.losses = answer.losses
@@ -196,18 +187,18 @@ class StyleTransferStylizer:
     def _note(self, canvas: Canvas, answer: Evaluation, scale: float) -> None:
         """Count an evaluation, and keep of it what was asked for."""
         canvas.evaluations += 1
-        if self.method.curve:
+        if self.plan.curve:
             canvas.curve.append({"scale": scale, **answer.losses})
-        every = self.method.frame_every
+        every = self.plan.frame_every
         if every and canvas.evaluations % every == 0:
             canvas.frames.append(Frame(canvas.evaluations, canvas.image.to("cpu", torch.float32)))
 
     def _optimizer(self) -> Optimizer:
-        rate = self.method.learning_rate
-        if self.method.optimizer == "adam":
+        rate = self.plan.learning_rate
+        if self.plan.optimizer == "adam":
             return Adam(learning_rate=0.02 if rate is None else rate)
         return LBFGS(
-            history_size=self.method.history_size,
+            history_size=self.plan.history_size,
             learning_rate=1.0 if rate is None else rate,
             first_step=FIRST_STEP,
             bounds=(0.0, 1.0),
@@ -248,5 +239,6 @@ class _Average:
 
 
 def _moves_less_than(distance: float, before: Tensor, after: Tensor) -> bool:
-    """By the mean over pixels; a point that stays where it is has ended, or is the best one again."""
+    """Whether a point moves by less than `distance`, the mean over pixels; one that stays where it is has
+    ended, or is the best one again."""
     return float((after - before).abs().mean()) < distance

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +15,12 @@ from nst.errors import ImageTooSmall, OptionError
 from nst.features import FeatureNetwork
 from nst.features.tiles import Tile, layer_sizes, owned_features, tile_side, tiles
 from nst.images.codec import mirrored, resize_image
-from nst.losses import LossScale, content_factor, relative_to, spread_of
+from nst.losses import activation_spread, content_factor, relative_to
 from nst.style_transfer.color import match_color, match_luminance
-from nst.style_transfer.losses import StyleLoss, Wanted
+from nst.style_transfer.losses import Wanted, make_style_loss
+from nst.style_transfer.options import ObjectiveOptions
 
-__all__ = ["PreserveColor", "Region", "StyleTargets", "Targets"]
-
-PreserveColor = Literal["none", "luminance", "match", "original"]
+__all__ = ["Region", "StyleTargets", "Targets"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +30,13 @@ class Region:
     wanted: Mapping[str, Wanted]
     """What the style's statistics are compared by, without the batch."""
     factors: Mapping[str, Tensor]
-    """From a distance of statistics to its loss; 0 where the region has no area."""
+    """What a distance of statistics is multiplied by to be its loss; 0 where the region has no area."""
     weight: float
+    """The region's weight within the style loss."""
     masks: Mapping[str, Tensor] | None
-    """(1, h, w) in [0, 1]; None: the whole photograph."""
+    """Where the region is, (1, h, w) in [0, 1]; None: the whole photograph."""
     positions: Mapping[str, Tensor]
-    """How many count: the sum of the squared mask."""
+    """Positions that count: the sum of the squared mask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +44,15 @@ class Targets:
     """What one photograph is drawn to."""
 
     photo: Tensor
-    """(3, H, W), its mirrored border included."""
+    """The photograph, (3, H, W), its mirrored border included."""
     content: Mapping[str, Tensor]
     """The photograph's own activations by content layer, (C, h, w); none if it is computed in tiles."""
     content_factors: Mapping[str, Tensor]
-    """From their squared distance to the content loss."""
+    """What the squared distance of activations is multiplied by to be the content loss, by content layer."""
     regions: tuple[Region, ...]
+    """The parts of the photograph, each with a style of its own; without masks, one."""
     tiles: tuple[Tile, ...]
-    """Empty if it fits into a pass."""
+    """The photograph in tiles; none if it fits into a pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class _Style:
 
 class StyleTargets:
     """Makes targets. What is wanted of the styles is computed once per size of photograph and kept, unless they
-    are recolored for each. For the arguments see `StyleObjective`.
+    are recolored for each. The arguments are those of `StyleObjective`.
 
     Raises:
         OptionError: `max_pass_pixels` is too small for a tile.
@@ -77,37 +77,26 @@ class StyleTargets:
         self,
         network: FeatureNetwork,
         styles: Sequence[Tensor],
+        options: ObjectiveOptions,
         *,
-        content_layers: Iterable[str],
-        style_layers: Iterable[str],
-        style_loss: StyleLoss,
-        loss_scale: LossScale,
-        style_scale: float,
-        style_side_px: int | None,
-        blend: Sequence[float] | None,
         masks: Sequence[Tensor] | None,
-        preserve_color: PreserveColor,
-        max_pass_pixels: int | None,
     ) -> None:
-        self.network = network
+        self.network, self._options = network, options
         self._pictures = [style.to(network.mean) for style in styles]
-        self._content_layers, self._style_layers = tuple(content_layers), tuple(style_layers)
-        self._style_loss: StyleLoss = style_loss
-        self._loss_scale: LossScale = loss_scale
-        self._style_scale, self._style_side_px = style_scale, style_side_px
-        blend = blend or [1.0] * len(styles)
+        self._style_loss = make_style_loss(options.style_loss, options.gram_normalization)
+        blend = options.style_blend or [1.0] * len(styles)
         self._blend = [weight / sum(blend) for weight in blend]
         self._masks = None if masks is None else [mask.to(network.mean) for mask in masks]
-        self._preserve_color = preserve_color
-        self._max_pass_pixels, self._tile_side = max_pass_pixels, 0
-        if max_pass_pixels is not None:
-            self._tile_side = tile_side(network, max_pass_pixels)
+        self._tile_side = 0
+        most = options.max_pass_pixels
+        if most is not None:
+            self._tile_side = tile_side(network, most)
             if self._tile_side == 0:
-                raise OptionError("max_pass_pixels", max_pass_pixels, reason="is too small for a single tile")
+                raise OptionError("max_pass_pixels", most, reason="is too small for a single tile")
         self._styles: OrderedDict[int, list[_Style]] = OrderedDict()
 
     @torch.no_grad()
-    def of(self, photo: Tensor, border_px: int = 0) -> Targets:
+    def find(self, photo: Tensor, border_px: int = 0) -> Targets:
         """What `photo` (3, H, W) is drawn to, with `border_px` of it mirrored on all sides.
 
         Raises:
@@ -124,33 +113,36 @@ class StyleTargets:
             sizes = layer_sizes(self.network, framed)
         else:
             features = self.network(framed[None])
-            content = {layer: features[layer][0] for layer in self._content_layers}
+            content = {layer: features[layer][0] for layer in self._options.content_layers}
             factors = {
-                layer: content_factor(each[None], scale=self._loss_scale)[0] for layer, each in content.items()
+                layer: content_factor(each[None], scale=self._options.loss_scale)[0]
+                for layer, each in content.items()
             }
             sizes = {layer: (each.shape[-2], each.shape[-1]) for layer, each in features.items()}
         return Targets(framed, content, factors, self._regions(styles, sizes, photo, border_px), parts)
 
     def _tiles(self, picture: Tensor) -> tuple[Tile, ...]:
         height, width = picture.shape[-2:]
-        if self._max_pass_pixels is None or height * width <= self._max_pass_pixels:
+        if self._options.max_pass_pixels is None or height * width <= self._options.max_pass_pixels:
             return ()
         return tuple(tiles(self.network, height, width, self._tile_side))
 
     def _content_factors(self, photo: Tensor, parts: Sequence[Tile]) -> dict[str, Tensor]:
-        """As `content_factor`, from sums over tiles."""
+        """What `content_factor` gives, from sums over tiles."""
         sums: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros(3, dtype=torch.float64))
         for tile in parts:
             features = owned_features(self.network, tile.cut(photo), tile)
-            for layer in self._content_layers:
-                own = features[layer].double()
-                sums[layer] += torch.stack([own.new_tensor(own.numel()), own.sum(), own.square().sum()]).cpu()
+            for layer in self._options.content_layers:
+                wide = features[layer].double()
+                sums[layer] += torch.stack(
+                    [wide.new_tensor(wide.numel()), wide.sum(), wide.square().sum()]
+                ).cpu()
         factors = {}
         for layer, (count, total, squares) in sums.items():
-            factor = count.new_tensor(0.5) if self._loss_scale == "paper" else 1 / count
-            if self._loss_scale == "relative":
+            factor = count.new_tensor(0.5) if self._options.loss_scale == "paper" else 1 / count
+            if self._options.loss_scale == "relative":
                 variance = squares / count - (total / count) ** 2
-                factor = relative_to(spread_of(variance, squares / count)) / count
+                factor = relative_to(activation_spread(variance, squares / count)) / count
             factors[layer] = factor.to(photo)
         return factors
 
@@ -164,24 +156,28 @@ class StyleTargets:
         if self._masks is None:
             (style,) = styles
             positions = {
-                layer: photo.new_tensor(float(math.prod(sizes[layer]))) for layer in self._style_layers
+                layer: photo.new_tensor(float(math.prod(sizes[layer]))) for layer in self._options.style_layers
             }
             return (Region(style.wanted, style.factors, 1.0, None, positions),)
         regions = []
         for weight, style, mask in zip(self._blend, styles, self._masks, strict=True):
             stretched = mirrored(resize_image(mask, (photo.shape[1], photo.shape[2])), border_px)
-            masks = {layer: F.adaptive_avg_pool2d(stretched, sizes[layer]) for layer in self._style_layers}
-            areas = {layer: own.square().sum() for layer, own in masks.items()}
+            masks = {
+                layer: F.adaptive_avg_pool2d(stretched, sizes[layer]) for layer in self._options.style_layers
+            }
+            areas = {layer: mask.square().sum() for layer, mask in masks.items()}
             factors = {layer: factor * (areas[layer] > 0) for layer, factor in style.factors.items()}
             positions = {layer: torch.where(area > 0, area, 1.0) for layer, area in areas.items()}
             regions.append(Region(style.wanted, factors, weight, masks, positions))
         return tuple(regions)
 
     def _styles_at(self, photo: Tensor) -> list[_Style]:
-        """One for each region."""
-        long_side = self._style_side_px or max(1, round(max(photo.shape[-2:]) * self._style_scale))
-        if self._preserve_color in ("luminance", "match"):
-            recolor = match_luminance if self._preserve_color == "luminance" else match_color
+        """What each region is to look like, for styles at the size that goes with `photo`."""
+        long_side = self._options.style_side_px or max(
+            1, round(max(photo.shape[-2:]) * self._options.style_scale)
+        )
+        if self._options.preserve_color in ("luminance", "match"):
+            recolor = match_luminance if self._options.preserve_color == "luminance" else match_color
             return self._blended([recolor(_scaled(each, long_side), photo) for each in self._pictures])
         if long_side not in self._styles:
             self._styles[long_side] = self._blended([_scaled(each, long_side) for each in self._pictures])
@@ -191,14 +187,14 @@ class StyleTargets:
         return self._styles[long_side]
 
     def _blended(self, pictures: Sequence[Tensor]) -> list[_Style]:
-        """Without masks, the pictures' statistics are averaged."""
-        found = [self._statistics_of(each) for each in pictures]
+        """The styles of the regions; without masks, the average of the pictures' statistics."""
+        found = [self._statistics(each) for each in pictures]
         if self._masks is None:
             mixed = {
                 layer: torch.stack(
                     [weight * each[layer] for weight, each in zip(self._blend, found, strict=True)]
                 ).sum(0)
-                for layer in self._style_layers
+                for layer in self._options.style_layers
             }
             found = [mixed]
         return [self._style(each) for each in found]
@@ -207,11 +203,11 @@ class StyleTargets:
         loss = self._style_loss
         return _Style(
             {layer: tuple(part[0] for part in loss.wanted(each[None])) for layer, each in statistics.items()},
-            {layer: loss.factor(each[None], self._loss_scale)[0] for layer, each in statistics.items()},
+            {layer: loss.factor(each[None], self._options.loss_scale)[0] for layer, each in statistics.items()},
         )
 
-    def _statistics_of(self, style: Tensor) -> dict[str, Tensor]:
-        """Averages over the positions of each style layer."""
+    def _statistics(self, style: Tensor) -> dict[str, Tensor]:
+        """Statistics of a style picture, averaged over the positions of each style layer."""
         try:
             self.network.check_size(style)
         except ImageTooSmall as error:
@@ -221,14 +217,16 @@ class StyleTargets:
         sizes: Mapping[str, tuple[int, int]]
         if not parts:
             features = self.network(style[None])
-            sums = {layer: self._style_loss.sums(features[layer], None)[0] for layer in self._style_layers}
+            sums = {
+                layer: self._style_loss.sums(features[layer], None)[0] for layer in self._options.style_layers
+            }
             sizes = {layer: (each.shape[-2], each.shape[-1]) for layer, each in features.items()}
         else:
             for tile in parts:
                 owned = owned_features(self.network, tile.cut(style), tile)
-                for layer in self._style_layers:
-                    own = self._style_loss.sums(owned[layer][None], None)[0]
-                    sums[layer] = sums[layer] + own if layer in sums else own
+                for layer in self._options.style_layers:
+                    share = self._style_loss.sums(owned[layer][None], None)[0]
+                    sums[layer] = sums[layer] + share if layer in sums else share
             sizes = layer_sizes(self.network, style)
         return {layer: self._style_loss.means(each, math.prod(sizes[layer])) for layer, each in sums.items()}
 

@@ -108,6 +108,13 @@ def test_what_is_imported_is_declared(packages: tuple[str, ...], extras: tuple[s
     assert undeclared == set()
 
 
+@pytest.mark.parametrize(
+    "path", [*files("jobs"), *files("cluster")], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_plain_readings_are_for_tests_and_benchmarks(path: Path) -> None:
+    assert not {name.split(".")[0] for name in imports(path)} & {"reference", "benchmarks", "tests"}
+
+
 def test_ray_is_never_caught_and_stubbed() -> None:
     for path in [*files("jobs"), *files("cluster")]:
         for node in ast.walk(ast.parse(path.read_text())):

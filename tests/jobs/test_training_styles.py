@@ -31,7 +31,7 @@ from jobs.training.report import build_training_report
 from jobs.training.status import train_status
 from jobs.training.tensorboard import write_events
 from nst.errors import OptionError
-from nst.gan.sampling import direction_of
+from nst.gan.sampling import style_pair
 from nst.modulated.directions import direction_means
 from nst.modulated.method import Modulated
 from nst.stylizer import Stylized
@@ -112,7 +112,7 @@ def test_a_sample_is_of_its_directions_styles_and_all_photographs_come_before_an
     came: dict[tuple[str, str], list[int]] = {}
     for sample in range(6 * 10):
         chosen = job.file.spec.recipe.choose(sample, counts, 0)
-        assert [each.collection for each in chosen] == [names[style] for style in direction_of(sample, 3, 0)]
+        assert [each.collection for each in chosen] == [names[style] for style in style_pair(sample, 3, 0)]
         for role, each in zip("AB", chosen, strict=True):
             came.setdefault((role, each.collection), []).append(each.place)
     for (_, name), places in came.items():

@@ -12,7 +12,7 @@ from nst.features.embedded.alignment import STYLE_LAYERS, Alignment, AlignmentTa
 from nst.features.embedded.exemplar import some_normalized
 from nst.features.embedded.thresholds import SHARED, lower_thresholds
 from nst.features.weights import published_bytes
-from nst.style_transfer.method import PRESETS
+from nst.style_transfer.presets import PRESETS
 
 SMALL = AlignmentTask(steps=3, channels=8, pictures=6, batch_size=3, crop_px=32, networks=2, max_age=30)
 

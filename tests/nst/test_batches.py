@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nst.batching import plan_passes
 from nst.features import build_features
 from nst.features.networks import Pooling
+from nst.features.passes import plan_passes
 from nst.style_transfer.method import StyleTransfer, StyleTransferStylizer
 from nst.style_transfer.objective import StyleObjective
-from nst.stylizer import Outcome, Stylized
+from nst.style_transfer.options import ObjectiveOptions, PaintingPlan
+from nst.stylizer import Outcome, Stylized, select
 from tests.nst.test_style_transfer import pictures
 
 SIZES = ((40, 33), (21, 64), (40, 33), (57, 18), (16, 16), (33, 40), (47, 47), (64, 21))
@@ -49,10 +50,11 @@ def objective(pooling: Pooling = "max", **options: Any) -> StyleObjective:
     layers = [*LAYERS["content_layers"], *LAYERS["style_layers"]]
     network = build_features("vgg16", layers, pooling=pooling).double()
     styles = pictures((37, 52), (44, 29), dtype=torch.float64)
+    masks = None
     if options.pop("masks", None):
         ramp = torch.linspace(0, 1, 30, dtype=torch.float64).expand(1, 20, 30)
-        options["masks"] = [ramp, (1 - ramp).clone()]
-    return StyleObjective(network, styles, **{**LAYERS, **options})
+        masks = [ramp, (1 - ramp).clone()]
+    return StyleObjective(network, styles, ObjectiveOptions(**{**LAYERS, **options}), masks=masks)
 
 
 def exactness(variant: str) -> float:
@@ -84,8 +86,9 @@ def stylizer(dtype: torch.dtype, steps: int = 50, **options: Any) -> StyleTransf
     layers = [*LAYERS["content_layers"], *LAYERS["style_layers"]]
     network = build_features("vgg16", layers).to(dtype)
     (style,) = pictures((37, 52), dtype=dtype)
-    ours = StyleObjective(network, style, **{**LAYERS, "loss_scale": "relative", **options})
-    return StyleTransferStylizer(dataclasses.replace(method, coarse_scales=(0.5,), coarse_steps=5), ours)
+    given = ObjectiveOptions(**{**LAYERS, "loss_scale": "relative", **options})
+    plan = select(PaintingPlan, dataclasses.replace(method, coarse_scales=(0.5,), coarse_steps=5))
+    return StyleTransferStylizer(plan, StyleObjective(network, style, given))
 
 
 def run(it: StyleTransferStylizer, images: Sequence[Tensor]) -> list[Tensor]:
@@ -125,7 +128,8 @@ def test_on_a_cpu_no_byte_depends_on_the_batch() -> None:
 def test_those_that_are_done_leave_their_place_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     photos = pictures(*[(32, 32)] * 5, dtype=torch.float64)
     it = stylizer(torch.float64, steps=6, share_passes=True)
-    monkeypatch.setattr(it.objective, "_max_pass_pixels", 2 * (32 + 2 * 4) ** 2)
+    limited = dataclasses.replace(it.objective.options, max_pass_pixels=2 * (32 + 2 * 4) ** 2)
+    monkeypatch.setattr(it.objective, "options", limited)
     rounds: list[int] = []
     evaluate = it.objective.evaluate
 

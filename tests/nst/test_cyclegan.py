@@ -16,17 +16,14 @@ from torch import Tensor, nn
 
 from nst.cyclegan.method import CycleGAN, GeneratorConfig, generator_file
 from nst.cyclegan.networks import (
-    Init,
-    Norm,
     Padding,
     build_discriminator,
     build_generator,
-    initialize,
-    load_published,
     size_multiple,
 )
 from nst.errors import OptionError, WeightsError
 from nst.gan.image_pool import ImagePool
+from nst.gan.layers import Init, Norm, initialize, load_published
 from nst.gan.losses import (
     GANMode,
     check_penalty,

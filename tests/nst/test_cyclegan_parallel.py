@@ -43,7 +43,7 @@ def trained(case: str, precision: str, share: Share, steps: int) -> dict[str, An
     losses = []
     for step in range(steps):
         a, b = torch.rand(2, share.batch_size, 3, SIDE, SIDE, generator=generator, dtype=torch.float64) * 2 - 1
-        found = train_step(training, *(share.own(x).to(training.dtype) for x in (a, b)))
+        found = train_step(training, *(share.take(x).to(training.dtype) for x in (a, b)))
         losses.append(share.mean(torch.stack(list(found.values()))))
         if step == 0:
             networks = {**training.generators, **training.discriminators}

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from nst.errors import OptionError
-from nst.gan.sampling import Preprocessing, photo_of, stream
+from nst.gan.sampling import Preprocessing, photo_index, stream
 from nst.gan.schedule import Schedule, Scheduler
 
 
@@ -28,16 +28,18 @@ def ramp(width: int, height: int) -> Image.Image:
 @pytest.mark.parametrize("photos", [1, 2, 7, 100])
 def test_every_photograph_comes_once_before_any_comes_again(photos: int) -> None:
     epochs = [
-        [photo_of(epoch * photos + place, photos, 3, "A") for place in range(photos)] for epoch in range(3)
+        [photo_index(epoch * photos + place, photos, 3, "A") for place in range(photos)] for epoch in range(3)
     ]
     assert all(sorted(epoch) == list(range(photos)) for epoch in epochs)
     if photos > 6:
         assert epochs[0] != epochs[1] != epochs[2]
-        assert epochs[0] != [photo_of(place, photos, 4, "A") for place in range(photos)]
+        assert epochs[0] != [photo_index(place, photos, 4, "A") for place in range(photos)]
 
 
 def test_the_other_collection_is_drawn_independently() -> None:
-    pairs = Counter((photo_of(sample, 10, 0, "A"), photo_of(sample, 10, 0, "B")) for sample in range(10_000))
+    pairs = Counter(
+        (photo_index(sample, 10, 0, "A"), photo_index(sample, 10, 0, "B")) for sample in range(10_000)
+    )
     assert len(pairs) == 100
     # Each of the 100 pairs is expected 100 times, with a standard deviation of 10.
     assert 50 < min(pairs.values()) <= max(pairs.values()) < 150

@@ -12,7 +12,6 @@ import torch
 import torchvision
 from torch import Tensor
 
-from benchmarks.transcriptions import deepdream, jitter_shifts
 from jobs.demo import sample_photographs
 from nst.deepdream.method import DeepDream, DeepDreamStylizer
 from nst.deepdream.objective import DreamObjective, best_matches
@@ -23,6 +22,7 @@ from nst.features.tiles import least_pixels, tile_side
 from nst.features.weights import published_bytes
 from nst.images.codec import decode_image, resize_image
 from nst.stylizer import Stylized
+from reference.deepdream import deepdream, jitter_shifts
 from tests.nst.test_style_transfer import image_of, pictures
 
 
@@ -37,10 +37,10 @@ def build(**options: object) -> DeepDreamStylizer:
     return method.build_from(state, torch.device("cpu"), guide=guide)  # type: ignore[arg-type]
 
 
-def double(stylizer: DeepDreamStylizer) -> DeepDreamStylizer:
+def double(stylizer: DeepDreamStylizer, layers: dict[str, float]) -> DeepDreamStylizer:
     """In float64, so that only the procedure can differ."""
     network = stylizer.objective.network.double()
-    stylizer.objective = DreamObjective(network, stylizer.method.layers or {})
+    stylizer.objective = DreamObjective(network, layers)
     return stylizer
 
 
@@ -68,7 +68,7 @@ OBJECTIVES: dict[str, Callable[[Tensor], Tensor]] = {
 )
 def test_equals_the_published_procedure(layers: dict[str, float]) -> None:
     """Two octaves of five steps, with the same stream of jitter."""
-    stylizer = double(build(layers=layers, steps=5, octave_scale=1.4))
+    stylizer = double(build(layers=layers, steps=5, octave_scale=1.4), layers)
     (photo,) = pictures((60, 72), dtype=torch.float64)
 
     def energy(images: Tensor) -> Tensor:

@@ -6,8 +6,6 @@ import math
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor
@@ -18,9 +16,9 @@ from nst.features.weights import published_bytes
 from nst.gan import evaluation
 from nst.gan.evaluation import frechet_distance, kernel_distance, pooled_features
 from nst.synthetic import TEXTURES
+from reference.evaluation import Floats, plain_frechet, plain_kernel
 
 Distance: TypeAlias = Callable[[Tensor, Tensor], float]
-Floats: TypeAlias = npt.NDArray[np.float64]
 BOTH = pytest.mark.parametrize("distance", [frechet_distance, kernel_distance])
 # Rows of each set and columns: more rows than columns, fewer, a mixture, two rows, one column.
 SHAPES = pytest.mark.parametrize(
@@ -45,45 +43,10 @@ def reordered(x: Tensor, seed: int = 0) -> Tensor:
     return x[torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))]
 
 
-def covariance(x: Floats) -> Floats:
-    """Term by term, unbiased."""
-    found = np.zeros((x.shape[1], x.shape[1]))
-    for row in x - x.mean(axis=0):
-        found += np.outer(row, row)
-    return found / (len(x) - 1)
-
-
-def reference_frechet(x: Floats, y: Floats) -> float:
-    """The definition, by the eigenvalues of the product, which is not symmetric."""
-    a, b = (covariance(each) for each in (x, y))
-    eigenvalues = np.linalg.eigvals(a @ b).real
-    # It has no more of them than the smaller set has dimensions; the others are rounding.
-    rank = min(len(x) - 1, len(y) - 1, x.shape[1])
-    roots = np.sqrt(np.sort(eigenvalues)[::-1][:rank].clip(0))
-    means = x.mean(axis=0) - y.mean(axis=0)
-    return float(means @ means + np.trace(a) + np.trace(b) - 2 * roots.sum())
-
-
-def reference_kernel(x: Floats, y: Floats) -> float:
-    """Term by term."""
-
-    def k(a: Floats, b: Floats) -> float:
-        return (sum(float(p) * float(q) for p, q in zip(a, b, strict=True)) / len(a) + 1) ** 3
-
-    n, m = len(x), len(y)
-    if n == m:
-        apart = [(i, j) for i in range(n) for j in range(n) if i != j]
-        terms = [k(x[i], x[j]) + k(y[i], y[j]) - k(x[i], y[j]) - k(x[j], y[i]) for i, j in apart]
-        return math.fsum(terms) / (n * (n - 1))
-    total = math.fsum(k(x[i], x[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
-    total += math.fsum(k(y[i], y[j]) for i in range(m) for j in range(m) if i != j) / (m * (m - 1))
-    return total - 2 * math.fsum(k(a, b) for a in x for b in y) / (n * m)
-
-
 @SHAPES
 def test_frechet_distance_equals_the_reference(n: int, m: int, channels: int) -> None:
     x, y = features(n, channels, 1), features(m, channels, 2)
-    assert frechet_distance(x, y) == pytest.approx(reference_frechet(x.numpy(), y.numpy()), rel=1e-6)
+    assert frechet_distance(x, y) == pytest.approx(plain_frechet(x.numpy(), y.numpy()), rel=1e-6)
 
 
 @SHAPES
@@ -93,7 +56,7 @@ def test_kernel_distance_equals_the_reference(
 ) -> None:
     monkeypatch.setattr(evaluation, "_CHUNK_ROWS", chunk_rows)
     x, y = features(n, channels, 1), features(m, channels, 2)
-    assert kernel_distance(x, y) == pytest.approx(reference_kernel(x.numpy(), y.numpy()), rel=1e-6)
+    assert kernel_distance(x, y) == pytest.approx(plain_kernel(x.numpy(), y.numpy()), rel=1e-6)
 
 
 @BOTH
@@ -175,7 +138,7 @@ def test_kernel_distance_of_two_constants() -> None:
 
 
 @pytest.mark.parametrize(
-    ("distance", "reference"), [(frechet_distance, reference_frechet), (kernel_distance, reference_kernel)]
+    ("distance", "reference"), [(frechet_distance, plain_frechet), (kernel_distance, plain_kernel)]
 )
 def test_computes_in_float64(distance: Distance, reference: Callable[[Floats, Floats], float]) -> None:
     """Far from the origin float32 has little left of the differences."""

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from nst.errors import OptionError
 from nst.gan.losses import gradient_penalty
 from nst.gan.parallel import Share
-from nst.gan.sampling import direction_of
+from nst.gan.sampling import style_pair
 from nst.modulated.training import ManyStylesOptions, ManyStylesTraining, direction_means, train_step
 from nst.ops.modulated import Form
+from reference.modulated import plain_step
 
 STYLES = ("photo", "ukiyo-e", "pastel")
 SIDE = 16
@@ -54,13 +55,13 @@ def test_every_direction_comes_once_before_any_comes_again() -> None:
     for styles in (2, 3, 5):
         count = styles * (styles - 1)
         epochs = [
-            [direction_of(epoch * count + place, styles, 7) for place in range(count)] for epoch in range(4)
+            [style_pair(epoch * count + place, styles, 7) for place in range(count)] for epoch in range(4)
         ]
         wanted = {(a, b) for a in range(styles) for b in range(styles) if a != b}
         assert all(len(epoch) == len(set(epoch)) and set(epoch) == wanted for epoch in epochs)
         if styles > 2:
             assert epochs[0] != epochs[1]
-            assert epochs[0] != [direction_of(place, styles, 8) for place in range(count)]
+            assert epochs[0] != [style_pair(place, styles, 8) for place in range(count)]
 
 
 def test_directions_are_those_of_seed_and_step_in_any_number_of_processes() -> None:
@@ -68,7 +69,7 @@ def test_directions_are_those_of_seed_and_step_in_any_number_of_processes() -> N
     own.steps = 3
     alone = own.directions(5)
     assert list(zip(*(each.tolist() for each in alone), strict=True)) == [
-        direction_of(n, 3, 5) for n in range(15, 20)
+        style_pair(n, 3, 5) for n in range(15, 20)
     ]
     parts = []
     for rank in range(2):
@@ -79,47 +80,6 @@ def test_directions_are_those_of_seed_and_step_in_any_number_of_processes() -> N
 
 
 # The step
-
-
-def plain_step(own: ManyStylesTraining, real_a: Tensor, real_b: Tensor, step: int) -> dict[str, Tensor]:
-    """One image after the other, every use in a pass of its own."""
-    options, G, D = own.options, own.G, own.D  # noqa: N806
-    pairs = [direction_of(step * len(real_a) + number, len(STYLES), own.seed) for number in range(len(real_a))]
-    images = [
-        (x[None], y[None], *map(torch.tensor, ([a], [b])))
-        for x, y, (a, b) in zip(real_a, real_b, pairs, strict=True)
-    ]
-    as_real = {"lsgan": lambda v: (v - 1) ** 2, "vanilla": lambda v: F.softplus(-v), "hinge": lambda v: -v}
-    told = {
-        "lsgan": lambda r, f: ((r - 1) ** 2).mean() / 2 + (f**2).mean() / 2,
-        "vanilla": lambda r, f: F.softplus(-r).mean() / 2 + F.softplus(f).mean() / 2,
-        "hinge": lambda r, f: F.relu(1 - r).mean() + F.relu(1 + f).mean(),
-    }
-    gan, cycle, identity, found, penalty = (torch.zeros((), dtype=torch.float64) for _ in range(5))
-    for x, _, a, b in images:
-        fake = G(x, b)
-        gan = gan + as_real[options.gan_mode](D(fake, b)).mean() / len(images)
-        cycle = cycle + options.lambda_cycle * (G(fake, a) - x).abs().mean() / len(images)
-        if options.lambda_identity:
-            weight = options.lambda_cycle * options.lambda_identity
-            identity = identity + weight * (G(x, a) - x).abs().mean() / len(images)
-    with torch.no_grad():
-        fakes = [G(x, b) for x, _, _, b in images]
-    own.optimizer_g.zero_grad()
-    (gan + cycle + identity).backward()  # type: ignore[no-untyped-call]
-    own.optimizer_g.step()
-    for (_, y, _, b), fake in zip(images, fakes, strict=True):
-        found = found + told[options.gan_mode](D(y, b), D(fake, b)) / len(images)
-        if options.penalty == "r1" and step % options.penalty_every == 0:
-            seen = y.clone().requires_grad_()
-            (grad,) = torch.autograd.grad(D(seen, b).mean(), seen, create_graph=True)
-            weight = options.penalty_every * options.penalty_weight / 2
-            penalty = penalty + weight * grad.square().sum() / len(images)
-    own.optimizer_d.zero_grad()
-    (found + penalty).backward()  # type: ignore[no-untyped-call]
-    own.optimizer_d.step()
-    values = {"gan": gan, "cycle": cycle, "identity": identity, "D": found, "penalty": penalty}
-    return {name: value.detach() for name, value in values.items()}
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "batch norm"])
@@ -316,7 +276,7 @@ def trained(case: str, share: Share, steps: int) -> dict[str, Any]:
     own.distribute(share)
     losses, grads = [], {}
     for step, (a, b) in enumerate(batches(steps, share.batch_size)):
-        found = train_step(own, share.own(a), share.own(b))
+        found = train_step(own, share.take(a), share.take(b))
         losses.append(share.mean(torch.stack(list(found.values()))))
         if step == 0:
             networks = {"G": own.G, "D": own.D}

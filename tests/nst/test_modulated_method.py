@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst.cyclegan.method import CycleGAN, GeneratorConfig, generator_file
-from nst.cyclegan.networks import initialize
 from nst.cyclegan.training import CycleGANOptions, CycleGANTraining
 from nst.errors import OptionError, UnknownStyle, WeightsError
-from nst.gan.sampling import direction_of, turns_of
+from nst.gan.layers import initialize
+from nst.gan.sampling import style_pair, style_turns
 from nst.methods import METHODS
 from nst.modulated.method import Modulated, ModulatedConfig, ModulatedStylizer, modulated_file
 from nst.modulated.networks import ModulatedGenerator, check_styles
@@ -233,8 +233,8 @@ def test_names_that_would_mix_up_directions_are_refused() -> None:
 def test_turns_count_how_often_a_style_came(styles: int) -> None:
     seen: list[tuple[int, int]] = []
     for sample in range(4 * styles * (styles - 1)):
-        source, target = direction_of(sample, styles, 3)
-        assert turns_of(sample, styles, 3) == (
+        source, target = style_pair(sample, styles, 3)
+        assert style_turns(sample, styles, 3) == (
             sum(a == source for a, _ in seen),
             sum(b == target for _, b in seen),
         )
@@ -255,8 +255,8 @@ def test_blurred_upsampling_is_trained_and_handed_over() -> None:
     expected = (training.G_A.eval()(2 * photo[None] - 1).detach() + 1) / 2
     torch.testing.assert_close(image[None], expected)
     plain = CycleGANTraining(dataclasses.replace(options, upsample="transposed")).G_A
-    assert not any(type(module).__name__ == "_BlurredUp" for module in plain.modules())
-    assert any(type(module).__name__ == "_BlurredUp" for module in training.G_A.modules())
+    assert not any(type(module).__name__ == "BlurredUp" for module in plain.modules())
+    assert any(type(module).__name__ == "BlurredUp" for module in training.G_A.modules())
 
 
 def test_the_default_writes_what_it_always_did() -> None:

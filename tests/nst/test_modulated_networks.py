@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim, export
 
-from nst.cyclegan.networks import Norm, build_generator, initialize, load_published
+from nst.cyclegan.networks import build_generator
 from nst.errors import OptionError, WeightsError
+from nst.gan.layers import Norm, initialize, load_published
 from nst.gan.losses import gradient_penalty
 from nst.modulated.networks import ModulatedGenerator, StyleDiscriminator
 from nst.ops.equalized import draw_parameters

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from nst.optim.descent import Descent, Evaluation, in_rounds
+from nst.optim.descent import Descent, Evaluation
 from nst.optim.lbfgs import LBFGS, Adam, Optimizer
+from nst.optim.rounds import run_together
 
 
 def run(
@@ -32,7 +33,7 @@ def run(
             descent.advance((yield descent.x))
 
     descents = [Descent(start, optimizer) for start, optimizer in zip(starts, optimizers, strict=True)]
-    for _ in in_rounds([task(descent) for descent in descents], objective, lambda _: True):
+    for _ in run_together([task(descent) for descent in descents], objective):
         pass
     return descents
 
@@ -90,8 +91,8 @@ class _Jumps:
     def reset(self) -> None:
         self.resets += 1
 
-    def skip(self, *_: Tensor) -> None:
-        raise AssertionError("nothing was renewed")
+    def rebase(self, *_: Tensor) -> None:
+        raise AssertionError("nothing was restarted")
 
 
 def test_a_non_finite_step_is_taken_back() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from collections.abc import Mapping
@@ -49,7 +50,7 @@ class Job:
         it = method.build_from(
             self.styles, state(method.network), torch.device("cpu"), masks=self.masks, init=self.init
         )
-        it.objective._share_passes = self.share_passes
+        it.objective.options = dataclasses.replace(it.objective.options, share_passes=self.share_passes)
         return it
 
 

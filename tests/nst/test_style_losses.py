@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from nst.features import build_features
-from nst.losses import gaussian_distance, raw_gram, raw_moments, root_of_covariance
+from nst.losses import covariance_root, gaussian_distance, raw_gram, raw_moments
 from nst.style_transfer.losses import WassersteinLoss
 from nst.style_transfer.objective import StyleObjective
+from nst.style_transfer.options import ObjectiveOptions
 from tests.nst.test_style_transfer import pictures
 
 
@@ -56,14 +57,14 @@ def test_moments_are_the_gram_matrix_and_the_sums() -> None:
 @pytest.mark.parametrize("channels", [1, 3, 16, 64])
 def test_the_distance_equals_the_closed_form(channels: int, noise: float) -> None:
     features, style = activations(2, channels, 11, 13), activations(2, channels, 10, 9, seed=1)
-    found = gaussian_distance(means(features), *root_of_covariance(means(style), noise))
+    found = gaussian_distance(means(features), *covariance_root(means(style), noise))
     for value, a, b in zip(found.tolist(), features, style, strict=True):
         assert value == pytest.approx(closed_form(a, b, noise), rel=1e-10)
 
 
 def test_it_is_nothing_at_equal_statistics_and_what_a_shift_moves() -> None:
     features = activations(1, 12, 9, 9)
-    wanted = root_of_covariance(means(features))
+    wanted = covariance_root(means(features))
     size = float(features.square().sum() / 81)
     assert abs(float(gaussian_distance(means(features), *wanted))) < 1e-12 * size
     shuffled = features.flatten(2)[..., torch.randperm(81)].view_as(features)
@@ -76,7 +77,7 @@ def test_it_is_nothing_at_equal_statistics_and_what_a_shift_moves() -> None:
 def test_its_gradient() -> None:
     features = activations(2, 4, 5, 6).requires_grad_()
     mask = torch.rand(2, 1, 5, 6, dtype=torch.float64)
-    wanted = root_of_covariance(means(activations(2, 4, 7, 7, seed=1)), 1e-3)
+    wanted = covariance_root(means(activations(2, 4, 7, 7, seed=1)), 1e-3)
 
     def plain(x: Tensor) -> Tensor:
         return gaussian_distance(means(x), *wanted)
@@ -97,7 +98,7 @@ def test_float32_is_enough(scale: float, few: bool) -> None:
 
     def of(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         x = (scale * features).to(dtype).requires_grad_()
-        value = gaussian_distance(means(x), *root_of_covariance(means((scale * style).to(dtype)), 1e-3))
+        value = gaussian_distance(means(x), *covariance_root(means((scale * style).to(dtype)), 1e-3))
         return value, torch.autograd.grad(value.sum(), x)[0]
 
     (value, grad), (exact, slope) = of(torch.float32), of(torch.float64)
@@ -117,12 +118,14 @@ def test_flat_and_black_pictures_have_finite_losses_and_gradients(
     ours = StyleObjective(
         network,
         kinds[style],
-        content_layers={"relu3_1": 1.0},
-        style_layers={"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0},
-        content_weight=1.0,
-        style_weight=10.0,
-        style_loss="wasserstein",
-        loss_scale="relative",
+        ObjectiveOptions(
+            content_layers={"relu3_1": 1.0},
+            style_layers={"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0},
+            content_weight=1.0,
+            style_weight=10.0,
+            style_loss="wasserstein",
+            loss_scale="relative",
+        ),
     )
     targets = ours.targets(kinds[photo])
     for point in kinds.values():

@@ -14,13 +14,15 @@ from torch import Tensor
 
 from nst.errors import ImageTooSmall, OptionError
 from nst.features import FeatureNetwork, build_features, read_state_dict
-from nst.features.networks import Pooling, _pool
+from nst.features.networks import Pooling
+from nst.features.vgg import _pool
 from nst.features.weights import published_bytes
 from nst.images.codec import encode_image, resize_image
 from nst.losses import normalize_gradient
 from nst.style_transfer.color import luminance, match_color, match_luminance, with_luminance
 from nst.style_transfer.method import StyleTransfer, StyleTransferStylizer
 from nst.style_transfer.objective import StyleObjective
+from nst.style_transfer.options import ObjectiveOptions
 from nst.stylizer import Stylized
 from tests.nst.test_style_transfer import pictures
 
@@ -44,7 +46,9 @@ def network(pooling: Pooling = "average") -> FeatureNetwork:
 
 def objective(styles: Sequence[Tensor], **options: Any) -> StyleObjective:
     layers = {"content_layers": CONTENT, "style_layers": STYLE}
-    return StyleObjective(network(), styles, **{**layers, **WEIGHTS, **options})
+    masks = options.pop("masks", None)
+    given = ObjectiveOptions(**{**layers, **WEIGHTS, **options})
+    return StyleObjective(network(), styles, given, masks=masks)
 
 
 def gram(features: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -109,7 +113,7 @@ def test_blended_grams_are_the_weighted_mean(blend: tuple[float, float] | None) 
         a, b = grams_of(one), grams_of(other)
         return drawn_to(x, {layer: share * a[layer] + (1 - share) * b[layer] for layer in STYLE})
 
-    check_objective(objective([one, other], blend=blend), photo, point, reference)
+    check_objective(objective([one, other], style_blend=blend), photo, point, reference)
 
 
 def test_style_scale_is_the_long_side_relative_to_the_photographs() -> None:
@@ -145,7 +149,7 @@ def test_masks_guide_gram_matrices(blend: tuple[float, float] | None) -> None:
         ]
         return torch.stack(parts).sum()
 
-    check_objective(objective([one, other], blend=blend, masks=masks), photo, point, reference)
+    check_objective(objective([one, other], style_blend=blend, masks=masks), photo, point, reference)
 
 
 def test_a_mask_that_is_white_everywhere_is_none() -> None:
@@ -171,7 +175,7 @@ def test_an_empty_mask_has_no_loss(normalize: bool) -> None:
     white, black = torch.ones(1, 4, 4), torch.zeros(1, 4, 4)
     # A strength that, over the tiny number that stands for zero, is more than float32 can hold.
     options: dict[str, Any] = {"normalize_gradients": normalize, "style_weight": 1e9}
-    both = objective([one, other], masks=[white, black], blend=(1.0, 1.0), **options)
+    both = objective([one, other], masks=[white, black], style_blend=(1.0, 1.0), **options)
     half = objective([one], masks=[white], **{**options, "style_weight": 5e8})
     for ours in (both, half):
         ours.network = ours._targets.network = build_features("embedded", [*CONTENT, *STYLE], state=state())

@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.style_transfer_step import losses_of
-from benchmarks.transcriptions import gatys_losses, state_of, tutorial_losses, vgg19
 from nst.errors import ImageTooSmall, OptionError, WeightsError
 from nst.features import build_features
 from nst.images.codec import encode_image
 from nst.optim.lbfgs import LBFGS
-from nst.style_transfer.method import PRESETS, StyleTransfer, StyleTransferStylizer
+from nst.style_transfer.method import StyleTransfer, StyleTransferStylizer
 from nst.style_transfer.objective import StyleObjective
+from nst.style_transfer.options import ObjectiveOptions
+from nst.style_transfer.presets import PRESETS
 from nst.stylizer import Outcome, Stylized
+from reference.style_transfer import gatys_losses, published_state, tutorial_losses, vgg19
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +30,10 @@ def cnn() -> nn.Sequential:
 def objective(cnn: nn.Sequential, preset: str, style: Tensor) -> StyleObjective:
     """The preset's objective in float64, over the same parameters as `cnn`."""
     options = losses_of(preset)
-    state = state_of(cnn)
+    state = published_state(cnn)
     layers = [*options["content_layers"], *options["style_layers"]]
     network = build_features("vgg19", layers, state=state, pooling=PRESETS[preset]["pooling"]).double()
-    return StyleObjective(network, style, **options)
+    return StyleObjective(network, style, ObjectiveOptions(**options))
 
 
 def check_loss_and_gradient(
@@ -115,11 +117,11 @@ def test_total_variation_and_layer_weights_enter_the_loss(cnn: nn.Sequential) ->
     photo, style, point = pictures((40, 48), (40, 48), (40, 48), dtype=torch.float64)
     options = losses_of("tutorial")
     options |= {"tv_weight": 3.0, "style_layers": {"conv1_1": 2.0, "conv2_1": 0.5}}
-    state = state_of(cnn)
+    state = published_state(cnn)
     network = build_features("vgg19", ["conv1_1", "conv2_1", "conv2_2"], state=state).double()
 
     def losses(**changes: object) -> dict[str, float]:
-        ours = StyleObjective(network, style, **{**options, **changes})
+        ours = StyleObjective(network, style, ObjectiveOptions(**{**options, **changes}))
         return dict(ours.evaluate([point], [ours.targets(photo)])[0].losses)
 
     both = losses()

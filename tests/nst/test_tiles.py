@@ -17,6 +17,7 @@ from nst.features.networks import Pooling
 from nst.features.tiles import least_pixels, tile_side, tiles
 from nst.style_transfer.method import StyleTransfer
 from nst.style_transfer.objective import StyleObjective
+from nst.style_transfer.options import ObjectiveOptions
 from tests.nst.test_batches import POOLINGS, VARIANTS, exactness, objective, relative_difference, stylizer
 from tests.nst.test_style_transfer import build, image_of, method, pictures, run
 
@@ -51,7 +52,7 @@ def test_the_papers_layers_of_vgg19_in_tiles() -> None:
     assert network.geometry is not None
     assert network.geometry.margin_px == 80
     photo, style, point = pictures((112, 208), (90, 120), (112, 208), dtype=torch.float64)
-    ours = StyleObjective(network, style, **options)
+    ours = StyleObjective(network, style, ObjectiveOptions(**options))
     targets = ours.targets(photo)
     parts = tuple(tiles(network, 112, 208, side=112))
     assert [part.cut(photo).shape[-1] for part in parts] == [192, 176]

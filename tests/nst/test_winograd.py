@@ -85,7 +85,7 @@ def test_generators_use_it(padding: str, norm: str, monkeypatch: pytest.MonkeyPa
         calls.append(arguments)
         return conv3x3(*arguments)
 
-    monkeypatch.setattr("nst.cyclegan.networks.conv3x3", counted)
+    monkeypatch.setattr("nst.gan.layers.conv3x3", counted)
     out = network(x)
     assert len(calls) == 12
     torch.testing.assert_close(out.double(), network.double()(x.double()), rtol=0, atol=2e-5)

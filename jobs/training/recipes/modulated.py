@@ -120,13 +120,13 @@ class ModulatedRecipe(Recipe):
         """A photograph of the style that the sample is translated from, and one of that it is translated to. Of
         each style, the photographs that are translated come in an order, and those that are shown to the
         discriminator in another."""
-        from nst.gan.sampling import direction_of, photo_of, turns_of
+        from nst.gan.sampling import photo_index, style_pair, style_turns
 
         names = list(photos)
-        styles = direction_of(sample, len(names), seed)
-        turns = turns_of(sample, len(names), seed)
+        styles = style_pair(sample, len(names), seed)
+        turns = style_turns(sample, len(names), seed)
         return [
-            Choice(names[style], photo_of(turn, photos[names[style]], seed, f"{role} {style}"), role)
+            Choice(names[style], photo_index(turn, photos[names[style]], seed, f"{role} {style}"), role)
             for style, turn, role in zip(styles, turns, ("A", "B"), strict=True)
         ]
 

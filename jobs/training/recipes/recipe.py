@@ -197,11 +197,11 @@ class Recipe(ABC):
             sample: its number, counted from 0 over the whole training.
             photos: how many each collection has.
         """
-        from nst.gan.sampling import photo_of
+        from nst.gan.sampling import photo_index
 
         streams = {name: self.stream_of(name) for name in photos}
         return [
-            Choice(name, photo_of(sample, count, seed, streams[name]), streams[name])
+            Choice(name, photo_index(sample, count, seed, streams[name]), streams[name])
             for name, count in photos.items()
         ]
 

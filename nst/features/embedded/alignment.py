@@ -56,21 +56,21 @@ class AlignmentTask:
     """That learn, the last ones of each layer in `SHARED`."""
     steps: int = 900
     pictures: int = 192
-    """In work."""
+    """Pictures in work."""
     batch_size: int = 8
-    """Of these, painted on in one step."""
+    """Pictures that are painted on in one step."""
     min_age: int = 20
     max_age: int = 80
     """Steps on a picture after which it is replaced by a new one."""
     crop_px: int = 64
     painting_rate: float = 0.03
-    """Of Adam on the pixels, of the range [0, 1]."""
+    """Learning rate of the Adam that paints pixels, of the range [0, 1]."""
     networks: int = 16
     """Random ones that see the style distance, of the embedded network's shape and of VGG16's in turn."""
     axes: int = 16
     """Projections for the style distance, drawn anew every time."""
     learning_rate: float = 3e-3
-    """Of Adam, at the peak, relative to the root mean square of each parameter at the start."""
+    """Learning rate of Adam, at the peak, relative to the root mean square of each parameter at the start."""
     warmup: int = 50
 
 
@@ -82,7 +82,7 @@ class AlignmentProgress:
     alignment: float
     """Cosine of the two gradients, in [-1, 1]."""
     distance: float
-    """Of the pictures in work to their styles, as random networks see it; summed over layers."""
+    """Distance of the pictures in work to their styles, as random networks see it; summed over layers."""
 
 
 def style_distance(
@@ -95,10 +95,12 @@ def style_distance(
     total = images.new_zeros(len(images))
     for layer, features in network(images).items():
         directions = F.normalize(torch.randn(axes, features.shape[1], generator=random), dim=1).to(images)
-        own, other = ((directions @ each.flatten(2)).sort(dim=2).values for each in (features, wanted[layer]))
+        first, second = (
+            (directions @ each.flatten(2)).sort(dim=2).values for each in (features, wanted[layer])
+        )
         # The root has no slope at zero.
-        distance = ((own - other).square().mean((1, 2)) + 1e-6).sqrt()
-        total = total + distance / other.flatten(1).std(1)
+        distance = ((first - second).square().mean((1, 2)) + 1e-6).sqrt()
+        total = total + distance / second.flatten(1).std(1)
     return total
 
 
@@ -164,10 +166,10 @@ class Alignment:
         images, styles = (each[chosen] for each in (self._easel.images, self._easel.styles))
         images.requires_grad_()
         state = {f"body.{name}": value for name, value in self._joined().items()}
-        own, wanted = (functional_call(self._network, state, each) for each in (images, styles))
+        seen, wanted = (functional_call(self._network, state, each) for each in (images, styles))
         loss = torch.zeros((), device=self.device)
         for layer, weight in STYLE_LAYERS.items():
-            grams = gram_matrix(own[layer]), gram_matrix(wanted[layer])
+            grams = gram_matrix(seen[layer]), gram_matrix(wanted[layer])
             loss = loss + weight * style_loss(*grams, scale="relative").sum()
         (ours,) = torch.autograd.grad(loss, images, create_graph=True)
         distance = style_distance(judge, images, styles, self.task.axes, self._random)

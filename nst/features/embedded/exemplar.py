@@ -54,7 +54,8 @@ class ExemplarTask:
     batch_size: int = 128
     crop_px: int = 64
     learning_rate: float = 0.1
-    """At the peak of one cycle (Smith 2018), for stochastic gradient descent with momentum 0.9."""
+    """Learning rate at the peak of one cycle (Smith 2018), for stochastic gradient descent with momentum
+    0.9."""
     weight_decay: float = 1e-4
     label_smoothing: float = 0.1
 
@@ -66,7 +67,7 @@ class Progress:
     step: int
     loss: float
     accuracy: float
-    """Of the deepest head, top 1, in [0, 1]."""
+    """Accuracy of the deepest head, top 1, in [0, 1]."""
 
 
 def render_patches(photographs: Sequence[npt.NDArray[np.uint8]], task: ExemplarTask) -> Tensor:
@@ -224,7 +225,7 @@ def normalize(images: Tensor) -> Tensor:
 
 
 def some_normalized(patches: Tensor, count: int) -> Tensor:
-    """At most `count` of the patches, uint8 (N, 3, P, P), evenly chosen, as the network sees them."""
+    """Choose at most `count` of the patches, uint8 (N, 3, P, P), evenly chosen, as the network sees them."""
     chosen = torch.linspace(0, len(patches) - 1, min(count, len(patches))).long()
     return normalize(patches[chosen.to(patches.device)].float() / 255)
 

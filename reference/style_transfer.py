@@ -1,4 +1,4 @@
-"""Plain transcriptions of what the methods are to equal. Slow, one photograph at a time, one idea per line."""
+"""Style transfer as the tutorial and the paper have it, and VGGs with plain random parameters."""
 
 from __future__ import annotations
 
@@ -8,6 +8,18 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+__all__ = [
+    "MEAN",
+    "STD",
+    "backward_by_loss",
+    "convolutions",
+    "gatys_losses",
+    "published_state",
+    "tutorial_losses",
+    "vgg",
+    "vgg19",
+]
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
@@ -41,7 +53,7 @@ def tutorial_losses(
 
 
 def convolutions(modules: Iterable[nn.Module], image: Tensor) -> list[Tensor]:
-    """What every convolution gives, in order."""
+    """The outputs of all convolutions, in order."""
     x, found = (image - MEAN.to(image)) / STD.to(image), []
     for module in modules:
         x = module(x)
@@ -51,7 +63,7 @@ def convolutions(modules: Iterable[nn.Module], image: Tensor) -> list[Tensor]:
 
 
 def backward_by_loss(losses: Callable[[Tensor], list[Tensor]], x: Tensor) -> tuple[float, Tensor]:
-    """Total and gradient at `x`, as the tutorial's loss modules had them: one backward pass each."""
+    """The total and its gradient at `x`, as the tutorial's loss modules had them: one backward pass each."""
     x = x.detach().clone().requires_grad_()
     terms = losses(x)
     for term in terms:
@@ -102,7 +114,7 @@ def vgg19(seed: int = 0) -> nn.Sequential:
 
 
 def vgg(blocks: Sequence[int], seed: int = 0) -> nn.Sequential:
-    """As `vgg19`, with so many convolutions in each block."""
+    """A network as `vgg19`, with so many convolutions in each block."""
     channels, layers = 3, list[nn.Module]()
     generator = torch.Generator().manual_seed(seed)
     widths = ([width] * count + [0] for width, count in zip((64, 128, 256, 512, 512), blocks, strict=True))
@@ -119,51 +131,6 @@ def vgg(blocks: Sequence[int], seed: int = 0) -> nn.Sequential:
     return nn.Sequential(*layers).eval()
 
 
-def state_of(cnn: nn.Sequential) -> dict[str, Tensor]:
-    """Its parameters under the names of a published state dict."""
+def published_state(cnn: nn.Sequential) -> dict[str, Tensor]:
+    """The parameters of `cnn` under the names of a published state dict."""
     return {f"features.{name}": tensor for name, tensor in cnn.state_dict().items()}
-
-
-def jitter_shifts(seed: int, count: int, most: int = 32) -> list[tuple[int, int]]:
-    """Down and right, in pixels, of so many steps."""
-    stream = torch.Generator().manual_seed(seed)
-    drawn = [torch.randint(-most, most + 1, (2,), generator=stream).tolist() for _ in range(count)]
-    return [(down, right) for down, right in drawn]
-
-
-def deepdream(
-    energy: Callable[[Tensor], Tensor],
-    photo: Tensor,
-    shifts: list[tuple[int, int]],
-    *,
-    octaves: int,
-    octave_scale: float,
-    steps: int,
-    step_size: float,
-    gradient: Callable[[Tensor, Tensor], Tensor] = lambda loss, x: torch.autograd.grad(loss, x)[0],
-) -> Tensor:
-    """Mordvintsev et al. 2015, the published notebook: octave loop, detail, jitter, normalized step, clip."""
-    shifts = list(shifts)
-
-    def zoom(image: Tensor, height: int, width: int) -> Tensor:
-        return F.interpolate(image, size=(height, width), mode="bilinear", align_corners=False, antialias=True)
-
-    bases = [photo]
-    for _ in range(octaves - 1):
-        h, w = bases[-1].shape[-2:]
-        bases.append(zoom(bases[-1], round(h / octave_scale), round(w / octave_scale)))
-    detail = torch.zeros_like(bases[-1])
-    source = bases[-1]
-    for number, base in enumerate(reversed(bases)):
-        if number > 0:
-            detail = zoom(detail, *base.shape[-2:])
-        source = (base + detail).clamp(0, 1)
-        for _ in range(steps):
-            down, right = shifts.pop(0)
-            source = torch.roll(torch.roll(source, down, -2), right, -1).requires_grad_()
-            g = gradient(energy(source), source)
-            source = (source + step_size / g.abs().mean() * g).detach()
-            source = source.clamp(0, 1)
-            source = torch.roll(torch.roll(source, -right, -1), -down, -2)
-        detail = source - base
-    return source

@@ -37,13 +37,13 @@ def plan_passes(sizes: Sequence[tuple[int, int]], max_pixels: int | None = None)
     height = width = pixels = 0
     for index in sorted(range(len(sizes)), key=lambda index: (-sizes[index][0], -sizes[index][1], index)):
         tall, wide = max(height, sizes[index][0]), max(width, sizes[index][1])
-        own = sizes[index][0] * sizes[index][1]
+        area = sizes[index][0] * sizes[index][1]
         canvas = (len(passes[-1]) + 1) * tall * wide if passes else 0
-        fits = max_pixels is None or canvas <= max_pixels
-        if passes and fits and (pixels + own) >= (1 - _WASTE) * canvas:
+        room = max_pixels is None or canvas <= max_pixels
+        if passes and room and (pixels + area) >= (1 - _WASTE) * canvas:
             passes[-1].append(index)
-            height, width, pixels = tall, wide, pixels + own
+            height, width, pixels = tall, wide, pixels + area
         else:
             passes.append([index])
-            (height, width), pixels = sizes[index], own
+            (height, width), pixels = sizes[index], area
     return passes

@@ -1,0 +1,44 @@
+"""Photographs through a trained generator, whatever their size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from nst.errors import Diverged
+from nst.stylizer import Outcome, Stylized
+
+__all__ = ["checked_outcome", "translate"]
+
+
+def checked_outcome(image: Tensor, stats: Mapping[str, float] | None = None) -> Outcome:
+    """What a generator made of a photograph, (3, H, W), as its outcome: an error if it is not finite."""
+    if not image.isfinite().all():
+        return Diverged("the generator's picture is not finite")
+    return Stylized(image=image, stats=stats or {})
+
+
+def translate(network: Callable[[Tensor], Tensor], images: Tensor, multiple: int, least: int) -> Tensor:
+    """Pictures (N, 3, H, W) in [0, 1] of images of the same shape and range, by a network of [-1, 1].
+
+    Args:
+        multiple, least: what the network needs of height and width: images are mirrored at the border to it,
+            and cropped back.
+    """
+    height, width = images.shape[-2:]
+    padded = images
+    for dim, length in ((-1, width), (-2, height)):
+        wanted = max(least, length + -length % multiple)
+        padded = _mirrored(padded, dim, wanted - length)
+    found = network(2 * padded - 1)
+    return ((found[..., :height, :width] + 1) / 2).clamp(0, 1)
+
+
+def _mirrored(x: Tensor, dim: int, more: int) -> Tensor:
+    """Append `more` pixels after the last of `dim`: mirrored, back and forth if it is short."""
+    length = x.shape[dim]
+    period = max(1, 2 * length - 2)
+    places = torch.arange(length + more, device=x.device) % period
+    return x.index_select(dim, torch.where(places < length, places, period - places))

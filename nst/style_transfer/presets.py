@@ -1,0 +1,108 @@
+"""Where options of style transfer that are left out come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+__all__ = ["PRESETS"]
+
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        # Pretrained networks. Both losses are of the power of squared activations and relative to the target's
+        # own, so that the picture does not depend on how a file scales its layers.
+        "pretrained": MappingProxyType(
+            {
+                "content_layers": {"relu4_2": 1.0},
+                "style_layers": {"relu1_1": 0.4, "relu2_1": 0.3, "relu3_1": 0.2, "relu4_1": 0.1},
+                "content_weight": 1.0,
+                "style_weight": 20.0,
+                "style_loss": "wasserstein",
+                "gram_normalization": "hw",
+                "loss_scale": "relative",
+                "border_px": 16,
+                "pooling": "average",
+                "coarse_scales": (0.5,),
+                "coarse_steps": 40,
+                "steps": 50,
+            }
+        ),
+        # Gatys et al. 2016, section 2: alpha / beta = 1e-3, w_l = 1/5, average pooling.
+        "gatys": MappingProxyType(
+            {
+                "content_layers": {"relu4_2": 1.0},
+                "style_layers": {f"relu{block}_1": 0.2 for block in range(1, 6)},
+                "content_weight": 1.0,
+                "style_weight": 1e3,
+                "style_loss": "gram",
+                "gram_normalization": "hw",
+                "loss_scale": "paper",
+                "border_px": 0,
+                "pooling": "average",
+                "coarse_scales": (),
+                "coarse_steps": 100,
+                "steps": 300,
+            }
+        ),
+        # The well-known PyTorch tutorial. It counts convolutions: its conv_1 ... conv_5 are these layers, and
+        # its content layer conv_4 is conv2_2. Its weights multiply the losses.
+        "tutorial": MappingProxyType(
+            {
+                "content_layers": {"conv2_2": 1.0},
+                "style_layers": dict.fromkeys(("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1"), 1.0),
+                "content_weight": 1.0,
+                "style_weight": 1e6,
+                "style_loss": "gram",
+                "gram_normalization": "chw",
+                "loss_scale": "mean",
+                "border_px": 0,
+                "pooling": "max",
+                "coarse_scales": (),
+                "coarse_steps": 100,
+                "steps": 300,
+            }
+        ),
+        # The embedded network, found by looking and by style distance at equal content distance: edges and
+        # colors first, structure by the deeper layers; content where nothing of the photograph is lost yet.
+        "embedded": MappingProxyType(
+            {
+                "content_layers": {"relu1_1": 1.0},
+                "style_layers": {
+                    "relu1_1": 1.0,
+                    "relu1_2": 0.2,
+                    "relu2_2": 0.05,
+                    "relu3_2": 0.02,
+                    "relu4_2": 0.01,
+                },
+                "content_weight": 1.0,
+                "style_weight": 300.0,
+                "style_loss": "gram",
+                "gram_normalization": "hw",
+                "loss_scale": "relative",
+                "border_px": 16,
+                "pooling": "average",
+                "coarse_scales": (0.25, 0.5),
+                "coarse_steps": 100,
+                "steps": 60,
+            }
+        ),
+        # Random features: shallow layers, relative losses, and coarse to fine, found by looking.
+        "seeded": MappingProxyType(
+            {
+                "content_layers": {"relu2_2": 1.0},
+                "style_layers": {f"relu{block}_1": 1 / 3 for block in range(1, 4)},
+                "content_weight": 4.0,
+                "style_weight": 1e3,
+                "style_loss": "gram",
+                "gram_normalization": "hw",
+                "loss_scale": "relative",
+                "border_px": 16,
+                "pooling": "average",
+                "coarse_scales": (0.25, 0.5),
+                "coarse_steps": 100,
+                "steps": 40,
+            }
+        ),
+    }
+)
