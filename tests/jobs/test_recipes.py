@@ -129,13 +129,18 @@ def test_what_translates_nothing_ends_with_its_last_step(photos: Path) -> None:
     assert best_step(read_evaluations(job.store), "fid") is None
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 @pytest.mark.usefixtures("toy")
-def test_one_training_more_is_trained_by_ray(photos: Path, ray_session: str) -> None:
-    path = str(toy_file(photos))
-    code, shown = nst("run", path, "--address", ray_session, "--set", "resources.num_cpus=0.5")
+def test_what_it_ends_with_is_said_as_a_methods_option(photos: Path) -> None:
+    """Of a training that is complete, by the command for any job file."""
+    path = toy_file(photos)
+    job = create_or_open_training(read_train_file(path))
+    done = {"generator": "generator.safetensors", "sha256": "12ab", "step": 12, "steps": 12}
+    job.store.publish("done.json", json.dumps(done).encode())
+    code, shown = nst("run", str(path))
     assert code == 0, shown
-    assert 'color = "' in shown
-    assert train_status(open_store(str(photos / "out"))).state == "complete"
+    assert f'color = "{photos}/out/generator.safetensors"\ncolor_sha256 = "12ab"\n' in shown.replace("\r", "")
+    assert train_status(job.store).state == "complete"
 
 
 # Every kind
