@@ -42,7 +42,7 @@ from tests.jobs.test_training_styles import styles
 from tests.jobs.toy_training import Toy
 
 __all__ = ["photos", "styles"]  # the fixtures
-BEGUN = Path(__file__).parent / "begun_trainings"
+BEGUN = Path(__file__).parents[1] / "fixtures/begun_trainings"
 
 
 @pytest.fixture
