@@ -73,4 +73,4 @@ class TestModulated(MethodContract):
 
 
 def test_no_method_is_without_the_contract() -> None:
-    assert {suite.KIND for suite in MethodContract.__subclasses__()} == set(METHODS)
+    assert {suite.KIND for suite in MethodContract.__subclasses__()} - {"toy"} == set(METHODS)
