@@ -14,13 +14,15 @@ from nst import check
 from nst.errors import DecodeError, ImageTooLarge
 from nst.images.exif import KeepExif, kept_exif
 from nst.images.headers import ReadAt, picture_size
+from nst.images.jpeg import ENDINGS, end_of, has_gain_map
+from nst.images.tiff import is_tiff, main_page, page_picture
 
 __all__ = ["AlphaMode", "Photograph", "open_photo", "read_photo", "refuse_bomb", "scaled_size", "srgb_profile"]
 
 AlphaMode: TypeAlias = Literal["composite", "keep"]
 
 # Only formats that photographs come in. A closed list: some of Pillow's other readers start foreign programs.
-_READABLE = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF")
+_READABLE = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "AVIF", "HEIF")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 
 
@@ -36,6 +38,9 @@ class Photograph:
     """What is kept of it, ready to be saved; without orientation."""
     frames: int = 1
     """Of an animation, or pages of a TIFF; `image` is the first."""
+    marks: tuple[str, ...] = ()
+    """What is odd about its file though the picture is right: `no_end_marker`, of a JPEG that has all its pixels;
+    `gain_map`, of one whose base picture is taken."""
 
 
 def open_photo(
@@ -81,13 +86,7 @@ def read_photo(
         raise DecodeError("the file is empty (0 bytes)")
     refuse_bomb(lambda start, length: data[start : start + length], max_pixels)
     try:
-        file = Image.open(io.BytesIO(data), formats=_readable_here())
-        _check_pixels(file.size, max_pixels)
-        if max_side_px is not None and file.format in ("JPEG", "MPO"):
-            small = scaled_size(file.height, file.width, max_side_px)
-            # JPEG can skip most of the work of decoding; twice the target leaves the Lanczos filter its room.
-            file.draft(None, (2 * small[1], 2 * small[0]))
-        file.load()
+        file, frames, marks = _loaded(data, max_side_px, max_pixels)
         image, opacity = _to_rgb(_upright(file))
         if opacity is not None and alpha == "composite":
             image, opacity = _over(image, opacity, background), None
@@ -95,7 +94,7 @@ def read_photo(
             image, opacity = _shrunk(image, opacity, max_side_px)
         if opacity is not None:  # what is fully transparent has no color of its own
             image = _over(image, opacity.point(lambda level: 255 if level else 0), background)
-        return Photograph(image, opacity, kept_exif(file, keep_exif), _frames(file))
+        return Photograph(image, opacity, kept_exif(file, keep_exif), frames, marks)
     except (DecodeError, ImageTooLarge):
         raise
     except Image.DecompressionBombError as error:
@@ -105,6 +104,43 @@ def read_photo(
     except Exception as error:
         # Pillow's readers raise whatever a damaged byte leads them to; each of these means: a damaged file.
         raise DecodeError(f"damaged picture: {type(error).__name__}: {error}") from error
+
+
+def _loaded(data: bytes, max_side_px: int | None, max_pixels: int) -> tuple[Image.Image, int, tuple[str, ...]]:
+    """The picture as it lies in the file, not yet upright; how many frames there are; marks of `Photograph`."""
+    if is_tiff(data):
+        page = main_page(data)
+        _check_pixels(page.size, max_pixels)
+        return page_picture(data, page), page.frames, ()
+    file = _opened(data, max_side_px, max_pixels)
+    if file.format not in ("JPEG", "MPO"):
+        file.load()
+        return file, _frames(file), ()
+    end = end_of(data)
+    marks: tuple[str, ...] = ("gain_map",) if has_gain_map(data) else ()
+    if end == "open":
+        marks = (*marks, "no_end_marker")
+    try:
+        file.load()
+    except OSError:
+        if end != "open":
+            raise
+        ended = (_opened(data.rstrip(b"\xff") + ending, max_side_px, max_pixels) for ending in ENDINGS)
+        file = next(ended)
+        file.load()
+        if any(file.tobytes() != other.tobytes() for other in ended):
+            raise
+    return file, _frames(file), marks
+
+
+def _opened(data: bytes, max_side_px: int | None, max_pixels: int) -> Image.Image:
+    file = Image.open(io.BytesIO(data), formats=_readable_here())
+    _check_pixels(file.size, max_pixels)
+    if max_side_px is not None and file.format in ("JPEG", "MPO"):
+        small = scaled_size(file.height, file.width, max_side_px)
+        # JPEG can skip most of the work of decoding; twice the target leaves the Lanczos filter its room.
+        file.draft(None, (2 * small[1], 2 * small[0]))
+    return file
 
 
 def refuse_bomb(read_at: ReadAt, max_pixels: int) -> None:
