@@ -12,6 +12,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from nst import check
 from nst.errors import DecodeError, ImageTooLarge
+from nst.images.cicp import cicp_of, cicp_profile
 from nst.images.exif import KeepExif, kept_exif
 from nst.images.headers import ReadAt, picture_size
 from nst.images.jpeg import ENDINGS, end_of, has_gain_map
@@ -39,8 +40,9 @@ class Photograph:
     frames: int = 1
     """Of an animation, or pages of a TIFF; `image` is the first."""
     marks: tuple[str, ...] = ()
-    """What is odd about its file though the picture is right: `no_end_marker`, of a JPEG that has all its pixels;
-    `gain_map`, of one whose base picture is taken."""
+    """What is odd about its file though the picture is right: `no_end_marker`, of a JPEG that has all pixels;
+    `gain_map`, of one whose base picture is taken; `profile_skipped`, of colors taken for sRGB because their
+    profile is broken or for another kind of picture."""
 
 
 def open_photo(
@@ -87,7 +89,8 @@ def read_photo(
     refuse_bomb(lambda start, length: data[start : start + length], max_pixels)
     try:
         file, frames, marks = _loaded(data, max_side_px, max_pixels)
-        image, opacity = _to_rgb(_upright(file))
+        image, opacity, skipped = _to_rgb(_upright(file))
+        marks = (*marks, "profile_skipped") if skipped else marks
         if opacity is not None and alpha == "composite":
             image, opacity = _over(image, opacity, background), None
         if max_side_px is not None:
@@ -115,6 +118,7 @@ def _loaded(data: bytes, max_side_px: int | None, max_pixels: int) -> tuple[Imag
     file = _opened(data, max_side_px, max_pixels)
     if file.format not in ("JPEG", "MPO"):
         file.load()
+        _tell_colors(file, data)
         return file, _frames(file), ()
     end = end_of(data)
     marks: tuple[str, ...] = ("gain_map",) if has_gain_map(data) else ()
@@ -141,6 +145,18 @@ def _opened(data: bytes, max_side_px: int | None, max_pixels: int) -> Image.Imag
         # JPEG can skip most of the work of decoding; twice the target leaves the Lanczos filter its room.
         file.draft(None, (2 * small[1], 2 * small[0]))
     return file
+
+
+def _tell_colors(file: Image.Image, data: bytes) -> None:
+    """Give the picture the profile that its file says by numbers."""
+    numbers = cicp_of(data)
+    if numbers is None or (
+        file.format != "PNG" and "icc_profile" in file.info
+    ):  # of PNG, numbers have precedence
+        return
+    file.info.pop("icc_profile", None)
+    if profile := cicp_profile(*numbers):
+        file.info["icc_profile"] = profile
 
 
 def refuse_bomb(read_at: ReadAt, max_pixels: int) -> None:
@@ -206,8 +222,8 @@ def _frames(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Any mode to 8-bit sRGB, and alpha if there is any."""
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None, bool]:
+    """Any mode to 8-bit sRGB, alpha if there is any, and whether a profile was skipped."""
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I;16"):  # 16-bit gray; Pillow's convert() would clip it
         levels = (np.asarray(image).astype(np.float64) / 257.0).round().clip(0, 255).astype(np.uint8)
@@ -224,20 +240,23 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     elif "transparency" in image.info and image.mode in ("L", "RGB", "1"):
         rgba = image.convert("RGBA")
         alpha, image = rgba.getchannel("A"), rgba.convert("RGB")
-    return _to_srgb(image, profile), alpha
+    image, skipped = _to_srgb(image, profile)
+    return image, alpha, skipped
 
 
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+def _to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, bool]:
+    """In sRGB, and whether its profile was skipped."""
+    skipped = False
     if profile and profile != srgb_profile():
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             if image.mode in ("1", "L", "YCbCr") and source.profile.xcolor_space.strip() == "RGB":
                 image = image.convert("RGB")
             target = ImageCms.createProfile("sRGB")
-            return cast(Image.Image, ImageCms.profileToProfile(image, source, target, outputMode="RGB"))
+            return cast(Image.Image, ImageCms.profileToProfile(image, source, target, outputMode="RGB")), False
         except (ImageCms.PyCMSError, OSError, ValueError):
-            pass  # a profile that cannot be read, or is for another mode, is ignored, as every viewer does
-    return image.convert("RGB")
+            skipped = True  # it cannot be read, or is for another mode: every viewer ignores it
+    return image.convert("RGB"), skipped
 
 
 def _over(image: Image.Image, alpha: Image.Image, background: tuple[float, float, float]) -> Image.Image:

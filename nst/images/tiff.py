@@ -7,6 +7,7 @@ ones, subsampled YCbCr. So its libtiff only undoes the compression; what the byt
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -140,11 +141,10 @@ def _is_pillows(layout: Layout) -> bool:
 
 def _by_pillow(data: bytes, page: TiffPage, layout: Layout) -> Image.Image:
     """Read through a header that points to this page."""
-    order = "little" if layout.order == "<" else "big"
     if _is_big(data):
-        patched = data[:8] + page.at.to_bytes(8, order) + data[16:]
+        patched = data[:8] + struct.pack(f"{layout.order}Q", page.at) + data[16:]
     else:
-        patched = data[:4] + page.at.to_bytes(4, order) + data[8:]
+        patched = data[:4] + struct.pack(f"{layout.order}I", page.at) + data[8:]
     try:
         picture = TiffImagePlugin.TiffImageFile(io.BytesIO(patched))
     except SyntaxError as error:

@@ -124,4 +124,5 @@ def _from_lab(values: Samples, layout: Layout) -> npt.NDArray[np.uint8]:
     xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * _D50
     light = (xyz @ _XYZ_TO_SRGB.T).clip(0, 1)
     srgb = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    return (255 * srgb).round().astype(np.uint8)
+    levels: npt.NDArray[np.uint8] = (255 * srgb).round().astype(np.uint8)
+    return levels
