@@ -33,6 +33,10 @@ _COMPRESSIONS = {
 _KINDS = {1: "integers", 2: "signed integers", 3: "floats"}
 _LARGEST = (1 << 32) - (1 << 26)
 """Bytes that fit into a TIFF of the classic form, with room for its directory."""
+_LARGEST_TILE = 1 << 24
+"""Pixels that tiles may have beyond their picture, so that a small file cannot take all memory."""
+_MOST_SAMPLES = 8
+"""Of a pixel."""
 _BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -118,6 +122,8 @@ def layout_of(tags: ImageFileDirectory_v2) -> Layout:
     )
     if layout.width < 1 or layout.height < 1:
         raise DecodeError(f"a TIFF of {layout.width} x {layout.height} pixels")
+    if samples > _MOST_SAMPLES:
+        raise layout.unknown("too many samples per pixel")
     if samples < colors or samples - colors > len(extra):
         raise layout.unknown(f"{samples} samples per pixel, and it does not say what they are")
     if len({*bits[:samples]}) > 1 or len({*kinds[:samples]}) > 1:
@@ -153,6 +159,8 @@ def samples_of(data: bytes, tags: ImageFileDirectory_v2, layout: Layout) -> Samp
     if across < 1 or down < 1:
         raise DecodeError("a damaged TIFF: strips or tiles without a size")
     columns, rows = -(-layout.width // across), -(-layout.height // down)
+    if tiled and columns * across * rows * down > 4 * layout.width * layout.height + _LARGEST_TILE:
+        raise layout.unknown(f"tiles of {across} x {down} pixels")
     row_bytes = -(-across * each * layout.bits // 8)
     found = []
     for plane in range(planes):

@@ -268,6 +268,12 @@ def refusals() -> Iterator[tuple[str, Page, str]]:
     yield "unknown compression", replace(page, tags={259: 4711}), "compression 4711"
     yield "no strips", replace(page, tags={273: None, 279: None}), "missing"
     yield "a sparse file", replace(page, tags={273: [0, 0, 0], 279: [0, 0, 0]}), "missing"
+    yield (
+        "huge tiles",
+        replace(page, compression="deflate", tile=(16, 16), tags={322: 1 << 20}),
+        "tiles of 1048576 x 16",
+    )
+    yield "many samples", replace(page, tags={277: 900, 258: 8, 339: 1, 338: [0] * 897}), "too many samples"
     yield "one reduced page", replace(page, tags={254: 1}), "only reduced pictures"
     yield "one mask", replace(page, tags={254: 4}), "only reduced pictures"
 
