@@ -163,6 +163,7 @@ class TaskStages:
 
 
 def _stats(loaded: Loaded, stylized: Stylized) -> dict[str, float]:
-    """The method's numbers, and how many frames the photograph's file has, if several."""
+    """The method's numbers, what is odd about the photograph's file, and how many frames it has, if several."""
     stats = {name: float(value) for name, value in stylized.stats.items()}
+    stats |= dict.fromkeys(loaded.photo.marks, 1.0)
     return stats if loaded.photo.frames == 1 else {**stats, "frames": float(loaded.photo.frames)}

@@ -52,6 +52,8 @@ class DecodedPhoto:
     """EXIF data that the picture keeps, for `encode_image`."""
     frames: int = 1
     """Frames of an animation, or pages of a TIFF; `image` is the first."""
+    marks: tuple[str, ...] = ()
+    """What is odd about its file though the picture is right; see `nst.images.decode.Photograph`."""
 
 
 def decode_image(
@@ -91,6 +93,7 @@ def decode_photo(
         None if photo.alpha is None else _levels(photo.alpha),
         photo.exif,
         photo.frames,
+        photo.marks,
     )
 
 

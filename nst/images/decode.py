@@ -12,15 +12,18 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from nst import check
 from nst.errors import DecodeError, ImageTooLarge
+from nst.images.cicp import cicp_of, cicp_profile
 from nst.images.exif import KeepExif, kept_exif
 from nst.images.headers import ReadAt, picture_size
+from nst.images.jpeg import ENDINGS, end_of, has_gain_map
+from nst.images.tiff import is_tiff, main_page, page_picture
 
 __all__ = ["AlphaMode", "Photograph", "open_photo", "read_photo", "refuse_bomb", "scaled_size", "srgb_profile"]
 
 AlphaMode: TypeAlias = Literal["composite", "keep"]
 
 # Only formats that photographs come in. A closed list: some of Pillow's other readers start foreign programs.
-_READABLE = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF")
+_READABLE = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "AVIF", "HEIF")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 
 
@@ -36,6 +39,10 @@ class Photograph:
     """What is kept of it, ready to be saved; without orientation."""
     frames: int = 1
     """Frames of an animation, or pages of a TIFF; `image` is the first."""
+    marks: tuple[str, ...] = ()
+    """What is odd about its file though the picture is right: `no_end_marker`, of a JPEG that has all pixels;
+    `gain_map`, of one whose base picture is taken; `profile_skipped`, of colors taken for sRGB because their
+    profile is broken or for another kind of picture."""
 
 
 def open_photo(
@@ -81,21 +88,16 @@ def read_photo(
         raise DecodeError("the file is empty (0 bytes)")
     refuse_bomb(lambda start, length: data[start : start + length], max_pixels)
     try:
-        file = Image.open(io.BytesIO(data), formats=_readable_here())
-        _check_pixels(file.size, max_pixels)
-        if max_side_px is not None and file.format in ("JPEG", "MPO"):
-            small = scaled_size(file.height, file.width, max_side_px)
-            # JPEG can skip most of the work of decoding; twice the target leaves the Lanczos filter its room.
-            file.draft(None, (2 * small[1], 2 * small[0]))
-        file.load()
-        image, opacity = _to_rgb(_upright(file))
+        file, frames, marks = _loaded(data, max_side_px, max_pixels)
+        image, opacity, skipped = _to_rgb(_upright(file))
+        marks = (*marks, "profile_skipped") if skipped else marks
         if opacity is not None and alpha == "composite":
             image, opacity = _over(image, opacity, background), None
         if max_side_px is not None:
             image, opacity = _shrunk(image, opacity, max_side_px)
         if opacity is not None:  # what is fully transparent has no color of its own
             image = _over(image, opacity.point(lambda level: 255 if level else 0), background)
-        return Photograph(image, opacity, kept_exif(file, keep_exif), _frames(file))
+        return Photograph(image, opacity, kept_exif(file, keep_exif), frames, marks)
     except (DecodeError, ImageTooLarge):
         raise
     except Image.DecompressionBombError as error:
@@ -105,6 +107,56 @@ def read_photo(
     except Exception as error:
         # Pillow's readers raise whatever a damaged byte leads them to; each of these means: a damaged file.
         raise DecodeError(f"damaged picture: {type(error).__name__}: {error}") from error
+
+
+def _loaded(data: bytes, max_side_px: int | None, max_pixels: int) -> tuple[Image.Image, int, tuple[str, ...]]:
+    """The picture as it lies in the file, not yet upright; how many frames there are; marks of `Photograph`."""
+    if is_tiff(data):
+        page = main_page(data)
+        _check_pixels(page.size, max_pixels)
+        return page_picture(data, page), page.frames, ()
+    file = _opened(data, max_side_px, max_pixels)
+    if file.format not in ("JPEG", "MPO"):
+        file.load()
+        _tell_colors(file, data)
+        return file, _frames(file), ()
+    end = end_of(data)
+    marks: tuple[str, ...] = ("gain_map",) if has_gain_map(data) else ()
+    if end == "open":
+        marks = (*marks, "no_end_marker")
+    try:
+        file.load()
+    except OSError:
+        if end != "open":
+            raise
+        ended = (_opened(data.rstrip(b"\xff") + ending, max_side_px, max_pixels) for ending in ENDINGS)
+        file = next(ended)
+        file.load()
+        if any(file.tobytes() != other.tobytes() for other in ended):
+            raise
+    return file, _frames(file), marks
+
+
+def _opened(data: bytes, max_side_px: int | None, max_pixels: int) -> Image.Image:
+    file = Image.open(io.BytesIO(data), formats=_readable_here())
+    _check_pixels(file.size, max_pixels)
+    if max_side_px is not None and file.format in ("JPEG", "MPO"):
+        small = scaled_size(file.height, file.width, max_side_px)
+        # JPEG can skip most of the work of decoding; twice the target leaves the Lanczos filter its room.
+        file.draft(None, (2 * small[1], 2 * small[0]))
+    return file
+
+
+def _tell_colors(file: Image.Image, data: bytes) -> None:
+    """Give the picture the profile that its file says by numbers."""
+    numbers = cicp_of(data)
+    if numbers is None or (
+        file.format != "PNG" and "icc_profile" in file.info
+    ):  # of PNG, numbers have precedence
+        return
+    file.info.pop("icc_profile", None)
+    if profile := cicp_profile(*numbers):
+        file.info["icc_profile"] = profile
 
 
 def refuse_bomb(read_at: ReadAt, max_pixels: int) -> None:
@@ -170,8 +222,8 @@ def _frames(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Any mode to 8-bit sRGB, and alpha if there is any."""
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None, bool]:
+    """Any mode to 8-bit sRGB, alpha if there is any, and whether a profile was skipped."""
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I;16"):  # 16-bit gray; Pillow's convert() would clip it
         levels = (np.asarray(image).astype(np.float64) / 257.0).round().clip(0, 255).astype(np.uint8)
@@ -188,20 +240,23 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     elif "transparency" in image.info and image.mode in ("L", "RGB", "1"):
         rgba = image.convert("RGBA")
         alpha, image = rgba.getchannel("A"), rgba.convert("RGB")
-    return _to_srgb(image, profile), alpha
+    image, skipped = _to_srgb(image, profile)
+    return image, alpha, skipped
 
 
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+def _to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, bool]:
+    """In sRGB, and whether its profile was skipped."""
+    skipped = False
     if profile and profile != srgb_profile():
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             if image.mode in ("1", "L", "YCbCr") and source.profile.xcolor_space.strip() == "RGB":
                 image = image.convert("RGB")
             target = ImageCms.createProfile("sRGB")
-            return cast(Image.Image, ImageCms.profileToProfile(image, source, target, outputMode="RGB"))
+            return cast(Image.Image, ImageCms.profileToProfile(image, source, target, outputMode="RGB")), False
         except (ImageCms.PyCMSError, OSError, ValueError):
-            pass  # a profile that cannot be read, or is for another mode, is ignored, as every viewer does
-    return image.convert("RGB")
+            skipped = True  # it cannot be read, or is for another mode: every viewer ignores it
+    return image.convert("RGB"), skipped
 
 
 def _over(image: Image.Image, alpha: Image.Image, background: tuple[float, float, float]) -> Image.Image:

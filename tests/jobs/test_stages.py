@@ -61,3 +61,10 @@ def test_a_photograph_goes_through_the_stages(tmp_path: Path) -> None:
     gone = stages.load(Row(index=8, key="b", url=str(tmp_path / "b.png"), size_bytes=9))
     assert isinstance(gone, Result)
     assert (gone.row, gone.status, gone.attempts, gone.error_type) == (8, "failed", 3, "FileNotFoundError")
+
+    jpeg = encoded(picture(0, 40, 20), "JPEG")
+    (tmp_path / "c.jpg").write_bytes(jpeg[:-2])  # without its end marker
+    odd = stages.load(Row(index=9, key="c", url=str(tmp_path / "c.jpg"), size_bytes=len(jpeg) - 2))
+    assert isinstance(odd, Loaded)
+    marked = stages.save(odd, Stylized(odd.photo.image, {"loss": 2.0}), compute_s=0.1)
+    assert (marked.status, marked.stats) == ("ok", {"loss": 2.0, "no_end_marker": 1.0})
