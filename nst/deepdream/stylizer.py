@@ -63,8 +63,6 @@ class Dream:
     """The photograph's octaves, small to large, each (3, h, w)."""
     image: Tensor
     """The current octave with all that was dreamed so far, (3, h, w) in [0, 1]."""
-    framed: Tensor
-    """`image` within its mirrored border, which is dreamed on too."""
     generator: torch.Generator
     """The source of its jitter."""
     octave: int = 0
@@ -122,7 +120,7 @@ class DeepDreamStylizer:
     def _start(self, image: Tensor, generator: torch.Generator) -> Dream:
         photo = image.to(self.objective.network.mean, copy=True)
         bases = self._octaves(photo)
-        dream = Dream(bases=bases, image=bases[0], framed=bases[0], generator=generator)
+        dream = Dream(bases=bases, image=bases[0], generator=generator)
         try:
             self.objective.network.check_size(photo)
         except ImageError as error:
@@ -154,15 +152,13 @@ class DeepDreamStylizer:
 
     def _dreaming(self, dream: Dream) -> Generator[_Request, _Answer, None]:
         """The photograph, and then, if asked for, the frames of the zoom into it."""
-        yield from self._octaves_up(dream)
+        yield from self._octaves_up(dream, dream.bases)
         if dream.error is not None:
             return
         dream.dreamed = self._stylized(dream)
         for number in range(self.plan.zoom_frames):
             dream.frames.append(self._frame(dream, number))
-            dream.bases = self._octaves(_enlarged(dream.image, self.plan.zoom))
-            dream.image = dream.bases[0]
-            yield from self._octaves_up(dream)
+            yield from self._octaves_up(dream, self._octaves(_enlarged(dream.image, self.plan.zoom)))
             if dream.error is not None:
                 return
         if self.plan.zoom_frames:
@@ -172,39 +168,41 @@ class DeepDreamStylizer:
     def _frame(dream: Dream, number: int) -> Frame:
         return Frame(number, dream.image.to("cpu", torch.float32), aligned=number == 0)
 
-    def _octaves_up(self, dream: Dream) -> Generator[_Request, _Answer, None]:
-        """Dream at every octave, small ones first."""
-        for octave, base in enumerate(dream.bases):
-            dream.octave = octave
+    def _octaves_up(self, dream: Dream, bases: Sequence[Tensor]) -> Generator[_Request, _Answer, None]:
+        """Dream at every octave, small ones first. `dream` changes with each step, not between them, as who
+        looks on sees it after this has gone on to its next request."""
+        for octave, base in enumerate(bases):
+            start = base
             if octave > 0:
                 # Only the detail goes up: what was dreamed, not the blur of what was enlarged.
-                detail = dream.image - dream.bases[octave - 1]
-                dream.image = (base + resize_image(detail, (base.shape[-2], base.shape[-1]))).clamp(0, 1)
-            dream.framed = mirrored(dream.image, self.plan.border_px)
+                detail = dream.image - bases[octave - 1]
+                start = (base + resize_image(detail, (base.shape[-2], base.shape[-1]))).clamp(0, 1)
+            framed = mirrored(start, self.plan.border_px)  # the border is dreamed on, too
             for _ in range(self.plan.steps):
-                yield from self._step(dream)
+                framed = yield from self._step(dream, framed)
                 if dream.error is not None:
                     return
+                dream.octave = octave
+                dream.image = without_border(framed, self.plan.border_px, (base.shape[-2], base.shape[-1]))
+                if self.plan.curve and dream.dreamed is None:
+                    dream.curve.append((base.shape[-1] / bases[-1].shape[-1], dream.objective))
 
-    def _step(self, dream: Dream) -> Generator[_Request, _Answer, None]:
-        """One normalized step of gradient ascent, with its own jitter and mean."""
+    def _step(self, dream: Dream, framed: Tensor) -> Generator[_Request, _Answer, Tensor]:
+        """One normalized step of gradient ascent, with its own jitter and mean, from an octave within its
+        border."""
         down, right = self._jitter(dream.generator)
-        rolled = dream.framed.roll((down, right), dims=(-2, -1))
+        rolled = framed.roll((down, right), dims=(-2, -1))
         value, grad = yield _Request(rolled, self._relu_backward(dream))
         grad = self._smoothed(grad)
         scale = grad.abs().mean()
         if not bool(torch.isfinite(scale)):
             dream.error = Diverged(f"the gradient is not finite at step {dream.steps + 1}")
-            return
-        # A gradient of all zeros (nothing excites the layer) leaves the image as it is.
-        change = grad * (self.plan.step_size / scale.clamp_min(torch.finfo(grad.dtype).tiny))
-        dream.framed = (rolled + change).clamp(0, 1).roll((-down, -right), dims=(-2, -1))
-        size = (dream.image.shape[-2], dream.image.shape[-1])
-        dream.image = without_border(dream.framed, self.plan.border_px, size)
+            return framed
         dream.steps += 1
         dream.objective = value
-        if self.plan.curve and dream.dreamed is None:
-            dream.curve.append((dream.image.shape[-1] / dream.bases[-1].shape[-1], value))
+        # A gradient of all zeros (nothing excites the layer) leaves the image as it is.
+        change = grad * (self.plan.step_size / scale.clamp_min(torch.finfo(grad.dtype).tiny))
+        return (rolled + change).clamp(0, 1).roll((-down, -right), dims=(-2, -1))
 
     def _relu_backward(self, dream: Dream) -> ReLUBackward:
         if self.plan.relu_backward == "redirected" and dream.steps >= self.plan.redirected_steps:
