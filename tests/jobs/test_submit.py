@@ -138,8 +138,8 @@ def test_the_code_and_the_job_file_are_sent_and_nothing_else(tmp_path: Path) -> 
     assert all(path.endswith((".py", ".safetensors")) for path in files - others)
     assert (sent / "job.toml").read_text() == REMOTE
     script = (
-        "import jobs, sys, ; "
-        "print(jobs.__file__, .versions()['nst'])"
+        "import importlib.metadata, jobs, jobs.ledger.begin_job; "
+        "print(jobs.__file__, importlib.metadata.version('nst'))"
     )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     told = subprocess.run(
