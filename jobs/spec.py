@@ -36,11 +36,9 @@ __all__ = [
     "JobFile",
     "Resources",
     "StylizeSpec",
-    "apply_overrides",
     "fingerprint",
     "job_from_table",
     "job_to_table",
-    "parse_table",
     "read_job_file",
     "storage_from_table",
 ]

@@ -86,7 +86,7 @@ def tables_of(overrides: Sequence[str] | None, allowed: tuple[str, ...]) -> dict
     Raises:
         OptionError: an option is not of an allowed table.
     """
-    from jobs.spec import apply_overrides
+    from jobs.config.tables import apply_overrides
 
     table = apply_overrides({}, overrides or ())
     for name, value in table.items():
@@ -123,7 +123,8 @@ def begin_quickly(
     log_format: LogFormat,
 ) -> None:
     """Begin a job that is said in arguments, not in a file."""
-    from jobs.spec import apply_overrides, job_from_table
+    from jobs.config.tables import apply_overrides
+    from jobs.spec import job_from_table
 
     table: dict[str, Any] = {"photos": photos, "output": out, "method": method}
     if size is not None:

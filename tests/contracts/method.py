@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from jobs.cli.options import options_of
-from jobs.spec import job_from_table, job_to_table, parse_table
+from jobs.config.tables import parse_table
+from jobs.spec import job_from_table, job_to_table
 from nst.errors import DecodeError, ImageTooSmall, OptionError, WeightsError
 from nst.methods import METHODS
 from nst.stylizer import Assets, Method, Outcome, Stylized, Stylizer

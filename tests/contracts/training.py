@@ -123,15 +123,14 @@ class RecipeContract:
     def test_its_optimizers_have_rates_that_a_schedule_can_set(self, recipe: Recipe, choices: int) -> None:
         trainer = self.build(recipe)
         trainer.step(batch(choices))
-        before = trainer.file_bytes()
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = 0.0
         state = {name: value.clone() for name, value in self._parameters(trainer).items()}
         trainer.step(batch(choices, 1))
+        assert state, "the optimizers have parameters"
         assert self._parameters(trainer).keys() == state.keys()
         assert all(torch.equal(value, state[name]) for name, value in self._parameters(trainer).items())
-        assert before
 
     @staticmethod
     def _parameters(trainer: Trainer) -> dict[str, Tensor]:
