@@ -36,7 +36,7 @@ _LARGEST = (1 << 32) - (1 << 26)
 _LARGEST_TILE = 1 << 24
 """Pixels that tiles may have beyond their picture, so that a small file cannot take all memory."""
 _MOST_SAMPLES = 8
-"""Of a pixel."""
+"""The most that a pixel may have."""
 _BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -60,11 +60,11 @@ class Layout:
     height: int
     photometric: int
     bits: int
-    """Of each sample."""
+    """The size of each sample."""
     kind: int
     """1: unsigned, 2: signed, 3: float."""
     samples: int
-    """Of each pixel, colors first."""
+    """How many a pixel has, colors first."""
     colors: int
     alpha: Literal["none", "straight", "multiplied"]
     alpha_at: int
@@ -75,7 +75,7 @@ class Layout:
     order: str
     """`<` or `>`, as numpy has it."""
     subsampling: tuple[int, int]
-    """Of YCbCr: how many pixels across and down share their color."""
+    """How many pixels across and down share their color, in YCbCr."""
 
     def __str__(self) -> str:
         space = _PHOTOMETRICS.get(self.photometric, f"photometric interpretation {self.photometric}")
