@@ -10,13 +10,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from jobs.console.display import describe_failures
+from jobs.console.text import printable
+
 if TYPE_CHECKING:
     from jobs.cli.sections import Section
     from jobs.inspect.status import JobStatus
     from jobs.stores.store import Store
     from jobs.training.status import TrainStatus
 
-__all__ = ["show_sections", "show_status", "show_training"]
+__all__ = ["show_failures", "show_sections", "show_status", "show_training"]
 
 
 def show_sections(found: Iterable[Section]) -> None:
@@ -45,7 +48,15 @@ def show_status(found: JobStatus) -> None:
     table.add_row("images", f"{found.done} of {found.rows} done: {counts}")
     table.add_row("shards", f"{found.sealed_shards} of {found.shards} sealed")
     _add_driver(table, found)
+    for line in describe_failures(found.failures, found.counts, found.output):
+        table.add_row("", escape(printable(line)))
     _print(table, found.notes)
+
+
+def show_failures(found: JobStatus) -> None:
+    """Print every photograph that failed or was quarantined, and why: a line each."""
+    for failure in found.failures:
+        print(printable(f"{failure.status}: {failure.key}: {failure.error_type}: {failure.error}"))
 
 
 def show_training(store: Store, as_json: bool) -> None:

@@ -169,7 +169,7 @@ def execute(
     log_format: LogFormat = "text",
 ) -> None:
     """Plan, run, show progress, say how it ended. Leaves with the exit code; with 0 only if `leave`."""
-    from jobs.console.display import Display, describe_summary
+    from jobs.console.display import Display, describe_failures, describe_summary
     from jobs.console.json_log import JsonLog
     from jobs.console.stop import StopSignal
     from jobs.driver.run import run
@@ -186,7 +186,12 @@ def execute(
     values = {"exit_code": summary.exit_code, **summary.to_json()}
     _tell_end(
         log,
-        f"{describe_summary(summary)}: {url}",
+        "\n".join(
+            [
+                f"{describe_summary(summary)}: {url}",
+                *describe_failures(summary.failures, summary.counts, url),
+            ]
+        ),
         values,
         summary.error,
         f"nst {command} {url}" if go_on else None,

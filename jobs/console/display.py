@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -15,10 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from jobs.console.log_events import LogEvent
 from jobs.console.progress import Snapshot, Summary
 from jobs.console.text import printable
+from jobs.ledger.results import Result, Status
 
-__all__ = ["Bar", "Display", "describe_summary", "duration"]
+__all__ = ["Bar", "Display", "describe_failures", "describe_summary", "duration"]
 
 _LINE_EVERY_S = 10.0
+_REASON_LENGTH = 160
 
 
 class Bar:
@@ -98,6 +101,19 @@ def describe_summary(summary: Summary) -> str:
     if summary.unfinished_shards:
         text += f", {summary.unfinished_shards} shards unfinished"
     return f"{text}, in {duration(summary.seconds['whole'])}"
+
+
+def describe_failures(failures: Sequence[Result], counts: Mapping[Status, int], url: str) -> list[str]:
+    """One line for each of the first failures of the job at `url`, and one on where the rest are."""
+    lines = [f"{failure.status}: {failure.key}: {_short(failure.error or '')}" for failure in failures]
+    rest = counts["failed"] + counts["quarantined"] - len(failures)
+    if rest > 0:
+        lines.append(f"and {rest} more; all of them: nst status {shlex.quote(url)} --failed")
+    return lines
+
+
+def _short(reason: str) -> str:
+    return reason if len(reason) <= _REASON_LENGTH else f"{reason[: _REASON_LENGTH - 3]}..."
 
 
 def _rest(snapshot: Snapshot) -> str:

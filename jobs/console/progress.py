@@ -8,10 +8,13 @@ from typing import Any
 
 from jobs.console.log_events import LogEvent
 from jobs.errors import EXIT_FAILED_ROWS, EXIT_OK, EXIT_STOPPED, EXIT_UNFINISHED, exit_code_of
-from jobs.ledger.results import Status, Tally
+from jobs.ledger.results import Result, Status, Tally
 from nst.errors import NstError
 
-__all__ = ["Snapshot", "Summary", "end_notes"]
+__all__ = ["SHOWN_FAILURES", "Snapshot", "Summary", "end_notes"]
+
+SHOWN_FAILURES = 10
+"""Failed photographs that are named where a job is described."""
 
 _DECISIVE_OPTIONS = ("style_weight", "step_size", "network", "weights")
 """Options of methods that decide whether anything is painted."""
@@ -65,6 +68,8 @@ class Summary:
     """CPU seconds that the driver's own process took."""
     notes: tuple[str, ...] = ()
     """What to tell the user at the end: see `end_notes`."""
+    failures: tuple[Result, ...] = ()
+    """The first rows that failed or were quarantined, at most `SHOWN_FAILURES`."""
 
     def to_json(self) -> dict[str, Any]:
         """The values of a log event, as JSON takes them."""

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import fields
 from typing import Any, assert_never, cast
 
-from jobs.console.progress import Snapshot, Summary, end_notes
+from jobs.console.progress import SHOWN_FAILURES, Snapshot, Summary, end_notes
 from jobs.console.stop import StopSignal
 from jobs.driver.actions import (
     Abort,
@@ -160,7 +160,7 @@ class _Run:
         except OSError as error:
             self._error = self._error or _store_error(error)
         self._tally.mark("whole")
-        tally, unfinished = self._outcome()
+        tally, unfinished, failures = self._outcome()
         options = {option.name for option in fields(cast(Any, self._job.spec.method))}
         return Summary(
             total=self._job.manifest.rows,
@@ -171,18 +171,21 @@ class _Run:
             seconds=self._tally.seconds,
             driver_cpu_s=time.process_time() - self._cpu,
             notes=end_notes(tally, options),
+            failures=tuple(failures),
         )
 
-    def _outcome(self) -> tuple[Tally, int]:
-        """All rows, counted, and how many shards have no receipt: by the store, or if that does not answer any
-        more, as last seen."""
+    def _outcome(self) -> tuple[Tally, int, list[Result]]:
+        """All rows, counted, how many shards have no receipt, and the first failures: by the store, or if that
+        does not answer any more, as last seen."""
         try:
             done = self._ledger.done() | (self._shards - self._unsealed)  # a listing may lag behind
             everything = set(range(self._job.manifest.shards))
-            return add_up(self._ledger.tallies(done)), len(self._unsealed | (everything - done))
+            tallies = dict(zip(done, self._ledger.tallies(done), strict=True))
+            failures = self._ledger.failures(tallies, SHOWN_FAILURES)
+            return add_up(tallies.values()), len(self._unsealed | (everything - done)), failures
         except OSError as error:
             self._error = self._error or _store_error(error)
-            return Tally(self._tally.counts()), len(self._unsealed)
+            return Tally(self._tally.counts()), len(self._unsealed), []
 
     def _loop(self, pool: Pool) -> bool:
         """Carry the job on to its end; returns whether it was stopped."""

@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from jobs.console.progress import end_notes
+from jobs.console.progress import SHOWN_FAILURES, end_notes
 from jobs.errors import EXIT_FAILED_ROWS, EXIT_OK, EXIT_UNFINISHED
 from jobs.ledger.job_record import read_job
 from jobs.ledger.lease import read_holder
 from jobs.ledger.lease_holder import Holder
 from jobs.ledger.receipts import Ledger, read_journal
-from jobs.ledger.results import Status, add_up, tally
+from jobs.ledger.results import Result, Status, add_up, tally
 from jobs.stores.store import Store
 
 __all__ = ["JobStatus", "job_status"]
@@ -32,6 +32,8 @@ class JobStatus:
     sealed_shards: int
     counts: Mapping[Status, int]
     """Rows by status, of sealed shards and of the journals of the others."""
+    failures: tuple[Result, ...]
+    """Rows that failed or were quarantined, in order: the first ones, `SHOWN_FAILURES`, or all."""
     notes: tuple[str, ...]
     driver: Holder | None
     """Who works on it, or was killed at it; None: nobody."""
@@ -60,8 +62,11 @@ class JobStatus:
         return {**asdict(self), "done": self.done, "state": self.state, "exit_code": self.exit_code}
 
 
-def job_status(store: Store) -> JobStatus:
+def job_status(store: Store, *, all_failures: bool = False) -> JobStatus:
     """Read a job's state.
+
+    Args:
+        all_failures: all rows that failed or were quarantined are wanted, not the first ones alone.
 
     Raises:
         UsageError: there is no job.
@@ -72,7 +77,11 @@ def job_status(store: Store) -> JobStatus:
     begun = sorted(ledger.begun() - done)
     with ThreadPoolExecutor(16) as pool:
         journals = list(pool.map(lambda shard: read_journal(store, shard, 0), begun))
-    found = add_up([*ledger.tallies(done), *(tally(journal.results.values()) for journal in journals)])
+    tallies = dict(zip(done, ledger.tallies(done), strict=True))
+    journaled = [result for journal in journals for result in journal.results.values()]
+    found = add_up([*tallies.values(), tally(journaled)])
+    most = record.manifest.rows if all_failures else SHOWN_FAILURES
+    failures = ledger.failures(tallies, most) + [result for result in journaled if result.status != "ok"]
     return JobStatus(
         output=store.url,
         kind=record.method["kind"],
@@ -82,6 +91,7 @@ def job_status(store: Store) -> JobStatus:
         shards=record.manifest.shards,
         sealed_shards=len(done),
         counts=found.counts,
+        failures=tuple(sorted(failures, key=lambda result: result.row)[:most]),
         notes=(*record.notes, *end_notes(found, record.method)),
         driver=read_holder(store),
     )

@@ -14,7 +14,7 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -76,6 +76,23 @@ class Ledger:
         """
         with ThreadPoolExecutor(16) as pool:
             return list(pool.map(lambda shard: self._read(shard, receipt_tally), shards))
+
+    def failures(self, tallies: Mapping[int, Tally], most: int) -> list[Result]:
+        """The first rows that failed or were quarantined, at most `most` of them.
+
+        Args:
+            tallies: by shard: what its receipt counts. Only those that have such rows are read.
+
+        Raises:
+            StoreError: one is damaged.
+        """
+        found: list[Result] = []
+        for shard in sorted(tallies):
+            if len(found) >= most:
+                break
+            if tallies[shard].without_picture:
+                found += (result for result in self.receipt(shard)[0] if result.status != "ok")
+        return found[:most]
 
     def next_generation(self, shard: int, sealed: int) -> int:
         """For a retry: beyond `sealed`, the receipt's, and beyond that of a retry that was cut off, whose

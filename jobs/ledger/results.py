@@ -87,6 +87,11 @@ class Tally:
     unchanged: int = 0
     """Those of them that are as their photographs: it is below half a level of 8 bits."""
 
+    @property
+    def without_picture(self) -> int:
+        """Rows that failed or were quarantined."""
+        return sum(number for status, number in self.counts.items() if status != "ok")
+
     @staticmethod
     def from_json(meta: Mapping[str, Any]) -> Tally:
         """As a receipt's metadata has it; older ones have counts alone, of rows without `change`."""

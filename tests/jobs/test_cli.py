@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from jobs.cli.app import app
 from jobs.driver.job import create_or_open, reopen
 from jobs.ledger.receipts import Ledger
+from jobs.ledger.results import Result as Row
 from jobs.spec import read_job_file
 from jobs.stores.store import LocalStore
 from tests.conftest import encoded, picture
@@ -83,6 +84,13 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
+def outcome(folder: Path, key: str) -> Row:
+    """The row of one photograph, from the receipts."""
+    ledger = Ledger(LocalStore(str(folder)))
+    (row,) = [each for shard in ledger.done() for each in ledger.receipt(shard)[0] if each.key == key]
+    return row
+
+
 def outputs(folder: Path) -> dict[str, str]:
     """Output digests by key, from the receipts."""
     ledger = Ledger(LocalStore(str(folder)))
@@ -123,6 +131,10 @@ def test_a_text_file_among_the_photos_and_retry(folder: Path) -> None:
     done = nst("run", "job.toml", "--pool", "local", cwd=folder)
     assert done.returncode == 3, done.stderr
     assert "6 of 7 images ok, 1 failed" in done.stdout
+    reason = outcome(folder / "out", "notes").error
+    assert f"failed: notes: {reason}" in done.stdout
+    assert f"failed: notes: {reason}" in nst("status", "out", cwd=folder).stdout
+    assert nst("status", "out", "--failed", cwd=folder).stdout == f"failed: notes: DecodeError: {reason}\n"
     assert outputs(folder / "out")["notes"] == "DecodeError"
     (block,) = re.findall(r"```python\n(import pyarrow.*?)```", (ROOT / "docs/results.md").read_text(), re.S)
     shown = subprocess.run(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.console.display import describe_failures
 from jobs.console.progress import end_notes
 from jobs.errors import StoreError
 from jobs.ledger.layout import receipt_path
@@ -91,6 +92,33 @@ def test_a_tally_knows_the_pictures_that_are_as_their_photographs() -> None:
     assert tally(rows) == Tally({**counts, "ok": 5}, compared=4, unchanged=2)
     assert add_up([tally(rows[:1]), tally(rows[1:5]), tally(rows[5:])]) == tally(rows)
     assert Tally.from_json({"counts": counts}) == Tally(counts), "of a receipt from before"
+
+
+def test_the_first_failures_are_named_and_the_rest_counted(store: LocalStore) -> None:
+    """Only receipts that have failures are read, and no more of these than are wanted."""
+    reads: list[str] = []
+    for shard in range(4):
+        statuses = ["ok"] * 5 if shard == 1 else ["ok", "failed", "ok", "quarantined", "failed"]
+        results = [
+            result(5 * shard + n, status, error=f"{'long ' * 60}{5 * shard + n}")
+            for n, status in enumerate(statuses)
+        ]
+        seal(store, shard, rows(5, 5 * shard), results, generation=0, fingerprint="f")
+    ledger = Ledger(store)
+    tallies = dict(enumerate(ledger.tallies(range(4))))
+    read = store.read
+    store.read = lambda path: reads.append(path) or read(path)  # type: ignore[method-assign,func-returns-value]
+    first = ledger.failures(tallies, 4)
+    assert [failure.row for failure in first] == [1, 3, 4, 11]
+    assert reads == [receipt_path(0), receipt_path(2)]
+    assert [failure.row for failure in ledger.failures(tallies, 100)] == [1, 3, 4, 11, 13, 14, 16, 18, 19]
+
+    lines = describe_failures(first, add_up(tallies.values()).counts, "/my photos/out")
+    assert lines[1].startswith("quarantined: k3: long long")
+    assert all(len(line) < 200 for line in lines)
+    assert lines[-1] == "and 5 more; all of them: nst status '/my photos/out' --failed"
+    everything = ledger.failures(tallies, 100)
+    assert len(describe_failures(everything, add_up(tallies.values()).counts, "/out")) == 9
 
 
 def test_what_is_said_of_pictures_that_are_as_their_photographs() -> None:

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from jobs.cli.arguments import Out, Reach, examples
-from jobs.cli.tables import show_status, show_training
+from jobs.cli.tables import show_failures, show_status, show_training
 from jobs.cli.work import errors, is_training, store_at
 from jobs.errors import EXIT_FAULTS
+from nst.errors import OptionError
 
 __all__ = ["app"]
 
@@ -23,12 +24,16 @@ _PANEL = "Look into a job"
     epilog=examples(
         "nst status holiday-painted",
         "nst status holiday-painted --json",
+        "nst status holiday-painted --failed",
         "nst status s3://bucket/out --set storage.endpoint_url=https://s3.example.org",
     ),
 )
 def status(
     out: Out,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Print every photograph without a picture, and the reason.")
+    ] = False,
     set_: Reach = None,
 ) -> None:
     """Say how far a job is, from its store alone."""
@@ -37,13 +42,17 @@ def status(
 
         store = store_at(out, set_)
         if is_training(store):
+            if failed:
+                raise OptionError("--failed", True, reason="is for photographs, and this is a training")
             show_training(store, as_json)
             return
-        found = job_status(store)
+        found = job_status(store, all_failures=failed)
         if as_json:
             print(json.dumps(found.to_json()))
-            return
-        show_status(found)
+        elif failed:
+            show_failures(found)
+        else:
+            show_status(found)
 
 
 @app.command(
