@@ -6,7 +6,7 @@ generator look the same through them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -19,6 +19,8 @@ __all__ = [
     "AssetRef",
     "Assets",
     "Frame",
+    "IterativeMethod",
+    "IterativeStylizer",
     "Method",
     "Outcome",
     "StyledMethod",
@@ -131,6 +133,22 @@ class StyledStylizer(Stylizer, Protocol):
     ) -> list[Outcome]: ...
 
 
+@runtime_checkable
+class IterativeStylizer(Stylizer, Protocol):
+    """A `Stylizer` that goes step by step, and counts."""
+
+    evaluations: int
+    """Evaluations of its objective so far, over all images; other threads may read it."""
+
+    def iterate(self, image: Tensor, generator: torch.Generator) -> Iterator[object]:
+        """Do one image and look on: yields after every evaluation.
+
+        Raises:
+            ImageError: the image cannot be done.
+        """
+        ...
+
+
 class Method(Protocol):
     """A frozen description: it comes out of a job file and crosses the network.
 
@@ -170,3 +188,20 @@ class StyledMethod(Method, Protocol):
         ...
 
     def build(self, assets: Assets, device: torch.device) -> StyledStylizer: ...
+
+
+@runtime_checkable
+class IterativeMethod(Method, Protocol):
+    """A method that builds an `IterativeStylizer`."""
+
+    @property
+    def schedule(self) -> Sequence[tuple[float, int]]:
+        """Sizes relative to the photograph's own, in order, and how many evaluations each gets at most."""
+        ...
+
+    @property
+    def kept_bytes_per_pixel(self) -> int:
+        """Memory that is gathered from step to step, in bytes per pixel of the photograph."""
+        ...
+
+    def build(self, assets: Assets, device: torch.device) -> IterativeStylizer: ...

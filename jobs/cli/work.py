@@ -142,12 +142,14 @@ def begin(
     log_format: LogFormat = "text",
 ) -> None:
     """Run a job, or go on with it; with `dry_run` show it, and write nothing."""
+    from jobs.driver.estimate import describe_cost, describe_evaluations
     from jobs.driver.job import create_or_open, plan
 
     if dry_run:
         planned = plan(job_file)
         print(json.dumps(planned.table, indent=2))
-        print("".join(f"note: {note}\n" for note in planned.notes), end="")
+        notes = [*planned.notes, *describe_evaluations(job_file.spec.method), *describe_cost(job_file, planned)]
+        print("".join(f"note: {note}\n" for note in notes), end="")
         print(f"{planned.manifest.rows} photographs in {planned.manifest.shards} shards; nothing was written")
         return
     execute(lambda: (create_or_open(job_file), None), leave=leave, wait=wait, log_format=log_format)
@@ -172,6 +174,7 @@ def execute(
     from jobs.console.display import Display, describe_failures, describe_summary
     from jobs.console.json_log import JsonLog
     from jobs.console.stop import StopSignal
+    from jobs.driver.estimate import describe_evaluations
     from jobs.driver.run import run
 
     with StopSignal().on_signals(last=leave) as stop:
@@ -179,7 +182,7 @@ def execute(
         url = job.store.url
         log = JsonLog(url, sys.stdout) if log_format == "json" else Display(Console())
         with log:
-            _tell_notes(log, job.notes)
+            _tell_notes(log, [*job.notes, *describe_evaluations(job.spec.method)])
             summary = run(job, work, observe=log, stop=stop, lease=_lease(log, wait))
     command = "resume" if work is None else "retry"
     go_on = summary.stopped or summary.exit_code == EXIT_UNFINISHED

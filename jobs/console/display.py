@@ -124,11 +124,15 @@ def _rest(snapshot: Snapshot) -> str:
     failures = snapshot.done - snapshot.counts["ok"]
     if failures:
         parts.append(f"{failures} failed")
-    mine = snapshot.done - snapshot.already
+    done, each = float(snapshot.done), snapshot.evaluations_per_image
+    if each:
+        done = snapshot.done_evaluations / each
+        parts.append(f"{snapshot.done_evaluations} of {snapshot.all_evaluations} evaluations")
+    mine = done - snapshot.already
     if mine > 0 and snapshot.elapsed_s > 0:
         rate = mine / snapshot.elapsed_s
         parts.append(f"{rate:.2f} images/s" if rate >= 0.1 else f"{60 * rate:.2f} images/min")
-        parts.append(f"{duration((snapshot.total - snapshot.done) / rate)} left")
+        parts.append(f"{duration((snapshot.total - done) / rate)} left")
     return ", ".join(parts)
 
 

@@ -34,6 +34,10 @@ class Snapshot:
     """How many workers are ready."""
     elapsed_s: float
     """Seconds since the first worker was ready."""
+    evaluations: int = 0
+    """Evaluations made for photographs that are being computed, of a method that goes step by step."""
+    evaluations_per_image: int = 0
+    """Evaluations that a photograph gets at most; 0: the method does not go step by step."""
     log_events: tuple[LogEvent, ...] = ()
     """What happened since the last snapshot."""
 
@@ -41,9 +45,21 @@ class Snapshot:
     def done(self) -> int:
         return sum(self.counts.values())
 
+    @property
+    def all_evaluations(self) -> int:
+        """Evaluations that all photographs get at most."""
+        return self.total * self.evaluations_per_image
+
+    @property
+    def done_evaluations(self) -> int:
+        """Evaluations that are done: a photograph that has a result had all of its."""
+        return min(self.done * self.evaluations_per_image + self.evaluations, self.all_evaluations)
+
     def progress(self) -> Mapping[str, Any]:
         """The values of a log event, as JSON takes them."""
+        steps = {"evaluations": self.done_evaluations, "all_evaluations": self.all_evaluations}
         return {
+            **(steps if self.evaluations_per_image else {}),
             "images": dict(self.counts),
             "done": self.done,
             "total": self.total,

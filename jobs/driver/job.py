@@ -14,10 +14,10 @@ from jobs.ledger.begin_job import begin_job, is_begun, refuse_foreign_folder, tr
 from jobs.ledger.job_record import PHOTOS, RecordedAsset, differences, read_job
 from jobs.ledger.layout import JOB, MANIFEST
 from jobs.ledger.listing import Photo, list_photos
-from jobs.ledger.manifest import Manifest, ManifestInfo, listed_manifest, write_manifest
+from jobs.ledger.manifest import Manifest, ManifestInfo, Row, listed_manifest, write_manifest
 from jobs.spec import HOW, JobFile, Resources, StylizeSpec, fingerprint, job_from_table, job_to_table
 from jobs.stores.filesystems import StorageOptions
-from jobs.stores.store import Store, open_store
+from jobs.stores.store import LocalStore, Store, open_store
 from nst.errors import OptionError
 from nst.methods import METHODS
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from nst.stylizer import Method
 
 __all__ = ["Job", "create_or_open", "plan", "reopen"]
+
+
+_SAMPLE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class Plan:
     assets: tuple[Asset, ...]
     fingerprint: str
     notes: tuple[str, ...]
+    sample: tuple[Row, ...] = ()
+    """Some of the photographs, spread evenly over all of them."""
 
 
 def plan(job: JobFile) -> Plan:
@@ -60,7 +65,8 @@ def plan(job: JobFile) -> Plan:
         OptionError, UsageError, WeightsError: the job is asked for wrongly.
     """
     with tempfile.TemporaryDirectory() as folder:
-        return _plan(_expanded(job), Path(folder) / MANIFEST)
+        planned = _plan(_expanded(job), Path(folder) / MANIFEST)
+        return replace(planned, sample=tuple(Manifest(LocalStore(folder)).sample(_SAMPLE)))
 
 
 def create_or_open(job: JobFile, registry: Mapping[str, type[Method]] = METHODS) -> Job:

@@ -26,6 +26,7 @@ from jobs.driver.actions import (
     Work,
 )
 from jobs.driver.assets import by_url
+from jobs.driver.estimate import evaluations_per_image
 from jobs.driver.job import Job
 from jobs.driver.records import Records
 from jobs.driver.run_log import RunLog
@@ -137,11 +138,13 @@ class _Run:
         self._scheduler = Scheduler(work, self._records.shard_rows, _limits(job.resources, self._setup))
         self._shards = frozenset(item.shard for item in work)
         self._unsealed = set(self._shards)
+        evaluations = evaluations_per_image(job.spec.method)
         if any(item.rows is not None for item in work):
-            self._tally = RunTally(sum(len(item.rows or ()) for item in work), total([]), began)
+            rows = sum(len(item.rows or ()) for item in work)
+            self._tally = RunTally(rows, total([]), began, evaluations)
         else:
             before = total(self._ledger.counts(self._ledger.done()))
-            self._tally = RunTally(job.manifest.rows, before, began)
+            self._tally = RunTally(job.manifest.rows, before, began, evaluations)
         self._log = RunLog(job.manifest.shard_size)
         self._error: NstError | None = None
 
@@ -225,11 +228,15 @@ class _Run:
             case Ready():
                 self._tally.ready()
             case Progress():
+                self._tally.computing(event.worker, event.evaluations)
                 for progress in event.tasks:
                     self._tally.progressed(progress.task, progress.counts)
             case Finished():
+                self._tally.computing(event.worker, 0)
                 self._tally.finished(event.task, event.report.counts)
-            case Failed() | Leaving() | Died():
+            case Died():
+                self._tally.computing(event.worker, 0)
+            case Failed() | Leaving():
                 pass
             case _:
                 assert_never(event)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, assert_never
 
 from jobs.console.log_events import Level, LogEvent
@@ -10,6 +11,14 @@ from jobs.ledger.results import Result, Status
 from jobs.worker.messages import Died, Event, Failed, Finished, Leaving, Progress, Ready, WorkerId
 
 __all__ = ["RunLog"]
+
+_MARKS = {
+    "shrunk": "are larger than image.max_side_px, and are painted at that size",
+    "no_end_marker": "lack a JPEG's end marker, but no pixel",
+    "gain_map": "have a gain map; the picture without it is painted",
+    "profile_skipped": "have a color profile that cannot be used; their colors are taken for sRGB",
+}
+"""What is said, once, of photographs with a mark."""
 
 
 class RunLog:
@@ -22,6 +31,7 @@ class RunLog:
     def __init__(self, shard_size: int) -> None:
         self._shard_size = shard_size
         self._events: list[LogEvent] = []
+        self._marks: set[str] = set()
 
     def take(self) -> tuple[LogEvent, ...]:
         """What was logged since the last call."""
@@ -29,7 +39,7 @@ class RunLog:
         return events
 
     def heard(self, event: Event) -> None:
-        """Log what a worker reports, unless that is only how far it is."""
+        """Log what a worker reports; of how far it is, only what is odd about photographs, once."""
         who = f"worker {event.worker}"
         match event:
             case Ready(info=info):
@@ -51,8 +61,10 @@ class RunLog:
                 if event.cause != "stopped":
                     text, values = f"{who} is gone: {event.cause} ({event.detail})", {"cause": event.cause}
                     self._log("worker_gone", text, "warning", worker=event.worker, values=values)
-            case Progress() | Finished():
-                pass
+            case Progress():
+                self._note_marks({mark for task in event.tasks for mark in task.spent.marks})
+            case Finished():
+                self._note_marks(event.report.spent.marks)
             case _:
                 assert_never(event)
 
@@ -74,6 +86,11 @@ class RunLog:
 
     def shard_unfinished(self, shard: int, reason: object) -> None:
         self._log("shard_unfinished", f"shard {shard} stays unfinished: {reason}", "warning", shard=shard)
+
+    def _note_marks(self, marks: AbstractSet[str]) -> None:
+        for mark in sorted(marks - self._marks):
+            self._marks.add(mark)
+            self._log("note", f"note: some photographs {_MARKS[mark]}", values={"mark": mark})
 
     def _log_photo(self, result: Result, text: str, *, shown: bool) -> None:
         shard = result.row // self._shard_size

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from jobs.console.log_events import LogEvent
 from jobs.console.progress import Snapshot
 from jobs.ledger.results import Status, total
-from jobs.worker.messages import Task
+from jobs.worker.messages import Task, WorkerId
 
 __all__ = ["RunTally"]
 
@@ -20,13 +20,18 @@ class RunTally:
     Args:
         rows: how many there are to do.
         before: results that there were before the run, of these rows.
+        evaluations_per_image: as in `Snapshot`.
         began: when the run did, by the monotonic clock.
     """
 
-    def __init__(self, rows: int, before: Mapping[Status, int], began: float) -> None:
+    def __init__(
+        self, rows: int, before: Mapping[Status, int], began: float, evaluations_per_image: int = 0
+    ) -> None:
         self._rows, self._before = rows, before
         self._seen: Counter[Status] = Counter(before)
         self._running: dict[int, Mapping[Status, int]] = {}  # by task: its part of `_seen`
+        self._evaluations: dict[WorkerId, int] = {}
+        self._evaluations_per_image = evaluations_per_image
         self._began = began
         self._first_ready: float | None = None
         self.seconds: dict[str, float] = {}
@@ -40,6 +45,10 @@ class RunTally:
         """Note that a worker is ready."""
         self._first_ready = self._first_ready or time.monotonic()
         self.mark("worker")
+
+    def computing(self, worker: WorkerId, evaluations: int) -> None:
+        """Count the evaluations that a worker made for what it computes."""
+        self._evaluations[worker] = evaluations
 
     def submitted(self, task: Task) -> None:
         """Count what is heard of `task` from here on."""
@@ -81,5 +90,7 @@ class RunTally:
             already=sum(self._before.values()),
             workers=workers,
             elapsed_s=0.0 if self._first_ready is None else time.monotonic() - self._first_ready,
+            evaluations=sum(self._evaluations.values()),
+            evaluations_per_image=self._evaluations_per_image,
             log_events=log_events,
         )

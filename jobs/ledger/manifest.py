@@ -193,6 +193,12 @@ class Manifest:
         columns = (table[name].to_pylist() for name in schema.names)
         return [Row(start + place, *values) for place, values in enumerate(zip(*columns, strict=True))]
 
+    def sample(self, most: int) -> list[Row]:
+        """Rows spread evenly over all of them, at most `most`, in order."""
+        count = min(self.rows, most)
+        places = (divmod(number * self.rows // count, self.shard_size) for number in range(count))
+        return [self.shard(shard)[place] for shard, place in places]
+
     def _group(self, group: int) -> pa.Table:
         """Shards are mostly asked for in order."""
         last = self._last

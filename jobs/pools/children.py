@@ -273,7 +273,7 @@ def _serve(
             time.sleep(_PROGRESS_INTERVAL_S)
             progress = worker.progress()
             if progress:
-                send(Progress, progress, worker.gpu_memory_bytes())
+                send(Progress, progress, worker.gpu_memory_bytes(), worker.evaluations())
 
     threading.Thread(target=report_progress, daemon=True).start()
     while True:

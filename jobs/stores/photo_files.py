@@ -9,8 +9,9 @@ import stat
 from jobs.stores.filesystems import STANDARD_STORAGE, StorageOptions, local_path, read_url, url_to_filesystem
 from nst.errors import ImageTooLarge
 from nst.images.decode import refuse_bomb
+from nst.images.headers import ReadAt, picture_size
 
-__all__ = ["HEAD_BYTES", "read_photo_file"]
+__all__ = ["HEAD_BYTES", "photo_size", "read_photo_file"]
 
 HEAD_BYTES = 1 << 20
 """No more is read of a photograph of too many pixels. A file that is not larger is simply read."""
@@ -42,16 +43,35 @@ def read_photo_file(
     return read_url(url, storage)
 
 
-def _look_at_file(path: str, max_pixels: int) -> None:
+def photo_size(url: str, storage: StorageOptions = STANDARD_STORAGE) -> tuple[int, int] | None:
+    """(width, height) of a photograph as its header says, not turned upright; None: it does not say, or cannot
+    be read."""
+    local = local_path(url)
+    try:
+        if local is None:
+            return picture_size(_read_at(url, storage))
+        _size_bytes(local)
+        with open(local, "rb", buffering=0) as file:
+            return picture_size(lambda start, length: os.pread(file.fileno(), length, start))
+    except Exception:  # noqa: BLE001  whatever a store answers: why, is said when it is read whole
+        return None
+
+
+def _size_bytes(path: str) -> int:
     about = os.stat(path)
     if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):
         raise OSError(errno.EINVAL, "Not a file", path)  # reading a pipe might never end
-    if about.st_size > HEAD_BYTES:
+    return about.st_size
+
+
+def _look_at_file(path: str, max_pixels: int) -> None:
+    if _size_bytes(path) > HEAD_BYTES:
         with open(path, "rb", buffering=0) as file:
             refuse_bomb(lambda start, length: os.pread(file.fileno(), length, start), max_pixels)
 
 
-def _look_at_object(url: str, max_pixels: int, storage: StorageOptions) -> None:
+def _read_at(url: str, storage: StorageOptions) -> ReadAt:
+    """Read parts of an object, of its first mebibyte in all."""
     blocks: dict[int, bytes] = {}
 
     def block(number: int) -> bytes:
@@ -69,9 +89,13 @@ def _look_at_object(url: str, max_pixels: int, storage: StorageOptions) -> None:
         data = b"".join(block(number) for number in range(first, last + 1))
         return data[start - first * _BLOCK_BYTES :][:length]
 
+    filesystem, path = url_to_filesystem(url, storage)
+    return read_at
+
+
+def _look_at_object(url: str, max_pixels: int, storage: StorageOptions) -> None:
     try:
-        filesystem, path = url_to_filesystem(url, storage)
-        refuse_bomb(read_at, max_pixels)
+        refuse_bomb(_read_at(url, storage), max_pixels)
     except ImageTooLarge:
         raise
     except Exception:  # noqa: BLE001  then it is read whole, which has the retries, and says what is wrong

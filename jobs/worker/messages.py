@@ -131,6 +131,8 @@ class Spent:
     """Seconds that photographs spent in the stages `load`, `compute` and `save`."""
     retries: int = 0
     """Calls of stores that had to be made again."""
+    marks: frozenset[str] = frozenset()
+    """What was odd about photographs' files; see `nst.images.decode.Photograph`."""
 
 
 NOTHING_SPENT = Spent()
@@ -193,6 +195,8 @@ class Progress:
     tasks: tuple[TaskProgress, ...]
     gpu_memory_bytes: int = 0
     """GPU memory that the worker's process holds."""
+    evaluations: int = 0
+    """Evaluations made for the photographs that are being computed, of a method that goes step by step."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,7 @@ class Pipeline:
         self.counts: Counter[Status] = Counter()
         self._seconds = dict.fromkeys(("load", "compute", "save"), 0.0)
         self._retries = 0
+        self._marks: set[str] = set()
 
     def run(self) -> None:
         """Do all rows or, draining, those in work; returns when they are in the journal."""
@@ -122,7 +123,12 @@ class Pipeline:
 
     def spent(self) -> Spent:
         """What was spent on the photographs that are in the journal."""
-        return Spent(images=dict(self._images), seconds=dict(self._seconds), retries=self._retries)
+        return Spent(
+            images=dict(self._images),
+            seconds=dict(self._seconds),
+            retries=self._retries,
+            marks=frozenset(self._marks),
+        )
 
     def in_flight(self) -> int:
         """Photographs taken and not yet in the journal."""
@@ -148,6 +154,7 @@ class Pipeline:
             if isinstance(loaded, Result):
                 self._finished.put(loaded)
                 continue
+            self._marks.update(loaded.photo.marks)
             batch.append(loaded)
             if len(batch) == self._batch_size:
                 yield batch

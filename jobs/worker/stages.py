@@ -139,7 +139,9 @@ class TaskStages:
                 frames_per_second=self._image.frames_per_second,
                 quality=self._image.quality,
             )
-        objects[picture_path(key, self._image)] = encode(stylized.image, alpha=alpha, exif=loaded.photo.exif)
+        objects[picture_path(key, self._image)] = encode(
+            stylized.image, alpha=alpha, exif=loaded.photo.exif, dpi=loaded.photo.dpi
+        )
         return objects
 
     def failed(self, row: Row, error: Exception) -> Result:

@@ -27,7 +27,7 @@ from jobs.worker.messages import NOTHING_SPENT, AtWork, Task, TaskProgress, Task
 from jobs.worker.pipeline import Loaded, Pipeline
 from jobs.worker.stages import TaskStages
 from nst.errors import ImageError
-from nst.stylizer import Outcome, StyledMethod
+from nst.stylizer import IterativeStylizer, Outcome, StyledMethod
 
 __all__ = ["Worker"]
 
@@ -56,6 +56,9 @@ class Worker:
         self._stylizer = self._compute_thread.submit(setup.method.build, assets, self._device).result()
         self._styled = isinstance(setup.method, StyledMethod)
         self._draining = threading.Event()
+        self._evaluations_before: int | None = (
+            None  # those photographs that are being computed; None: there are none
+        )
         self._running: dict[int, _Activity] = {}
         self._load_pool = ThreadPoolExecutor(setup.load_threads, "load")
         self._save_pool = ThreadPoolExecutor(setup.save_threads, "save")
@@ -139,6 +142,14 @@ class Worker:
         """GPU memory that this process holds."""
         return torch.cuda.memory_reserved() if self._device.type == "cuda" else 0
 
+    def evaluations(self) -> int:
+        """Evaluations made for the photographs that are being computed."""
+        before = self._evaluations_before
+        return 0 if before is None else self._evaluations_so_far() - before
+
+    def _evaluations_so_far(self) -> int:
+        return self._stylizer.evaluations if isinstance(self._stylizer, IterativeStylizer) else 0
+
     def drain(self) -> None:
         """Take no more photographs; running tasks end when those in work are done."""
         self._draining.set()
@@ -150,12 +161,15 @@ class Worker:
             torch.Generator().manual_seed(image_seed(self._setup.seed, loaded.row.key)) for loaded in batch
         ]
         styles: dict[str, Any] = {"styles": [loaded.row.style for loaded in batch]} if self._styled else {}
+        self._evaluations_before = self._evaluations_so_far()
         try:
             outcomes = self._stylizer([loaded.photo.image for loaded in batch], generators, **styles)
         except (Exception, SystemExit) as error:  # noqa: BLE001  the photograph's own row
             failure: Exception = error if isinstance(error, Exception) else RuntimeError(f"SystemExit: {error}")
             failure.__traceback__ = None  # which holds what the failed call held
             outcomes = None
+        finally:
+            self._evaluations_before = None
         if outcomes is None:
             self._recover()
             if len(batch) == 1:

@@ -140,6 +140,17 @@ class DeepDream:
         assert self.weights is not None
         return weights_asset(self.network, self.weights, self.weights_sha256, self.weights_convention)
 
+    @property
+    def schedule(self) -> tuple[tuple[float, int], ...]:
+        """Octaves relative to the photograph, small to large, and steps at each; of a zoom, for every frame."""
+        octaves = ((self.octave_scale**-octave, self.steps) for octave in reversed(range(self.octaves)))
+        return tuple(octaves) * (1 + self.zoom_frames)
+
+    @property
+    def kept_bytes_per_pixel(self) -> int:
+        """Memory of the frames of a zoom, float32 pictures."""
+        return 3 * 4 * self.zoom_frames
+
     def assets(self) -> list[AssetRef]:
         found = []
         if self.guide is not None:

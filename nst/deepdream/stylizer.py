@@ -97,6 +97,7 @@ class DeepDreamStylizer:
 
     def __init__(self, plan: DreamPlan, objective: DreamObjective) -> None:
         self.plan, self.objective = plan, objective
+        self.evaluations = 0
 
     def __call__(self, images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]:
         dreams = [self._start(image, generator) for image, generator in zip(images, generators, strict=True)]
@@ -139,6 +140,7 @@ class DeepDreamStylizer:
 
     def _run(self, dreams: Sequence[Dream]) -> Iterator[None]:
         def evaluate(requests: Sequence[_Request]) -> list[_Answer]:
+            self.evaluations += len(requests)
             answers: dict[int, _Answer] = {}
             points, ways = [each.point for each in requests], [each.backward for each in requests]
             for group in by_shape(points, ways):

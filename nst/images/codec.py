@@ -54,6 +54,8 @@ class DecodedPhoto:
     """Frames of an animation, or pages of a TIFF; `image` is the first."""
     marks: tuple[str, ...] = ()
     """What is odd about its file though the picture is right; see `nst.images.decode.Photograph`."""
+    dpi: tuple[float, float] | None = None
+    """Pixels per inch, across and down, if the file says so; for `encode_image`."""
 
 
 def decode_image(
@@ -94,6 +96,7 @@ def decode_photo(
         photo.exif,
         photo.frames,
         photo.marks,
+        photo.dpi,
     )
 
 
@@ -114,6 +117,7 @@ def encode_image(
     quality: int = 95,
     alpha: Tensor | None = None,
     exif: bytes = b"",
+    dpi: tuple[float, float] | None = None,
 ) -> bytes:
     """Encode (3, H, W) in [0, 1], rounded to `bit_depth`, tagged as sRGB, without chroma subsampling.
 
@@ -124,6 +128,7 @@ def encode_image(
         quality: 1 to 100, of JPEG, WebP and AVIF; ignored for the others, which lose nothing.
         alpha: (h, w) in [0, 1], brought to the size of `image`; not for JPEG.
         exif: written as it is.
+        dpi: pixels per inch, across and down, each above 1 and below 65536; JPEG, PNG and TIFF say it.
 
     Raises:
         OptionError: unknown format or bit depth, or a format that cannot have this bit depth or alpha.
@@ -145,11 +150,13 @@ def encode_image(
         planes = torch.cat([planes, resize_image(alpha[None].to(planes), size)])
     levels = _quantized(planes, bit_depth)
     if format == "tiff":
-        return tiff(levels, icc_profile=srgb_profile(), exif=exif)
+        return tiff(levels, icc_profile=srgb_profile(), exif=exif, dpi=dpi)
     if bit_depth == 16:
-        return png_16(levels, icc_profile=srgb_profile(), exif=exif)
+        return png_16(levels, icc_profile=srgb_profile(), exif=exif, dpi=dpi)
     picture, out = Image.fromarray(levels), io.BytesIO()
     tags: dict[str, Any] = {"icc_profile": srgb_profile(), **({"exif": exif} if exif else {})}
+    if dpi is not None:
+        tags["dpi"] = dpi
     if format == "jpeg":
         picture.save(out, "JPEG", quality=quality, subsampling=0, **tags)
     elif format == "png":

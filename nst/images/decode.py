@@ -8,7 +8,7 @@ from functools import cache
 from typing import Literal, TypeAlias, cast, get_args
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from nst import check
 from nst.errors import DecodeError, ImageTooLarge
@@ -42,7 +42,9 @@ class Photograph:
     marks: tuple[str, ...] = ()
     """What is odd about its file though the picture is right: `no_end_marker`, of a JPEG that has all pixels;
     `gain_map`, of one whose base picture is taken; `profile_skipped`, of colors taken for sRGB because their
-    profile is broken or for another kind of picture."""
+    profile is broken or for another kind of picture; `shrunk`, of one that was larger than `max_side_px`."""
+    dpi: tuple[float, float] | None = None
+    """Pixels per inch, across and down, if the file says so."""
 
 
 def open_photo(
@@ -93,11 +95,12 @@ def read_photo(
         marks = (*marks, "profile_skipped") if skipped else marks
         if opacity is not None and alpha == "composite":
             image, opacity = _over(image, opacity, background), None
-        if max_side_px is not None:
+        if max_side_px is not None and max(image.size) > max_side_px:
+            marks = (*marks, "shrunk")
             image, opacity = _shrunk(image, opacity, max_side_px)
         if opacity is not None:  # what is fully transparent has no color of its own
             image = _over(image, opacity.point(lambda level: 255 if level else 0), background)
-        return Photograph(image, opacity, kept_exif(file, keep_exif), frames, marks)
+        return Photograph(image, opacity, kept_exif(file, keep_exif), frames, marks, _dpi(file))
     except (DecodeError, ImageTooLarge):
         raise
     except Image.DecompressionBombError as error:
@@ -210,6 +213,18 @@ def _upright(image: Image.Image) -> Image.Image:
     except Exception:  # noqa: BLE001  damaged EXIF does not make a damaged photograph
         return image
     return ImageOps.exif_transpose(image)
+
+
+def _dpi(file: Image.Image) -> tuple[float, float] | None:
+    """Of the upright picture; files say all kinds of things."""
+    try:
+        across, down = (float(value) for value in file.info["dpi"])
+        turned = file.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    except Exception:  # noqa: BLE001  none, or no numbers, or damaged EXIF
+        return None
+    if not (1 < across < 1 << 16 and 1 < down < 1 << 16):  # as JFIF can say it; Pillow: 1 where a TIFF does not
+        return None
+    return (down, across) if turned else (across, down)
 
 
 def _frames(image: Image.Image) -> int:

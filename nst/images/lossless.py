@@ -24,16 +24,25 @@ _CHUNK_BYTES = 1 << 30
 """Most bytes of a PNG's chunk; the format has room for twice as many."""
 
 
-def png_16(levels: npt.NDArray[np.uint16], *, icc_profile: bytes, exif: bytes = b"") -> bytes:
+def png_16(
+    levels: npt.NDArray[np.uint16],
+    *,
+    icc_profile: bytes,
+    exif: bytes = b"",
+    dpi: tuple[float, float] | None = None,
+) -> bytes:
     """A PNG of 16 bits per channel.
 
     Args:
         exif: as `nst.images.exif.kept_exif` gives it; empty: none.
+        dpi: pixels per inch, across and down.
     """
     height, width, channels = levels.shape
     header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
     pixels = zlib.compress(_filtered(levels), 6)
     chunks = [(b"IHDR", header), (b"iCCP", b"sRGB\0\0" + zlib.compress(icc_profile))]
+    if dpi is not None:
+        chunks.append((b"pHYs", struct.pack(">IIB", *(round(each / 0.0254) for each in dpi), 1)))
     if exif:
         chunks.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
     chunks += [(b"IDAT", pixels[at : at + _CHUNK_BYTES]) for at in range(0, len(pixels), _CHUNK_BYTES)]
@@ -58,7 +67,11 @@ def _filtered(levels: npt.NDArray[np.uint16]) -> bytes:
 
 
 def tiff(
-    levels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], *, icc_profile: bytes, exif: bytes = b""
+    levels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16],
+    *,
+    icc_profile: bytes,
+    exif: bytes = b"",
+    dpi: tuple[float, float] | None = None,
 ) -> bytes:
     """A TIFF of 8 or 16 bits per channel: deflated, with horizontal differences, in strips.
 
@@ -66,6 +79,7 @@ def tiff(
 
     Args:
         exif: as `nst.images.exif.kept_exif` gives it; empty: none.
+        dpi: pixels per inch, across and down.
     """
     height, width, channels = levels.shape
     rows = max(1, _STRIP_BYTES // (width * channels * levels.itemsize))
@@ -86,6 +100,9 @@ def tiff(
     directory[TiffImagePlugin.PLANAR_CONFIGURATION] = 1  # pixel by pixel
     directory[TiffImagePlugin.PREDICTOR] = 2
     directory[TiffImagePlugin.ICCPROFILE] = icc_profile
+    if dpi is not None:
+        directory[TiffImagePlugin.X_RESOLUTION], directory[TiffImagePlugin.Y_RESOLUTION] = dpi
+        directory[TiffImagePlugin.RESOLUTION_UNIT] = 2  # inches
     if channels == 4:
         directory[TiffImagePlugin.EXTRASAMPLES] = 2  # alpha, not multiplied in
     directory.tagtype[TiffImagePlugin.STRIPBYTECOUNTS] = TiffTags.LONG

@@ -22,6 +22,7 @@ __all__ = ["TiffPage", "is_tiff", "main_page", "page_picture"]
 
 _MOST_DIRECTORIES = 4096
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
+_INCHES = {2: 1.0, 3: 2.54}  # ResolutionUnit: how many of it an inch has
 _RAW = (32803, 34892)  # PhotometricInterpretation: the mosaic of a camera's sensor; DNG's linear raw
 
 
@@ -116,7 +117,7 @@ def page_picture(data: bytes, page: TiffPage) -> Image.Image:
     """
     layout = layout_of(page.tags)
     if _is_pillows(layout):
-        return _by_pillow(data, page, layout)
+        return _by_pillow(data, page, layout)  # which knows its resolution
     picture = picture_of(samples_of(data, page.tags, layout), page.tags, layout)
     profile = page.tags.get(34675)
     if isinstance(profile, bytes) and layout.photometric not in (8, 9):
@@ -127,6 +128,8 @@ def page_picture(data: bytes, page: TiffPage) -> Image.Image:
         exif.load_from_fp(io.BytesIO(data), page.exif_at)
     if 274 in page.tags:
         exif[274] = page.tags[274]
+    if (unit := number(page.tags, 296, 2)) in _INCHES and 282 in page.tags and 283 in page.tags:
+        picture.info["dpi"] = tuple(_INCHES[unit] * float(page.tags[tag]) for tag in (282, 283))
     return picture
 
 

@@ -119,7 +119,8 @@ class StyleTransfer:
     """Smaller sizes of the photograph to go through first, e.g. [0.25, 0.5]; each starts from the last. Where a
     side would have less than 8 pixels, they are left out: nothing of the photograph would be left."""
     coarse_steps: int | None = None
-    """Evaluations of loss and gradient at each of `coarse_scales`."""
+    """Evaluations of loss and gradient at each of `coarse_scales`. None: the preset's; if `steps` is given, as
+    many as that is of the preset's."""
     steps: int | None = None
     """Evaluations of loss and gradient at the photograph's own size."""
     stop_tolerance: float = 0.0
@@ -164,7 +165,11 @@ class StyleTransfer:
             object.__setattr__(self, "preset", preset)
         assert self.preset is not None
         check.one_of("preset", self.preset, PRESETS)
-        for name, value in PRESETS[self.preset].items():
+        usual = PRESETS[self.preset]
+        if self.steps is not None and self.coarse_steps is None:
+            share = self.steps / usual["steps"]
+            object.__setattr__(self, "coarse_steps", max(1, round(share * usual["coarse_steps"])))
+        for name, value in usual.items():
             if getattr(self, name) is None:
                 if name == "pooling" and self.network not in VGG_BLOCKS:
                     value = "max"  # the other networks' own
@@ -251,6 +256,17 @@ class StyleTransfer:
         if self.style_sha256 is None:
             return (None,) * len(self._styles())
         return (self.style_sha256,) if isinstance(self.style_sha256, str) else tuple(self.style_sha256)
+
+    @property
+    def schedule(self) -> tuple[tuple[float, int], ...]:
+        """Sizes relative to the photograph's own, coarse to fine, and evaluations at each."""
+        return select(PaintingPlan, self).scales
+
+    @property
+    def kept_bytes_per_pixel(self) -> int:
+        """Memory of the optimizer: of L-BFGS, two float32 pictures for each curvature pair."""
+        pairs = min(self.history_size, max(number for _, number in self.schedule))
+        return 2 * 3 * 4 * pairs if self.optimizer == "lbfgs" else 2 * 3 * 4
 
     def assets(self) -> list[AssetRef]:
         styles = zip(_names("style", self.style), self._styles(), self._digests(), strict=True)

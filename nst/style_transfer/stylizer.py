@@ -67,6 +67,7 @@ class StyleTransferStylizer:
     def __init__(self, plan: PaintingPlan, objective: StyleObjective, init: Tensor | None = None) -> None:
         self.plan, self.objective = plan, objective
         self._init = init
+        self.evaluations = 0
 
     def __call__(self, images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]:
         canvases = [self._canvas(image, generator) for image, generator in zip(images, generators, strict=True)]
@@ -111,6 +112,7 @@ class StyleTransferStylizer:
 
     def _paint(self, canvases: Sequence[Canvas]) -> Iterator[None]:
         def evaluate(requests: Sequence[_Request]) -> list[Evaluation]:
+            self.evaluations += len(requests)
             answers: dict[int, Evaluation] = {}
             for dtype in dict.fromkeys(request.dtype for request in requests):
                 mine = [index for index, request in enumerate(requests) if request.dtype == dtype]

@@ -16,7 +16,7 @@ from jobs.config.tables import parse_table
 from jobs.spec import job_from_table, job_to_table
 from nst.errors import DecodeError, ImageTooSmall, OptionError, WeightsError
 from nst.methods import METHODS
-from nst.stylizer import Assets, Method, Outcome, Stylized, Stylizer
+from nst.stylizer import Assets, IterativeMethod, IterativeStylizer, Method, Outcome, Stylized, Stylizer
 
 CPU = torch.device("cpu")
 SIZES = ((40, 48), (33, 57), (40, 48), (64, 37))
@@ -111,6 +111,22 @@ class MethodContract:
             assert bool(image.isfinite().all())
             assert 0 <= float(image.min()) <= float(image.max()) <= 1
             assert not torch.equal(image, photo), "it does something"
+
+    def test_evaluations_are_counted_and_as_many_as_were_said(self, method: Method, stylizer: Stylizer) -> None:
+        if not isinstance(method, IterativeMethod):
+            pytest.skip("it does not go step by step")
+        assert isinstance(stylizer, IterativeStylizer)
+        said = sum(number for _, number in method.schedule)
+        assert stylizer.evaluations == 0
+        photo = photographs()[0]
+        stylizer([photo], seeded(1))
+        once = stylizer.evaluations
+        assert 0 < once <= said
+        stylizer([photo, photo], seeded(2))
+        assert stylizer.evaluations == 3 * once
+        small_to_large = [scale for scale, _ in method.schedule]
+        assert small_to_large == sorted(small_to_large)
+        assert small_to_large[-1] == 1
 
     def test_photographs_are_not_modified(self, stylizer: Stylizer) -> None:
         photos = photographs()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import re
@@ -16,7 +17,10 @@ from jobs.console.log_events import LogEvent
 from jobs.console.progress import Snapshot
 from jobs.driver.job import create_or_open
 from jobs.driver.run import retry_work, run
+from jobs.driver.run_log import RunLog
 from jobs.spec import job_from_table
+from jobs.worker.messages import Finished, Spent, TaskReport
+from nst.images.decode import Photograph
 from tests.conftest import encoded, picture
 from tests.methods import KILL, REGISTRY
 
@@ -82,6 +86,35 @@ def test_a_retry_tells_of_what_fails_again(tmp_path: Path, table: dict[str, Any]
     again = lines_of(tmp_path, table, retry=True)
     failed = [line for line in again if line["event"] == "photo_failed"]
     assert [(line["key"], line["shard"]) for line in failed] == [("p2", 0)]
+
+
+def test_what_is_odd_about_files_is_told_once(tmp_path: Path, table: dict[str, Any]) -> None:
+    """Of two shards, in which several photographs are too large, and one has no usable profile."""
+    (tmp_path / "photos/p5.png").write_bytes(encoded(picture(5, 40, 40), "PNG", icc_profile=b"no profile"))
+    lines = lines_of(tmp_path, {**table, "image": {"format": "png", "max_side_px": 24}})
+    told = {line["mark"]: line["message"] for line in lines if line["event"] == "note"}
+    assert sum(line["event"] == "note" for line in lines) == 2
+    assert told == {
+        "shrunk": "note: some photographs are larger than image.max_side_px, and are painted at that size",
+        "profile_skipped": "note: some photographs have a color profile that cannot be used; their colors are "
+        "taken for sRGB",
+    }
+
+
+def test_every_mark_of_a_photograph_can_be_told() -> None:
+    documented = re.findall(r"`(\w+)`, of", inspect.getsource(Photograph))
+    log = RunLog(1)
+    log.heard(
+        Finished(
+            0,
+            1,
+            TaskReport(
+                shard=0, counts={}, complete=True, sealed=True, spent=Spent(marks=frozenset(documented))
+            ),
+        )
+    )
+    assert [event.values["mark"] for event in log.take()] == sorted(documented)
+    assert len(documented) == 4
 
 
 def test_people_are_not_told_of_every_shard(tmp_path: Path, table: dict[str, Any]) -> None:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
+import pytest
+from rich.console import Console
+
+from jobs.console.display import Display
+from jobs.console.progress import Snapshot
 from jobs.driver.tally import RunTally
 from jobs.ledger.results import Status
 from jobs.worker.messages import Task
@@ -39,6 +45,34 @@ def test_of_a_task_that_ended_badly_the_journal_counts() -> None:
     tally.progressed(1, counts(6))
     tally.concluded("quarantined")
     assert tally.counts() == counts(1, failed=1, quarantined=1)
+
+
+def test_evaluations_of_what_is_in_work_count_until_its_result_does() -> None:
+    tally = RunTally(20, counts(4), time.monotonic(), evaluations_per_image=100)
+    tally.ready()
+    tally.submitted(Task(id=1, shard=0))
+    tally.computing(0, 50)
+    tally.computing(1, 30)
+    snapshot = tally.snapshot(2, ())
+    assert (snapshot.done_evaluations, snapshot.all_evaluations) == (480, 2000)
+    assert snapshot.progress()["evaluations"] == 480
+    tally.computing(0, 0)
+    tally.progressed(1, counts(1))
+    assert tally.snapshot(2, ()).done_evaluations == 530
+    assert "evaluations" not in RunTally(20, counts(4), time.monotonic()).snapshot(2, ()).progress()
+
+
+def test_the_time_left_is_known_before_the_first_photograph_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    def line(**values: Any) -> str:
+        known = {"total": 4, "counts": counts(1), "already": 1, "workers": 2, "elapsed_s": 30.0, **values}
+        Display(Console(width=200))(Snapshot(**known))
+        return capsys.readouterr().out.strip()
+
+    assert line(evaluations=50, evaluations_per_image=100) == (
+        "1 of 4 images, 2 workers, 150 of 400 evaluations, 1.00 images/min, 0:02:30 left"
+    )
+    assert line() == "1 of 4 images, 2 workers"
+    assert line(counts=counts(2)) == "2 of 4 images, 2 workers, 2.00 images/min, 0:01:00 left"
 
 
 def test_sealing_counts_no_row_again() -> None:

@@ -6,6 +6,7 @@ import io
 import struct
 import time
 import zlib
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ import torch
 from PIL import Image, ImageCms
 
 from nst.errors import DecodeError, ImageTooLarge, OptionError
-from nst.images.codec import ImageFormat, decode_image, decode_photo, encode_image, resize_image
+from nst.images.codec import BitDepth, ImageFormat, decode_image, decode_photo, encode_image, resize_image
 from nst.images.decode import scaled_size, srgb_profile
 from tests.charts import read_png_16
 from tests.conftest import encoded, picture
@@ -23,6 +24,12 @@ from tests.conftest import encoded, picture
 
 def png(image: Image.Image, **options: object) -> bytes:
     return encoded(image, "PNG", **options)
+
+
+def tifffile_bytes(levels: npt.NDArray[np.uint8], **options: Any) -> bytes:
+    out = io.BytesIO()
+    tifffile.imwrite(out, levels, photometric="rgb", **options)
+    return out.getvalue()
 
 
 def test_values_and_layout() -> None:
@@ -54,6 +61,31 @@ def test_every_exif_orientation_comes_out_upright(orientation: int) -> None:
     tensor = decode_image(data)
     assert tensor.shape == (3, 32, 48)
     assert torch.equal(tensor, torch.from_numpy(upright.transpose(2, 0, 1).copy()).float() / 255)
+
+
+@pytest.mark.parametrize("source", ["JPEG", "PNG", "TIFF", "TIFF by libtiff", "BMP"])
+@pytest.mark.parametrize(
+    ("format", "bit_depth"), [("jpeg", 8), ("png", 8), ("png", 16), ("tiff", 8), ("tiff", 16)]
+)
+def test_resolution_is_kept(source: str, format: ImageFormat, bit_depth: BitDepth) -> None:
+    options = {"compression": "jpeg"} if source == "TIFF by libtiff" else {}
+    data = encoded(picture(0, 40, 20), source.split()[0], dpi=(300, 150), **options)
+    photo = decode_photo(data, max_side_px=10)
+    again = encode_image(photo.image, format=format, bit_depth=bit_depth, dpi=photo.dpi)
+    across, down = Image.open(io.BytesIO(again)).info["dpi"]
+    assert (round(across), round(down)) == (300, 150)
+    assert Image.open(io.BytesIO(encode_image(photo.image, format=format))).info.get("dpi") in (None, (1, 1))
+
+
+def test_resolution_is_that_of_the_upright_picture_and_only_if_it_can_be() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode_photo(encoded(picture(0), "TIFF", dpi=(300, 150), exif=exif)).dpi == (150, 300)
+    assert decode_photo(encoded(picture(0), "PNG")).dpi is None
+    metric = tifffile_bytes(np.zeros((8, 8, 3), np.uint8), resolution=(100, 100), resolutionunit="CENTIMETER")
+    assert decode_photo(metric).dpi == pytest.approx((254, 254))
+    for dpi in ((0, 0), (1e6, 1e6)):
+        assert decode_photo(encoded(picture(0), "PNG", dpi=dpi)).dpi is None
 
 
 def test_transparency_is_composited_over_the_background() -> None:

@@ -96,6 +96,16 @@ def check_objective(
     assert float((evaluation.grad - grad).norm() / grad.norm()) < 1e-9
 
 
+def test_steps_alone_are_of_all_sizes() -> None:
+    """Who asks for a tenth of the steps gets a tenth of the evaluations, and not all of the coarse ones."""
+    few = StyleTransfer(style="s", network="embedded", steps=6)
+    assert few.schedule == ((0.25, 10), (0.5, 10), (1.0, 6))
+    assert StyleTransfer(style="s", network="embedded").schedule == ((0.25, 100), (0.5, 100), (1.0, 60))
+    assert StyleTransfer(style="s", network="embedded", steps=6, coarse_steps=3).schedule[0] == (0.25, 3)
+    assert StyleTransfer(style="s", network="embedded", steps=1).schedule[0] == (0.25, 2)
+    assert StyleTransfer(style="s", preset="gatys", steps=9).schedule == ((1.0, 9),)
+
+
 def scene(*sizes: tuple[int, int]) -> list[Tensor]:
     """A photo and a point of (24, 32), then pictures of `sizes`; all different, in float64."""
     return pictures((24, 32), (24, 32), *sizes, dtype=torch.float64)

@@ -1,0 +1,213 @@
+"""What a job will cost: evaluations, time and memory of each photograph, before anything is begun."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobs.console.display import duration
+from jobs.driver.assets import by_url
+from jobs.stores.photo_files import photo_size
+
+if TYPE_CHECKING:
+    from jobs.driver.job import Plan
+    from jobs.ledger.manifest import Row
+    from jobs.spec import ImageSpec, JobFile
+    from jobs.stores.filesystems import StorageOptions
+    from nst.stylizer import Assets, Method
+
+__all__ = [
+    "Cost",
+    "describe_cost",
+    "describe_evaluations",
+    "describe_sizes",
+    "evaluations_per_image",
+    "measure_cost",
+    "painted_sizes",
+]
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+_PROBE_PIXELS = 192 * 192
+"""Pixels of the picture that is measured; cost is taken to grow with the pixels."""
+
+
+def evaluations_per_image(method: Method) -> int:
+    """Evaluations of the objective that a photograph gets at most; 0: the method does not go step by step."""
+    from nst.stylizer import IterativeMethod  # which loads torch; making the method did, too
+
+    return sum(number for _, number in method.schedule) if isinstance(method, IterativeMethod) else 0
+
+
+def describe_evaluations(method: Method) -> list[str]:
+    """A line on how many evaluations a photograph gets, or none."""
+    from nst.stylizer import IterativeMethod
+
+    if not isinstance(method, IterativeMethod):
+        return []
+    numbers: Counter[float] = Counter()
+    for scale, number in method.schedule:
+        numbers[scale] += number
+    parts = [
+        f"{number} at its own size" if scale == 1 else f"{number} at {scale:.2g} of it"
+        for scale, number in sorted(numbers.items(), reverse=True)
+    ]
+    return [f"each photograph gets {numbers.total()} evaluations: {', '.join(parts)}"]
+
+
+def painted_sizes(rows: Sequence[Row], image: ImageSpec, storage: StorageOptions) -> list[tuple[Size, Size]]:
+    """Sizes of photographs as their headers say, and as they will be painted; those that do not say are left
+    out."""
+    from nst.images.decode import scaled_size
+
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda row: photo_size(row.url, storage), rows))
+    sizes = []
+    for size in found:
+        if size is not None:
+            width, height = size
+            small = (height, width)
+            if image.max_side_px is not None:
+                small = scaled_size(height, width, image.max_side_px)
+            sizes.append((size, (small[1], small[0])))
+    return sizes
+
+
+def describe_sizes(sizes: Sequence[tuple[Size, Size]]) -> str:
+    """The sizes of photographs, and of what is painted, in a line."""
+    stored, painted = ([pair[at] for pair in sizes] for at in (0, 1))
+    return f"sizes of {len(sizes)} of them: {_spread(stored)}; painted: {_spread(painted)}"
+
+
+def _spread(sizes: Sequence[Size]) -> str:
+    def text(size: Size) -> str:
+        return f"{size[0]} x {size[1]}"
+
+    counts = Counter(sizes)
+    if len(counts) <= 3:
+        return ", ".join(f"{text(size)} ({number})" for size, number in counts.most_common())
+    by_area = sorted(counts, key=math.prod)
+    return f"{text(by_area[0])} to {text(by_area[-1])}, mostly {text(counts.most_common(1)[0][0])}"
+
+
+def describe_cost(job: JobFile, planned: Plan) -> list[str]:
+    """Lines on the photographs' sizes, and on what painting them takes here."""
+    sizes = painted_sizes(planned.sample, job.spec.image, job.storage)
+    if not sizes:
+        return []
+    lines = [describe_sizes(sizes)]
+    if job.resources.num_gpus > 0:
+        return [*lines, "time and memory are not estimated for GPUs"]
+    threads = job.resources.threads
+    cost = measure_cost(job.spec.method, by_url(planned.assets), [each for _, each in sizes], threads)
+    text = (
+        f"about {duration(cost.seconds)} of one worker for each, "
+        f"{duration(cost.seconds * planned.manifest.rows)} for all, by a few steps on this machine "
+        f"with {threads} thread{'s' if threads > 1 else ''}"
+    )
+    if cost.memory_bytes is not None:
+        text += f"; about {cost.memory_bytes / 1e9:.1f} GB of memory for each worker"
+    return [*lines, text]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a photograph takes, measured."""
+
+    seconds: float
+    """Seconds of one worker for the median photograph, without reading and saving it."""
+    memory_bytes: int | None
+    """Memory of a worker while it paints the largest one; None: it cannot be measured here."""
+
+
+def measure_cost(
+    method: Method,
+    assets: Assets,
+    sizes: Sequence[Size],
+    threads: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Cost:
+    """Build `method` on the CPU, and measure the steps of one small picture, or all of one pass.
+
+    Args:
+        sizes: of the photographs as they are painted, not empty.
+        threads: of a worker.
+
+    Raises:
+        WeightsError, DecodeError: as of `Method.build`.
+    """
+    import torch
+
+    from nst.stylizer import IterativeMethod, IterativeStylizer
+
+    areas = [math.prod(size) for size in sizes]
+    width, height = max(sizes, key=math.prod)
+    factor = math.sqrt(min(1.0, _PROBE_PIXELS / max(areas)))
+    with _threads(threads):
+        stylizer = method.build(assets, torch.device("cpu"))
+        generator = torch.Generator().manual_seed(0)
+        idle = _memory("VmRSS")
+        _forget_peak()
+        if isinstance(method, IterativeMethod) and isinstance(stylizer, IterativeStylizer):
+            # So enlarged that the first scale is what is to be measured.
+            first = method.schedule[0][0]
+            probe = torch.rand(3, *_scaled(height, width, factor / first), generator=generator)
+            steps = stylizer.iterate(probe, generator)
+            next(steps, None)  # with all that is done but once
+            began = clock()
+            measured = sum(1 for _ in zip(range(2), steps, strict=False))
+            each = (clock() - began) / max(1, measured)
+            pixels = math.prod(_scaled(height, width, factor))
+            seconds = each * sum(scale**2 * number for scale, number in method.schedule)
+            kept = method.kept_bytes_per_pixel
+        else:
+            probe = torch.rand(3, *_scaled(height, width, factor), generator=generator)
+            stylizer([probe], [generator])
+            began = clock()
+            stylizer([probe], [generator])
+            seconds, pixels, kept = clock() - began, math.prod(probe.shape[1:]), 0
+    peak = _memory("VmHWM")
+    memory = None
+    if idle is not None and peak is not None:
+        memory = idle + round(((peak - idle) / pixels + kept) * max(areas))
+    return Cost(seconds * statistics.median(areas) / pixels, memory)
+
+
+def _scaled(height: int, width: int, factor: float) -> tuple[int, int]:
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _memory(name: str) -> int | None:
+    """A figure of this process in bytes, as Linux tells it."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), None)
+
+
+def _forget_peak() -> None:
+    """Have VmHWM begin anew; see proc(5), clear_refs."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
