@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from jobs.cli.commands import cluster, job, options, output, training
@@ -19,6 +21,23 @@ app = typer.Typer(
 
 for _commands in (job, training, output, cluster, options):
     app.add_typer(_commands.app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        import importlib.metadata
+
+        print(f"nst {importlib.metadata.version('nst')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print nst's version.")
+    ] = False,
+) -> None:
+    """Options of `nst` itself, which have done their work."""
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -35,6 +36,7 @@ from jobs.ledger.manifest import Manifest, Row, row_digest
 from jobs.ledger.receipts import Ledger, journal_parts, read_journal_part
 from jobs.ledger.results import Result, Tally, image_seed, results_digest, tally
 from jobs.spec import ImageSpec, fingerprint
+from jobs.stores.filesystems import absolute_url
 from jobs.stores.store import Store
 from nst.errors import NstError
 
@@ -242,18 +244,17 @@ def collect_garbage(store: Store, *, remove: bool = True) -> Garbage:
     return Garbage(tuple(journals), tuple(pictures))
 
 
-def explain(store: Store, key: str) -> Iterator[str]:
+def explain(store: Store, photo: str) -> Iterator[str]:
     """What became of one photograph, line by line: its row, its journal, its result.
 
+    Args:
+        photo: its key, its path or URL, its file name, or the path of its picture.
+
     Raises:
-        UsageError: there is no job, or no such photograph in it.
+        UsageError: there is no job, no such photograph in it, or several of this name.
     """
-    read_job(store)
-    manifest = Manifest(store)
-    places = ((shard, row) for shard, rows in enumerate(_shards(manifest)) for row in rows if row.key == key)
-    shard, row = next(places, (0, None))
-    if row is None:
-        raise UsageError(f"{store.url} has no photograph {key!r}; keys are paths without extension")
+    shard, row = _find_row(store, photo)
+    key = row.key
     yield f"{row.key}: row {row.index}, in shard {shard}, from {row.url}"
     for path, part in journal_parts(store, shard):
         try:
@@ -276,6 +277,33 @@ def explain(store: Store, key: str) -> Iterator[str]:
                 yield from _told(result, f"receipt, generation {meta['generation']}")
     if store.exists(curve_path(key)):
         yield f"curve: {curve_path(key)}"
+
+
+def _find_row(store: Store, photo: str) -> tuple[int, Row]:
+    """A photograph's shard and row. A key goes before a path, and that before a file name.
+
+    Raises:
+        UsageError: see `explain`.
+    """
+    image = read_job(store).image
+    place = absolute_url(photo, Path.cwd())
+    by_path: list[tuple[int, Row]] = []
+    by_name: list[tuple[int, Row]] = []
+    for shard, rows in enumerate(_shards(Manifest(store))):
+        for row in rows:
+            if row.key == photo:
+                return shard, row
+            if place in (row.url, f"{store.url.rstrip('/')}/{picture_path(row.key, image)}"):
+                by_path.append((shard, row))
+            elif row.url.rpartition("/")[2] == photo:
+                by_name.append((shard, row))
+    found = by_path or by_name
+    if not found:
+        raise UsageError(f"{store.url} has no photograph {photo!r}; keys are paths without extension")
+    if len(found) > 1:
+        keys = ", ".join(repr(row.key) for _, row in found[:3])
+        raise UsageError(f"{store.url} has {len(found)} photographs {photo!r}; tell them apart by key: {keys}")
+    return found[0]
 
 
 def _told(result: Result, where: str) -> Iterable[str]:

@@ -136,7 +136,7 @@ class StyleTransfer:
     refine_steps: int = 10
     """Evaluations in float32 at the end, if `precision` is `bfloat16`."""
     pass_memory_mb: int | None = None
-    """Memory in MB for activations and gradients of one pass through the network (VGGs only). Larger
+    """Memory in MB for activations and gradients of one pass through a VGG or the embedded network. Larger
     photographs are computed in tiles, with the same result; smaller ones share passes up to this. None: no
     limit."""
     deterministic: bool = True

@@ -50,7 +50,7 @@ class ObjectiveOptions:
     """Whether photographs share passes through the network, of different sizes too. Exact, but the last bits of
     each may then depend on the others."""
     max_pass_pixels: int | None = None
-    """Pixels of one pass; larger photographs are computed in tiles. For the VGGs."""
+    """Pixels of one pass; larger photographs are computed in tiles. Of the VGGs and the embedded network."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

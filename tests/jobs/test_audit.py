@@ -367,6 +367,28 @@ def test_explains_a_photograph(store: LocalStore) -> None:
         list(explain(store, "nobody"))
 
 
+def test_explains_by_path_url_file_name_or_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/x.jpg", "b/x.jpg", "b/y.jpg", "c/b.jpg/z.png"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(encoded(picture(0)))
+    table = {"photos": "photos", "output": "out", "method": {"kind": "stub"}}
+    store = create_or_open(job_from_table(table, tmp_path, REGISTRY), REGISTRY).store
+    monkeypatch.chdir(tmp_path)
+
+    def explained(photo: str) -> str:
+        return next(iter(explain(store, photo))).partition(":")[0]
+
+    assert explained("b/y") == "b/y"
+    assert explained("photos/b/y.jpg") == "b/y"
+    assert explained(f"file://{tmp_path}/photos/a/x.jpg") == "a/x"
+    assert explained("y.jpg") == "b/y"
+    assert explained("out/images/a/x.jpg") == "a/x"
+    with pytest.raises(UsageError, match=r"has 2 photographs 'x\.jpg'; tell them apart by key: 'a/x', 'b/x'"):
+        explained("x.jpg")
+    with pytest.raises(UsageError, match="has no photograph 'z'"):
+        explained("z")
+
+
 def row_of(store: LocalStore, key: str) -> int:
     shards = Ledger(store).done()
     found = itertools.chain.from_iterable(Ledger(store).receipt(shard)[0] for shard in shards)

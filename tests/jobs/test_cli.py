@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import json
 import os
 import random
@@ -351,6 +352,11 @@ def test_help_names_every_command_and_exit_code(ask: Callable[..., Result]) -> N
         "75 stopped",
     ):
         assert part in shown
+
+
+def test_version() -> None:
+    shown = CliRunner().invoke(app, ["--version"])
+    assert (shown.exit_code, shown.output) == (0, f"nst {importlib.metadata.version('nst')}\n")
 
 
 def test_status_is_quick_and_loads_neither_torch_nor_ray(folder: Path) -> None:

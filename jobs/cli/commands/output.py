@@ -22,7 +22,6 @@ _PANEL = "Look into a job"
 @app.command(
     rich_help_panel=_PANEL,
     epilog=examples(
-        "nst status holiday-painted",
         "nst status holiday-painted --json",
         "nst status holiday-painted --failed",
         "nst status s3://bucket/out --set storage.endpoint_url=https://s3.example.org",
@@ -100,13 +99,19 @@ def verify(
     rich_help_panel=_PANEL,
     epilog=examples(
         "nst explain holiday-painted 2019/rome/0042",
+        "nst explain holiday-painted holiday/2019/rome/0042.jpg",
         "nst explain s3://bucket/out 0042 --set storage.region=eu-central-1",
     ),
 )
 def explain(
     out: Out,
     key: Annotated[
-        str, typer.Argument(metavar="KEY", help="The photograph's key: its picture's name below images/.")
+        str,
+        typer.Argument(
+            metavar="PHOTO",
+            help="The photograph: its key, which is its picture's name below images/, its path or URL, its "
+            "file name, or its picture's path.",
+        ),
     ],
     set_: Reach = None,
 ) -> None:
