@@ -19,7 +19,7 @@ VGG19 with calibrated random parameters. The tutorial's weights of content and s
 own files, whose mean activations are near 1. On a file of other scale one of the two is nothing beside the
 other; `--unit-activations` brings it there, by one factor per layer.
 
-    python -m benchmarks.time_to_loss [--weights FILE] [--styles FILE ...] [--pairs 8] [--side 256]
+    python -m benchmarks.time_to_loss [--weights FILE] [--styles FILE ...] [--pairs 8] [--keep FILE]
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Literal
@@ -305,7 +305,119 @@ def has_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def main() -> None:
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One pair of photograph and style."""
+
+    pair: str
+    photo: float
+    """Loss of the photograph itself."""
+    target: float
+    last: float
+    """Loss of the tutorial's last picture, by its own account."""
+    tutorial_s: float
+    """CPU seconds of all its evaluations; so the following, up to the target."""
+    bounded_s: float
+    bounded_there: bool
+    """Whether it got there; else its CPU seconds are those of all evaluations."""
+    ours: Mapping[str, tuple[int, float] | None]
+    """By precision: evaluations and CPU seconds; None: it did not get there."""
+    curves: Mapping[str, Sequence[float]]
+    """By who it is, at `CHECKPOINTS`: loss of the best saved picture so far over the target."""
+
+    def ratio(self, precision: str, baseline: Literal["tutorial", "bounded"]) -> float:
+        mine = self.ours[precision]
+        return (
+            0.0 if mine is None else (self.tutorial_s if baseline == "tutorial" else self.bounded_s) / mine[1]
+        )
+
+
+def measure(
+    loaded: tuple[str, Mapping[str, Tensor], nn.Sequential],
+    pair: tuple[str, Tensor, Tensor],
+    precisions: Sequence[str],
+    steps: int,
+    *,
+    last: bool,
+) -> Measured:
+    """Run all of them on one pair.
+
+    Args:
+        loaded: network, state dict, the plain network of the baselines.
+        pair: its name, photograph and style.
+        steps: ours, at most.
+        last: the target is the tutorial's last picture, not its best.
+    """
+    (network, state, cnn), (name, photo, style) = loaded, pair
+    losses = tutorial_losses(cnn, photo[None], style[None], weight=1000.0)
+
+    def judge(image: Tensor) -> float:
+        saved = (image.clamp(0, 1) * 255).round() / 255
+        with torch.no_grad():
+            return float(sum(losses(saved[None])))
+
+    loop = well_written(cnn, photo, style)
+    way = with_torch(photo, loop, bounds="clamped in the closure")
+    target = judge((way[-1] if last else min(way, key=lambda point: point.loss)).image)
+
+    def there(point: Point) -> bool:
+        return point.loss <= 1.1 * target and judge(point.image) <= target
+
+    tries = {
+        "sigmoid": with_torch(photo, loop, bounds="sigmoid", enough=there),
+        "projected": with_torch(photo, loop, bounds="projected", enough=there),
+    }
+    bounded = min(tries.values(), key=lambda points: (not there(points[-1]), points[-1].cpu_s))
+    runs, ours = {"tutorial": way, **tries}, dict[str, tuple[int, float] | None]()
+    for precision in precisions:
+        points = []
+        for point in with_ours(network, state, photo, style, steps, **OURS[precision]):
+            points.append(point)
+            if point.loss <= 1.2 * target and judge(point.image) <= target:
+                break
+        runs[f"ours, {precision}"] = points
+        end = points[-1]
+        ours[precision] = (end.evaluations, end.cpu_s) if judge(end.image) <= target else None
+    return Measured(
+        pair=name,
+        photo=judge(photo),
+        target=target,
+        last=way[-1].loss,
+        tutorial_s=way[-1].cpu_s * EVALUATIONS / len(way),
+        bounded_s=bounded[-1].cpu_s,
+        bounded_there=there(bounded[-1]),
+        ours=ours,
+        curves={label: convergence(points, target, judge) for label, points in runs.items()},
+    )
+
+
+def show(one: Measured) -> None:
+    """Print a line for each precision."""
+    for precision, mine in one.ours.items():
+        evaluations, cpu_s = ("-", float("inf")) if mine is None else mine
+        print(
+            f"{one.pair:30} {one.photo:9.4g} {one.target:9.4g} {one.last:9.4g} | {precision:8} "
+            f"{evaluations:>11} {cpu_s:7.1f} | {one.tutorial_s:8.1f} {one.ratio(precision, 'tutorial'):9.2f} | "
+            f"{one.bounded_s:7.1f}{' ' if one.bounded_there else '+'} {one.ratio(precision, 'bounded'):9.2f}",
+            flush=True,
+        )
+
+
+def kept_in(path: Path | None, about: str) -> dict[str, Measured]:
+    """What an earlier run kept, by pair.
+
+    Args:
+        about: weights and options; what was measured with others does not count.
+    """
+    found: dict[str, Measured] = {}
+    for line in path.read_text().splitlines() if path is not None and path.exists() else ():
+        record = json.loads(line)
+        if record.pop("about") == about:
+            found[record["pair"]] = Measured(**record)
+    return found
+
+
+def arguments_of() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     add_weights(parser)
     parser.add_argument(
@@ -317,101 +429,87 @@ def main() -> None:
         help="scale the layers of --weights to a mean activation of 1",
     )
     parser.add_argument("--pairs", type=int, default=8)
-    parser.add_argument("--first", type=int, default=0, help="pairs to leave out before")
     parser.add_argument("--side", type=int, default=256, help="pixels")
     parser.add_argument("--steps", type=int, default=200, help="ours, at most")
     parser.add_argument("--precisions", nargs="*", default=list(OURS), choices=list(OURS))
     parser.add_argument("--last", action="store_true", help="the target is the tutorial's last picture")
     parser.add_argument("--joint-side", type=int, default=64, help="pixels, of the batch of eight; 0: not done")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--keep", type=Path, metavar="FILE", help="a run that is cut goes on with the pairs that are not in it"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = arguments_of()
     torch.set_num_threads(1)
-    network, state, cnn = networks(arguments.weights, arguments.unit_activations)
-    ratios: dict[str, dict[str, list[float]]] = {
-        precision: {"tutorial": [], "bounded": []} for precision in arguments.precisions
-    }
-    curves: dict[str, list[list[float]]] = {}
+    loaded = networks(arguments.weights, arguments.unit_activations)
     scale = ", unit activations" if arguments.unit_activations else ""
     print(
-        f"{network}, {arguments.weights or 'random parameters'}{scale}, bfloat16 in hardware: {has_bfloat16()}"
+        f"{loaded[0]}, {arguments.weights or 'random parameters'}{scale}, "
+        f"bfloat16 in hardware: {has_bfloat16()}"
     )
     print(
         f"{'pair':30} {'photo':>9} {'target':>9} {'last':>9} | {'ours':8} {'evaluations':>11} {'CPU s':>7} | "
         f"{'tutorial':>8} {'over ours':>9} | {'bounded':>8} {'over ours':>9}"
     )
-    for name, photo, style in itertools.islice(
-        pairs(arguments.first + arguments.pairs, arguments.side, arguments.styles), arguments.first, None
-    ):
-        losses = tutorial_losses(cnn, photo[None], style[None], weight=1000.0)
-
-        def judge(image: Tensor, losses: Callable[[Tensor], list[Tensor]] = losses) -> float:
-            saved = (image.clamp(0, 1) * 255).round() / 255
-            with torch.no_grad():
-                return float(sum(losses(saved[None])))
-
-        loop = well_written(cnn, photo, style)
-        way = with_torch(photo, loop, bounds="clamped in the closure")
-        tutorial_s = way[-1].cpu_s * EVALUATIONS / len(way)
-        target = judge((way[-1] if arguments.last else min(way, key=lambda point: point.loss)).image)
-
-        def there(point: Point, target: float = target, judge: Callable[[Tensor], float] = judge) -> bool:
-            return point.loss <= 1.1 * target and judge(point.image) <= target
-
-        tries = {
-            "sigmoid": with_torch(photo, loop, bounds="sigmoid", enough=there),
-            "projected": with_torch(photo, loop, bounds="projected", enough=there),
-        }
-        bounded = min(tries.values(), key=lambda points: (not there(points[-1]), points[-1].cpu_s))
-        runs = {"tutorial": way, **tries}
-        for precision in arguments.precisions:
-            points = []
-            for point in with_ours(network, state, photo, style, arguments.steps, **OURS[precision]):
-                points.append(point)
-                if point.loss <= 1.2 * target and judge(point.image) <= target:
-                    break
-            runs[f"ours, {precision}"] = points
-            mine = points[-1] if judge(points[-1].image) <= target else None
-            mine_s = mine.cpu_s if mine else float("inf")
-            ratios[precision]["tutorial"].append(tutorial_s / mine_s)
-            ratios[precision]["bounded"].append(bounded[-1].cpu_s / mine_s)
-            print(
-                f"{name:30} {judge(photo):9.4g} {target:9.4g} {way[-1].loss:9.4g} | {precision:8} "
-                f"{mine.evaluations if mine else '-':>11} {mine_s:7.1f} | {tutorial_s:8.1f} "
-                f"{ratios[precision]['tutorial'][-1]:9.2f} | "
-                f"{bounded[-1].cpu_s:7.1f}{' ' if there(bounded[-1]) else '+'} "
-                f"{ratios[precision]['bounded'][-1]:9.2f}",
-                flush=True,
-            )
-        for label, points in runs.items():
-            curves.setdefault(label, []).append(convergence(points, target, judge))
+    names = ("unit_activations", "side", "steps", "precisions", "last")
+    about = f"{weights_name(arguments.weights)} {[getattr(arguments, name) for name in names]}"
+    kept, found = kept_in(arguments.keep, about), list[Measured]()
+    for pair in itertools.islice(pairs(arguments.pairs, arguments.side, arguments.styles), arguments.pairs):
+        one = kept.get(pair[0]) or measure(
+            loaded, pair, arguments.precisions, arguments.steps, last=arguments.last
+        )
+        if arguments.keep and pair[0] not in kept:
+            with arguments.keep.open("a") as file:
+                file.write(json.dumps({"about": about, **asdict(one)}) + "\n")
+        found.append(one)
+        show(one)
     print("\nloss of the best saved picture so far over the target, median; by evaluations")
     print(f"{'':18}" + "".join(f"{count:8}" for count in CHECKPOINTS))
-    for label, rows in curves.items():
-        medians = [statistics.median(column) for column in zip(*rows, strict=True)]
+    for label in found[0].curves:
+        medians = [
+            statistics.median(column) for column in zip(*(one.curves[label] for one in found), strict=True)
+        ]
         print(f"{label:18}" + "".join(f"{value:8.2f}" for value in medians))
+    print(json.dumps(summary(arguments, loaded, found)))
+
+
+def summary(
+    arguments: argparse.Namespace,
+    loaded: tuple[str, Mapping[str, Tensor], nn.Sequential],
+    found: Sequence[Measured],
+) -> dict[str, object]:
+    """The last line; of the joint optimization, which is measured here, also a table."""
+    bfloat16 = has_bfloat16() and "bfloat16" in arguments.precisions
+    usual = "bfloat16" if bfloat16 else arguments.precisions[0]
+    ratios = {
+        (precision, baseline): [one.ratio(precision, baseline) for one in found]
+        for precision in arguments.precisions
+        for baseline in ("tutorial", "bounded")
+    }
     result: dict[str, object] = {
         "weights": weights_name(arguments.weights),
         "unit_activations": arguments.unit_activations,
-        "network": network,
+        "network": loaded[0],
         "bfloat16_in_hardware": has_bfloat16(),
-        "pairs": arguments.pairs,
+        "pairs": len(found),
+        "precision": usual,  # of the three that follow
+        "vs_tutorial_median": round(statistics.median(ratios[usual, "tutorial"]), 2),
+        "vs_tutorial_worst": round(min(ratios[usual, "tutorial"]), 2),
+        "vs_baseline_median": round(statistics.median(ratios[usual, "bounded"]), 2),
     }
-    usual = "bfloat16" if has_bfloat16() and "bfloat16" in ratios else arguments.precisions[0]
-    result["precision"] = usual  # of the three that follow
-    result["vs_tutorial_median"] = round(statistics.median(ratios[usual]["tutorial"]), 2)
-    result["vs_tutorial_worst"] = round(min(ratios[usual]["tutorial"]), 2)
-    result["vs_baseline_median"] = round(statistics.median(ratios[usual]["bounded"]), 2)
-    for precision, by_baseline in ratios.items():
-        for baseline, values in by_baseline.items():
-            result[f"vs_{baseline}_{precision}_median"] = round(statistics.median(values), 2)
-            result[f"vs_{baseline}_{precision}_worst"] = round(min(values), 2)
+    for (precision, baseline), values in ratios.items():
+        result[f"vs_{baseline}_{precision}_median"] = round(statistics.median(values), 2)
+        result[f"vs_{baseline}_{precision}_worst"] = round(min(values), 2)
     if arguments.joint_side:
-        joint = per_photo_over_joint(network, state, arguments.joint_side)
+        joint = per_photo_over_joint(loaded[0], loaded[1], arguments.joint_side)
         print("\nevaluations of eight L-BFGS over those of a joint one, at batch 8:")
         for label, ratio in joint.items():
             print(f"  {label:22} {ratio:6.2f}")
         result["per_photo_over_joint"] = round(joint["torch's"], 3)
         result["per_photo_over_our_joint"] = round(joint["our own"], 3)
-    print(json.dumps(result))
+    return result
 
 
 if __name__ == "__main__":
