@@ -69,6 +69,7 @@ bench: $(STAMP)
 # docs/options.md from the texts in the code; a test fails when they differ.
 docs: $(STAMP)
 	$(BIN)/nst options --markdown > docs/options.md
+	$(BIN)/python -m tests.rates
 
 # Trains the embedded network anew: 30 to 50 minutes on two cores. What comes out differs from the shipped file
 # in its bytes on other machines: EMBEDDED_SHA256 in nst/features/weights.py has to follow.

@@ -42,7 +42,6 @@ from nst.gan.trainer import (
     Precision,
     activations,
     evaluating,
-    follow,
     frozen,
     parameter_dtype,
     side_by_side,
@@ -98,7 +97,8 @@ class CycleGANOptions:
     beta1: float = 0.5
     """Adam's decay of the mean of gradients."""
     ema_decay: float = 0.0
-    """Decay of an average of the generators' parameters over steps; 0: none."""
+    """Decay of an average of the generators' parameters over steps; while few steps are done, the average is
+    over a tenth of them. 0: none."""
     precision: Precision = "float32"
     """Precision of activations: `float32` or `bfloat16`; parameters, losses and optimizers stay float32.
     `float64`, for proofs, is that of everything."""
@@ -268,8 +268,7 @@ def _train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> L
         total = torch.stack(list(losses.values())).sum()
         (share.weight * total).backward()  # type: ignore[no-untyped-call]
         training.optimizer_g.step()
-    for name, average in training.averages.items():
-        follow(average, training.generators[name], options.ema_decay)
+    training.average(options.ema_decay)
 
     # The discriminators: tell real pictures from fakes, some of them earlier ones.
     training.optimizer_d.zero_grad(set_to_none=True)
@@ -290,6 +289,7 @@ def _train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> L
             total = total + penalty
         (share.weight * total).backward()  # type: ignore[no-untyped-call]
     training.optimizer_d.step()
+    training.steps += 1
     return {name: loss.detach() for name, loss in losses.items()}
 
 

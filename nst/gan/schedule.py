@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from nst import check
 
-__all__ = ["Schedule", "Scheduler"]
+__all__ = ["Policy", "Schedule", "Scheduler"]
 
 Policy = Literal["linear", "step", "plateau", "cosine"]
 
@@ -23,11 +23,11 @@ class Schedule:
     n_epochs: int = 100
     """Epochs with the first learning rate."""
     n_epochs_decay: int = 100
-    """Epochs after these, over which the learning rate goes to 0, if the policy is `linear`."""
+    """Epochs after these, over which the learning rate falls to 0 if the policy is `linear`."""
     lr_policy: Policy = "linear"
     """How the learning rate falls: `linear`; `step`: a tenth of it after every lr_decay_iters epochs;
     `plateau`: a fifth of it when the generators' losses do not fall by 1 % within five epochs; `cosine`: over
-    n_epochs to 0."""
+    all epochs to 0, along half a cosine."""
     lr_decay_iters: int = 50
     """Epochs from one fall of the learning rate to the next, if the policy is `step`."""
     steps_per_epoch: int | None = None
@@ -85,7 +85,7 @@ class Scheduler:
         if schedule.lr_policy == "step":
             return float(0.1 ** (epoch // schedule.lr_decay_iters))
         if schedule.lr_policy == "cosine":
-            return (1 + math.cos(math.pi * min(1, epoch / max(1, schedule.n_epochs)))) / 2
+            return (1 + math.cos(math.pi * epoch / schedule.epochs)) / 2
         return float(0.2**self._drops)
 
     def end(self, loss: float) -> None:

@@ -57,6 +57,8 @@ class GANTraining:
                 name: copy.deepcopy(network).requires_grad_(False) for name, network in generators.items()
             }
         self.share = Share()
+        self.steps = 0
+        """Steps that are done."""
         self._trained = self._networks()
 
     def _networks(self) -> dict[str, nn.Module]:
@@ -93,9 +95,21 @@ class GANTraining:
             name: distributed(network, share, options) for name, network in self._networks().items()
         }
 
+    def average(self, decay: float) -> None:
+        """Have the generators' averages follow them, after an optimizer's step.
+
+        Args:
+            decay: of an average over many steps. While few are done the average is over a tenth of them, and
+                does not hold on to the first parameters, which are random.
+        """
+        decay = min(decay, 1 - 1 / max(1.0, (self.steps + 1) / 10))
+        for name, average in self.averages.items():
+            follow(average, self.generators[name], decay)
+
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to go on to the bit; of tensors and plain values."""
         return {
+            "steps": self.steps,
             "networks": {name: network.state_dict() for name, network in self._networks().items()},
             "averages": {name: network.state_dict() for name, network in self.averages.items()},
             "optimizers": {"g": self.optimizer_g.state_dict(), "d": self.optimizer_d.state_dict()},
@@ -107,6 +121,9 @@ class GANTraining:
                 network.load_state_dict(state[kind][name])
         self.optimizer_g.load_state_dict(state["optimizers"]["g"])
         self.optimizer_d.load_state_dict(state["optimizers"]["d"])
+        # There was no count in checkpoints of CycleGAN once; Adam has its own.
+        counted = self.optimizer_g.state_dict()["state"].values()
+        self.steps = state.get("steps", max((int(each["step"]) for each in counted), default=0))
 
 
 def parameter_dtype(precision: Precision) -> torch.dtype:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,6 @@ from nst.gan.trainer import (
     Precision,
     activations,
     evaluating,
-    follow,
     frozen,
     parameter_dtype,
     side_by_side,
@@ -143,7 +142,6 @@ class ManyStylesTraining(GANTraining):
         form: Form = "scaled",
     ) -> None:
         self.options, self.seed = options, seed
-        self.steps = 0
         self._config = ModulatedConfig(
             styles=options.styles,
             channels=options.generator_channels,
@@ -223,13 +221,6 @@ class ManyStylesTraining(GANTraining):
         betas = (self.options.beta1, self.options.beta2)
         return torch.optim.Adam(network.parameters(), rate, betas=betas, fused=True)
 
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"steps": self.steps}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.steps = state["steps"]
-
 
 def train_step(
     training: ManyStylesTraining,
@@ -280,8 +271,7 @@ def train_step(
         # The mean over images, and not over directions: a process may have no image of one.
         (share.weight * sum(each.values()).mean()).backward()  # type: ignore[union-attr]
         training.optimizer_g.step()
-    for name, average in training.averages.items():
-        follow(average, training.generators[name], _decay(options.ema_decay, training.steps + 1))
+    training.average(options.ema_decay)
 
     # The discriminator: tell real pictures of a style from fakes of it.
     training.optimizer_d.zero_grad(set_to_none=True)
@@ -331,8 +321,3 @@ def _parts(of_images: Tensor, places: Tensor, count: int) -> Tensor:
 
 def _per_image(x: Tensor) -> Tensor:
     return x.flatten(1).mean(1)
-
-
-def _decay(longest: float, steps: int) -> float:
-    """The decay of an average over a tenth of the steps, or `longest` if that is less."""
-    return min(longest, 1 - 1 / max(1.0, steps / 10))

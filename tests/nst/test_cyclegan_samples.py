@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any
+from collections.abc import Callable
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from PIL import Image
 
 from nst.errors import OptionError
 from nst.gan.sampling import Preprocessing, photo_index, stream
-from nst.gan.schedule import Schedule, Scheduler
+from nst.gan.schedule import Policy, Schedule, Scheduler
+from tests.rates import PAGE, TABLE, table
+from tests.rates import rates as of_policy
 
 
 def ramp(width: int, height: int) -> Image.Image:
@@ -124,7 +127,7 @@ def test_rates_are_those_of_torchs_schedulers() -> None:
             lambda o: torch.optim.lr_scheduler.StepLR(o, 2, gamma=0.1),
         ),
         (
-            {"lr_policy": "cosine", "n_epochs": 7, "n_epochs_decay": 0},
+            {"lr_policy": "cosine", "n_epochs": 3, "n_epochs_decay": 4},
             lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=7, eta_min=0),
         ),
     ]
@@ -137,6 +140,26 @@ def test_rates_are_those_of_torchs_schedulers() -> None:
             optimizer.step()
             scheduler.step()
         assert rates(7, **options) == pytest.approx(expected)
+
+
+def test_rates_are_those_of_the_documented_formulas() -> None:
+    """The last `n_epochs_decay` epochs are trained, too."""
+    formulas: dict[Policy, Callable[[int], float]] = {
+        "linear": lambda e: 1 - max(0, e - 5) / 6,
+        "step": lambda e: 0.1 ** ((e - 1) // 3),
+        "cosine": lambda e: (1 + math.cos(math.pi * (e - 1) / 10)) / 2,
+        "plateau": lambda e: 1 if e <= 7 else 0.2,
+    }
+    assert set(formulas) == set(get_args(Policy))
+    for policy, formula in formulas.items():
+        found = of_policy(policy)
+        assert found == pytest.approx([formula(epoch) for epoch in range(1, 11)]), policy
+        assert found[-1] > 0
+
+
+def test_the_docs_have_them() -> None:
+    (shown,) = TABLE.findall(PAGE.read_text())
+    assert shown == table()
 
 
 def test_plateaus_lower_the_rate_as_torch_does() -> None:

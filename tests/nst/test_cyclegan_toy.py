@@ -122,8 +122,8 @@ def plain_step(
     if attached:
         training.optimizer_g.step()
     training.optimizer_d.step()
-    for name, average in training.averages.items():
-        module.follow(average, training.generators[name], own.ema_decay)
+    training.average(own.ema_decay)
+    training.steps += 1
     return {name: loss.detach() for name, loss in losses.items()}
 
 

@@ -111,16 +111,29 @@ def test_goes_on_to_the_bit_from_what_was_saved(changes: dict[str, Any]) -> None
             assert torch.equal(mine, theirs)
 
 
-def test_averages_follow_the_generators() -> None:
-    training = CycleGANTraining(options(ema_decay=0.75))
+def test_averages_follow_over_a_tenth_of_the_steps_and_then_as_asked() -> None:
+    """So that what a short training ends with has nothing of its random start."""
+    training = CycleGANTraining(options(ema_decay=0.2))
     expected = copy.deepcopy(training.G_A)
-    for batch in batches(3, torch.float32):
+    for step, batch in enumerate(batches(15, torch.float32), 1):
         train_step(training, *batch)
+        decay = min(0.2, 1 - 10 / step) if step > 10 else 0.0
         with torch.no_grad():
             for own, new in zip(expected.parameters(), training.G_A.parameters(), strict=True):
-                own.copy_(0.75 * own + 0.25 * new)
+                own.copy_(decay * own + (1 - decay) * new)
     for mine, theirs in zip(training.averages["G_A"].parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+def test_steps_of_older_checkpoints_are_those_of_adam() -> None:
+    training = CycleGANTraining(options(ema_decay=0.75))
+    for batch in batches(2, torch.float32):
+        train_step(training, *batch)
+    state = training.state_dict()
+    assert state.pop("steps") == 2
+    again = CycleGANTraining(options(ema_decay=0.75))
+    again.load_state_dict(state)
+    assert again.steps == 2
 
 
 def test_bfloat16_trains_float32_parameters() -> None:
