@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from jobs.config.hints import hints
 from jobs.config.tables import apply_overrides, parse_table, read_toml
 from jobs.stores.filesystems import (
     STANDARD_STORAGE,
@@ -206,6 +207,26 @@ def read_job_file(path: Path, overrides: Sequence[str] = (), registry: Registry 
 
 def job_from_table(table: Mapping[str, Any], base: Path, registry: Registry = METHODS) -> JobFile:
     """Resolve a job file's table; see `read_job_file`."""
+    kind = table["method"].get("kind") if isinstance(table.get("method"), Mapping) else None
+    known = {"": ("photos", "output", "seed")} | {
+        name: _names(cls)
+        for name, cls in (
+            ("method", registry.get(kind) if isinstance(kind, str) else None),
+            ("image", ImageSpec),
+            ("resources", Resources),
+            ("storage", StorageOptions),
+        )
+        if cls is not None
+    }
+    with hints(known):
+        return _resolved(table, base, registry)
+
+
+def _names(cls: type[Any]) -> tuple[str, ...]:
+    return tuple(option.name for option in fields(cls))
+
+
+def _resolved(table: Mapping[str, Any], base: Path, registry: Registry) -> JobFile:
     choices = ("photos", "output", "seed", "method", "image", "resources", "storage")
     for name in table:
         if name not in choices:

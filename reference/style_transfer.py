@@ -113,21 +113,23 @@ def vgg19(seed: int = 0) -> nn.Sequential:
     return vgg((2, 2, 4, 4, 4), seed)
 
 
-def vgg(blocks: Sequence[int], seed: int = 0) -> nn.Sequential:
-    """A network as `vgg19`, with so many convolutions in each block."""
-    channels, layers = 3, list[nn.Module]()
+def vgg(
+    blocks: Sequence[int], seed: int = 0, channels: Sequence[int] = (64, 128, 256, 512, 512)
+) -> nn.Sequential:
+    """A network as `vgg19`, with so many convolutions, of so many channels, in each block."""
+    before, layers = 3, list[nn.Module]()
     generator = torch.Generator().manual_seed(seed)
-    widths = ([width] * count + [0] for width, count in zip((64, 128, 256, 512, 512), blocks, strict=True))
+    widths = ([width] * count + [0] for width, count in zip(channels, blocks, strict=True))
     for width in itertools.chain(*widths):
         if width == 0:
             layers.append(nn.MaxPool2d(2))
             continue
-        convolution = nn.Conv2d(channels, width, 3, padding=1)
+        convolution = nn.Conv2d(before, width, 3, padding=1)
         nn.init.kaiming_normal_(convolution.weight, generator=generator)
         assert convolution.bias is not None
         nn.init.normal_(convolution.bias, std=0.1, generator=generator)
         layers += [convolution.requires_grad_(False), nn.ReLU(inplace=False)]
-        channels = width
+        before = width
     return nn.Sequential(*layers).eval()
 
 

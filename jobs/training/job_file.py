@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from jobs.config.hints import PUBLIC_NAMES, hints
 from jobs.config.tables import apply_overrides, parse_table, read_toml
 from jobs.spec import storage_from_table
 from jobs.stores.filesystems import StorageOptions, refuse_secrets
@@ -100,6 +101,18 @@ def train_from_table(table: Mapping[str, Any], base: Path) -> TrainFile:
         if not isinstance(table.get(name, {}), Mapping):
             raise OptionError(name, table[name], reason=f"must be a table: [{name}]")
     kind = kind_of(table)
+    with hints(_names_by_table(kind), PUBLIC_NAMES):
+        return _resolved(table, kind, base)
+
+
+def _names_by_table(kind: str) -> dict[str, list[str]]:
+    names: dict[str, list[str]] = {}
+    for table in option_tables(kind):
+        names.setdefault(table.name, []).extend(table.names)
+    return names
+
+
+def _resolved(table: Mapping[str, Any], kind: str, base: Path) -> TrainFile:
     _check_names(table, kind)
     model = {name: value for name, value in table.get("model", {}).items() if name != "kind"}
     recipe = TRAININGS[kind].read({**table, "model": model}, base)

@@ -50,6 +50,7 @@ def test_brush_strokes_are_a_function_of_seed_and_size() -> None:
     assert orange.mean() > 0.1
 
 
+@pytest.mark.slow  # its two parts, fast: tests/nst/test_embedded.py, tests/nst/test_alignment.py
 def test_a_short_training_of_the_network_gives_equal_files(tmp_path: Path) -> None:
     """Twice in this process, as `make features` runs it, with other names."""
     files = []

@@ -81,6 +81,15 @@ def test_survives_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"delay_s": 3}, r"^delay_s = 3: there is none outside of all tables; it is method\.delay_s$"),
+        (
+            {"image": {"batch_size": 3}},
+            r"^image\.batch_size = 3: there is none in \[image\]; it is resources\.",
+        ),
+        (
+            {"method": {"kind": "stub", "seed": 1}},
+            r"^method\.seed = 1: there is none in \[method\]; it is seed$",
+        ),
         ({"photo": "x"}, r"photo = 'x': unknown option .did you mean 'photos'.*Choices: photos, output"),
         ({"photos": None}, "photos = None: a path or URL is required"),
         ({"photos": 3}, "photos = 3"),

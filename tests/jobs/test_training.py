@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +21,7 @@ from tensorboardX.proto.event_pb2 import Event
 from typer.testing import CliRunner
 
 from jobs.cli.app import app
+from jobs.config.hints import PUBLIC_NAMES
 from jobs.driver.job import reopen
 from jobs.errors import JobMismatch, UsageError, WorkersBroken
 from jobs.inspect.status import job_status
@@ -29,7 +31,7 @@ from jobs.training.data import NoPhotographs
 from jobs.training.evaluate import evaluate
 from jobs.training.failures import Failures
 from jobs.training.job import TrainJob, create_or_open_training, plan_training, reopen_training
-from jobs.training.job_file import read_train_file, train_from_table, train_to_table
+from jobs.training.job_file import option_tables, read_train_file, train_from_table, train_to_table
 from jobs.training.layout import (
     STOP,
     checkpoint_steps,
@@ -313,6 +315,37 @@ def test_tables_are_resolved_and_come_back(photos: Path) -> None:
     ids=str,
 )
 def test_bad_options_are_named(photos: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        train_from_table(table(photos, **changes), photos)
+
+
+@pytest.mark.parametrize("name", PUBLIC_NAMES)
+@pytest.mark.parametrize("place", ["", "model", "schedule"])
+def test_names_that_people_know_are_told_by_ours(photos: Path, name: str, place: str) -> None:
+    changes = {place: {name: 1}} if place else {name: 1}
+    with pytest.raises(OptionError) as caught:
+        train_from_table(table(photos, **changes), photos)
+    assert str(caught.value).startswith(f"{place}.{name} = 1: there is none in [{place}]; " if place else name)
+    assert str(caught.value).endswith(PUBLIC_NAMES[name])
+    known = {each.name: each.names for each in option_tables("cyclegan")}
+    for option in re.findall(r"(\w+)\.(\w+)", PUBLIC_NAMES[name]):
+        assert option[1] in known[option[0]], PUBLIC_NAMES[name]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"model": {"n_epochs": 3}},
+            r"^model\.n_epochs = 3: there is none in \[model\]; it is schedule\.n_epochs$",
+        ),
+        ({"gan_mode": "lsgan"}, r"outside of all tables; it is model\.gan_mode$"),
+        ({"schedule": {"batch_size": 1}}, r"none in \[schedule\]; it is batch_size$"),
+    ],
+)
+def test_options_in_the_wrong_table_are_told_the_right_one(
+    photos: Path, changes: dict[str, Any], said: str
+) -> None:
     with pytest.raises(OptionError, match=said):
         train_from_table(table(photos, **changes), photos)
 

@@ -22,6 +22,8 @@ from nst.style_transfer.options import ObjectiveOptions, PaintingPlan
 from nst.stylizer import Outcome, Stylized, select
 from tests.nst.test_style_transfer import pictures
 
+pytestmark = pytest.mark.usefixtures("narrow_vggs")
+
 SIZES = ((40, 33), (21, 64), (40, 33), (57, 18), (16, 16), (33, 40), (47, 47), (64, 21))
 LAYERS: dict[str, Any] = {
     "content_layers": {"relu2_2": 1.0},
@@ -81,7 +83,7 @@ def test_loss_and_gradient_in_a_mixed_pass_equal_those_alone(variant: str, pooli
         assert relative_difference(evaluation.grad, alone.grad) < exactness(variant)
 
 
-def stylizer(dtype: torch.dtype, steps: int = 50, **options: Any) -> StyleTransferStylizer:
+def stylizer(dtype: torch.dtype, steps: int = 20, **options: Any) -> StyleTransferStylizer:
     method = StyleTransfer(style="style", weights="seeded", network="vgg16", preset="seeded", steps=steps)
     layers = [*LAYERS["content_layers"], *LAYERS["style_layers"]]
     network = build_features("vgg16", layers).to(dtype)
@@ -101,14 +103,14 @@ def run(it: StyleTransferStylizer, images: Sequence[Tensor]) -> list[Tensor]:
 
 
 @pytest.fixture(scope="module")
-def solo_runs() -> list[Tensor]:
+def solo_runs(narrow_vggs: None) -> list[Tensor]:  # noqa: ARG001
     alone = stylizer(torch.float64)
     return [run(alone, [photo])[0] for photo in pictures(*SIZES, dtype=torch.float64)]
 
 
 @pytest.mark.parametrize("count", [2, 5, 8])
 def test_pictures_of_a_shared_batch_equal_solo_runs(count: int, solo_runs: list[Tensor]) -> None:
-    """Fifty evaluations and five at a coarser scale, all in mixed passes, in float64."""
+    """Twenty evaluations and five at a coarser scale, all in mixed passes, in float64."""
     photos = pictures(*SIZES, dtype=torch.float64)[:count]
     shared = run(stylizer(torch.float64, share_passes=True), photos)
     for photo, picture, expected in zip(photos, shared, solo_runs, strict=False):

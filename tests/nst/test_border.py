@@ -13,6 +13,8 @@ from tests.nst.test_deepdream import build as build_dream
 from tests.nst.test_style_options import build, run
 from tests.nst.test_style_transfer import pictures
 
+pytestmark = pytest.mark.usefixtures("narrow_vggs")
+
 
 @pytest.mark.parametrize("size", [(24, 30), (17, 40), (1, 7), (1, 1)])
 @pytest.mark.parametrize("border_px", [0, 3, 16])

@@ -49,7 +49,7 @@ def test_a_bomb_is_refused_unread(kind: str) -> None:
 
 def test_never_raises_and_never_reads_much() -> None:
     """Whatever the bytes are, at most 4096 looks of a few bytes each; a TIFF's directory is one of them."""
-    for seed in range(2000):
+    for seed in range(600):
         chance = random.Random(seed)
         format = chance.choice(["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF"])
         data = bytearray(encoded(picture(seed % 3, 20, 14), format))

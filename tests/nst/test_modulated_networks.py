@@ -201,7 +201,9 @@ def test_bfloat16_trains_float32_parameters(name: str) -> None:
         assert parameter.grad.isfinite().all(), key
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "scaled" else [pytest.mark.slow]) for name in MADE]
+)
 def test_exported_once_runs_batches_of_1_to_64(name: str) -> None:
     batch = Dim("batch", min=1, max=64)
     own = MADE[name]()

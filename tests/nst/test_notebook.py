@@ -14,6 +14,8 @@ from nst.features import build_features
 from tests.conftest import encoded, picture
 from tests.nst.test_style_transfer import image_of
 
+pytestmark = pytest.mark.usefixtures("narrow_vggs")
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -21,6 +21,8 @@ from nst.images.codec import resize_image
 from nst.style_transfer.method import StyleTransfer, StyleTransferStylizer
 from nst.stylizer import Stylized
 
+pytestmark = pytest.mark.usefixtures("narrow_vggs")
+
 JOBS, QUICK = 1000, 60
 LAYERS = (
     "conv1_1", "relu1_1", "conv1_2", "relu1_2", "pool1", "conv2_1", "relu2_1", "relu2_2", "pool2", "relu3_1",

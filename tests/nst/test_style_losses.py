@@ -15,6 +15,8 @@ from nst.style_transfer.objective import StyleObjective
 from nst.style_transfer.options import ObjectiveOptions
 from tests.nst.test_style_transfer import pictures
 
+pytestmark = pytest.mark.usefixtures("narrow_vggs")
+
 
 def activations(*size: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     """As behind a ReLU, of channels that go together."""

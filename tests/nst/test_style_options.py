@@ -26,6 +26,8 @@ from nst.style_transfer.options import ObjectiveOptions
 from nst.stylizer import Stylized
 from tests.nst.test_style_transfer import pictures
 
+pytestmark = pytest.mark.usefixtures("narrow_vggs")
+
 Floats = npt.NDArray[np.float64]
 CONTENT, STYLE = {"relu2_1": 0.7}, {"relu1_1": 1.0, "conv2_1": 0.5}
 WEIGHTS: dict[str, Any] = {"content_weight": 2.0, "style_weight": 30.0}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from benchmarks.style_transfer_step import losses_of
 from nst.errors import ImageTooSmall, OptionError, WeightsError
 from nst.features import build_features
+from nst.features.layers import VGG_BLOCKS, VGG_CHANNELS
 from nst.images.codec import encode_image
 from nst.optim.lbfgs import LBFGS
 from nst.style_transfer.method import StyleTransfer, StyleTransferStylizer
@@ -19,12 +20,14 @@ from nst.style_transfer.objective import StyleObjective
 from nst.style_transfer.options import ObjectiveOptions
 from nst.style_transfer.presets import PRESETS
 from nst.stylizer import Outcome, Stylized
-from reference.style_transfer import gatys_losses, published_state, tutorial_losses, vgg19
+from reference.style_transfer import gatys_losses, published_state, tutorial_losses, vgg
+
+pytestmark = pytest.mark.usefixtures("narrow_vggs")
 
 
 @pytest.fixture(scope="module")
-def cnn() -> nn.Sequential:
-    return vgg19().double()
+def cnn(narrow_vggs: None) -> nn.Sequential:  # noqa: ARG001
+    return vgg(VGG_BLOCKS["vgg19"], channels=VGG_CHANNELS["vgg19"]).double()
 
 
 def objective(cnn: nn.Sequential, preset: str, style: Tensor) -> StyleObjective:

@@ -220,18 +220,17 @@ def test_tifffile_reads_the_same_samples() -> None:
     for name, (page, _) in CASES.items():
         if page.segments is not None or page.photometric == 3:
             continue  # the first is not decoded by tifffile, the second is mapped to colors
-        for order in "<>":
-            try:
-                with tifffile.TiffFile(io.BytesIO(tiff(page, order=order))) as file:
-                    levels = file.pages[0].asarray()
-            except (ValueError, KeyError, RuntimeError, NotImplementedError, ImportError):  # needs its codecs
-                continue
-            if page.photometric == 8 or levels.dtype == bool:
-                levels = levels.astype(page.samples.dtype)
-            expected = page.samples.transpose(2, 0, 1) if page.planar else page.samples
-            assert np.array_equal(levels, np.squeeze(expected)), name
-            read += 1
-    assert read > 200
+        try:
+            with tifffile.TiffFile(io.BytesIO(tiff(page))) as file:
+                levels = file.pages[0].asarray()
+        except (ValueError, KeyError, RuntimeError, NotImplementedError, ImportError):  # needs its codecs
+            continue
+        if page.photometric == 8 or levels.dtype == bool:
+            levels = levels.astype(page.samples.dtype)
+        expected = page.samples.transpose(2, 0, 1) if page.planar else page.samples
+        assert np.array_equal(levels, np.squeeze(expected)), name
+        read += 1
+    assert read > 100
 
 
 def test_all_of_the_table() -> None:

@@ -21,6 +21,8 @@ from nst.style_transfer.options import ObjectiveOptions
 from tests.nst.test_batches import POOLINGS, VARIANTS, exactness, objective, relative_difference, stylizer
 from tests.nst.test_style_transfer import build, image_of, method, pictures, run
 
+pytestmark = pytest.mark.usefixtures("narrow_vggs")
+
 SIZES = ((75, 94), (61, 128), (32, 90), (94, 32))
 
 

@@ -80,10 +80,10 @@ class _Listing:
 
     def test_more_than_a_page(self, server: Server) -> None:
         bucket = new_bucket(server)
-        keys = {f"p/{number % 3}/{number:04d}.jpg": b"x" for number in range(2_500)}
+        keys = {f"p/{number % 3}/{number:04d}.jpg": b"x" for number in range(1_050)}
         upload(server, bucket, keys)
         photos = list(list_photos(f"s3://{bucket}/p", storage=options(server)))
-        assert len({photo.key for photo in photos}) == 2_500
+        assert len({photo.key for photo in photos}) == 1_050
         assert {photo.url for photo in photos} == {f"s3://{bucket}/{key}" for key in keys}
 
     def test_odd_keys(self, server: Server) -> None:
