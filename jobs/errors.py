@@ -4,11 +4,13 @@ NstError
 ├── OptionError          exit 2: an option has a value that it cannot take (from `nst`)
 └── JobError
     ├── UsageError       exit 2: the job was asked for wrongly; nothing was written
+    │   ├── NoPhotographs    none of a collection can be trained on
     │   ├── JobMismatch      the output folder belongs to another job
     │   └── LeaseHeld        another driver works on the output folder
     ├── StoreError       exit 4: a store failed for good; what is done is kept
     ├── LeaseLost        exit 4: another driver has taken the job over; what is done is kept
     ├── Stopped          exit 75: asked to stop before any photograph was begun
+    ├── StepFailed       exit 4: a step of a training fails, again and again
     └── WorkersBroken    exit 4: workers cannot be started or keep dying; what is done is kept
 """
 
@@ -27,6 +29,8 @@ __all__ = [
     "JobMismatch",
     "LeaseHeld",
     "LeaseLost",
+    "NoPhotographs",
+    "StepFailed",
     "Stopped",
     "StoreError",
     "UsageError",
@@ -63,6 +67,10 @@ class JobMismatch(UsageError):
     """The output folder belongs to a job that differs; the message shows in what."""
 
 
+class NoPhotographs(UsageError):
+    """Hardly any photograph of a collection can be trained on."""
+
+
 class LeaseHeld(UsageError):
     """Another driver works on the job; the message says who, and for how long at least."""
 
@@ -79,6 +87,22 @@ class Stopped(JobError):
     """Asked to stop before there was anything to finish."""
 
     exit_code = EXIT_STOPPED
+
+
+class StepFailed(JobError):
+    """A step of a training raised.
+
+    Args:
+        step: its number.
+        text: what it raised, and which photographs it was of.
+    """
+
+    def __init__(self, step: int, text: str) -> None:
+        super().__init__(step, text)
+        self.step = step
+
+    def __str__(self) -> str:
+        return str(self.args[1])
 
 
 class WorkersBroken(JobError):

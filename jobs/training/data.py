@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,26 +13,22 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from jobs.errors import JobError
+from jobs.errors import NoPhotographs
 from jobs.stores.filesystems import StorageOptions
 from jobs.stores.photo_files import read_photo_file
 from jobs.stores.store import open_store
 from jobs.training.layout import skipped_path
 from jobs.training.spec import TrainSpec
-from nst.errors import ImageError
+from nst.errors import ImageError, ImageTooSmall
 from nst.gan.parallel import Share
 from nst.gan.sampling import stream
 from nst.images.decode import open_photo
 
-__all__ = ["NoPhotographs", "TrainingSet", "batches"]
+__all__ = ["TrainingSet", "batches"]
 
 _TRIES = 100
 """Photographs in a row of which none can be read: then something else is wrong."""
 _AHEAD = 4
-
-
-class NoPhotographs(JobError):
-    """Hardly any photograph of a collection can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +36,8 @@ class TrainingSet(Dataset[tuple[Tensor, ...]]):
     """By the number of a sample, the photographs that the spec's recipe chooses for it, cropped: (3, h, w) in
     [-1, 1] each.
 
-    In the place of a photograph that cannot be read comes the next one; it is noted in the job's folder, once.
+    In the place of a photograph that cannot be read, or is too small for the networks, comes the next one; it
+    is noted in the job's folder, once.
     """
 
     spec: TrainSpec
@@ -65,6 +62,12 @@ class TrainingSet(Dataset[tuple[Tensor, ...]]):
             for each in self.spec.recipe.choose(sample, counts, seed)
         )
 
+    def chosen(self, samples: Iterable[int]) -> list[str]:
+        """Places of the photographs that these samples are made of, if all can be read."""
+        counts = {name: len(urls) for name, urls in self.urls.items()}
+        choices = (self.spec.recipe.choose(sample, counts, self.spec.seed) for sample in samples)
+        return [str(self.urls[each.collection][each.place]) for some in choices for each in some]
+
     def _cropped(self, photo: Image.Image, generator: torch.Generator) -> Tensor:
         return self.spec.data(photo, generator, self.spec.recipe.multiple)
 
@@ -82,18 +85,45 @@ class TrainingSet(Dataset[tuple[Tensor, ...]]):
             yield self._cropped(photo, draws)
 
     def readable(self, name: str, place: int) -> tuple[Image.Image, int]:
-        """The photograph of a collection at `place`, or else the next one; and the place after it."""
-        urls, most = self.urls[name], self.spec.max_pixels
+        """The photograph of a collection at `place`, or else the next one; and the place after it.
+
+        Raises:
+            NoPhotographs: none of a hundred can be trained on.
+            OSError: none can be read, and the last one for a reason that may pass.
+        """
+        return self._readable(name, place, self._note)
+
+    def check(self, name: str) -> None:
+        """Raises NoPhotographs, OSError: as `readable` does of the first photographs; nothing is noted."""
+        self._readable(name, 0, lambda *_: None)
+
+    def _readable(
+        self, name: str, place: int, note: Callable[[str, Exception], None]
+    ) -> tuple[Image.Image, int]:
+        urls = self.urls[name]
+        tries = min(_TRIES, len(urls))
         error: Exception | None = None
-        for number in range(min(_TRIES, len(urls))):
+        for number in range(tries):
             url = str(urls[(place + number) % len(urls)])
             try:
-                data = read_photo_file(url, size_bytes=None, max_pixels=most, storage=self.storage)
-                return open_photo(data, max_pixels=most), place + number + 1
+                return self._photo(url), place + number + 1
             except (ImageError, OSError) as failed:
                 error = failed
-                self._note(url, failed)
-        raise NoPhotographs(f"{name}: no photograph can be read; the last one: {error}") from error
+                note(url, failed)
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            raise error
+        count = f"{tries} photographs" if tries > 1 else "its only photograph"
+        raise NoPhotographs(f"{name}: none of {count} can be trained on; the last one: {error}") from error
+
+    def _photo(self, url: str) -> Image.Image:
+        spec = self.spec
+        data = read_photo_file(url, size_bytes=None, max_pixels=spec.max_pixels, storage=self.storage)
+        photo = open_photo(data, max_pixels=spec.max_pixels)
+        width, height = spec.data.image_size(*photo.size, spec.recipe.multiple)
+        refusal = None if spec.data.square else spec.recipe.refusal(height, width)
+        if refusal is not None:
+            raise ImageTooSmall(refusal)
+        return photo
 
     def _note(self, url: str, error: Exception) -> None:
         name = hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:16]
@@ -121,7 +151,11 @@ def batches(
     loader = DataLoader(
         photos, batch_sampler=_Numbers(share, steps), num_workers=workers, pin_memory=pin, **more
     )
-    yield from loader
+    try:
+        yield from loader
+    except NoPhotographs as error:
+        # From another process it comes with that one's traceback.
+        raise NoPhotographs(str(error).rstrip().rpartition("NoPhotographs: ")[2]) from None
 
 
 @dataclass(frozen=True, slots=True)

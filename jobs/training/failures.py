@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from jobs.errors import JobMismatch
+from jobs.errors import JobMismatch, NoPhotographs, StepFailed
 from nst.errors import Diverged
 
 __all__ = ["Failures"]
 
-_FINAL = (Diverged, JobMismatch)
+_FINAL = (Diverged, JobMismatch, NoPhotographs)
 """Every worker raises them, at the same step, and would again: what is trained does not depend on the try."""
+
+
+_SAME_STEP = 3
+"""So often a step may fail in a row."""
 
 
 class Failures:
@@ -21,9 +25,15 @@ class Failures:
 
     def __init__(self, most: int, checkpoint: int) -> None:
         self._most, self._checkpoint, self._count = most, checkpoint, 0
+        self._step, self._same = 0, 0
 
     def go_on(self, cause: BaseException, checkpoint: int) -> bool:
         """Whether workers are to be started again, from `checkpoint`, after they failed of `cause`."""
         self._count = 1 if checkpoint > self._checkpoint else self._count + 1
         self._checkpoint = checkpoint
+        if isinstance(cause, StepFailed):
+            self._same = self._same + 1 if cause.step == self._step else 1
+            self._step = cause.step
+            if self._same == _SAME_STEP:
+                return False
         return not isinstance(cause, _FINAL) and (self._most < 0 or self._count <= self._most)

@@ -11,13 +11,14 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.driver.assets import Asset, by_url, read_assets
-from jobs.errors import JobMismatch, UsageError
+from jobs.errors import JobMismatch, NoPhotographs, UsageError
 from jobs.ledger.begin_job import begin_job, is_begun, refuse_foreign_folder, try_writing
 from jobs.ledger.job_record import TRAINING, RecordedAsset, differences, read_job
 from jobs.ledger.layout import JOB
 from jobs.ledger.listing import list_photos
 from jobs.ledger.manifest import Manifest, ManifestInfo, listed_manifest, write_manifest
-from jobs.stores.store import Store, open_store
+from jobs.stores.store import LocalStore, Store, open_store
+from jobs.training.data import TrainingSet
 from jobs.training.job_file import HOW, train_fingerprint, train_from_table, train_to_table
 from jobs.training.layout import manifest_path
 from jobs.training.spec import TrainFile, TrainResources
@@ -181,10 +182,23 @@ def _plan(file: TrainFile, folder: Path) -> TrainPlan:
             raise OptionError(option, source, choices=error.choices, reason=error.reason) from error
         except (UsageError, OSError) as error:
             raise OptionError(option, source, reason=str(error)) from error
+    _check_photographs(file, folder)
     table = train_to_table(file)
     digests = {name: info.sha256 for name, info in manifests.items()}
     notes = tuple(file.evaluation.notes(by_url(assets)))
     return TrainPlan(file, table, manifests, assets, train_fingerprint(table, digests), notes)
+
+
+def _check_photographs(file: TrainFile, folder: Path) -> None:
+    """Raises OptionError: a collection has hardly a photograph that can be trained on."""
+    names = file.spec.collections
+    urls = [Manifest(LocalStore(str(folder)), manifest_path(name)).urls() for name in names]
+    photos = TrainingSet.of(file.spec, urls, file.storage)
+    for name, source in names.items():
+        try:
+            photos.check(name)
+        except (NoPhotographs, OSError) as error:
+            raise OptionError(file.spec.recipe.option_of(name), source, reason=str(error)) from error
 
 
 def _epoch_steps(file: TrainFile, manifests: Mapping[str, Manifest] | Mapping[str, ManifestInfo]) -> int:

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from jobs.errors import JobMismatch
+from jobs.errors import JobMismatch, StepFailed
 from jobs.stores.filesystems import StorageOptions
 from jobs.stores.store import Store, open_store
 from jobs.training.data import TrainingSet, batches
@@ -90,6 +90,7 @@ def train(setup: LoopSetup, rank: int = 0, world: int = 1, device: str | torch.d
     Raises:
         Diverged: a loss is not finite.
         JobMismatch: a checkpoint is not of this training.
+        StepFailed: a step raised.
         NoPhotographs, StoreError, OSError: nothing can be read or written.
     """
     torch.set_num_threads(setup.threads)
@@ -122,7 +123,7 @@ class _Loop:
             for done, images in enumerate(self._batches(begin), begin + 1):
                 epoch, place = divmod(done - 1, setup.epoch_steps)
                 self._scheduler.begin(epoch)
-                losses = trainer.step(images)
+                losses = self._step(done, images)
                 now = time.monotonic()
                 rate = trainer.optimizers[0].param_groups[0]["lr"]
                 self._fresh.append((done, losses, rate, now - before))
@@ -143,6 +144,16 @@ class _Loop:
                 if stop:
                     break
         return done
+
+    def _step(self, number: int, images: list[Tensor]) -> dict[str, Tensor]:
+        try:
+            return self._trainer.step(images)
+        except Exception as error:
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            batch = self._setup.spec.batch_size
+            samples = range((number - 1) * batch, number * batch)[self._share.part]
+            urls = ", ".join(self._photos.chosen(samples))
+            raise StepFailed(number, f"step {number} fails of {what}; its photographs: {urls}") from error
 
     # Data
 

@@ -68,8 +68,15 @@ class Preprocessing:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return picture_tensor(image).mul_(2).sub_(1)
 
+    def image_size(self, width: int, height: int, multiple: int = 4) -> tuple[int, int]:
+        """(width, height) of the image that a photograph becomes."""
+        return (self.crop_size,) * 2 if self.square else self._scaled_size(width, height, multiple)
+
     def _scaled(self, photo: Image.Image, multiple: int) -> Image.Image:
-        width, height = photo.size
+        size = self._scaled_size(*photo.size, multiple)
+        return photo if size == photo.size else photo.resize(size, Image.Resampling.BICUBIC)
+
+    def _scaled_size(self, width: int, height: int, multiple: int) -> tuple[int, int]:
         if self.preprocess == "resize_and_crop":
             width = height = self.load_size
         elif self.preprocess.startswith("scale_width"):
@@ -79,9 +86,7 @@ class Preprocessing:
             width, height = (max(self.crop_size, round(side * more)) for side in (width, height))
         else:
             width, height = (max(2, round(side / multiple)) * multiple for side in (width, height))
-        return (
-            photo if (width, height) == photo.size else photo.resize((width, height), Image.Resampling.BICUBIC)
-        )
+        return width, height
 
 
 def photo_index(sample: int, photos: int, seed: int, domain: str) -> int:

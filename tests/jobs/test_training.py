@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,10 @@ from typer.testing import CliRunner
 from jobs.cli.app import app
 from jobs.config.hints import PUBLIC_NAMES
 from jobs.driver.job import reopen
-from jobs.errors import JobMismatch, UsageError, WorkersBroken
+from jobs.errors import JobMismatch, NoPhotographs, StepFailed, UsageError, WorkersBroken
 from jobs.inspect.status import job_status
 from jobs.inspect.verify import explain, verify
 from jobs.stores.store import LocalStore
-from jobs.training.data import NoPhotographs
 from jobs.training.evaluate import evaluate
 from jobs.training.failures import Failures
 from jobs.training.job import TrainJob, create_or_open_training, plan_training, reopen_training
@@ -47,9 +47,11 @@ from jobs.training.loop import LoopSetup, train
 from jobs.training.metrics import read_metrics, write_metrics
 from jobs.training.monitor import Watch
 from jobs.training.report import build_training_report
+from jobs.training.spec import TrainFile
 from jobs.training.status import train_status
 from jobs.training.tensorboard import write_events
 from nst.cyclegan.method import CycleGAN
+from nst.cyclegan.training import CycleGANTraining
 from nst.errors import Diverged, OptionError
 from tests.vggs import caffe_vgg
 
@@ -234,17 +236,100 @@ def test_failures_count_since_the_newest_checkpoint() -> None:
     assert all(endless.go_on(lost, 0) for _ in range(1000))
 
 
+def test_a_step_that_fails_three_times_is_not_tried_again_and_names_its_photographs(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = begun(photos)
+    step = CycleGANTraining.step
+
+    def third(training: CycleGANTraining, images: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        if training.steps == 2:
+            raise RuntimeError("Kernel size can't be greater\nthan this")
+        return step(training, images)
+
+    monkeypatch.setattr(CycleGANTraining, "step", third)
+    failures, going = Failures(-1, 0), []
+    for _ in range(3):
+        with pytest.raises(StepFailed) as caught:
+            train(setup(job))
+        error = pickle.loads(pickle.dumps(caught.value))
+        going.append(failures.go_on(error, 0))
+    assert going == [True, True, False]
+    text = str(error)
+    assert text.startswith(
+        "step 3 fails of RuntimeError: Kernel size can't be greater than this; its photographs: "
+    )
+    spec = job.file.spec
+    chosen = [each for sample in (4, 5) for each in spec.recipe.choose(sample, {"a": 11, "b": 7}, spec.seed)]
+    assert text.partition("photographs: ")[2].split(", ") == [
+        f"{photos}/{each.collection}/{sorted((photos / each.collection).iterdir())[each.place].name}"
+        for each in chosen
+    ]
+    # What fails elsewhere between is another matter.
+    failures = Failures(-1, 0)
+    others = [StepFailed(step, "x") for step in (3, 3, 4, 3, 3)]
+    assert all(failures.go_on(each, 0) for each in others)
+
+
 @pytest.mark.parametrize("final", [Diverged("loss D_A is nan in step 7"), JobMismatch("another")], ids=str)
 def test_what_would_end_the_same_way_is_not_tried_again(final: Exception) -> None:
     assert not Failures(-1, 0).go_on(final, 100)
 
 
 def test_collections_without_photographs_are_refused(photos: Path) -> None:
+    job = begun(photos)
     for path in (photos / "b").iterdir():
         path.write_text("no picture")
-    job = begun(photos)
-    with pytest.raises(NoPhotographs, match=r"b: no photograph can be read; the last one: .*not a picture"):
+    said = r"b: none of \d+ photographs can be trained on; the last one: .*not a picture[^\n]*$"
+    with pytest.raises(NoPhotographs, match=f"^{said}"):
         train(setup(job))
+    with pytest.raises(NoPhotographs, match=f"^{said}"):
+        train(replace(setup(job), loader_workers=1))
+    with pytest.raises(OptionError, match=rf"^b = '.*/b': {said}"):
+        plan_training(job.file)
+
+
+def test_a_photograph_too_small_for_the_networks_is_left_out_by_name(photos: Path) -> None:
+    """A panorama of 12 pixels' height, which the discriminator cannot take when it is scaled to a width."""
+    Image.new("RGB", (600, 12), "red").save(photos / "a/0.png")
+    job = begun(
+        photos,
+        batch_size=1,
+        model={**TINY, "discriminator_layers": 2},
+        data={"preprocess": "scale_width", "load_size": 24},
+        schedule={"n_epochs": 1, "n_epochs_decay": 0},
+    )
+    assert train(setup(job)) == job.steps
+    small = {each["url"].rpartition("/")[2]: each["error"] for each in read_skipped(job.store).values()}
+    assert small["0.png"] == (
+        "ImageTooSmall: 24 x 8 pixels are too few for generator = 'resnet_6blocks', "
+        "discriminator = 'n_layers', discriminator_layers = 2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "crop", "least"),
+    [
+        ({"discriminator": "basic"}, 16, 24),
+        ({"discriminator": "n_layers", "discriminator_layers": 5}, 32, 96),
+        ({"discriminator": "n_layers", "discriminator_layers": 5}, 92, 96),
+        ({"discriminator": "pixel"}, 4, 8),
+    ],
+    ids=str,
+)
+def test_a_crop_too_small_for_the_networks_is_refused_with_the_least(
+    photos: Path, model: dict[str, Any], crop: int, least: int
+) -> None:
+    def file(side: int) -> TrainFile:
+        changes = {"model": {**TINY, **model}, "data": {"load_size": side, "crop_size": side}}
+        return train_from_table(table(photos, **changes), photos)
+
+    with pytest.raises(
+        OptionError, match=rf"^data\.crop_size = {crop}: .*too few for .*; the least is {least}$"
+    ):
+        file(crop)
+    trainer = file(least).spec.recipe.build(seed=0, device=torch.device("cpu"))
+    trainer.step([torch.rand(1, 3, least, least) for _ in range(2)])
 
 
 def test_photographs_of_several_sizes_are_trained_one_by_one(photos: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jobs.training.recipes.recipe import Recipe, Trainer, Translation
+from nst.errors import ImageTooSmall
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +42,15 @@ class CycleGANRecipe(Recipe):
         if self.model.upsample == "transposed":  # trainings from before it was an option are still the same
             del table["model"]["upsample"]
         return table
+
+    def refusal(self, height: int, width: int) -> str | None:
+        from nst.cyclegan.training import check_image_size
+
+        try:
+            check_image_size(self.model, height, width)
+        except ImageTooSmall as error:
+            return str(error)
+        return None
 
     @property
     def multiple(self) -> int:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Choice", "Recipe", "Trainer", "Translation", "place_of"]
 
+_LARGEST_CROP = 8192
+
 
 class Trainer(Protocol):
     """Networks and all else that training changes."""
@@ -159,6 +161,15 @@ class Recipe(ABC):
     def check_data(self, data: Preprocessing) -> None:
         """Raises OptionError, of the table `data`: its images are not what the networks need."""
         data.check_multiple(self.multiple)
+        refusal = self.refusal(data.crop_size, data.crop_size) if data.square else None
+        if refusal is not None:
+            sides = range(self.multiple, _LARGEST_CROP, self.multiple)
+            least = next((side for side in sides if self.refusal(side, side) is None), None)
+            raise OptionError("crop_size", data.crop_size, reason=f"{refusal}; the least is {least}")
+
+    def refusal(self, height: int, width: int) -> str | None:  # noqa: ARG002
+        """Why the networks cannot be trained on images of this size; None: they can, as is the default."""
+        return None
 
     # Photographs
 
