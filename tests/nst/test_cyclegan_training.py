@@ -113,11 +113,11 @@ def test_goes_on_to_the_bit_from_what_was_saved(changes: dict[str, Any]) -> None
 
 def test_averages_follow_over_a_tenth_of_the_steps_and_then_as_asked() -> None:
     """So that what a short training ends with has nothing of its random start."""
-    training = CycleGANTraining(options(ema_decay=0.2))
+    training = CycleGANTraining(options(ema_decay=0.6))
     expected = copy.deepcopy(training.G_A)
     for step, batch in enumerate(batches(15, torch.float32), 1):
         train_step(training, *batch)
-        decay = min(0.2, 1 - 10 / step) if step > 10 else 0.0
+        decay = min(0.6, 1 - 10 / step) if step > 10 else 0.0
         with torch.no_grad():
             for own, new in zip(expected.parameters(), training.G_A.parameters(), strict=True):
                 own.copy_(decay * own + (1 - decay) * new)
