@@ -33,7 +33,7 @@ from jobs.stores.store import FsspecStore, LocalStore, Store
 from jobs.worker.messages import Task, WorkerId
 from tests.chaos import InlinePool
 from tests.methods import REGISTRY
-from tests.processes import living
+from tests.processes import living, spawn
 
 Photos = Callable[..., Path]
 SHORT = LeaseOptions(term_s=0.6, settle_s=0.2)
@@ -443,7 +443,7 @@ sys.exit(run(job, lease=LeaseOptions(term_s=float(sys.argv[2]))).exit_code)
 
 
 def drive(folder: Path, term_s: float) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", DRIVER, str(folder), str(term_s)], start_new_session=True)
+    return spawn([sys.executable, "-c", DRIVER, str(folder), str(term_s)])
 
 
 def test_a_killed_driver_is_followed_at_once_and_a_stopped_one_gives_up(tmp_path: Path, photos: Photos) -> None:
