@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, assert_never
 
 from jobs.console.log_events import Level, LogEvent
@@ -55,6 +55,11 @@ class RunLog:
                 pass
             case _:
                 assert_never(event)
+
+    def notes(self, notes: Iterable[str]) -> None:
+        """Log what the user should know."""
+        for note in notes:
+            self._log("note", f"note: {note}")
 
     def stopping(self, grace_s: float) -> None:
         self._log("stopping", f"stopping: photographs in work have {grace_s:g} s", "warning")

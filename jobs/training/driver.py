@@ -34,7 +34,7 @@ from jobs.errors import (
     exit_code_of,
 )
 from jobs.ledger.lease import STANDARD_LEASE, Lease, LeaseOptions, hold
-from jobs.pools.ray import RaySession
+from jobs.pools.ray_session import RaySession
 from jobs.training.evaluate import evaluate
 from jobs.training.failures import Failures
 from jobs.training.job import TrainJob
@@ -125,13 +125,12 @@ class _Run:
 
     def go(self) -> TrainSummary:
         resources = self._job.file.resources
-        least = {"num_cpus": resources.num_cpus * resources.min_workers, "num_gpus": resources.num_gpus}
         self._stop.running()
         self._store.remove(STOP)
         self._store.clean()
         try:
             with (
-                RaySession(resources.address, least),
+                RaySession(resources.address),
                 tempfile.TemporaryDirectory(prefix="nst-train-") as folder,
             ):
                 self._asset = ray.put(dict(by_url(self._job.assets)))

@@ -75,7 +75,7 @@ def test_ray_cannot_take_a_signal_from_the_driver() -> None:
     aborted when an alarm goes off."""
     script = """
 import ctypes, os, signal, time
-from jobs.pools.ray import RaySession
+from jobs.pools.ray_session import RaySession
 
 libc, asked = ctypes.CDLL(None), []
 signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
@@ -86,7 +86,7 @@ def core() -> None:
     time.sleep(0.2)
     os.kill(os.getpid(), signal.SIGTERM)
 
-session = RaySession(None, {})
+session = RaySession(None)
 session._in_ray_thread(core)
 libc.signal(int(signal.SIGTERM), None)
 session._in_ray_thread(lambda: None)
