@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.driver.assets import Asset, by_url, expand_folders, read_assets
 from jobs.driver.moved import along_with, as_recorded, photographs_now
-from jobs.errors import JobMismatch, UsageError
+from jobs.errors import JobMismatch, LeaseHeld, UsageError
 from jobs.ledger.begin_job import begin_job, is_begun, refuse_foreign_folder, try_writing
 from jobs.ledger.job_record import PHOTOS, JobRecord, RecordedAsset, differences, read_job
 from jobs.ledger.layout import JOB, MANIFEST
@@ -282,7 +282,10 @@ def _same_arithmetic(store: Store, record: JobRecord, now: Resources) -> Resourc
         return now
     if _was_worked_on(store):
         raise changed
-    refuse_if_held(store)
+    try:
+        refuse_if_held(store)
+    except LeaseHeld as error:  # by somebody who does something now
+        raise changed from error
     resources = {**record.job["resources"], "num_cpus": now.num_cpus, "num_gpus": now.num_gpus}
     store.publish(JOB, replace(record, job={**record.job, "resources": resources}).to_bytes())
     return now

@@ -25,7 +25,7 @@ from jobs.console.stop import STOP_SIGNALS
 from jobs.pools.memory import private_bytes, total_bytes, used_share
 from jobs.worker.messages import AtWork, Cause, Died, Event, Failed, Finished, Progress, Ready, Task, WorkerId
 
-__all__ = ["Children"]
+__all__ = ["Children", "signals_blocked"]
 
 _PROGRESS_INTERVAL_S = 1.0
 _MEMORY_CHECK_INTERVAL_S = 0.1
@@ -80,7 +80,7 @@ class Children:
         at_work = self._context.RawArray("q", slots)
         arguments = (theirs, dict(os.environ), payload, at_work)
         process = self._context.Process(target=_serve, args=arguments, name=f"nst-worker-{worker}", daemon=True)
-        with self._lock, _with_main_if(with_main), _signals_blocked():
+        with self._lock, _with_main_if(with_main), signals_blocked():
             try:
                 process.start()
             except (EOFError, OSError) as error:
@@ -206,7 +206,7 @@ def _end_forkserver() -> None:
 
 
 @contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
+def signals_blocked() -> Iterator[None]:
     """Block STOP_SIGNALS, also for what is started meanwhile. Those for everyone in a terminal, a group or a
     service are for the driver to act on; what workers are forked from is to live, also while it imports."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)

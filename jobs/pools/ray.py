@@ -78,7 +78,7 @@ class RayPool:
         self._calls: dict[Any, WorkerId] = {}  # under way: a worker's start, and who asks for its events
         self._idle: list[tuple[Any, float, str]] = []  # actors whose worker died, since when, and their nodes
         self._drains_asked_at = 0.0
-        self._session = RaySession(resources.address)
+        self._session = RaySession(resources.address, ", or do without Ray: --pool local")
         self._payload: Any = None
         self._metrics: Any = None
         self._actor_class: Any = None

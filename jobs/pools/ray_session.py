@@ -30,14 +30,15 @@ class RaySession:
 
     Args:
         address: None: RAY_ADDRESS, if that is set.
+        otherwise: what else to do than to try again, if Ray cannot be started here.
 
     Raises:
         OptionError: there is no cluster at the address.
         WorkersBroken: Ray cannot be started here.
     """
 
-    def __init__(self, address: str | None) -> None:
-        self._address = address
+    def __init__(self, address: str | None, otherwise: str = "") -> None:
+        self._address, self._otherwise = address, otherwise
         self._ours = False
         self._thread = ThreadPoolExecutor(1, "ray")
 
@@ -94,10 +95,9 @@ class RaySession:
         try:
             ray.init(address="local", include_dashboard=False, num_cpus=cpu_count(), **quiet)
         except Exception as error:  # Ray raises this very class when its processes take too long
-            advice = "try again when it is less busy, or without Ray: --pool local"
-            raise WorkersBroken(
-                f"Ray cannot be started on this machine: {' '.join(str(error).split())[:300]}; {advice}"
-            ) from error
+            said = " ".join(str(error).split())[:300]
+            advice = f"try again when it is less busy{self._otherwise}"
+            raise WorkersBroken(f"Ray cannot be started on this machine: {said}; {advice}") from error
 
 
 def _end() -> None:

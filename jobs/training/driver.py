@@ -34,6 +34,7 @@ from jobs.errors import (
     exit_code_of,
 )
 from jobs.ledger.lease import STANDARD_LEASE, Lease, LeaseOptions, hold
+from jobs.pools.children import signals_blocked
 from jobs.pools.ray_session import RaySession
 from jobs.training.evaluate import evaluate
 from jobs.training.failures import Failures
@@ -141,7 +142,8 @@ class _Run:
                     return TrainSummary(self._job.steps, None, stopped=True)
             self._check_lease()
         except NstError as error:
-            return TrainSummary(self._job.steps, None, error=error)
+            gone = self._stop.gently and isinstance(error, WorkersBroken)  # nobody waits for them any more
+            return TrainSummary(self._job.steps, None, stopped=gone, error=None if gone else error)
         finally:
             if self._lease is None or self._lease.lost is None:
                 self._store.remove(STOP)
@@ -307,7 +309,8 @@ def _trainer(job: TrainJob, folder: str) -> TorchTrainer:
 def _train_worker(config: Mapping[str, Any]) -> None:
     """In each worker, with torch's default group set up."""
     context = ray.train.get_context()
-    train(config["setup"], context.get_world_rank(), context.get_world_size(), get_device())
+    with signals_blocked():  # those who load photographs, too
+        train(config["setup"], context.get_world_rank(), context.get_world_size(), get_device())
 
 
 def _evaluate_task(file: Any, urls: Any, assets: Mapping[str, bytes], step: int) -> None:

@@ -13,9 +13,11 @@ import torch
 
 from jobs.driver.job import Job
 from jobs.driver.run import worker_setup
+from jobs.errors import WorkersBroken
 from jobs.pools import Pool, open_pool
 from jobs.pools.local import LocalPool
 from jobs.pools.ray import RayPool
+from jobs.pools.ray_session import RaySession
 from jobs.spec import Resources
 from jobs.worker.messages import Died, WorkerSetup
 from nst.errors import OptionError
@@ -96,3 +98,24 @@ assert asked == [1, 1], asked
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert run.returncode == 0, (run.returncode, run.stderr)
+
+
+@pytest.mark.parametrize(
+    "error", [Exception("The current node timed out during startup."), RuntimeError("no"), OSError(28, "full")]
+)
+def test_a_ray_that_does_not_start_is_an_error_with_advice(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray raises anything, `Exception` itself too."""
+
+    def init(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    said = (
+        rf"Ray cannot be started on this machine: .*{error.args[-1]}.*; try again when it is less busy, or so$"
+    )
+    with pytest.raises(WorkersBroken, match=said), RaySession(None, ", or so"):
+        pass
