@@ -185,7 +185,7 @@ def test_asked_for_wrongly_is_one_message_and_writes_nothing(
     assert asked.exit_code == 2
     assert re.match(f"error: {said}", asked.stderr), asked.stderr
     assert "Traceback" not in asked.stderr + asked.stdout
-    assert len(asked.stderr.strip().splitlines()) <= 2
+    assert len(asked.stderr.strip().splitlines()) <= 3
     assert files(folder) == before
 
 
