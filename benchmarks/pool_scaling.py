@@ -261,6 +261,7 @@ class SimulatedPool:
 
     def start(self, worker: int) -> None:
         with self:
+            assert self._job.resources.max_workers is not None
             replaces = len(self.speeds) >= self._job.resources.max_workers
             speed = 1 / SLOW if not replaces and worker % SLOW_EVERY == SLOW_EVERY - 1 else 1.0
             if not replaces:

@@ -89,6 +89,7 @@ def _parameters(
     if state is not None:
         return state, None
     assert method.weights is not None
+    assert method.network is not None
     asset = weights_asset(method.network, method.weights, method.weights_sha256)
     if asset is not None and not is_published(asset.url):
         raise OptionError(

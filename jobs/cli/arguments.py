@@ -16,6 +16,7 @@ __all__ = [
     "Out",
     "OutOption",
     "Photos",
+    "PhotosNow",
     "PoolName",
     "Reach",
     "Set",
@@ -31,6 +32,14 @@ JobPath = Annotated[Path, typer.Argument(metavar="JOB.TOML", help="The job file.
 Photos = Annotated[
     str,
     typer.Argument(metavar="PHOTOS", help="The photographs: a folder, a glob, a bucket prefix, or a manifest."),
+]
+PhotosNow = Annotated[
+    str | None,
+    typer.Option(
+        "--photos",
+        metavar="PHOTOS",
+        help="Where the job's photographs are now, if they were moved; they must be the same.",
+    ),
 ]
 Out = Annotated[str, typer.Argument(metavar="OUT", help="The job's folder or bucket prefix.")]
 OutOption = Annotated[
@@ -58,7 +67,9 @@ Reach = Annotated[
 PoolName = Annotated[
     str | None,
     typer.Option(
-        "--pool", metavar="POOL", help="What the workers are: `ray`, actors, or `local`, processes here."
+        "--pool",
+        metavar="POOL",
+        help="What the workers are: `ray`, actors; `local`, processes here; `auto`, what suits.",
     ),
 ]
 Address = Annotated[

@@ -16,10 +16,11 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.cli.work import reach
 from jobs.config.tables import apply_overrides, read_toml
 from jobs.errors import EXIT_OK, EXIT_STOPPED, EXIT_UNFINISHED, UsageError
 from jobs.ledger.lease import refuse_if_held
@@ -269,12 +270,7 @@ def _say(prepared: Prepared, text: str) -> None:
 def _tell(prepared: Prepared, address: str | None) -> None:
     for what, option in (("follow it", "--attach"), ("stop it", "--stop")):
         _say(prepared, f"{what}: {_again(prepared, address, option)}")
-    reach = [
-        f"storage.{option.name}={json.dumps(value)}"
-        for option in fields(prepared.storage)
-        if (value := getattr(prepared.storage, option.name)) != option.default
-    ]
-    words = ["nst", "status", prepared.output, *(word for each in reach for word in ("--set", each))]
+    words = ["nst", "status", prepared.output, *reach(prepared.storage)]
     _say(prepared, f"how far it is: {shlex.join(words)}")
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from jobs.driver.job import Job
     from jobs.ledger.lease import LeaseOptions
     from jobs.spec import JobFile
+    from jobs.stores.filesystems import StorageOptions
     from jobs.stores.store import Store
     from jobs.training.job import TrainJob
 
@@ -35,6 +38,7 @@ __all__ = [
     "execute",
     "execute_training",
     "is_training",
+    "reach",
     "reopen_at",
     "reopen_training_at",
     "resources",
@@ -48,15 +52,19 @@ CHANGEABLE = ("resources", "storage", "log", "evaluation", "ddp")
 
 @contextmanager
 def errors(log_format: LogFormat = "text") -> Iterator[None]:
-    """Turn an error into one message and the right exit code; no traceback for what is not our fault."""
-    try:
-        yield
-    except NstError as error:
-        _say_error(str(error), log_format)
-        raise typer.Exit(exit_code_of(error)) from None
-    except OSError as error:
-        _say_error(f"{type(error).__name__}: {error}", log_format)
-        raise typer.Exit(EXIT_UNFINISHED) from None
+    """Turn an error into one message and the right exit code; no traceback for what is not our fault. That
+    nobody reads the output any more is no error."""
+    from jobs.console.outlet import lasting_output
+
+    with lasting_output():
+        try:
+            yield
+        except NstError as error:
+            _say_error(str(error), log_format)
+            raise typer.Exit(exit_code_of(error)) from None
+        except OSError as error:
+            _say_error(f"{type(error).__name__}: {error}", log_format)
+            raise typer.Exit(EXIT_UNFINISHED) from None
 
 
 def _say_error(text: str, log_format: LogFormat) -> None:
@@ -155,12 +163,14 @@ def begin(
     execute(lambda: (create_or_open(job_file), None), leave=leave, wait=wait, log_format=log_format)
 
 
-def reopen_at(out: str, overrides: list[str]) -> Job:
-    """The job at OUT, with other `resources` and `storage` as --set says."""
+def reopen_at(out: str, overrides: list[str], photos: str | None = None) -> Job:
+    """The job at OUT, with other `resources` and `storage` as --set says, and its photographs where --photos
+    says."""
     from jobs.driver.job import reopen
 
     tables = tables_of(overrides, ("resources", "storage"))
-    return reopen(open_at(out, tables), overrides=tables)
+    now = None if photos is None else absolute_url(photos, Path.cwd())
+    return reopen(open_at(out, tables), overrides=tables, photos=now)
 
 
 def execute(
@@ -184,8 +194,6 @@ def execute(
         with log:
             _tell_notes(log, [*job.notes, *describe_evaluations(job.spec.method)])
             summary = run(job, work, observe=log, stop=stop, lease=_lease(log, wait))
-    command = "resume" if work is None else "retry"
-    go_on = summary.stopped or summary.exit_code == EXIT_UNFINISHED
     values = {"exit_code": summary.exit_code, **summary.to_json()}
     _tell_end(
         log,
@@ -197,7 +205,7 @@ def execute(
         ),
         values,
         summary.error,
-        f"nst {command} {url}" if go_on else None,
+        None if summary.go_on is None else _go_on(summary.go_on, job),
     )
     _tell_notes(log, summary.notes)
     if leave or summary.exit_code:
@@ -217,6 +225,22 @@ def _tell_end(
         log.emit(LogEvent(event="error", level="error", text=str(error)))
     if go_on is not None:
         log.emit(LogEvent(event="go_on", text=f"go on with: {go_on}"))
+
+
+def _go_on(command: str, job: Job) -> str:
+    """The command line that goes on with a job from anywhere on this machine."""
+    moved = () if job.moved is None else ("--photos", job.moved.now)
+    return shlex.join(["nst", command, job.store.url, *moved, *reach(job.storage)])
+
+
+def reach(storage: StorageOptions) -> list[str]:
+    """Words of a command line that say how a store is reached, where that is not the standard way."""
+    found = {each.name: getattr(storage, each.name) for each in fields(storage)}
+    standard = {each.name: each.default for each in fields(storage)}
+    options = {name: value for name, value in found.items() if value != standard[name]}
+    return [
+        word for name, value in options.items() for word in ("--set", f"storage.{name}={json.dumps(value)}")
+    ]
 
 
 def _lease(log: LogSink, wait: bool) -> LeaseOptions:
@@ -263,7 +287,8 @@ def execute_training(
     where = url.rstrip("/")
     values = {"exit_code": summary.exit_code, "steps": summary.steps, "done": summary.done}
     if summary.done is None:
-        _tell_end(log, "", values, summary.error, f"nst resume {url}")
+        go_on = shlex.join(["nst", "resume", url, *reach(job.file.storage)])
+        _tell_end(log, "", values, summary.error, go_on)
     else:
         made = job.file.spec.recipe.asset(f"{where}/{summary.done['generator']}", summary.done["sha256"])
         lines = (

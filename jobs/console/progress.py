@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from jobs.console.log_events import LogEvent
 from jobs.errors import EXIT_FAILED_ROWS, EXIT_OK, EXIT_STOPPED, EXIT_UNFINISHED, exit_code_of
@@ -86,6 +86,8 @@ class Summary:
     """What to tell the user at the end: see `end_notes`."""
     failures: tuple[Result, ...] = ()
     """The first rows that failed or were quarantined, at most `SHOWN_FAILURES`."""
+    unfinished_retries: int = 0
+    """How many of the unfinished shards were to be done again in part, and still have the receipt of before."""
 
     def to_json(self) -> dict[str, Any]:
         """The values of a log event, as JSON takes them."""
@@ -96,6 +98,13 @@ class Summary:
             "stopped": self.stopped,
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
         }
+
+    @property
+    def go_on(self) -> Literal["resume", "retry"] | None:
+        """The command that goes on where the run ended; None: it came to its end."""
+        if not self.stopped and self.exit_code != EXIT_UNFINISHED:
+            return None
+        return "retry" if self.unfinished_retries else "resume"
 
     @property
     def exit_code(self) -> int:

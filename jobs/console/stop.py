@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from jobs.errors import Stopped
 
-__all__ = ["StopSignal"]
+__all__ = ["STOP_SIGNALS", "StopSignal"]
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that ask a job to stop. They may come to each of its processes; the driver alone acts on them."""
+_ECHO_S = 0.5
+"""Seconds within which more signals are the same request: `timeout` signals the driver and then its group, and
+systemd sends SIGHUP after SIGTERM, if told to."""
 
 
 class _Interrupted(BaseException):
@@ -43,7 +50,8 @@ class StopSignal:
 
     @contextmanager
     def on_signals(self, *, last: bool = True) -> Iterator[StopSignal]:
-        """Ask at SIGINT and SIGTERM. For the main thread.
+        """Ask at SIGINT, SIGTERM and SIGHUP; not at one that was ignored before, as SIGHUP is by `nohup`. For
+        the main thread.
 
         Args:
             last: the program ends after this: further signals must not change with which exit code.
@@ -51,11 +59,17 @@ class StopSignal:
         Raises:
             Stopped: asked before anything was running.
         """
+        asked_at = -_ECHO_S
 
         def ask(_number: int, _frame: FrameType | None) -> None:
-            self.ask()
+            nonlocal asked_at
+            if time.monotonic() - asked_at >= _ECHO_S:
+                asked_at = time.monotonic()
+                self.ask()
 
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        numbers = [each for each in STOP_SIGNALS if each != signal.SIGHUP or not ignored]
+        before = {number: signal.signal(number, ask) for number in numbers}
         try:
             yield self
         except _Interrupted:

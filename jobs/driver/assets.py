@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, cast, get_args, get_origin, get_type_hints
@@ -85,25 +86,47 @@ def read_assets(
     storage: StorageOptions = STANDARD_STORAGE,
     *,
     table: str = "method",
+    recorded: Mapping[str, str] | None = None,
+    elsewhere: Callable[[str], str | None] = lambda _: None,
 ) -> list[Asset]:
     """Read and check every asset of `method`, whose options are those of `table`.
+
+    Args:
+        recorded: SHA-256 of each, by option, as it was when the job was begun.
+        elsewhere: gives where else an asset may be; it is the one that it was if its bytes are.
 
     Raises:
         OptionError: one is not there, is no picture, or has another digest than the option says.
         WeightsError: published weights are not to be had.
     """
     read = cache(lambda kind, url: _bytes(kind, url, storage))  # once: its digests are those of its one content
-    return [_read(ref, read, table) for ref in method.assets()]
+    digests = recorded or {}
+
+    def wherever(ref: AssetRef) -> bytes:
+        return _recorded(ref, read, elsewhere(ref.url), digests.get(ref.option))
+
+    return [_read(ref, wherever, table) for ref in method.assets()]
 
 
 def by_url(assets: Iterable[Asset]) -> Mapping[str, bytes]:
     return {asset.url: asset.data for asset in assets}
 
 
-def _read(ref: AssetRef, read: Callable[[str, str], bytes], table: str) -> Asset:
+def _recorded(ref: AssetRef, read: Callable[[str, str], bytes], other: str | None, digest: str | None) -> bytes:
+    """The bytes of an asset: those with the digest on record, wherever they are, or else those at its place."""
+    found = []
+    for place in (ref.url, other):
+        with suppress(OSError):
+            found.extend([] if place is None else [read(ref.kind, place)])
+    if not found:
+        return read(ref.kind, ref.url)  # which says why
+    return next((data for data in found if hashlib.sha256(data).hexdigest() == digest), found[0])
+
+
+def _read(ref: AssetRef, read: Callable[[AssetRef], bytes], table: str) -> Asset:
     option = f"{table}.{ref.option}"
     try:
-        data = read(ref.kind, ref.url)
+        data = read(ref)
     except OSError as error:
         if isinstance(error, FileNotFoundError):
             reason = "there is no such file"

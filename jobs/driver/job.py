@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -9,14 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.driver.assets import Asset, by_url, expand_folders, read_assets
-from jobs.errors import JobMismatch, UsageError
+from jobs.driver.moved import along_with, as_recorded, photographs_now
+from jobs.errors import JobMismatch, LeaseHeld, UsageError
 from jobs.ledger.begin_job import begin_job, is_begun, refuse_foreign_folder, try_writing
-from jobs.ledger.job_record import PHOTOS, RecordedAsset, differences, read_job
+from jobs.ledger.job_record import PHOTOS, JobRecord, RecordedAsset, differences, read_job
 from jobs.ledger.layout import JOB, MANIFEST
+from jobs.ledger.lease import refuse_if_held
 from jobs.ledger.listing import Photo, list_photos
 from jobs.ledger.manifest import Manifest, ManifestInfo, Row, listed_manifest, write_manifest
+from jobs.ledger.receipts import Ledger
+from jobs.pools.capacity import Fitted, fit, room_for
 from jobs.spec import HOW, JobFile, Resources, StylizeSpec, fingerprint, job_from_table, job_to_table
 from jobs.stores.filesystems import StorageOptions
+from jobs.stores.moved import Move
 from jobs.stores.store import LocalStore, Store, open_store
 from nst.errors import OptionError
 from nst.methods import METHODS
@@ -42,6 +48,8 @@ class Job:
     manifest: Manifest
     fingerprint: str
     notes: tuple[str, ...]
+    moved: Move | None = None
+    """Where the photographs are, if not where they were when the job was begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +72,11 @@ def plan(job: JobFile) -> Plan:
     Raises:
         OptionError, UsageError, WeightsError: the job is asked for wrongly.
     """
+    job, fitted = _fitted(_expanded(job))
     with tempfile.TemporaryDirectory() as folder:
-        planned = _plan(_expanded(job), Path(folder) / MANIFEST)
-        return replace(planned, sample=tuple(Manifest(LocalStore(folder)).sample(_SAMPLE)))
+        planned = _plan(job, Path(folder) / MANIFEST)
+        sample = tuple(Manifest(LocalStore(folder)).sample(_SAMPLE))
+    return replace(planned, notes=(*planned.notes, *fitted.notes), sample=sample)
 
 
 def create_or_open(job: JobFile, registry: Mapping[str, type[Method]] = METHODS) -> Job:
@@ -82,6 +92,7 @@ def create_or_open(job: JobFile, registry: Mapping[str, type[Method]] = METHODS)
     job = _expanded(job)
     if begun:
         return reopen(store, job=job, registry=registry)
+    job, _ = _fitted(job)
     with tempfile.TemporaryDirectory() as folder:
         listing = Path(folder) / MANIFEST
         planned = _plan(job, listing)
@@ -118,15 +129,18 @@ def reopen(
     job: JobFile | None = None,
     registry: Mapping[str, type[Method]] = METHODS,
     overrides: Mapping[str, Any] | None = None,
+    photos: str | None = None,
 ) -> Job:
-    """Go on with the job in `store`.
+    """Go on with the job in `store`. Where its photographs and assets are may have changed, not what they are.
 
     Args:
         job: what was asked for now, which must be the same job; None: what is stored.
         overrides: replacements of stored options, by table: of `resources` and `storage`.
+        photos: where the photographs are now (absolute); None: where `job` says, or where they are found.
 
     Raises:
-        JobMismatch: the stored job, its manifest, or its assets differ from what the job was begun with.
+        JobMismatch: the stored job, its manifest, photographs or assets differ from what it was begun with.
+        OptionError: a worker is to have what is not there, or other arithmetic than the job was begun with.
         UsageError: there is no job.
     """
     record = read_job(store)
@@ -137,7 +151,8 @@ def reopen(
             table[name] = {**stored.get(name, {}), **options}
         job = job_from_table(table, Path.cwd(), registry)
         store = open_store(store.url, job.storage)
-    assets = read_assets(job.spec.method, job.storage)
+    said = photos or job.spec.photos
+    job, assets = _at_recorded_places(job, store, record, registry)
     manifest = listed_manifest(
         store,
         job.spec.photos,
@@ -153,23 +168,54 @@ def reopen(
     if manifest.sha256 != record.manifest.sha256 or manifest.rows != record.manifest.rows:
         found.append(f"{MANIFEST}: not the one that the job was begun with")
     if found:
+        lines = "\n  ".join(found)
         raise JobMismatch(
-            f"output = {store.url!r} belongs to another job. It differs in:\n  " + "\n  ".join(found)
+            f"output = {store.url!r} belongs to another job. It differs in:\n  {lines}\n{_what_then(store)}"
         )
     print_now = fingerprint(table, digests, manifest.sha256)
     if print_now != record.fingerprint:
         raise JobMismatch(f"{store.url}/{JOB} was changed: its fingerprint is not that of the job in it")
-    _refuse_other_arithmetic(Resources(**stored["resources"]), job.resources)
+    moved = photographs_now(store, record, manifest, said, exclude=store.url, storage=job.storage)
+    resources = _same_arithmetic(store, record, job.resources)
+    found_at = (
+        () if moved is None else (f"the photographs that were in {moved.before} are read from {moved.now}",)
+    )
     return Job(
         store,
         job.spec,
-        job.resources,
+        resources,
         job.storage,
-        tuple(assets),
+        assets,
         manifest,
         print_now,
-        (*job.spec.method.notes(by_url(assets)), *try_writing(store)),
+        (*job.spec.method.notes(by_url(assets)), *try_writing(store), *found_at),
+        moved,
     )
+
+
+def _what_then(store: Store) -> str:
+    """What to do about a folder that belongs to another job."""
+    go_on = shlex.join(["nst", "resume", store.url])
+    nothing = "" if _was_worked_on(store) else ", or delete this one, since nothing was done in it yet"
+    return f"choose another output{nothing}; that job goes on with: {go_on}"
+
+
+def _was_worked_on(store: Store) -> bool:
+    ledger = Ledger(store)
+    return bool(ledger.done() or ledger.begun())
+
+
+def _at_recorded_places(
+    job: JobFile, store: Store, record: JobRecord, registry: Mapping[str, type[Method]]
+) -> tuple[JobFile, tuple[Asset, ...]]:
+    """`job` with the places on record of all that is what it was, wherever it is now, and its assets."""
+    elsewhere = along_with(store, record)
+    assets = read_assets(job.spec.method, job.storage, recorded=record.digests, elsewhere=elsewhere)
+    table, assets = as_recorded(job_to_table(job), assets, record)
+    table["photos"] = record.job.get("photos", job.spec.photos)
+    if table != job_to_table(job):
+        job = job_from_table(table, Path.cwd(), registry)
+    return job, tuple(assets)
 
 
 def _expanded(job: JobFile) -> JobFile:
@@ -225,14 +271,41 @@ def _without_styles(photos: Iterable[Photo], kind: str) -> Iterator[Photo]:
         yield photo
 
 
-def _refuse_other_arithmetic(before: Resources, now: Resources) -> None:
-    """Refuse other numbers of threads and kinds of device: they decide in which order sums are rounded."""
+def _fitted(job: JobFile) -> tuple[JobFile, Fitted]:
+    """`job`, for good on GPUs or on CPUs, and its resources as a run here would have them."""
+    fitted = fit(job.resources, room_for(job.resources), "num_gpus = 0 computes on CPUs")
+    return replace(job, resources=replace(job.resources, num_gpus=fitted.resources.num_gpus)), fitted
+
+
+def _same_arithmetic(store: Store, record: JobRecord, now: Resources) -> Resources:
+    """`now`, with the arithmetic that the job was begun with: numbers of threads and kinds of device decide in
+    which order sums are rounded. It may change as long as nothing was done; the record follows."""
+    before = Resources(**record.job["resources"])
+    if now.num_gpus is None:
+        now = replace(now, num_gpus=before.num_gpus)
+    changed = _other_arithmetic(before, now)
+    if changed is None:
+        return now
+    if _was_worked_on(store):
+        raise changed
+    try:
+        refuse_if_held(store)
+    except LeaseHeld as error:  # by somebody who does something now
+        raise changed from error
+    resources = {**record.job["resources"], "num_cpus": now.num_cpus, "num_gpus": now.num_gpus}
+    store.publish(JOB, replace(record, job={**record.job, "resources": resources}).to_bytes())
+    return now
+
+
+def _other_arithmetic(before: Resources, now: Resources) -> OptionError | None:
+    go_on = "go on with that, or begin the job in another output"
     if before.threads != now.threads:
-        reason = f"the job was begun with {before.num_cpus:g}: it decides the last bits of pictures"
-        raise OptionError("resources.num_cpus", now.num_cpus, reason=reason)
-    if (before.num_gpus > 0) != (now.num_gpus > 0):
-        reason = f"the job was begun with {before.num_gpus:g}: GPUs and CPUs round differently"
-        raise OptionError("resources.num_gpus", now.num_gpus, reason=reason)
+        reason = f"the job was begun with {before.num_cpus:g}: it decides the last bits of pictures; {go_on}"
+        return OptionError("resources.num_cpus", now.num_cpus, reason=reason)
+    if bool(before.num_gpus) != bool(now.num_gpus):
+        reason = f"the job was begun with {before.num_gpus or 0:g}: GPUs and CPUs round differently; {go_on}"
+        return OptionError("resources.num_gpus", now.num_gpus, reason=reason)
+    return None
 
 
 def _refuse_nesting(spec: StylizeSpec) -> None:

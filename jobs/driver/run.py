@@ -37,6 +37,7 @@ from jobs.ledger.lease import STANDARD_LEASE, Lease, LeaseOptions, hold
 from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import Result, Status, Tally, add_up, total
 from jobs.pools import Pool, open_pool
+from jobs.pools.capacity import NOTHING_TO_FIT, fit, room_for
 from jobs.spec import Resources
 from jobs.worker.messages import (
     Died,
@@ -54,6 +55,7 @@ from nst.errors import NstError
 __all__ = ["retry_work", "run", "shards_to_do", "worker_setup"]
 
 _POLL_S = 0.25
+_GPUS_GONE = "go on where there are some; or, as long as nothing was done, with --set resources.num_gpus=0"
 
 
 def shards_to_do(job: Job) -> list[Work]:
@@ -135,10 +137,12 @@ class _Run:
         self._ledger = Ledger(job.store)
         self._setup = worker_setup(job)
         self._records = Records(job)
-        self._scheduler = Scheduler(work, self._records.shard_rows, _limits(job.resources, self._setup))
+        fitted = fit(job.resources, room_for(job.resources), _GPUS_GONE) if work else NOTHING_TO_FIT
+        self._scheduler = Scheduler(work, self._records.shard_rows, _limits(fitted.resources, self._setup))
         self._shards = frozenset(item.shard for item in work)
         self._unsealed = set(self._shards)
         evaluations = evaluations_per_image(job.spec.method)
+        self._again = frozenset(item.shard for item in work if item.generation)
         if any(item.rows is not None for item in work):
             rows = sum(len(item.rows or ()) for item in work)
             self._tally = RunTally(rows, total([]), began, evaluations)
@@ -146,6 +150,7 @@ class _Run:
             before = total(self._ledger.counts(self._ledger.done()))
             self._tally = RunTally(job.manifest.rows, before, began, evaluations)
         self._log = RunLog(job.manifest.shard_size)
+        self._log.notes(fitted.notes)
         self._error: NstError | None = None
 
     def go(self, pool: Pool | None, failure: StoreError | None = None) -> Summary:
@@ -159,7 +164,8 @@ class _Run:
                     stopped = self._loop(entered)
             self._job.store.clean()
         except WorkersBroken as error:
-            self._error = self._error or error
+            stopped = self._stop.gently  # nobody waits for them any more
+            self._error = self._error or (None if stopped else error)
         except OSError as error:
             self._error = self._error or _store_error(error)
         self._tally.mark("whole")
@@ -175,6 +181,7 @@ class _Run:
             driver_cpu_s=time.process_time() - self._cpu,
             notes=end_notes(tally, options),
             failures=tuple(failures),
+            unfinished_retries=len(self._unsealed & self._again),
         )
 
     def _outcome(self) -> tuple[Tally, int, list[Result]]:
@@ -314,6 +321,7 @@ def _store_error(error: OSError) -> StoreError:
 
 
 def _limits(resources: Resources, setup: WorkerSetup) -> Limits:
+    assert resources.max_workers is not None  # fitted
     return Limits(
         min_workers=resources.min_workers,
         max_workers=resources.max_workers,
@@ -339,5 +347,6 @@ def worker_setup(job: Job) -> WorkerSetup:
         load_threads=resources.load_threads,
         save_threads=resources.save_threads,
         threads=resources.threads,
-        use_gpu=resources.num_gpus > 0,
+        use_gpu=bool(resources.num_gpus),
+        moved=job.moved,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, assert_never
 
@@ -67,6 +67,11 @@ class RunLog:
                 self._note_marks(event.report.spent.marks)
             case _:
                 assert_never(event)
+
+    def notes(self, notes: Iterable[str]) -> None:
+        """Log what the user should know."""
+        for note in notes:
+            self._log("note", f"note: {note}")
 
     def stopping(self, grace_s: float) -> None:
         self._log("stopping", f"stopping: photographs in work have {grace_s:g} s", "warning")

@@ -7,7 +7,7 @@ import io
 import math
 import statistics
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +19,8 @@ from jobs.ledger.job_record import read_job
 from jobs.ledger.layout import CURVES, REPORT, curve_path
 from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import Result, total
-from jobs.stores.filesystems import StorageOptions, read_url
+from jobs.stores.filesystems import read_url
+from jobs.stores.moved import moved_along
 from jobs.stores.store import Store
 from nst.errors import NstError
 from nst.images.decode import open_photo
@@ -46,9 +47,21 @@ def build_report(store: Store) -> str:
     """The report as HTML. Every name and message in it is escaped."""
     record, status = read_job(store), job_status(store)
     storage, found = record.storage, _collect(store)
+    before = record.job.get("output", store.url)
+
+    def photo(url: str) -> bytes:
+        """The photograph of a row, from where it was, or was moved to with the job."""
+        try:
+            return read_url(url, storage)
+        except OSError:
+            elsewhere = moved_along(url, before, store.url)
+            if elsewhere is None:
+                raise
+            return read_url(elsewhere, storage)
+
     curves = CURVES in store.names("")  # most jobs have none: not asked for one by one
     with ThreadPoolExecutor(4) as pool:
-        cards = list(pool.map(lambda result: _card(store, result, storage, curves), found.shown))
+        cards = list(pool.map(lambda result: _card(store, result, photo, curves), found.shown))
     title = f"{status.kind}: {status.done} of {status.rows} images"
     body = "".join(
         [
@@ -103,13 +116,13 @@ def _collect(store: Store) -> _Found:
     return found
 
 
-def _card(store: Store, result: Result, storage: StorageOptions, curves: bool) -> str:
+def _card(store: Store, result: Result, photo: Callable[[str], bytes], curves: bool) -> str:
     losses = ", ".join(f"{name} {value:.4g}" for name, value in result.stats.items())
     size = f"{result.width} x {result.height}"
     seconds = f"{result.compute_s:.1f} s" if result.compute_s is not None else ""
     return (
         '<figure><div class="pair">'
-        f"{_thumbnail(lambda: read_url(result.url, storage), 'photograph', result.key)}"
+        f"{_thumbnail(lambda: photo(result.url), 'photograph', result.key)}"
         f"{_thumbnail(lambda: store.read(result.output or ''), 'picture', result.key)}"
         f"</div><figcaption><b>{text(result.key)}</b> {size}, {seconds}"
         f"<br><small>{text(losses)}</small></figcaption>"

@@ -14,7 +14,8 @@ differ by more than a term. A challenger takes the longer of two spans. One is h
 unchanged, on its own monotonic clock. The other is the object's age on the store's clock alone: the time at
 which the store says that it was written, against that of an object written just now. The second spares who
 comes an hour later the wait; a store that does not tell such times leaves the first. A holder whose process
-ran on this host, in this process namespace and since this boot, and is gone, is not waited for.
+ran on this host, in this process namespace and since this boot, and is gone, is not waited for, nor is one that
+has ended in the process that asks.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from dataclasses import dataclass
 
 from jobs.errors import LeaseHeld, LeaseLost
 from jobs.ledger.layout import LeaseFile, lease_path, place_of
-from jobs.ledger.lease_holder import Holder, parse_holder, this_process
+from jobs.ledger.lease_holder import Holder, ended_here, parse_holder, this_process
 from jobs.stores.store import Store
 
 __all__ = ["STANDARD_LEASE", "Lease", "LeaseOptions", "hold", "read_holder", "refuse_if_held"]
@@ -148,14 +149,17 @@ class Lease:
                 if self._create(floor, there):
                     break
         except BaseException:  # a signal's, too
+            ended_here(self._id)
             with contextlib.suppress(OSError):
                 self._withdraw()
             raise
         self._thread.start()
 
     def release(self) -> None:
-        """Give the lease back: nothing of it remains. One that cannot be removed runs out."""
+        """Give the lease back: nothing of it remains. One that cannot be removed runs out,
+        but for who asks in this process, or on this machine when this process is gone."""
         self._done.set()
+        ended_here(self._id)
         self._thread.join(_JOIN_S)
         if self._lost is None and not self._thread.is_alive():
             with contextlib.suppress(OSError):

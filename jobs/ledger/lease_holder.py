@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Holder", "parse_holder", "this_process", "utc"]
+__all__ = ["Holder", "ended_here", "parse_holder", "this_process", "utc"]
 
 _LONGEST_TERM_S = 86_400.0
+_ENDED: set[str] = set()
+"""Holders of this process that have ended, whether or not their records could be removed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,9 @@ class Holder:
 
     @property
     def is_dead(self) -> bool:
-        """Its process is known to be gone, since it ran here."""
+        """It is known to have ended: in this process, or with another one that ran here and is gone."""
+        if self.id in _ENDED:
+            return True
         if not self.boot_id or (self.boot_id, self.pid_namespace) != (_boot_id(), _pid_namespace()):
             return False
         return _process_started(self.pid) != self.process_started
@@ -52,6 +56,11 @@ class Holder:
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.started}"
+
+
+def ended_here(id: str) -> None:
+    """Note that a holder of this process has ended: whoever finds its record need not wait."""
+    _ENDED.add(id)
 
 
 def this_process(*, id: str, started_at: float, term_s: float, generation: int, renewals: int) -> Holder:

@@ -54,7 +54,9 @@ class Pool(Protocol):
 
 def open_pool(resources: Resources, setup: WorkerSetup, assets: Mapping[str, bytes]) -> Pool:
     """The pool that `resources` asks for, not yet entered."""
-    if resources.pool == "ray":
+    from jobs.pools.capacity import pool_kind
+
+    if pool_kind(resources) == "ray":
         from jobs.pools.ray import RayPool
 
         return RayPool(resources, setup, assets)

@@ -16,15 +16,16 @@ import time
 import types
 from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from jobs.console.stop import STOP_SIGNALS
 from jobs.pools.memory import private_bytes, total_bytes, used_share
 from jobs.worker.messages import AtWork, Cause, Died, Event, Failed, Finished, Progress, Ready, Task, WorkerId
 
-__all__ = ["Children"]
+__all__ = ["Children", "signals_blocked"]
 
 _PROGRESS_INTERVAL_S = 1.0
 _MEMORY_CHECK_INTERVAL_S = 0.1
@@ -79,7 +80,7 @@ class Children:
         at_work = self._context.RawArray("q", slots)
         arguments = (theirs, dict(os.environ), payload, at_work)
         process = self._context.Process(target=_serve, args=arguments, name=f"nst-worker-{worker}", daemon=True)
-        with self._lock, _with_main_if(with_main), _signals_blocked():
+        with self._lock, _with_main_if(with_main), signals_blocked():
             try:
                 process.start()
             except (EOFError, OSError) as error:
@@ -205,11 +206,13 @@ def _end_forkserver() -> None:
 
 
 @contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Block SIGINT and SIGTERM, also for what is started meanwhile. A terminal's Ctrl-C is for everyone in it;
-    the process that workers are forked from is to live, also while it still imports."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+def signals_blocked() -> Iterator[None]:
+    """Block STOP_SIGNALS, also for what is started meanwhile. Those for everyone in a terminal, a group or a
+    service are for the driver to act on; what workers are forked from is to live, also while it imports."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
+        resource_tracker.ensure_running()  # else it is with the first child, and unblocks them
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -236,7 +239,7 @@ def _serve(
     """Live a child's life: build, then run tasks in threads until the other end of the pipe closes."""
     os.environ.clear()  # what it has is of the day when the first child was forked
     os.environ.update(environment)
-    for number in (signal.SIGINT, signal.SIGTERM):  # what they mean is for the driver to decide
+    for number in STOP_SIGNALS:  # what they mean is for the driver to decide
         signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # with the process that it is forked from

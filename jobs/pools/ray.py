@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import re
-import signal
-import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -21,11 +16,11 @@ from jobs.errors import WorkersBroken
 from jobs.ledger.results import Status
 from jobs.pools.children import Children
 from jobs.pools.ray_metrics import Metrics
+from jobs.pools.ray_session import RaySession
 from jobs.spec import Resources
 from jobs.worker.messages import Cause, Died, Event, Leaving, Ready, Task, WorkerId, WorkerSetup
-from nst.errors import OptionError
 
-__all__ = ["RayPool", "RaySession"]
+__all__ = ["RayPool"]
 
 _LONG_POLL_S = 1.0
 """Seconds for which a call for events waits in an actor."""
@@ -74,75 +69,6 @@ class _Handle:
     """Whether its node is being drained, and that was reported."""
 
 
-class RaySession:
-    """A connection to the Ray cluster at `address`, or to one that is started here and ended; inside a `with`.
-    Where the program has one already, it is used and left.
-
-    Args:
-        address: None: RAY_ADDRESS, if that is set.
-        least: what a cluster that is started here must have at least, as `num_cpus` and `num_gpus`.
-
-    Raises:
-        OptionError: there is no cluster at the address, or this machine has less.
-    """
-
-    def __init__(self, address: str | None, least: Mapping[str, float]) -> None:
-        self._address, self._least = address, least
-        self._ours = False
-        self._thread = ThreadPoolExecutor(1, "ray")
-
-    def __enter__(self) -> Self:
-        if ray.is_initialized():
-            return self
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        logging.getLogger("ray").setLevel(logging.ERROR)
-        self._in_ray_thread(self._init)
-        self._ours = True
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._ours:
-            self._in_ray_thread(ray.shutdown)
-        self._thread.shutdown()
-
-    def _in_ray_thread(self, work: Callable[[], None]) -> None:
-        """Have Ray begin or end in a thread of its own, and keep the driver's handler for SIGTERM meanwhile.
-
-        In the main thread Ray would put a handler of its own in its place. Its C++ core does so anyway, some
-        time on the way: one that passes the signal on, but aborts the process three seconds later. When it
-        ends, it leaves none at all. Ray's processes die with the thread that started them: that one is kept.
-        """
-        alarmed = signal.getitimer(signal.ITIMER_REAL)[0] > 0  # by somebody else
-        done = self._thread.submit(work)
-        while True:
-            ended = not wait([done], timeout=0.01).not_done
-            _keep_handler(signal.SIGTERM)
-            if not alarmed:
-                signal.alarm(0)
-            if ended:
-                break
-        done.result()
-
-    def _init(self) -> None:
-        address = self._address or os.environ.get("RAY_ADDRESS")
-        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-        if address:
-            try:
-                ray.init(address=address, **quiet)
-            except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
-                raise OptionError("resources.address", address, reason=str(error)) from error
-            return
-        ray.init(address="local", include_dashboard=False, **quiet)
-        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        for name, option in (("CPU", "num_cpus"), ("GPU", "num_gpus")):
-            wanted, there = self._least[option], resources.get(name, 0)
-            if wanted > there:
-                ray.shutdown()
-                raise OptionError(f"resources.{option}", wanted, reason=f"this machine has {there:g} {name}s")
-
-
 class RayPool:
     """A pool of actors on the cluster at `resources.address`, or on one that is started here and ended."""
 
@@ -152,9 +78,7 @@ class RayPool:
         self._calls: dict[Any, WorkerId] = {}  # under way: a worker's start, and who asks for its events
         self._idle: list[tuple[Any, float, str]] = []  # actors whose worker died, since when, and their nodes
         self._drains_asked_at = 0.0
-        self._session = RaySession(
-            resources.address, {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus}
-        )
+        self._session = RaySession(resources.address, ", or do without Ray: --pool local")
         self._payload: Any = None
         self._metrics: Any = None
         self._actor_class: Any = None
@@ -167,7 +91,7 @@ class RayPool:
         self._metrics = Metrics(self._setup.output)
         self._actor_class = ray.remote(_Host).options(
             num_cpus=self._resources.num_cpus,
-            num_gpus=self._resources.num_gpus,
+            num_gpus=self._resources.num_gpus or 0,
             max_restarts=0,
             max_task_retries=0,
             max_concurrency=4,  # one call waits for events while others start, submit and stop
@@ -289,13 +213,6 @@ class RayPool:
             self._idle.clear()
             self._payload = None
             self._session.__exit__(kind, error, trace)
-
-
-def _keep_handler(number: int) -> None:
-    """Have the process do again what Python was told to do about a signal."""
-    handler = signal.getsignal(number)
-    if handler is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(number, handler)
 
 
 def _cause_of_loss(error: ray.exceptions.RayError, handle: _Handle) -> Cause:

@@ -34,7 +34,8 @@ from jobs.errors import (
     exit_code_of,
 )
 from jobs.ledger.lease import STANDARD_LEASE, Lease, LeaseOptions, hold
-from jobs.pools.ray import RaySession
+from jobs.pools.children import signals_blocked
+from jobs.pools.ray_session import RaySession
 from jobs.training.evaluate import evaluate
 from jobs.training.failures import Failures
 from jobs.training.job import TrainJob
@@ -125,13 +126,12 @@ class _Run:
 
     def go(self) -> TrainSummary:
         resources = self._job.file.resources
-        least = {"num_cpus": resources.num_cpus * resources.min_workers, "num_gpus": resources.num_gpus}
         self._stop.running()
         self._store.remove(STOP)
         self._store.clean()
         try:
             with (
-                RaySession(resources.address, least),
+                RaySession(resources.address),
                 tempfile.TemporaryDirectory(prefix="nst-train-") as folder,
             ):
                 self._asset = ray.put(dict(by_url(self._job.assets)))
@@ -142,7 +142,8 @@ class _Run:
                     return TrainSummary(self._job.steps, None, stopped=True)
             self._check_lease()
         except NstError as error:
-            return TrainSummary(self._job.steps, None, error=error)
+            gone = self._stop.gently and isinstance(error, WorkersBroken)  # nobody waits for them any more
+            return TrainSummary(self._job.steps, None, stopped=gone, error=None if gone else error)
         finally:
             if self._lease is None or self._lease.lost is None:
                 self._store.remove(STOP)
@@ -308,7 +309,8 @@ def _trainer(job: TrainJob, folder: str) -> TorchTrainer:
 def _train_worker(config: Mapping[str, Any]) -> None:
     """In each worker, with torch's default group set up."""
     context = ray.train.get_context()
-    train(config["setup"], context.get_world_rank(), context.get_world_size(), get_device())
+    with signals_blocked():  # those who load photographs, too
+        train(config["setup"], context.get_world_rank(), context.get_world_size(), get_device())
 
 
 def _evaluate_task(file: Any, urls: Any, assets: Mapping[str, bytes], step: int) -> None:

@@ -17,6 +17,7 @@ from jobs.ledger.job_record import TRAINING, RecordedAsset, differences, read_jo
 from jobs.ledger.layout import JOB
 from jobs.ledger.listing import list_photos
 from jobs.ledger.manifest import Manifest, ManifestInfo, listed_manifest, write_manifest
+from jobs.pools.capacity import cluster_address, refuse_too_much, this_machine
 from jobs.stores.store import LocalStore, Store, open_store
 from jobs.training.data import TrainingSet
 from jobs.training.job_file import HOW, train_fingerprint, train_from_table, train_to_table
@@ -165,12 +166,21 @@ def reopen_training(
         before = stored["resources"]["num_gpus"]
         reason = f"the training was begun with {before}: GPUs and CPUs round differently"
         raise OptionError("resources.num_gpus", file.resources.num_gpus, reason=reason)
+    _check_room(file.resources)
     assets = tuple(read_assets(file.evaluation, file.storage, table="evaluation"))
     notes = (*file.evaluation.notes(by_url(assets)), *try_writing(store))
     return TrainJob(store, file, manifests, assets, record.fingerprint, notes)
 
 
+def _check_room(own: TrainResources) -> None:
+    """Raises OptionError: Ray is to be started on this machine, which does not have what workers need."""
+    if cluster_address(own.address) is None:
+        wanted = {"num_cpus": own.num_cpus * own.min_workers, "num_gpus": own.num_gpus * own.min_workers}
+        refuse_too_much(this_machine(), wanted)
+
+
 def _plan(file: TrainFile, folder: Path) -> TrainPlan:
+    _check_room(file.resources)
     assets = tuple(read_assets(file.evaluation, file.storage, table="evaluation"))
     manifests = {}
     for name, source in file.spec.collections.items():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from jobs.ledger.results import Result, Status
 from jobs.spec import ImageSpec
 from jobs.stores.filesystems import StorageOptions
+from jobs.stores.moved import Move
 
 if TYPE_CHECKING:
     from nst.stylizer import Method
@@ -59,6 +60,8 @@ class WorkerSetup:
     threads: int
     """Threads that compute."""
     use_gpu: bool
+    moved: Move | None = None
+    """Where the photographs are, if not where the manifest says."""
 
     @property
     def window(self) -> int:

@@ -61,7 +61,7 @@ class TaskStages:
         digest = None
         try:
             data = read_photo_file(
-                row.url,
+                row.url if self._setup.moved is None else self._setup.moved.place(row.url),
                 size_bytes=row.size_bytes,
                 max_pixels=self._image.max_pixels,
                 storage=self._setup.storage,

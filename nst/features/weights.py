@@ -167,7 +167,8 @@ def published_bytes(url: str) -> bytes:
                 f'weights = "{weights}": {name} is not in {folder} and could not be downloaded from {source} '
                 f"({error}). Put the file there (TORCH_HOME moves the folder), or give the path or URL of a "
                 f'state dict of {network} (weights = "/path/file.pth"), or take network = "embedded", which '
-                f'comes with this package, or weights = "seeded" for a random network that needs no file'
+                f'comes with this package, and leave out preset and layers; or weights = "seeded" for a random '
+                f"network that needs no file"
             ) from error
     data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()

@@ -29,7 +29,7 @@ from nst.style_transfer.color import luminance
 from nst.style_transfer.losses import StyleLossName
 from nst.style_transfer.objective import StyleObjective
 from nst.style_transfer.options import ObjectiveOptions, PaintingPlan, PreserveColor, Start
-from nst.style_transfer.presets import PRESETS
+from nst.style_transfer.presets import LAYER_OPTIONS, PRESETS, check_preset_layers
 from nst.style_transfer.stylizer import Canvas, StyleTransferStylizer
 from nst.stylizer import AssetRef, Assets, select
 
@@ -53,8 +53,9 @@ class StyleTransfer:
     style_masks: tuple[str, ...] | None = None
     """Pictures that say where each style picture is painted: where they are white. Each is stretched to the
     photograph."""
-    network: str = "vgg19"
-    """Feature network: vgg19, vgg16, resnet50, googlenet, or embedded, which comes with this package."""
+    network: str | None = None
+    """Feature network: vgg19, vgg16, resnet50, googlenet, or embedded, which comes with this package. None:
+    embedded if `preset` or `weights` is, else vgg19."""
     weights: str | None = None
     """`embedded`, `imagenet`, of vgg16 also `imagenet_features`, `seeded`, or the path or URL of a state dict
     (.safetensors, .pth). None: those that come with the embedded network, `imagenet` for the others."""
@@ -147,6 +148,9 @@ class StyleTransfer:
     """Evaluations from one intermediate picture that is kept to the next; 0: none are kept."""
 
     def __post_init__(self) -> None:
+        if self.network is None:
+            embedded = "embedded" in (self.preset, self.weights)
+            object.__setattr__(self, "network", "embedded" if embedded else "vgg19")
         check.one_of("network", self.network, NETWORKS)
         self._fill_in()
         self._check_loss()
@@ -158,9 +162,9 @@ class StyleTransfer:
         """Set the options that were left out: weights and preset to what suits the network, the others to the
         preset's."""
         if self.weights is None:
-            object.__setattr__(self, "weights", default_weights(self.network))
+            object.__setattr__(self, "weights", default_weights(self._network))
         if self.preset is None:
-            seeded, embedded = self.weights == "seeded", self.network == "embedded"
+            seeded, embedded = self.weights == "seeded", self._network == "embedded"
             preset = "seeded" if seeded else "embedded" if embedded else "pretrained"
             object.__setattr__(self, "preset", preset)
         assert self.preset is not None
@@ -171,14 +175,21 @@ class StyleTransfer:
             object.__setattr__(self, "coarse_steps", max(1, round(share * usual["coarse_steps"])))
         for name, value in usual.items():
             if getattr(self, name) is None:
-                if name == "pooling" and self.network not in VGG_BLOCKS:
+                if name in LAYER_OPTIONS:
+                    check_preset_layers(self.preset, name, self._network)
+                if name == "pooling" and self._network not in VGG_BLOCKS:
                     value = "max"  # the other networks' own
                 object.__setattr__(self, name, dict(value) if isinstance(value, Mapping) else value)
+
+    @property
+    def _network(self) -> str:
+        assert self.network is not None  # filled in
+        return self.network
 
     def _check_loss(self) -> None:
         for option in ("content_layers", "style_layers"):
             check.layer_weights(option, getattr(self, option))
-            check_layers(option, self.network, getattr(self, option))
+            check_layers(option, self._network, getattr(self, option))
         check.one_of("style_loss", self.style_loss, get_args(StyleLossName))
         check.one_of("gram_normalization", self.gram_normalization, get_args(GramNormalization))
         if self.style_loss == "wasserstein" and self.gram_normalization != "hw":
@@ -186,14 +197,14 @@ class StyleTransfer:
             raise OptionError("gram_normalization", self.gram_normalization, choices=("hw",), reason=reason)
         check.one_of("loss_scale", self.loss_scale, get_args(LossScale))
         assert self.pooling is not None
-        check_pooling(self.network, self.pooling)
+        check_pooling(self._network, self.pooling)
         if self.rescale_pooling and self.pooling == "max":
             raise OptionError("rescale_pooling", True, reason="goes with pooling = 'average' or 'l2'")
         for option in ("content_weight", "style_weight", "tv_weight"):
             check.at_least(option, getattr(self, option), 0)
         if self.pass_memory_mb is not None:
             check.at_least("pass_memory_mb", self.pass_memory_mb, 1)
-            if self.network not in VGG_BLOCKS:
+            if self._network not in VGG_BLOCKS:
                 reason = f"only {', '.join(VGG_BLOCKS)} can be computed in tiles"
                 raise OptionError("pass_memory_mb", self.pass_memory_mb, reason=reason)
 
@@ -226,7 +237,7 @@ class StyleTransfer:
 
     def _weights(self) -> AssetRef | None:
         assert self.weights is not None
-        return weights_asset(self.network, self.weights, self.weights_sha256, self.weights_convention)
+        return weights_asset(self._network, self.weights, self.weights_sha256, self.weights_convention)
 
     def _check_styles(self) -> None:
         count = len(self._styles())
@@ -283,11 +294,11 @@ class StyleTransfer:
 
     def notes(self, assets: Assets) -> list[str]:
         if self.weights == "seeded":
-            return [f"{self.network} is seeded, not pretrained: its features are random"]
-        return weights_notes(self.network, self._weights(), self.weights_convention, assets)
+            return [f"{self._network} is seeded, not pretrained: its features are random"]
+        return weights_notes(self._network, self._weights(), self.weights_convention, assets)
 
     def build(self, assets: Assets, device: torch.device) -> StyleTransferStylizer:
-        state, convention = read_weights(self.network, self._weights(), self.weights_convention, assets)
+        state, convention = read_weights(self._network, self._weights(), self.weights_convention, assets)
         masks = self.style_masks
         return self.build_from(
             [decode_image(assets[url]) for url in self._styles()],
@@ -327,7 +338,7 @@ class StyleTransfer:
                 raise OptionError(option, value, reason="must come with its pictures, and they with it")
         layers = [*self.content_layers, *self.style_layers]
         network = build_features(
-            self.network,
+            self._network,
             layers,
             state=state,
             pooling=self.pooling,

@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["PRESETS"]
+from nst.errors import OptionError
+from nst.features import layer_names
+
+__all__ = ["LAYER_OPTIONS", "PRESETS", "check_preset_layers"]
+
+LAYER_OPTIONS = ("content_layers", "style_layers")
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -106,3 +111,20 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         ),
     }
 )
+
+
+def check_preset_layers(preset: str, option: str, network: str) -> None:
+    """Raise `OptionError` for a preset whose layers, which nobody named, `network` does not have.
+
+    Args:
+        option: one of LAYER_OPTIONS.
+    """
+    there = set(layer_names(network))
+    if there >= set(PRESETS[preset][option]):
+        return
+    fitting = [
+        name for name, values in PRESETS.items() if all(there >= set(values[it]) for it in LAYER_OPTIONS)
+    ]
+    advice = "leave it out" if fitting else "say content_layers and style_layers"
+    reason = f"{network} does not have its {option}; {advice}"
+    raise OptionError("preset", preset, choices=fitting or None, reason=reason)

@@ -26,14 +26,14 @@ from jobs.driver.run import retry_work, run, worker_setup
 from jobs.errors import LeaseHeld, LeaseLost, StoreError
 from jobs.inspect.status import job_status
 from jobs.inspect.verify import verify
-from jobs.ledger.lease import Lease, LeaseOptions, hold, read_holder, refuse_if_held
+from jobs.ledger.lease import STANDARD_LEASE, Lease, LeaseOptions, hold, read_holder, refuse_if_held
 from jobs.ledger.lease_holder import Holder, parse_holder, this_process
 from jobs.spec import job_from_table
 from jobs.stores.store import FsspecStore, LocalStore, Store
 from jobs.worker.messages import Task, WorkerId
 from tests.chaos import InlinePool
 from tests.methods import REGISTRY
-from tests.processes import living
+from tests.processes import living, spawn
 
 Photos = Callable[..., Path]
 SHORT = LeaseOptions(term_s=0.6, settle_s=0.2)
@@ -279,6 +279,36 @@ def test_a_store_that_fails_for_a_moment_costs_nobody_the_lease(
         assert after.renewals > before.renewals
 
 
+@pytest.mark.parametrize("stage", ["release", "acquire"])
+def test_a_driver_that_ended_while_its_store_was_away_is_known_to_have_ended(
+    store: Store, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its own process, which may go on at once: its record stays, since it could not be removed."""
+
+    def away(*_: object) -> None:
+        raise OSError(errno.EIO, "no answer")
+
+    lease = Lease(store, STANDARD_LEASE)
+    with monkeypatch.context() as patch:
+        if stage == "acquire":  # it was written, and then nothing could be read
+            patch.setattr(Lease, "_is_ours", away)
+            with pytest.raises(OSError, match="no answer"):
+                lease.acquire()
+        else:
+            lease.acquire()
+            patch.setattr(type(store), "remove", away)
+            lease.release()
+    holder = read_holder(store)
+    assert holder is not None
+    assert "it is gone, the next one takes over at once" in holder.describe()
+    refuse_if_held(store)
+    with hold(store, STANDARD_LEASE) as again:
+        assert again is not None
+        assert [name for name in store.names("") if name != ".tmp"] == ["lease-000002.json"]
+        with pytest.raises(LeaseHeld):
+            Lease(store, STANDARD_LEASE).acquire()
+
+
 def test_a_listing_that_lags_behind_hides_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = LocalStore(str(tmp_path))
     with hold(store, SHORT), monkeypatch.context() as patch:
@@ -443,7 +473,7 @@ sys.exit(run(job, lease=LeaseOptions(term_s=float(sys.argv[2]))).exit_code)
 
 
 def drive(folder: Path, term_s: float) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", DRIVER, str(folder), str(term_s)], start_new_session=True)
+    return spawn([sys.executable, "-c", DRIVER, str(folder), str(term_s)])
 
 
 def test_a_killed_driver_is_followed_at_once_and_a_stopped_one_gives_up(tmp_path: Path, photos: Photos) -> None:

@@ -13,9 +13,11 @@ import torch
 
 from jobs.driver.job import Job
 from jobs.driver.run import worker_setup
+from jobs.errors import WorkersBroken
 from jobs.pools import Pool, open_pool
 from jobs.pools.local import LocalPool
 from jobs.pools.ray import RayPool
+from jobs.pools.ray_session import RaySession
 from jobs.spec import Resources
 from jobs.worker.messages import Died, WorkerSetup
 from nst.errors import OptionError
@@ -75,7 +77,7 @@ def test_ray_cannot_take_a_signal_from_the_driver() -> None:
     aborted when an alarm goes off."""
     script = """
 import ctypes, os, signal, time
-from jobs.pools.ray import RaySession
+from jobs.pools.ray_session import RaySession
 
 libc, asked = ctypes.CDLL(None), []
 signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
@@ -86,7 +88,7 @@ def core() -> None:
     time.sleep(0.2)
     os.kill(os.getpid(), signal.SIGTERM)
 
-session = RaySession(None, {})
+session = RaySession(None)
 session._in_ray_thread(core)
 libc.signal(int(signal.SIGTERM), None)
 session._in_ray_thread(lambda: None)
@@ -96,3 +98,24 @@ assert asked == [1, 1], asked
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert run.returncode == 0, (run.returncode, run.stderr)
+
+
+@pytest.mark.parametrize(
+    "error", [Exception("The current node timed out during startup."), RuntimeError("no"), OSError(28, "full")]
+)
+def test_a_ray_that_does_not_start_is_an_error_with_advice(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray raises anything, `Exception` itself too."""
+
+    def init(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    said = (
+        rf"Ray cannot be started on this machine: .*{error.args[-1]}.*; try again when it is less busy, or so$"
+    )
+    with pytest.raises(WorkersBroken, match=said), RaySession(None, ", or so"):
+        pass

@@ -1,4 +1,4 @@
-"""A few of the moments of `make stopping`."""
+"""A few of the moments of `make stopping`, one for each way in which a signal comes."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import json
 import subprocess
 import sys
 
+from tests.processes import spawn
+
 
 def test_a_signal_at_any_moment_is_in_time_and_wastes_nothing() -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.stopping", "--moments", "3", "--pools", "local"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    found = json.loads(run.stdout.splitlines()[-1])
-    assert found["moments"] == 3
+    command = [sys.executable, "-m", "tests.stopping", "--moments", "5", "--pools", "local"]
+    run = spawn(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    out, errors = run.communicate()
+    assert run.returncode == 0, out + errors
+    found = json.loads(out.splitlines()[-1])
+    assert found["moments"] == 5
     assert found["stopped"] > 0

@@ -839,8 +839,10 @@ def test_a_retry_after_a_retry_that_was_cut_off(tmp_path: Path) -> None:
 
 
 def test_what_decides_the_last_bits_is_fixed(tmp_path: Path, photos: Photos) -> None:
+    """Once anything is done; before, tests/jobs/test_capacity.py."""
     photos(2)
     job = begin(tmp_path)
+    assert run(job, pool=InlinePool(worker_setup(job))).exit_code == 0
     for option, value in (("num_cpus", 2.0), ("num_gpus", 1.0)):
         with pytest.raises(OptionError, match=rf"resources\.{option} = {value}: the job was begun with"):
             reopen(job.store, overrides={"resources": {option: value}}, registry=REGISTRY)

@@ -39,7 +39,7 @@ from tests.jobs import test_training, test_training_styles
 from tests.jobs.test_lease import ELSEWHERE, leave
 from tests.jobs.test_training import TINY, begun, curve, photos, setup, train
 from tests.jobs.test_training_styles import DIRECTIONS, MODEL, styles
-from tests.processes import living
+from tests.processes import living, spawn
 
 __all__ = ["photos", "styles"]  # the fixtures
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
@@ -247,7 +247,7 @@ def test_a_driver_that_was_taken_over_trains_no_further(photos: Path, request: p
     def drive() -> subprocess.Popen[str]:
         command = [sys.executable, "-c", DRIVER, store.url]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        driver = subprocess.Popen(command, start_new_session=True, **pipes)
+        driver = spawn(command, **pipes)
         pids.append(driver.pid)
         return driver
 
@@ -345,9 +345,7 @@ def _drive(folder: Path) -> subprocess.Popen[bytes]:
         "--set",
         "resources.max_failures=-1",
     ]
-    return subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    return spawn(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _wait_for_a_step(store: Any, driver: subprocess.Popen[bytes]) -> None:

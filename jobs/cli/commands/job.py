@@ -16,6 +16,7 @@ from jobs.cli.arguments import (
     Out,
     OutOption,
     Photos,
+    PhotosNow,
     PoolName,
     Set,
     Size,
@@ -39,6 +40,7 @@ from jobs.cli.work import (
     tables_of,
 )
 from jobs.stores.store import open_store
+from nst.errors import OptionError
 
 if TYPE_CHECKING:
     from jobs.driver.actions import Work
@@ -157,6 +159,7 @@ def dream(
 )
 def resume(
     out: Out,
+    photos: PhotosNow = None,
     pool: PoolName = None,
     address: Address = None,
     workers: Workers = None,
@@ -172,11 +175,14 @@ def resume(
         given = set_ or []
         tables_of(given, CHANGEABLE)
         training = is_training(store_at(out, [each for each in given if each.startswith("storage.")]))
+        if training and photos is not None:
+            reason = "is for jobs of photographs, and this is a training"
+            raise OptionError("--photos", photos, reason=reason)
         overrides = [*given, *resources(pool, address, workers, training=training)]
         if training:
             execute_training(lambda: reopen_training_at(out, overrides), wait=wait, log_format=log_format)
         else:
-            execute(lambda: (reopen_at(out, overrides), None), wait=wait, log_format=log_format)
+            execute(lambda: (reopen_at(out, overrides, photos), None), wait=wait, log_format=log_format)
 
 
 @app.command(
@@ -189,6 +195,7 @@ def resume(
 )
 def retry(
     out: Out,
+    photos: PhotosNow = None,
     key: Annotated[
         list[str] | None,
         typer.Option("--key", metavar="KEY", help="Key of the only photograph to do; may be repeated."),
@@ -208,7 +215,7 @@ def retry(
         from jobs.driver.run import retry_work
 
         def failed_ones() -> tuple[Job, Callable[[], list[Work]]]:
-            job = reopen_at(out, [*(set_ or []), *resources(pool, address, workers)])
+            job = reopen_at(out, [*(set_ or []), *resources(pool, address, workers)], photos)
             return job, lambda: retry_work(job, key)
 
         execute(failed_ones, wait=wait, log_format=log_format)

@@ -1,0 +1,107 @@
+"""A job whose folder, photographs or pictures are elsewhere now: the same job, if these are the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from jobs.driver.assets import Asset
+from jobs.errors import JobMismatch
+from jobs.ledger.job_record import JobRecord
+from jobs.ledger.listing import list_photos
+from jobs.ledger.manifest import Manifest
+from jobs.ledger.receipts import Ledger
+from jobs.stores.filesystems import StorageOptions, is_url
+from jobs.stores.moved import Move, moved_along, root_of
+from jobs.stores.store import Store
+from nst.errors import NstError, OptionError
+
+__all__ = ["along_with", "as_recorded", "photographs_now"]
+
+
+def along_with(store: Store, record: JobRecord) -> Callable[[str], str | None]:
+    """Gives where things are now that were moved together with the job's folder; None: they were not."""
+    before = record.job.get("output")
+    return lambda url: moved_along(url, before, store.url) if isinstance(before, str) else None
+
+
+def as_recorded(
+    table: Mapping[str, Any], assets: Sequence[Asset], record: JobRecord
+) -> tuple[dict[str, Any], list[Asset]]:
+    """A resolved job file and its assets, with the places on record of those that have the bytes on record."""
+    now, stored = dict(table["method"]), record.method
+    found = {asset.option: asset.sha256 for asset in assets}
+    for name in {option.partition("[")[0] for option in found}:
+        before = {option: sha for option, sha in record.digests.items() if option.partition("[")[0] == name}
+        if before == {option: sha for option, sha in found.items() if option.partition("[")[0] == name}:
+            now[name] = stored.get(name)
+    same = [
+        replace(asset, url=record.assets[asset.option].url)
+        if record.digests.get(asset.option) == asset.sha256
+        else asset
+        for asset in assets
+    ]
+    return {**table, "method": now}, same
+
+
+def photographs_now(
+    store: Store,
+    record: JobRecord,
+    manifest: Manifest,
+    said: str,
+    *,
+    exclude: str,
+    storage: StorageOptions,
+) -> Move | None:
+    """Where the photographs of a job are now; None: where they were.
+
+    Args:
+        said: where they are, or were: a folder, a glob, a bucket prefix, or a table, as on record.
+
+    Raises:
+        JobMismatch: other photographs are there.
+        OptionError: they are gone.
+    """
+    before = record.job["photos"]
+    if said == before:
+        if is_url(before) or os.path.exists(root_of(before)):
+            return None
+        candidate = moved_along(before, record.job["output"], store.url)
+        finished = len(Ledger(store).done()) >= manifest.shards  # then nobody has to know
+        if candidate is None or not os.path.exists(root_of(candidate)):
+            if finished:
+                return None
+            reason = "is not there any more; say with --photos where the photographs are now"
+            raise OptionError("photos", before, reason=reason)
+        said = candidate
+        if finished:
+            return Move(root_of(before), root_of(said))
+    move = Move(root_of(before), root_of(said))
+    differing = _first_that_differs(manifest, move, said, exclude, storage)
+    if differing is not None:
+        raise JobMismatch(
+            f"photos = {said!r}: does not hold the photographs of this job, which were in {before!r}: "
+            f"{differing}"
+        )
+    return move
+
+
+def _first_that_differs(
+    manifest: Manifest, move: Move, source: str, exclude: str, storage: StorageOptions
+) -> str | None:
+    """What is wrong with the first photograph that is not as it was listed, by its name and size."""
+    try:
+        there = {photo.url: photo.size_bytes for photo in list_photos(source, exclude=exclude, storage=storage)}
+    except NstError as error:
+        return str(error)
+    for shard in range(manifest.shards):
+        for row in manifest.shard(shard):
+            url = move.place(row.url)
+            if url not in there:
+                return f"{url} is not there"
+            size = there[url]
+            if None not in (size, row.size_bytes) and size != row.size_bytes:
+                return f"{url} has {size} bytes, not {row.size_bytes}"
+    return None

@@ -1,0 +1,180 @@
+"""What there is room for, on this machine or on a Ray cluster, and what a job gets that leaves it open."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from jobs.pools.memory import total_bytes
+from jobs.spec import Resources
+from nst.errors import OptionError
+
+__all__ = [
+    "NOTHING_TO_FIT",
+    "Capacity",
+    "Fitted",
+    "cluster_address",
+    "cpu_count",
+    "fit",
+    "pool_kind",
+    "refuse_too_much",
+    "room_for",
+    "this_machine",
+]
+
+_WORKER_BYTES = 1 << 30
+"""Memory that a worker takes at least, if `memory_gb` does not say how much it may take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What workers can be given."""
+
+    place: str
+    """Where that is, as messages say it."""
+    cpus: float
+    gpus: float
+    memory_bytes: float
+    grows: bool = False
+    """Whether there may be more when it is asked for, as on a cluster with an autoscaler."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Resources with every option that was left out, and what their user should know of them."""
+
+    resources: Resources
+    notes: tuple[str, ...] = ()
+
+
+NOTHING_TO_FIT = Fitted(Resources(num_gpus=0, max_workers=1))
+"""Resources of who has nothing to do."""
+
+
+def cluster_address(address: str | None) -> str | None:
+    """The address of the cluster that is to be used; None: this machine is."""
+    return address or os.environ.get("RAY_ADDRESS") or None
+
+
+def pool_kind(resources: Resources) -> Literal["ray", "local"]:
+    """What the workers are: what `pool` says, or stands for."""
+    if resources.pool != "auto":
+        return resources.pool
+    return "ray" if cluster_address(resources.address) or _gpu_count() > 1 else "local"
+
+
+def room_for(resources: Resources) -> Capacity:
+    """What the job's workers can be given.
+
+    Raises:
+        OptionError: there is no cluster at the address.
+    """
+    local = pool_kind(resources) == "local"
+    address = None if local else cluster_address(resources.address)
+    if address is None:
+        return this_machine(most_gpus=1 if local else None)  # of local workers all compute on the first
+    from jobs.pools.ray_session import cluster_resources
+
+    there = cluster_resources(address)
+    return Capacity(
+        place=f"the cluster at {address}",
+        cpus=there.get("CPU", 0.0),
+        gpus=there.get("GPU", 0.0),
+        memory_bytes=there.get("memory", 0.0),
+        grows=True,
+    )
+
+
+def refuse_too_much(capacity: Capacity, wanted: Mapping[str, float], advice: str = "") -> None:
+    """Refuse options that no worker can be given.
+
+    Args:
+        wanted: `num_cpus` and `num_gpus`, or one of them.
+        advice: what else to say about GPUs.
+
+    Raises:
+        OptionError: there are fewer, and no more to come.
+    """
+    for option, name, there in (("num_cpus", "CPU", capacity.cpus), ("num_gpus", "GPU", capacity.gpus)):
+        if wanted.get(option, 0) > there and not capacity.grows:
+            said = f"{there:g} {name}{'' if there == 1 else 's'}"
+            more = f"; {advice}" if advice and option == "num_gpus" else ""
+            raise OptionError(
+                f"resources.{option}", wanted[option], reason=f"{capacity.place} has {said}{more}"
+            )
+
+
+def fit(resources: Resources, capacity: Capacity, advice: str = "") -> Fitted:
+    """Fill in what is left out: GPUs if there are any, and as many workers as there is room for.
+
+    Args:
+        advice: what else to say about GPUs that are not there.
+
+    Raises:
+        OptionError: a worker is to have more than there is.
+    """
+    notes: list[str] = []
+    gpus = resources.num_gpus
+    if gpus is None:
+        gpus = 1.0 if capacity.gpus >= 1 else 0.0
+        if capacity.grows and not gpus:
+            notes.append(
+                f"{capacity.place} has no GPU now: workers compute on CPUs; num_gpus = 1 waits for some"
+            )
+    wanted = {"num_gpus": gpus}
+    if pool_kind(resources) == "ray":  # on local ones it is a number of threads
+        wanted["num_cpus"] = resources.num_cpus
+    refuse_too_much(capacity, wanted, advice)
+    most = {"CPU": capacity.cpus // resources.threads}
+    if gpus:
+        most["GPU"] = capacity.gpus // gpus
+    memory_bytes = resources.memory_bytes or _WORKER_BYTES
+    most["memory"] = capacity.memory_bytes // memory_bytes
+    least = min(most, key=lambda name: most[name])
+    room = max(1, int(most[least]))
+    workers = resources.max_workers or max(resources.min_workers, room)
+    if workers > room and not capacity.grows:
+        has = {
+            "CPU": f"{capacity.cpus:g} CPUs, of which each takes {resources.threads}",
+            "GPU": f"{capacity.gpus:g} GPUs, of which each takes {gpus:g}",
+            "memory": f"{capacity.memory_bytes / 2**30:.1f} GiB of memory, of which each may take "
+            f"{memory_bytes / 2**30:g}",
+        }[least]
+        notes.append(f"{workers} workers are more than {capacity.place} has room for, {room}: it has {has}")
+    return Fitted(replace(resources, num_gpus=gpus, max_workers=workers), tuple(notes))
+
+
+def this_machine(most_gpus: int | None = None) -> Capacity:
+    """What there is here.
+
+    Args:
+        most_gpus: GPUs that count at most.
+    """
+    gpus = _gpu_count()
+    fewer = most_gpus is not None and most_gpus < gpus
+    return Capacity(
+        place="a pool of local processes" if fewer else "this machine",
+        cpus=cpu_count(),
+        gpus=most_gpus if fewer and most_gpus is not None else gpus,
+        memory_bytes=total_bytes(),
+    )
+
+
+def cpu_count() -> int:
+    """The CPUs that this process may use: those of the machine, or fewer in a container or a batch job."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        limit = int(quota) / int(period)
+    except (OSError, ValueError):  # no container, or one without a limit
+        return usable
+    return max(1, min(usable, int(limit)))
+
+
+def _gpu_count() -> int:
+    import torch
+
+    return torch.cuda.device_count()

@@ -1,0 +1,55 @@
+"""Where things are that were moved after their places were put on record."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from jobs.stores.filesystems import is_url, local_path, path_url
+
+__all__ = ["Move", "moved_along", "root_of"]
+
+_TABLE = re.compile(r".*\.(parquet|csv|jsonl|ndjson)", re.IGNORECASE | re.DOTALL)
+_GLOB = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A folder or prefix that was at one place, and is at another now."""
+
+    before: str
+    now: str
+
+    def place(self, url: str) -> str:
+        """Where that is now which was at `url`: the same, if it was not below the folder."""
+        path = local_path(url)
+        found = self._moved(url if path is None else path)
+        if found is None:
+            return url
+        return found if is_url(found) else path_url(found)
+
+    def _moved(self, place: str) -> str | None:
+        before, now = self.before.rstrip("/"), self.now.rstrip("/")
+        if place == before:
+            return now
+        return now + place[len(before) :] if place.startswith(f"{before}/") else None
+
+
+def moved_along(url: str, before: str, now: str) -> str | None:
+    """Where that is now which was at `url` on the disk, if it was moved together with a folder that was at
+    `before` and is at `now`: it lies as it lay, seen from there. None: it was not moved so."""
+    path = local_path(url)
+    if path is None or before == now or is_url(before) or is_url(now):
+        return None
+    return path_url(os.path.normpath(os.path.join(now, os.path.relpath(path, before))))
+
+
+def root_of(source: str) -> str:
+    """The folder or prefix that holds the photographs that `source` names: a folder, a glob, or a table."""
+    if os.path.isdir(source):
+        return source
+    glob = _GLOB.search(source)
+    if glob is None and not _TABLE.fullmatch(source):
+        return source
+    return source[: glob.start() if glob else None].rpartition("/")[0]

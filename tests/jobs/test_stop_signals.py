@@ -1,0 +1,154 @@
+"""What signals do to a driver, and to those that it has started; and output that goes away."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobs.console.stop import STOP_SIGNALS, StopSignal
+from tests.jobs.test_cli import JOB, NST
+from tests.processes import living, spawn
+
+Photos = Callable[..., Path]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photos: Photos) -> Path:
+    from tests.conftest import encoded, picture
+
+    photos(6)
+    (tmp_path / "style.png").write_bytes(encoded(picture(99, 60, 60), "PNG"))
+    (tmp_path / "job.toml").write_text(JOB)
+    return tmp_path
+
+
+# In the driver
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_every_signal_asks_and_its_echo_does_not(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """`timeout` signals the driver and then its group: within half a second it is one request."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which is ignored where tests run in the background
+    request.addfinalizer(lambda: signal.signal(signal.SIGHUP, before))
+    now = [100.0]
+    monkeypatch.setattr("jobs.console.stop.time.monotonic", lambda: now[0])
+    with StopSignal().on_signals(last=False) as stop:
+        stop.running()
+        signal.raise_signal(number)
+        assert stop.gently
+        now[0] += 0.4
+        for other in STOP_SIGNALS:
+            signal.raise_signal(other)
+        assert not stop.at_once
+        now[0] += 0.2
+        signal.raise_signal(number)
+        assert stop.at_once
+
+
+def test_what_nohup_has_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignal().on_signals(last=False) as stop:
+            stop.running()
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.gently
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+# In whole jobs
+
+
+def run_in_work(folder: Path, *before: str, **pipes: object) -> subprocess.Popen[str]:
+    """A driver that has photographs in work."""
+    command = [
+        *before,
+        *NST,
+        "run",
+        "job.toml",
+        "--pool",
+        "local",
+        "--set",
+        "method.steps=150",
+        "--workers",
+        "1",
+    ]
+    process = spawn(command, cwd=folder, text=True, **pipes)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("out/journal/*/*")) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert process.poll() is None
+    return process
+
+
+def check_stopped(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Gently: nothing that was begun is lost, and nobody is left."""
+    assert process.returncode == 75
+    status = subprocess.run(
+        [*NST, "status", "out", "--json"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    found = json.loads(status.stdout)
+    assert 0 < found["done"] < 6
+    parts = sum(len(path.read_text().splitlines()) for path in folder.glob("out/journal/*/*"))
+    assert found["done"] == parts == len(list(folder.glob("out/images/**/*.png")))
+    deadline = time.monotonic() + 10
+    while living("session", process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert living("session", process.pid) == []
+
+
+def test_timeout_stops_gently(folder: Path) -> None:
+    """As it does in its own process group: it signals the driver, and then all."""
+    process = run_in_work(
+        folder, "timeout", "--signal=TERM", "1000", stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    process.send_signal(signal.SIGTERM)  # which it takes for its time being over
+    out, _ = process.communicate(timeout=60)
+    assert "go on with: nst resume" in out
+    check_stopped(folder, process)
+
+
+def test_a_closed_terminal_stops_gently(folder: Path) -> None:
+    """Nothing can be written to it any more, which is no error of the job."""
+    ours, theirs = pty.openpty()
+    process = run_in_work(folder, "setsid", "--ctty", "--wait", stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    os.close(ours)
+    process.wait(60)
+    check_stopped(folder, process)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_reader_that_ended_costs_nothing(folder: Path, number: signal.Signals) -> None:
+    """`nst run job.toml | tee log`: the signal ends `tee`, too."""
+    process = run_in_work(folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert process.stdout is not None
+    process.stdout.close()
+    os.killpg(process.pid, number)
+    process.wait(60)
+    check_stopped(folder, process)
+
+
+def test_output_that_cannot_be_written_is_forgotten() -> None:
+    script = "import time\nfrom jobs.console.outlet import lasting_output\nwith lasting_output():\n"
+    script += "    for _ in range(3): print('x' * 100000, flush=True)\n"
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(60) == 0
