@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from jobs.config.tables import apply_overrides, parse_table, read_toml
+from jobs.config.listing import ListingOptions
+from jobs.config.tables import apply_overrides, parse_table, read_toml, without_defaults
 from jobs.stores.filesystems import (
     STANDARD_STORAGE,
     StorageOptions,
@@ -45,6 +46,10 @@ __all__ = [
 
 HOW = ("output", "resources", "storage")
 """Parts of a job file that no picture depends on."""
+
+_LATER = ("truncated",)
+"""Options of the table `[image]` that were added later: recorded where they are set, so that jobs begun before
+are the same."""
 
 Registry = Mapping[str, "type[Method]"]
 
@@ -77,6 +82,9 @@ class ImageSpec:
     transparency; `none`: there is no such file."""
     frames_per_second: float = 10.0
     """Speed of the animation, 0.1 to 100."""
+    truncated: Literal["fail", "keep"] = "fail"
+    """What becomes of a JPEG or PNG whose file ends too early: `fail` makes it a failed row; `keep` takes the
+    pixels that are there, and says so in the row's `stats`."""
 
     def __post_init__(self) -> None:
         if self.max_side_px == 0:
@@ -169,11 +177,13 @@ class Resources:
 class StylizeSpec:
     """What comes out: everything that a picture depends on, and where it goes."""
 
-    photos: str
-    """Where the photographs are: a folder, a glob, a bucket prefix, or a manifest (.parquet, .csv, .jsonl) with
-    a column `url`."""
+    photos: str | tuple[str, ...]
+    """Where the photographs are: a folder, a glob, a bucket prefix, a file, a manifest (.parquet, .csv, .tsv,
+    .jsonl) with a column `url`; or a list of files and folders."""
     output: str
     """Where the job is kept and its pictures go: a folder or a bucket prefix."""
+    listing: ListingOptions = field(default_factory=ListingOptions)
+    """Which of the files there are photographs; options beside `photos`."""
     kind: str
     """Name of the method; the option `kind` of the table `[method]`."""
     method: Method
@@ -183,6 +193,11 @@ class StylizeSpec:
     seed: int = 0
     """Number that all random numbers of the job come from, each photograph's together with its key; 0 to
     2^63 - 1."""
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """`photos` as a list."""
+        return (self.photos,) if isinstance(self.photos, str) else self.photos
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,19 +221,16 @@ def read_job_file(path: Path, overrides: Sequence[str] = (), registry: Registry 
 
 def job_from_table(table: Mapping[str, Any], base: Path, registry: Registry = METHODS) -> JobFile:
     """Resolve a job file's table; see `read_job_file`."""
-    choices = ("photos", "output", "seed", "method", "image", "resources", "storage")
+    listing = [each.name for each in fields(ListingOptions)]
+    choices = ("photos", "output", "seed", *listing, "method", "image", "resources", "storage")
     for name in table:
         if name not in choices:
             raise OptionError(name, table[name], choices=choices, reason="unknown option")
     for name in ("method", "image", "resources", "storage"):
         if not isinstance(table.get(name, {}), Mapping):
             raise OptionError(name, table[name], reason=f"must be a table: [{name}]")
-    places = {}
-    for name in ("photos", "output"):
-        if not isinstance(table.get(name), str) or not table[name]:
-            raise OptionError(name, table.get(name), reason="a path or URL is required")
-        refuse_secrets(name, table[name])
-        places[name] = absolute_url(table[name], base)
+    photos = _places("photos", table.get("photos"), base)
+    output = _place("output", table.get("output"), base)
     seed = table.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise OptionError("seed", seed, reason="must be a whole number from 0 to 2^63 - 1")
@@ -226,7 +238,9 @@ def job_from_table(table: Mapping[str, Any], base: Path, registry: Registry = ME
     for ref in method.assets():
         refuse_secrets(f"method.{ref.option}", ref.url)
     spec = StylizeSpec(
-        **places,
+        photos=photos if len(photos) > 1 else photos[0],
+        output=output,
+        listing=_listing({name: table[name] for name in listing if name in table}, base),
         kind=kind,
         method=method,
         seed=seed,
@@ -234,13 +248,33 @@ def job_from_table(table: Mapping[str, Any], base: Path, registry: Registry = ME
     )
     resources = parse_table(Resources, table.get("resources", {}), "resources")
     storage = storage_from_table(table.get("storage", {}))
-    if (is_url(spec.photos) or is_url(spec.output)) and resources.timeout_s <= storage.slowest_s:
+    if any(map(is_url, (*photos, output))) and resources.timeout_s <= storage.slowest_s:
         reason = (
             f"must be more than {storage.slowest_s:g}, the time that a call of the object store may take: "
             f"storage.deadline_s + connect_timeout_s + read_timeout_s"
         )
         raise OptionError("resources.timeout_s", resources.timeout_s, reason=reason)
     return JobFile(spec, resources, storage)
+
+
+def _place(option: str, value: Any, base: Path) -> str:
+    if not isinstance(value, str) or not value:
+        raise OptionError(option, value, reason="a path or URL is required")
+    refuse_secrets(option, value)
+    return absolute_url(value, base)
+
+
+def _places(option: str, value: Any, base: Path) -> tuple[str, ...]:
+    """One place, or each of a list."""
+    if isinstance(value, list | tuple) and value:
+        return tuple(_place(f"{option}[{index}]", each, base) for index, each in enumerate(value))
+    return (_place(option, value, base),)
+
+
+def _listing(table: Mapping[str, Any], base: Path) -> ListingOptions:
+    options = parse_table(ListingOptions, table, "")
+    jobs = _places("not_in", options.not_in, base) if options.not_in else ()
+    return dataclasses.replace(options, not_in=jobs)
 
 
 def storage_from_table(table: Mapping[str, Any]) -> StorageOptions:
@@ -266,8 +300,12 @@ def job_to_table(job: JobFile) -> dict[str, Any]:
         "photos": spec.photos,
         "output": spec.output,
         "seed": spec.seed,
+        **without_defaults(spec.listing),
         "method": {"kind": spec.kind, **dataclasses.asdict(cast(Any, spec.method))},
-        "image": {**dataclasses.asdict(spec.image), "max_side_px": spec.image.max_side_px or 0},
+        "image": {
+            **without_defaults(spec.image, _LATER),
+            "max_side_px": spec.image.max_side_px or 0,
+        },
         "resources": dataclasses.asdict(job.resources),
         "storage": dataclasses.asdict(job.storage),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CHANGEABLE",
     "begin",
+    "begin_later",
     "begin_quickly",
     "errors",
     "execute",
@@ -113,7 +115,7 @@ def resources(
 
 
 def begin_quickly(
-    photos: str,
+    photos: list[str],
     out: str,
     method: dict[str, Any],
     size: int | None,
@@ -126,7 +128,11 @@ def begin_quickly(
     from jobs.config.tables import apply_overrides
     from jobs.spec import job_from_table
 
-    table: dict[str, Any] = {"photos": photos, "output": out, "method": method}
+    table: dict[str, Any] = {
+        "photos": photos if len(photos) > 1 else photos[0],
+        "output": out,
+        "method": method,
+    }
     if size is not None:
         table["image"] = {"max_side_px": size}
     file = job_from_table(apply_overrides(table, overrides), Path.cwd())
@@ -148,6 +154,7 @@ def begin(
         planned = plan(job_file)
         print(json.dumps(planned.table, indent=2))
         print("".join(f"note: {note}\n" for note in planned.notes), end="")
+        print("".join(f"left out: {name}\n" for name in planned.left_out.names()), end="")
         print(f"{planned.manifest.rows} photographs in {planned.manifest.shards} shards; nothing was written")
         return
     execute(lambda: (create_or_open(job_file), None), leave=leave, wait=wait, log_format=log_format)
@@ -159,6 +166,17 @@ def reopen_at(out: str, overrides: list[str]) -> Job:
 
     tables = tables_of(overrides, ("resources", "storage"))
     return reopen(open_at(out, tables), overrides=tables)
+
+
+def begin_later(
+    out: str, new: str, overrides: list[str], *, wait: bool = False, log_format: LogFormat = "text"
+) -> None:
+    """Run a job as the one at OUT, in another folder, of the photographs that are not in it."""
+    from jobs.driver.photos import job_of_later_photos
+
+    tables = tables_of(overrides, ("resources", "storage"))
+    job_file = job_of_later_photos(open_at(out, tables), new, tables)
+    begin(job_file, dry_run=False, wait=wait, log_format=log_format)
 
 
 def execute(
@@ -192,6 +210,8 @@ def execute(
         f"nst {command} {url}" if go_on else None,
     )
     _tell_notes(log, summary.notes)
+    if work is None and not go_on:
+        _tell_later_photos(log, job)
     if leave or summary.exit_code:
         raise typer.Exit(summary.exit_code)
 
@@ -199,6 +219,24 @@ def execute(
 def _tell_notes(log: LogSink, notes: Iterable[str]) -> None:
     for note in notes:
         log.emit(LogEvent(event="note", text=f"note: {note}"))
+
+
+def _tell_later_photos(log: LogSink, job: Job) -> None:
+    """Say which photographs came after the job was begun, and how to do them."""
+    from jobs.driver.photos import later_photos
+
+    later = later_photos(job)
+    if later is None:
+        return
+    names = ", ".join(later.keys) + (", ..." if later.count > len(later.keys) else "")
+    one = later.count == 1
+    text = (
+        f"{later.count} photograph{'' if one else 's'} of {', '.join(job.spec.places)} "
+        f"{'is' if one else 'are'} not in this job, which was begun before: {names}"
+    )
+    command = shlex.join(["nst", "resume", job.store.url, "--new", later.output])
+    values = {"count": later.count, "command": command}
+    log.emit(LogEvent(event="later_photos", level="warning", text=f"{text}\ndo with: {command}", values=values))
 
 
 def _tell_end(

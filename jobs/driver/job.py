@@ -5,15 +5,18 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.driver.assets import Asset, by_url, expand_folders, read_assets
+from jobs.driver.photos import listed
 from jobs.errors import JobMismatch, UsageError
 from jobs.ledger.begin_job import begin_job, is_begun, refuse_foreign_folder, try_writing
+from jobs.ledger.folders import Photo
 from jobs.ledger.job_record import PHOTOS, RecordedAsset, differences, read_job
 from jobs.ledger.layout import JOB, MANIFEST
-from jobs.ledger.listing import Photo, list_photos
+from jobs.ledger.left_out import LeftOut
 from jobs.ledger.manifest import Manifest, ManifestInfo, listed_manifest, write_manifest
 from jobs.spec import HOW, JobFile, Resources, StylizeSpec, fingerprint, job_from_table, job_to_table
 from jobs.stores.filesystems import StorageOptions
@@ -51,6 +54,8 @@ class Plan:
     assets: tuple[Asset, ...]
     fingerprint: str
     notes: tuple[str, ...]
+    left_out: LeftOut
+    """Files at `photos` that are no photographs of it; `notes` tell of them, too."""
 
 
 def plan(job: JobFile) -> Plan:
@@ -134,10 +139,8 @@ def reopen(
     assets = read_assets(job.spec.method, job.storage)
     manifest = listed_manifest(
         store,
-        job.spec.photos,
+        partial(listed, job.spec, job.storage, LeftOut()),
         record.manifest,
-        exclude=job.spec.output,
-        storage=job.storage,
         styled=_takes_styles(job.spec.method),
     )
     table = job_to_table(job)
@@ -177,17 +180,21 @@ def _plan(job: JobFile, listing: Path) -> Plan:
     styled = _takes_styles(job.spec.method)
     if styled:
         _check_style(job.spec.method, assets)
+    left_out = LeftOut()
     try:
-        photos = list_photos(job.spec.photos, exclude=job.spec.output, storage=job.storage)
+        photos = listed(job.spec, job.storage, left_out)
         if not styled:
             photos = _without_styles(photos, job.spec.kind)
         info = write_manifest(photos, listing, job.resources.shard_size, styled=styled)
     except (UsageError, OSError) as error:
-        raise OptionError("photos", job.spec.photos, reason=str(error)) from error
+        reason = "; ".join([str(error), *left_out.notes()])
+        first, *more = job.spec.places
+        shown = f"{first} and {len(more)} more" if more else first
+        raise OptionError("photos", shown, reason=reason) from error
     table = job_to_table(job)
     digests = {asset.option: asset.sha256 for asset in assets}
-    notes = tuple(job.spec.method.notes(by_url(assets)))
-    return Plan(table, info, assets, fingerprint(table, digests, info.sha256), notes)
+    notes = (*job.spec.method.notes(by_url(assets)), *left_out.notes())
+    return Plan(table, info, assets, fingerprint(table, digests, info.sha256), notes, left_out)
 
 
 def _takes_styles(method: Method) -> bool:
@@ -230,5 +237,5 @@ def _refuse_other_arithmetic(before: Resources, now: Resources) -> None:
 
 
 def _refuse_nesting(spec: StylizeSpec) -> None:
-    if spec.output.rstrip("/") == spec.photos.rstrip("/"):
+    if spec.output.rstrip("/") in [place.rstrip("/") for place in spec.places]:
         raise OptionError("output", spec.output, reason="is the folder of the photographs")

@@ -27,7 +27,10 @@ from nst.stylizer import Outcome, Stylized
 
 __all__ = ["TaskStages"]
 
-_BAD_NAME = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
+_BAD_NAME = (
+    *(errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+    *(errno.EINVAL, errno.EILSEQ),  # of exFAT, of file systems that take UTF-8 only
+)
 """Errors of a store that cannot have a picture of this name; it has not failed."""
 
 
@@ -74,6 +77,7 @@ class TaskStages:
                 background=self._image.background,
                 alpha=self._image.alpha,
                 keep_exif=self._image.keep_exif,
+                truncated=self._image.truncated,
             )
         except StoreError:
             raise

@@ -27,6 +27,7 @@ from jobs.cli.train import begin_training
 from jobs.cli.work import (
     CHANGEABLE,
     begin,
+    begin_later,
     begin_quickly,
     errors,
     execute,
@@ -39,6 +40,7 @@ from jobs.cli.work import (
     tables_of,
 )
 from jobs.stores.store import open_store
+from nst.errors import OptionError
 
 if TYPE_CHECKING:
     from jobs.driver.actions import Work
@@ -88,7 +90,7 @@ def run(
     rich_help_panel=_PANEL,
     epilog=examples(
         "nst stylize holiday --style wave.jpg --out holiday-painted",
-        "nst stylize 'holiday/*.jpg' --style wave.jpg --style reeds.jpg --out painted --size 1024",
+        "nst stylize holiday/*.jpg --style wave.jpg --style reeds.jpg --out painted --size 1024",
         "nst stylize holiday --style wave.jpg --out painted --set method.network=embedded",
     ),
 )
@@ -153,10 +155,19 @@ def dream(
         "nst resume holiday-painted",
         "nst resume s3://bucket/out --workers 8",
         "nst resume holiday-painted --set resources.memory_gb=12",
+        "nst resume holiday-painted --new holiday-painted-2",
     ),
 )
 def resume(
     out: Out,
+    new: Annotated[
+        str | None,
+        typer.Option(
+            "--new",
+            metavar="NEW_OUT",
+            help="Folder or bucket prefix of another job like this one, of the photographs that came after it.",
+        ),
+    ] = None,
     pool: PoolName = None,
     address: Address = None,
     workers: Workers = None,
@@ -173,7 +184,11 @@ def resume(
         tables_of(given, CHANGEABLE)
         training = is_training(store_at(out, [each for each in given if each.startswith("storage.")]))
         overrides = [*given, *resources(pool, address, workers, training=training)]
-        if training:
+        if new is not None:
+            if training:
+                raise OptionError("--new", new, reason="is for jobs of photographs; OUT holds a training")
+            begin_later(out, new, overrides, wait=wait, log_format=log_format)
+        elif training:
             execute_training(lambda: reopen_training_at(out, overrides), wait=wait, log_format=log_format)
         else:
             execute(lambda: (reopen_at(out, overrides), None), wait=wait, log_format=log_format)
