@@ -171,12 +171,21 @@ def reopen_at(out: str, overrides: list[str]) -> Job:
 def begin_later(
     out: str, new: str, overrides: list[str], *, wait: bool = False, log_format: LogFormat = "text"
 ) -> None:
-    """Run a job as the one at OUT, in another folder, of the photographs that are not in it."""
-    from jobs.driver.photos import job_of_later_photos
+    """Run a job as the one at OUT, in another folder, of the photographs that are not in it; or say that there
+    are none."""
+    from jobs.console.display import Display
+    from jobs.console.json_log import JsonLog
+    from jobs.driver.photos import has_photos, job_of_later_photos
+    from jobs.ledger.begin_job import is_begun
 
     tables = tables_of(overrides, ("resources", "storage"))
     job_file = job_of_later_photos(open_at(out, tables), new, tables)
-    begin(job_file, dry_run=False, wait=wait, log_format=log_format)
+    if is_begun(open_store(job_file.spec.output, job_file.storage)) or has_photos(job_file):
+        begin(job_file, dry_run=False, wait=wait, log_format=log_format)
+        return
+    log = JsonLog(job_file.spec.output, sys.stdout) if log_format == "json" else Display(Console())
+    with log:
+        _tell_notes(log, ["no photograph is new: there is nothing to do, and nothing was written"])
 
 
 def execute(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jobs.driver.job import Job
     from nst.stylizer import Method
 
-__all__ = ["LaterPhotos", "job_of_later_photos", "later_photos", "listed"]
+__all__ = ["LaterPhotos", "has_photos", "job_of_later_photos", "later_photos", "listed"]
 
 _NAMED = 10
 _MOST_FOLDERS = 1000
@@ -50,6 +50,11 @@ def listed(spec: StylizeSpec, storage: StorageOptions, left_out: LeftOut) -> Ite
         except UsageError as error:
             raise OptionError("not_in", place, reason=str(error)) from error
     return _without_known(photos, manifests, left_out)
+
+
+def has_photos(job: JobFile) -> bool:
+    """Whether there is any photograph for a job that is not begun. Raises as `listed`."""
+    return next(iter(listed(job.spec, job.storage, LeftOut())), None) is not None
 
 
 def _without_known(

@@ -126,6 +126,9 @@ def test_run_status_report_and_run_again(folder: Path) -> None:
     assert advice == f"resume {folder}/out --new {folder}/out-2"
     assert nst(*shlex.split(advice), "--pool", "local", cwd=folder).returncode == 0
     assert [*outputs(folder / "out-2")] == ["later one"]
+    none = nst("resume", "out-2", "--new", "out-3", cwd=folder)
+    assert (none.returncode, none.stdout.strip()[:30]) == (0, "note: no photograph is new: the"[:30])
+    assert not (folder / "out-3").exists()
     resumed = nst("resume", "out", "--log-format", "json", cwd=folder)
     assert resumed.returncode == 0
     (told,) = [line for line in map(json.loads, resumed.stdout.splitlines()) if line["event"] == "later_photos"]
@@ -293,7 +296,7 @@ def test_photos_may_be_files(folder: Path, ask: Callable[..., Result]) -> None:
             places = [str(folder / each) for each in given]
             assert resolved["photos"] == (places if len(places) > 1 else places[0])
             assert f"{len(given)} photographs in {len(given)} shards" in shown.output
-    missing = ask("stylize", "--style", "style.png", both[0], "none.jpg", "--out", "out")
+    missing = ask("dream", both[0], "none.jpg", "--out", "out", "--set", "method.network=embedded")
     assert missing.exit_code == 2
     assert re.match(r"error: photos = '.*none\.jpg': there is no such folder or file", missing.stderr)
 

@@ -17,6 +17,7 @@ from nst.errors import DecodeError, ImageTooLarge
 from nst.images import decode
 from nst.images.decode import open_photo, read_photo
 from nst.images.headers import picture_size
+from nst.images.raw import RawFile, developed
 from tests import charts
 from tests.charts import COLORS, chart, color_error
 from tests.conftest import encoded
@@ -223,3 +224,10 @@ def test_a_raw_file_that_is_cut_is_refused() -> None:
     pytest.importorskip("rawpy")
     with pytest.raises(DecodeError):
         open_photo(dng()[:5000])
+
+
+def test_a_raw_file_of_too_many_pixels_is_not_developed() -> None:
+    """Those whose header does not say how many: the reader of RAW files does."""
+    pytest.importorskip("rawpy")
+    with pytest.raises(ImageTooLarge, match="96 x 64"):
+        developed(dng(), RawFile("ACME"), max_side_px=None, max_pixels=6000)

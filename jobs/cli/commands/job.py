@@ -154,7 +154,6 @@ def dream(
     epilog=examples(
         "nst resume holiday-painted",
         "nst resume s3://bucket/out --workers 8",
-        "nst resume holiday-painted --set resources.memory_gb=12",
         "nst resume holiday-painted --new holiday-painted-2",
     ),
 )
