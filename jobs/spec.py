@@ -272,6 +272,10 @@ def _places(option: str, value: Any, base: Path) -> tuple[str, ...]:
 
 
 def _listing(table: Mapping[str, Any], base: Path) -> ListingOptions:
+    lists = ("exclude", "not_in")  # of one, as a plain text
+    table = {
+        name: [value] if name in lists and isinstance(value, str) else value for name, value in table.items()
+    }
     options = parse_table(ListingOptions, table, "")
     jobs = _places("not_in", options.not_in, base) if options.not_in else ()
     return dataclasses.replace(options, not_in=jobs)

@@ -17,7 +17,7 @@ from jobs.ledger.manifest import Manifest
 from jobs.spec import JobFile, StylizeSpec, job_from_table
 from jobs.stores.filesystems import StorageOptions, absolute_url
 from jobs.stores.store import Store, open_store
-from nst.errors import OptionError
+from nst.errors import NstError, OptionError
 from nst.methods import METHODS
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def later_photos(job: Job) -> LaterPhotos | None:
             if photo not in known:
                 count += 1
                 keys += [photo.key] if count <= _NAMED else []
-    except (OSError, UsageError, OptionError):  # the photographs may be gone: what is done stays done
+    except (OSError, NstError):  # the photographs may be gone: what is done stays done
         return None
     return LaterPhotos(tuple(keys), count, _next_output(job)) if count else None
 

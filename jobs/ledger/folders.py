@@ -52,12 +52,12 @@ _JUNK_FOLDERS = (
 )
 """Where systems and photo programs keep thumbnails, previews and what was deleted; hidden ones go anyway."""
 _JUNK_FILES = (
-    "thumbs.db*", "ehthumbs*.db", "desktop.ini", "picasa.ini", "zbthumbnail.info", "icon\r", "*.thm",
-    "synofile_thumb_*", "synophoto_thumb_*", "*.part", "*.partial", "*.crdownload", "*.tmp", "*~",
+    "thumbs.db", "ehthumbs", "desktop.ini", "picasa.ini", "zbthumbnail.info", "icon\r", "synofile_thumb_",
+    "synophoto_thumb_",
 )
-"""Thumbnails, previews, and what is not there whole."""
+_HALF_FILES = (".part", ".partial", ".crdownload", ".tmp", "~", ".thm")
+"""Beginnings and ends of thumbnails' names, and of what is not there whole."""
 # fmt: on
-_JUNK_FILE = re.compile("|".join(map(fnmatch.translate, _JUNK_FILES)), re.IGNORECASE)
 _JUNK_FOLDER = re.compile("|".join(map(fnmatch.translate, _JUNK_FOLDERS)), re.IGNORECASE)
 _LOOKS_AT_ONCE = 16
 _LOOKS = 1024
@@ -180,7 +180,7 @@ class Selection:
                 continue
             if self._excluded(path):
                 self.left_out.add("exclude", f"{path}/", f"{name}/")
-            elif not self.options.hidden and _is_junk(path, _JUNK_FOLDER):
+            elif not self.options.hidden and _is_junk_folder(path):
                 self.left_out.add("hidden", f"{path}/", f"{name}/")
             elif name in folder.links:
                 self.left_out.add("link", f"{path}/", f"{name}/")
@@ -215,7 +215,7 @@ class Selection:
             extension = posixpath.splitext(name)[1].lower()
             if self._excluded(path):
                 self.left_out.add("exclude", path, extension or "without extension")
-            elif not self.options.hidden and _is_junk(path, _JUNK_FILE):
+            elif not self.options.hidden and _is_junk_file(name):
                 self.left_out.add("hidden", path, "._*" if name.startswith("._") else name)
             elif extension in PHOTO_EXTENSIONS:
                 wanted.append((name, size))
@@ -274,13 +274,19 @@ def photos_of(folders: Iterable[Folder], selection: Selection) -> Iterator[Photo
                 yield Photo(key=key, url=url if is_url(url) else path_url(url), size_bytes=size)
 
 
-def _is_junk(path: str, junk: re.Pattern[str]) -> bool:
-    """Whether a file or folder is hidden or well-known junk, by its name, or with its folder's."""
-    parts = path.split("/")
-    name = parts[-1]
-    if name.startswith(".") and name not in (".", ".."):  # which an object store may have
-        return True
-    return bool(junk.fullmatch(name) or junk.fullmatch("/".join(parts[-2:])))
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") and name not in (".", "..")  # which an object store may have
+
+
+def _is_junk_file(name: str) -> bool:
+    plain = name.lower()
+    return _is_hidden(name) or plain.startswith(_JUNK_FILES) or plain.endswith(_HALF_FILES)
+
+
+def _is_junk_folder(path: str) -> bool:
+    """Whether a folder is hidden, or junk by its name, or by its name within its own folder."""
+    *_, parent, name = ("", *path.split("/"))
+    return _is_hidden(name) or any(map(_JUNK_FOLDER.fullmatch, (name, f"{parent}/{name}")))
 
 
 def matches(path: str, pattern: str) -> bool:

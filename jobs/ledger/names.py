@@ -20,6 +20,7 @@ __all__ = ["check_key", "file_keys", "folded", "folder_keys", "safe_path"]
 
 _MAX_PART_BYTES = 200  # of a key between slashes; file systems take 255 with what is added
 _LIKE_AN_ESCAPE = re.compile("%(?=[0-9A-Fa-f]{2})")
+_PLAIN = re.compile(r"[A-Za-z0-9_()+, -]{0,99}[A-Za-z0-9_()+-]", re.ASCII)
 _REFUSED = frozenset('\\:?*"<>|')
 _DEVICE = re.compile(
     r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL
@@ -29,6 +30,8 @@ _DEVICE = re.compile(
 
 def folded(name: str) -> str:
     """What two names have in common that some file system takes for one: by case, or by Unicode's forms."""
+    if name.isascii():
+        return name.lower()
     plain = unicodedata.normalize("NFD", name).upper().casefold()
     return unicodedata.normalize("NFD", plain)
 
@@ -73,6 +76,8 @@ def _safe(part: str) -> str:
 
     An object store may also hold names like `../x`, which would lead out of the output folder.
     """
+    if _PLAIN.fullmatch(part) and not _DEVICE.fullmatch(part):  # as most are
+        return part
     if part in (".", ".."):
         return part.replace(".", "%2E")
     plain = _LIKE_AN_ESCAPE.sub("%25", part)

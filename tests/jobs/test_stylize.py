@@ -723,7 +723,7 @@ def test_folders_that_cannot_be_taken(tmp_path: Path, monkeypatch: pytest.Monkey
     def denied(*_: Any, **__: Any) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("jobs.ledger.listing._walk", denied)
+    monkeypatch.setattr("jobs.ledger.listing.walk", denied)
     with pytest.raises(OptionError, match=r"method\.pictures\[0\] = '.*paintings': cannot be listed: .*denied"):
         begin(tmp_path, method={"pictures": ["paintings"]})
     monkeypatch.setattr("jobs.ledger.listing._kind_at", denied)
