@@ -25,6 +25,7 @@ from jobs.ledger.manifest import write_manifest
 from jobs.ledger.names import file_keys, folded, folder_keys, safe_path
 from jobs.ledger.receipts import Ledger
 from jobs.spec import job_from_table
+from jobs.stores.store import FsspecStore
 from tests.chaos import InlinePool
 from tests.conftest import encoded, picture
 from tests.methods import REGISTRY
@@ -193,3 +194,22 @@ def test_a_begun_job_keeps_its_names(tmp_path: Path) -> None:
     assert (tmp_path / "out/images/who?.jpg").is_file()
     assert [*verify(job.store)] == []
     assert later_photos(job) is None
+
+
+def test_of_an_object_store_the_same_error_may_mean_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3's clients say EINVAL for a token that is not valid, too: that ends the job, resumable."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.jpg").write_bytes(encoded(picture(1)))
+    real = FsspecStore.publish
+
+    def publish(self: FsspecStore, path: str, data: bytes, *, create_only: bool = False) -> None:
+        if path.startswith("images/"):
+            raise OSError(errno.EINVAL, "The provided token is malformed")
+        real(self, path, data, create_only=create_only)
+
+    monkeypatch.setattr(FsspecStore, "publish", publish)
+    table = {"photos": "in", "output": "memory://einval/out", "method": {"kind": "stub"}}
+    job = create_or_open(job_from_table(table, tmp_path, REGISTRY), REGISTRY)
+    assert run(job, pool=InlinePool(worker_setup(job))).exit_code == 4
