@@ -8,14 +8,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from jobs.config.hints import hints
-from jobs.config.tables import apply_overrides, parse_table, read_toml
+from jobs.config.listing import ListingOptions
+from jobs.config.resources import Resources
+from jobs.config.tables import apply_overrides, parse_table, read_toml, without_defaults
 from jobs.stores.filesystems import (
     STANDARD_STORAGE,
     StorageOptions,
@@ -46,6 +47,10 @@ __all__ = [
 
 HOW = ("output", "resources", "storage")
 """Parts of a job file that no picture depends on."""
+
+_LATER = ("truncated",)
+"""Options of the table `[image]` that were added later: recorded where they are set, so that jobs begun before
+are the same."""
 
 Registry = Mapping[str, "type[Method]"]
 
@@ -78,6 +83,9 @@ class ImageSpec:
     transparency; `none`: there is no such file."""
     frames_per_second: float = 10.0
     """Speed of the animation, 0.1 to 100."""
+    truncated: Literal["fail", "keep"] = "fail"
+    """What becomes of a JPEG or PNG whose file ends too early: `fail` makes it a failed row; `keep` takes the
+    pixels that are there, and says so in the row's `stats`."""
 
     def __post_init__(self) -> None:
         if self.max_side_px == 0:
@@ -105,80 +113,16 @@ class ImageSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Resources:
-    """How the work is spread. Nothing here changes a picture, but for its last bits, which depend on `num_cpus`
-    and on whether there are GPUs: these are fixed once a job is begun."""
-
-    pool: Literal["auto", "ray", "local"] = "auto"
-    """What the workers are. `ray`: actors of a Ray cluster, or of one started here; `local`: processes here.
-    `auto`: `ray` where there is an address, RAY_ADDRESS, or more than one GPU, and `local` elsewhere."""
-    address: str | None = None
-    """Address of a running Ray cluster; None: RAY_ADDRESS if that is set, else Ray is started here."""
-    min_workers: int = 1
-    """Number of workers that the pool does not shrink below while the job lasts."""
-    max_workers: int | None = None
-    """Number of workers that the pool grows to while there is work. None: as many as the machine, or the
-    cluster as it is when the job starts, has CPUs, GPUs and memory for."""
-    num_cpus: float = 1.0
-    """CPUs of each worker; its threads of computation are this, rounded up."""
-    num_gpus: float | None = None
-    """GPUs of each worker, fractions too: 0.5 puts two workers on one GPU; 0: it computes on the CPU. None: 1
-    if the machine, or the cluster, has any when the job is begun, else 0; the job keeps to that."""
-    memory_gb: float | None = None
-    """Memory that a worker may take before it is ended; None: when the machine runs out, the worker that takes
-    most is ended."""
-    batch_size: int = 1
-    """Number of photographs that a method is given at once."""
-    load_threads: int = 2
-    """Threads per worker that read and decode photographs."""
-    save_threads: int = 2
-    """Threads per worker that encode and publish pictures."""
-    shard_size: int | None = None
-    """Number of photographs per shard, fixed when the job is first run; None: 64, or fewer for small jobs."""
-    timeout_s: float = 1800.0
-    """Time that one photograph may take; one that takes longer ends as a failed row."""
-    start_timeout_s: float = 900.0
-    """Time without any worker after which the job gives up."""
-    grace_s: float = 60.0
-    """Time that photographs in work have to finish when the job is stopped."""
-
-    def __post_init__(self) -> None:
-        for option in ("min_workers", "batch_size", "load_threads", "save_threads"):
-            check.at_least(option, getattr(self, option), 1)
-        for option, least in (("max_workers", 1), ("shard_size", 1), ("num_gpus", 0)):
-            if getattr(self, option) is not None:
-                check.at_least(option, getattr(self, option), least)
-        for option in ("num_cpus", "grace_s"):
-            check.at_least(option, getattr(self, option), 0)
-        for option in ("timeout_s", "start_timeout_s"):
-            check.above_zero(option, getattr(self, option))
-        if self.memory_gb is not None:
-            check.above_zero("memory_gb", self.memory_gb)
-        if self.max_workers is not None and self.min_workers > self.max_workers:
-            raise OptionError(
-                "min_workers", self.min_workers, reason=f"more than max_workers = {self.max_workers}"
-            )
-
-    @property
-    def memory_bytes(self) -> int | None:
-        """`memory_gb` in bytes."""
-        return None if self.memory_gb is None else round(self.memory_gb * 2**30)
-
-    @property
-    def threads(self) -> int:
-        """The number of a worker's threads of computation."""
-        return max(1, math.ceil(self.num_cpus))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class StylizeSpec:
     """What comes out: everything that a picture depends on, and where it goes."""
 
-    photos: str
-    """Where the photographs are: a folder, a glob, a bucket prefix, or a manifest (.parquet, .csv, .jsonl) with
-    a column `url`."""
+    photos: str | tuple[str, ...]
+    """Where the photographs are: a folder, a glob, a bucket prefix, a file, a manifest (.parquet, .csv, .tsv,
+    .jsonl) with a column `url`; or a list of files and folders."""
     output: str
     """Where the job is kept and its pictures go: a folder or a bucket prefix."""
+    listing: ListingOptions = field(default_factory=ListingOptions)
+    """Which of the files there are photographs; options beside `photos`."""
     kind: str
     """Name of the method; the option `kind` of the table `[method]`."""
     method: Method
@@ -188,6 +132,11 @@ class StylizeSpec:
     seed: int = 0
     """Number that all random numbers of the job come from, each photograph's together with its key; 0 to
     2^63 - 1."""
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """`photos` as a list."""
+        return (self.photos,) if isinstance(self.photos, str) else self.photos
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +161,7 @@ def read_job_file(path: Path, overrides: Sequence[str] = (), registry: Registry 
 def job_from_table(table: Mapping[str, Any], base: Path, registry: Registry = METHODS) -> JobFile:
     """Resolve a job file's table; see `read_job_file`."""
     kind = table["method"].get("kind") if isinstance(table.get("method"), Mapping) else None
-    known = {"": ("photos", "output", "seed")} | {
+    known = {"": ("photos", "output", "seed", *_names(ListingOptions))} | {
         name: _names(cls)
         for name, cls in (
             ("method", registry.get(kind) if isinstance(kind, str) else None),
@@ -231,19 +180,15 @@ def _names(cls: type[Any]) -> tuple[str, ...]:
 
 
 def _resolved(table: Mapping[str, Any], base: Path, registry: Registry) -> JobFile:
-    choices = ("photos", "output", "seed", "method", "image", "resources", "storage")
+    choices = ("photos", "output", "seed", *_names(ListingOptions), "method", "image", "resources", "storage")
     for name in table:
         if name not in choices:
             raise OptionError(name, table[name], choices=choices, reason="unknown option")
     for name in ("method", "image", "resources", "storage"):
         if not isinstance(table.get(name, {}), Mapping):
             raise OptionError(name, table[name], reason=f"must be a table: [{name}]")
-    places = {}
-    for name in ("photos", "output"):
-        if not isinstance(table.get(name), str) or not table[name]:
-            raise OptionError(name, table.get(name), reason="a path or URL is required")
-        refuse_secrets(name, table[name])
-        places[name] = absolute_url(table[name], base)
+    photos = _places("photos", table.get("photos"), base)
+    output = _place("output", table.get("output"), base)
     seed = table.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise OptionError("seed", seed, reason="must be a whole number from 0 to 2^63 - 1")
@@ -251,7 +196,9 @@ def _resolved(table: Mapping[str, Any], base: Path, registry: Registry) -> JobFi
     for ref in method.assets():
         refuse_secrets(f"method.{ref.option}", ref.url)
     spec = StylizeSpec(
-        **places,
+        photos=photos if len(photos) > 1 else photos[0],
+        output=output,
+        listing=_listing({name: table[name] for name in _names(ListingOptions) if name in table}, base),
         kind=kind,
         method=method,
         seed=seed,
@@ -259,13 +206,37 @@ def _resolved(table: Mapping[str, Any], base: Path, registry: Registry) -> JobFi
     )
     resources = parse_table(Resources, table.get("resources", {}), "resources")
     storage = storage_from_table(table.get("storage", {}))
-    if (is_url(spec.photos) or is_url(spec.output)) and resources.timeout_s <= storage.slowest_s:
+    if any(map(is_url, (*photos, output))) and resources.timeout_s <= storage.slowest_s:
         reason = (
             f"must be more than {storage.slowest_s:g}, the time that a call of the object store may take: "
             f"storage.deadline_s + connect_timeout_s + read_timeout_s"
         )
         raise OptionError("resources.timeout_s", resources.timeout_s, reason=reason)
     return JobFile(spec, resources, storage)
+
+
+def _place(option: str, value: Any, base: Path) -> str:
+    if not isinstance(value, str) or not value:
+        raise OptionError(option, value, reason="a path or URL is required")
+    refuse_secrets(option, value)
+    return absolute_url(value, base)
+
+
+def _places(option: str, value: Any, base: Path) -> tuple[str, ...]:
+    """One place, or each of a list."""
+    if isinstance(value, list | tuple) and value:
+        return tuple(_place(f"{option}[{index}]", each, base) for index, each in enumerate(value))
+    return (_place(option, value, base),)
+
+
+def _listing(table: Mapping[str, Any], base: Path) -> ListingOptions:
+    lists = ("exclude", "not_in")  # of one, as a plain text
+    table = {
+        name: [value] if name in lists and isinstance(value, str) else value for name, value in table.items()
+    }
+    options = parse_table(ListingOptions, table, "")
+    jobs = _places("not_in", options.not_in, base) if options.not_in else ()
+    return dataclasses.replace(options, not_in=jobs)
 
 
 def storage_from_table(table: Mapping[str, Any]) -> StorageOptions:
@@ -291,8 +262,12 @@ def job_to_table(job: JobFile) -> dict[str, Any]:
         "photos": spec.photos,
         "output": spec.output,
         "seed": spec.seed,
+        **without_defaults(spec.listing),
         "method": {"kind": spec.kind, **dataclasses.asdict(cast(Any, spec.method))},
-        "image": {**dataclasses.asdict(spec.image), "max_side_px": spec.image.max_side_px or 0},
+        "image": {
+            **without_defaults(spec.image, _LATER),
+            "max_side_px": spec.image.max_side_px or 0,
+        },
         "resources": dataclasses.asdict(job.resources),
         "storage": dataclasses.asdict(job.storage),
     }

@@ -38,7 +38,8 @@ from PIL import Image
 
 import jobs.pools.warm  # noqa: F401  for all children at once
 from jobs.driver.job import create_or_open
-from jobs.driver.run import retry_work, run, worker_setup
+from jobs.driver.run import run, worker_setup
+from jobs.driver.todo import retry_work
 from jobs.inspect.verify import verify
 from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import Status

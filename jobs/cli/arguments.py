@@ -30,8 +30,11 @@ LogFormat: TypeAlias = Literal["text", "json"]
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB.TOML", help="The job file.")]
 Photos = Annotated[
-    str,
-    typer.Argument(metavar="PHOTOS", help="The photographs: a folder, a glob, a bucket prefix, or a manifest."),
+    list[str],
+    typer.Argument(
+        metavar="PHOTOS...",
+        help="The photographs: a folder, a glob, a bucket prefix, a manifest; or several files and folders.",
+    ),
 ]
 PhotosNow = Annotated[
     str | None,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.cli.options import Option, options_of
+from jobs.config.listing import ListingOptions
 from jobs.spec import ImageSpec, Resources, StylizeSpec
 from jobs.stores.filesystems import StorageOptions
 from nst.errors import OptionError
@@ -65,7 +66,9 @@ def sections(kind: str | None = None) -> list[Section]:
 
 def _photograph_sections() -> list[Section]:
     return [
-        _section(_JOB, ("job",), "A job of photographs", StylizeSpec, ("photos", "output", "seed")),
+        _section(
+            _JOB, ("job",), "A job of photographs", StylizeSpec, ("photos", "output", "seed"), ListingOptions
+        ),
         _section(_JOB, ("image",), "[image]", ImageSpec),
         _section(_JOB, ("resources",), "[resources]", Resources),
         _section(_JOB, ("storage",), "[storage]", StorageOptions),
@@ -97,10 +100,15 @@ def _training_sections() -> list[Section]:
 
 
 def _section(
-    group: str, names: tuple[str, ...], title: str, cls: type[Any], fields: Container[str] | None = None
+    group: str,
+    names: tuple[str, ...],
+    title: str,
+    cls: type[Any],
+    fields: Container[str] | None = None,
+    *more: type[Any],
 ) -> Section:
     about = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
-    options = tuple(options_of(cls, fields))
+    options = (*options_of(cls, fields), *(option for other in more for option in options_of(other)))
     return Section(group=group, names=tuple(dict.fromkeys(names)), title=title, about=about, options=options)
 
 

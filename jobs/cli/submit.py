@@ -14,7 +14,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +90,9 @@ def prepare(
         train = read_train_file(path, overrides)
         output, storage, grace_s = train.spec.output, train.storage, train.resources.grace_s
         spec = train.spec
-        places = {spec.recipe.option_of(name): place for name, place in spec.collections.items()}
+        places: dict[str, str | tuple[str, ...]] = {
+            spec.recipe.option_of(name): place for name, place in spec.collections.items()
+        }
         places["output"] = output
         refs, options, table = train.evaluation.assets(), train.evaluation, "evaluation"
         command = ["train", _JOB_FILE]
@@ -100,6 +102,8 @@ def prepare(
         job = read_job_file(path, overrides)
         output, storage, grace_s = job.spec.output, job.storage, job.resources.grace_s
         places = {"photos": job.spec.photos, "output": output}
+        if job.spec.listing.not_in:
+            places["not_in"] = job.spec.listing.not_in
         refs, options, table = job.spec.method.assets(), job.spec.method, "method"  # type: ignore[assignment]
         command = ["run", _JOB_FILE, "--pool", "ray"]
     command += ["--address", "auto"]
@@ -137,7 +141,11 @@ def is_training_file(path: Path, overrides: Sequence[str] = ()) -> bool:
 
 
 def _local(
-    places: dict[str, str], refs: Sequence[AssetRef], options: object, table: str, shared_paths: bool
+    places: Mapping[str, str | tuple[str, ...]],
+    refs: Sequence[AssetRef],
+    options: object,
+    table: str,
+    shared_paths: bool,
 ) -> Iterator[str]:
     """Local places, absolute, as what --set takes: on the cluster, the job file is in another folder.
 
@@ -146,7 +154,11 @@ def _local(
     """
     from nst.features.weights import is_published
 
-    named = {name: place for name, place in places.items() if local_path(place) is not None}
+    named = {
+        name: place
+        for name, place in places.items()
+        if any(local_path(each) is not None for each in ([place] if isinstance(place, str) else place))
+    }
     assets = [ref for ref in refs if not is_published(ref.url) and local_path(ref.url) is not None]
     found = {**named, **{f"{table}.{ref.option}": ref.url for ref in assets}}
     if found and not shared_paths:

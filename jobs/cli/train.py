@@ -1,16 +1,36 @@
-"""What `nst train`, and `nst run` with a training's job file, do."""
+"""What commands do with trainings: begin or reopen one, run it, say how it ended."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
 
 from jobs.cli.arguments import LogFormat
-from jobs.cli.work import execute_training
+from jobs.cli.work import lease_options, open_at, reach, tables_of, tell_end, tell_notes
 from jobs.errors import UsageError
 
-__all__ = ["begin_training", "job_file_of"]
+if TYPE_CHECKING:
+    from jobs.stores.store import Store
+    from jobs.training.job import TrainJob
+
+__all__ = [
+    "CHANGEABLE",
+    "begin_training",
+    "execute_training",
+    "is_training",
+    "job_file_of",
+    "reopen_training_at",
+]
+
+CHANGEABLE = ("resources", "storage", "log", "evaluation", "ddp")
+"""Tables of a training's job file whose options may be others when it goes on."""
 
 
 def job_file_of(words: Sequence[Path]) -> Path:
@@ -48,3 +68,52 @@ def _counted(rows: Mapping[str, int]) -> str:
     """As `11 (photo), 7 (ukiyo-e) and 5 (pastel)`."""
     *most, last = [f"{number} ({name})" for name, number in rows.items()]
     return f"{', '.join(most)} and {last}" if most else last
+
+
+def is_training(store: Store) -> bool:
+    """Whether the job in a store is a training, and not of photographs."""
+    from jobs.ledger.job_record import TRAINING, job_kind
+
+    return job_kind(store) == TRAINING
+
+
+def reopen_training_at(out: str, overrides: list[str]) -> TrainJob:
+    """The training at OUT, with other options of `CHANGEABLE` tables as --set says."""
+    from jobs.training.job import reopen_training
+
+    tables = tables_of(overrides, CHANGEABLE)
+    return reopen_training(open_at(out, tables), overrides=tables)
+
+
+def execute_training(
+    prepare: Callable[[], TrainJob], *, wait: bool = False, log_format: LogFormat = "text"
+) -> None:
+    """Plan, train, show progress, say how it ended. Leaves with the exit code."""
+    from jobs.console.json_log import JsonLog
+    from jobs.console.stop import StopSignal
+    from jobs.training.display import TrainDisplay
+    from jobs.training.driver import run_training
+    from jobs.training.report import publish_training_report
+
+    with StopSignal().on_signals() as stop:
+        job = prepare()
+        url = job.store.url
+        log = JsonLog(url, sys.stdout) if log_format == "json" else TrainDisplay(Console())
+        with log:
+            tell_notes(log, job.notes)
+            summary = run_training(job, observe=log, stop=stop, lease=lease_options(log, wait))
+    where = url.rstrip("/")
+    values = {"exit_code": summary.exit_code, "steps": summary.steps, "done": summary.done}
+    if summary.done is None:
+        go_on = shlex.join(["nst", "resume", url, *reach(job.file.storage)])
+        tell_end(log, "", values, summary.error, go_on)
+    else:
+        made = job.file.spec.recipe.asset(f"{where}/{summary.done['generator']}", summary.done["sha256"])
+        lines = (
+            f"{summary.steps} steps: {where}",
+            f'{made.option} = "{made.url}"',
+            f'{made.option}_sha256 = "{made.sha256}"',
+            f"report: {publish_training_report(job.store)}",
+        )
+        tell_end(log, "\n".join(lines), values, None, None)
+    raise typer.Exit(summary.exit_code)

@@ -28,26 +28,23 @@ if TYPE_CHECKING:
     from jobs.spec import JobFile
     from jobs.stores.filesystems import StorageOptions
     from jobs.stores.store import Store
-    from jobs.training.job import TrainJob
 
 __all__ = [
-    "CHANGEABLE",
     "begin",
+    "begin_later",
     "begin_quickly",
     "errors",
     "execute",
-    "execute_training",
-    "is_training",
+    "lease_options",
+    "open_at",
     "reach",
     "reopen_at",
-    "reopen_training_at",
     "resources",
     "store_at",
     "tables_of",
+    "tell_end",
+    "tell_notes",
 ]
-
-CHANGEABLE = ("resources", "storage", "log", "evaluation", "ddp")
-"""Tables of a training's job file whose options may be others when it goes on."""
 
 
 @contextmanager
@@ -121,7 +118,7 @@ def resources(
 
 
 def begin_quickly(
-    photos: str,
+    photos: list[str],
     out: str,
     method: dict[str, Any],
     size: int | None,
@@ -134,7 +131,11 @@ def begin_quickly(
     from jobs.config.tables import apply_overrides
     from jobs.spec import job_from_table
 
-    table: dict[str, Any] = {"photos": photos, "output": out, "method": method}
+    table: dict[str, Any] = {
+        "photos": photos if len(photos) > 1 else photos[0],
+        "output": out,
+        "method": method,
+    }
     if size is not None:
         table["image"] = {"max_side_px": size}
     file = job_from_table(apply_overrides(table, overrides), Path.cwd())
@@ -158,6 +159,7 @@ def begin(
         print(json.dumps(planned.table, indent=2))
         notes = [*planned.notes, *describe_evaluations(job_file.spec.method), *describe_cost(job_file, planned)]
         print("".join(f"note: {note}\n" for note in notes), end="")
+        print("".join(f"left out: {name}\n" for name in planned.left_out.names()), end="")
         print(f"{planned.manifest.rows} photographs in {planned.manifest.shards} shards; nothing was written")
         return
     execute(lambda: (create_or_open(job_file), None), leave=leave, wait=wait, log_format=log_format)
@@ -171,6 +173,32 @@ def reopen_at(out: str, overrides: list[str], photos: str | None = None) -> Job:
     tables = tables_of(overrides, ("resources", "storage"))
     now = None if photos is None else absolute_url(photos, Path.cwd())
     return reopen(open_at(out, tables), overrides=tables, photos=now)
+
+
+def begin_later(
+    out: str,
+    new: str,
+    overrides: list[str],
+    photos: str | None = None,
+    *,
+    wait: bool = False,
+    log_format: LogFormat = "text",
+) -> None:
+    """Run a job as the one at OUT, in another folder, of the photographs that are not in it; or say that there
+    are none."""
+    from jobs.console.display import Display
+    from jobs.console.json_log import JsonLog
+    from jobs.driver.photos import has_photos, job_of_later_photos
+    from jobs.ledger.begin_job import is_begun
+
+    tables = tables_of(overrides, ("resources", "storage"))
+    job_file = job_of_later_photos(open_at(out, tables), new, tables, photos=photos)
+    if is_begun(open_store(job_file.spec.output, job_file.storage)) or has_photos(job_file):
+        begin(job_file, dry_run=False, wait=wait, log_format=log_format)
+        return
+    log = JsonLog(job_file.spec.output, sys.stdout) if log_format == "json" else Display(Console())
+    with log:
+        tell_notes(log, ["no photograph is new: there is nothing to do, and nothing was written"])
 
 
 def execute(
@@ -192,10 +220,10 @@ def execute(
         url = job.store.url
         log = JsonLog(url, sys.stdout) if log_format == "json" else Display(Console())
         with log:
-            _tell_notes(log, [*job.notes, *describe_evaluations(job.spec.method)])
-            summary = run(job, work, observe=log, stop=stop, lease=_lease(log, wait))
+            tell_notes(log, [*job.notes, *describe_evaluations(job.spec.method)])
+            summary = run(job, work, observe=log, stop=stop, lease=lease_options(log, wait))
     values = {"exit_code": summary.exit_code, **summary.to_json()}
-    _tell_end(
+    tell_end(
         log,
         "\n".join(
             [
@@ -207,17 +235,39 @@ def execute(
         summary.error,
         None if summary.go_on is None else _go_on(summary.go_on, job),
     )
-    _tell_notes(log, summary.notes)
+    tell_notes(log, summary.notes)
+    if work is None and summary.go_on is None:
+        _tell_later_photos(log, job)
     if leave or summary.exit_code:
         raise typer.Exit(summary.exit_code)
 
 
-def _tell_notes(log: LogSink, notes: Iterable[str]) -> None:
+def tell_notes(log: LogSink, notes: Iterable[str]) -> None:
+    """Say what the user should know."""
     for note in notes:
         log.emit(LogEvent(event="note", text=f"note: {note}"))
 
 
-def _tell_end(
+def _tell_later_photos(log: LogSink, job: Job) -> None:
+    """Say which photographs came after the job was begun, and how to do them."""
+    from jobs.driver.photos import later_photos
+
+    later = later_photos(job)
+    if later is None:
+        return
+    names = ", ".join(later.keys) + (", ..." if later.count > len(later.keys) else "")
+    one = later.count == 1
+    text = (
+        f"{later.count} photograph{'' if one else 's'} of {', '.join(job.spec.places)} "
+        f"{'is' if one else 'are'} not in this job, which was begun before: {names}"
+    )
+    moved = () if job.moved is None else ("--photos", job.moved.now)
+    command = shlex.join(["nst", "resume", job.store.url, *moved, "--new", later.output, *reach(job.storage)])
+    values = {"count": later.count, "command": command}
+    log.emit(LogEvent(event="later_photos", level="warning", text=f"{text}\ndo with: {command}", values=values))
+
+
+def tell_end(
     log: LogSink, text: str, values: Mapping[str, Any], error: NstError | None, go_on: str | None
 ) -> None:
     log.emit(LogEvent(event="ended", text=text, values=values))
@@ -243,59 +293,7 @@ def reach(storage: StorageOptions) -> list[str]:
     ]
 
 
-def _lease(log: LogSink, wait: bool) -> LeaseOptions:
+def lease_options(log: LogSink, wait: bool) -> LeaseOptions:
     from jobs.ledger.lease import LeaseOptions
 
     return LeaseOptions(wait=wait, say=lambda text: log.emit(LogEvent(event="waiting_for_lease", text=text)))
-
-
-# Trainings
-
-
-def is_training(store: Store) -> bool:
-    """Whether the job in a store is a training, and not of photographs."""
-    from jobs.ledger.job_record import TRAINING, job_kind
-
-    return job_kind(store) == TRAINING
-
-
-def reopen_training_at(out: str, overrides: list[str]) -> TrainJob:
-    """The training at OUT, with other options of `CHANGEABLE` tables as --set says."""
-    from jobs.training.job import reopen_training
-
-    tables = tables_of(overrides, CHANGEABLE)
-    return reopen_training(open_at(out, tables), overrides=tables)
-
-
-def execute_training(
-    prepare: Callable[[], TrainJob], *, wait: bool = False, log_format: LogFormat = "text"
-) -> None:
-    """Plan, train, show progress, say how it ended. Leaves with the exit code."""
-    from jobs.console.json_log import JsonLog
-    from jobs.console.stop import StopSignal
-    from jobs.training.display import TrainDisplay
-    from jobs.training.driver import run_training
-    from jobs.training.report import publish_training_report
-
-    with StopSignal().on_signals() as stop:
-        job = prepare()
-        url = job.store.url
-        log = JsonLog(url, sys.stdout) if log_format == "json" else TrainDisplay(Console())
-        with log:
-            _tell_notes(log, job.notes)
-            summary = run_training(job, observe=log, stop=stop, lease=_lease(log, wait))
-    where = url.rstrip("/")
-    values = {"exit_code": summary.exit_code, "steps": summary.steps, "done": summary.done}
-    if summary.done is None:
-        go_on = shlex.join(["nst", "resume", url, *reach(job.file.storage)])
-        _tell_end(log, "", values, summary.error, go_on)
-    else:
-        made = job.file.spec.recipe.asset(f"{where}/{summary.done['generator']}", summary.done["sha256"])
-        lines = (
-            f"{summary.steps} steps: {where}",
-            f'{made.option} = "{made.url}"',
-            f'{made.option}_sha256 = "{made.sha256}"',
-            f"report: {publish_training_report(job.store)}",
-        )
-        _tell_end(log, "\n".join(lines), values, None, None)
-    raise typer.Exit(summary.exit_code)

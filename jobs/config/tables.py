@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 from jobs.errors import UsageError
 from nst.errors import OptionError
 
-__all__ = ["apply_overrides", "parse_table", "read_toml"]
+__all__ = ["apply_overrides", "parse_table", "read_toml", "without_defaults"]
 
 T = TypeVar("T")
 
@@ -83,27 +83,42 @@ def parse_table(cls: type[T], table: Mapping[str, Any], name: str) -> T:
     """A dataclass from a table.
 
     Raises:
-        OptionError: an option (called `name.option`) is unknown, missing, or has a value that it cannot take.
+        OptionError: an option (called `name.option`, or without a name `option`) is unknown, missing, or has a
+            value that it cannot take.
     """
     known = {item.name: item for item in fields(cast(Any, cls))}
     for option, value in table.items():
         if option not in known:
-            raise OptionError(f"{name}.{option}", value, choices=known, reason="unknown option")
+            raise OptionError(_within(name, option), value, choices=known, reason="unknown option")
     for option, item in known.items():
         required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
         if required and option not in table:
-            raise OptionError(f"{name}.{option}", None, reason="is required")
+            raise OptionError(_within(name, option), None, reason="is required")
     try:
         return TypeAdapter(cls).validate_python(dict(table))
     except ValidationError as error:
         raise _option_error(error.errors()[0], name) from error
 
 
+def without_defaults(options: Any, names: Container[str] | None = None) -> dict[str, Any]:
+    """A dataclass as a table, without those of its options, of these names or all, that have their defaults."""
+    table = dataclasses.asdict(options)
+    return {
+        item.name: table[item.name]
+        for item in fields(options)
+        if (names is not None and item.name not in names) or getattr(options, item.name) != item.default
+    }
+
+
+def _within(table: str, option: str) -> str:
+    return ".".join(part for part in (table, option) if part)
+
+
 def _option_error(details: ErrorDetails, table: str) -> OptionError:
     cause = details.get("ctx", {}).get("error")
     if isinstance(cause, OptionError):
-        return cause.within(table)
-    option = ".".join([table, *(str(part) for part in details["loc"] if part in details["loc"][:1])])
+        return cause.within(table) if table else cause
+    option = _within(table, ".".join(str(part) for part in details["loc"][:1]))
     expected = details.get("ctx", {}).get("expected")
     if details["type"] == "literal_error" and isinstance(expected, str):
         choices = [choice.strip(" '") for choice in expected.replace(" or ", ",").split(",")]

@@ -6,17 +6,20 @@ import shlex
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.driver.assets import Asset, by_url, expand_folders, read_assets
 from jobs.driver.moved import along_with, as_recorded, photographs_now
+from jobs.driver.photos import listed
 from jobs.errors import JobMismatch, LeaseHeld, UsageError
 from jobs.ledger.begin_job import begin_job, is_begun, refuse_foreign_folder, try_writing
+from jobs.ledger.folders import Photo
 from jobs.ledger.job_record import PHOTOS, JobRecord, RecordedAsset, differences, read_job
 from jobs.ledger.layout import JOB, MANIFEST
 from jobs.ledger.lease import refuse_if_held
-from jobs.ledger.listing import Photo, list_photos
+from jobs.ledger.left_out import LeftOut
 from jobs.ledger.manifest import Manifest, ManifestInfo, Row, listed_manifest, write_manifest
 from jobs.ledger.receipts import Ledger
 from jobs.pools.capacity import Fitted, fit, room_for
@@ -62,6 +65,8 @@ class Plan:
     assets: tuple[Asset, ...]
     fingerprint: str
     notes: tuple[str, ...]
+    left_out: LeftOut
+    """Files at `photos` that are no photographs of it; `notes` tell of them, too."""
     sample: tuple[Row, ...] = ()
     """Some of the photographs, spread evenly over all of them."""
 
@@ -151,14 +156,13 @@ def reopen(
             table[name] = {**stored.get(name, {}), **options}
         job = job_from_table(table, Path.cwd(), registry)
         store = open_store(store.url, job.storage)
-    said = photos or job.spec.photos
+    given = job.spec.photos
+    said = photos or (given if isinstance(given, str) else None)
     job, assets = _at_recorded_places(job, store, record, registry)
     manifest = listed_manifest(
         store,
-        job.spec.photos,
+        partial(listed, job.spec, job.storage, LeftOut()),
         record.manifest,
-        exclude=job.spec.output,
-        storage=job.storage,
         styled=_takes_styles(job.spec.method),
     )
     table = job_to_table(job)
@@ -175,7 +179,7 @@ def reopen(
     print_now = fingerprint(table, digests, manifest.sha256)
     if print_now != record.fingerprint:
         raise JobMismatch(f"{store.url}/{JOB} was changed: its fingerprint is not that of the job in it")
-    moved = photographs_now(store, record, manifest, said, exclude=store.url, storage=job.storage)
+    moved = photographs_now(store, record, manifest, said, job.spec, job.storage)
     resources = _same_arithmetic(store, record, job.resources)
     found_at = (
         () if moved is None else (f"the photographs that were in {moved.before} are read from {moved.now}",)
@@ -229,17 +233,21 @@ def _plan(job: JobFile, listing: Path) -> Plan:
     styled = _takes_styles(job.spec.method)
     if styled:
         _check_style(job.spec.method, assets)
+    left_out = LeftOut()
     try:
-        photos = list_photos(job.spec.photos, exclude=job.spec.output, storage=job.storage)
+        photos = listed(job.spec, job.storage, left_out)
         if not styled:
             photos = _without_styles(photos, job.spec.kind)
         info = write_manifest(photos, listing, job.resources.shard_size, styled=styled)
     except (UsageError, OSError) as error:
-        raise OptionError("photos", job.spec.photos, reason=str(error)) from error
+        reason = "; ".join([str(error), *left_out.notes()])
+        first, *more = job.spec.places
+        shown = f"{first} and {len(more)} more" if more else first
+        raise OptionError("photos", shown, reason=reason) from error
     table = job_to_table(job)
     digests = {asset.option: asset.sha256 for asset in assets}
-    notes = tuple(job.spec.method.notes(by_url(assets)))
-    return Plan(table, info, assets, fingerprint(table, digests, info.sha256), notes)
+    notes = (*job.spec.method.notes(by_url(assets)), *left_out.notes())
+    return Plan(table, info, assets, fingerprint(table, digests, info.sha256), notes, left_out)
 
 
 def _takes_styles(method: Method) -> bool:
@@ -309,5 +317,5 @@ def _other_arithmetic(before: Resources, now: Resources) -> OptionError | None:
 
 
 def _refuse_nesting(spec: StylizeSpec) -> None:
-    if spec.output.rstrip("/") == spec.photos.rstrip("/"):
+    if spec.output.rstrip("/") in [place.rstrip("/") for place in spec.places]:
         raise OptionError("output", spec.output, reason="is the folder of the photographs")

@@ -13,6 +13,7 @@ from jobs.ledger.job_record import JobRecord
 from jobs.ledger.listing import list_photos
 from jobs.ledger.manifest import Manifest
 from jobs.ledger.receipts import Ledger
+from jobs.spec import StylizeSpec
 from jobs.stores.filesystems import StorageOptions, is_url
 from jobs.stores.moved import Move, moved_along, root_of
 from jobs.stores.store import Store
@@ -50,58 +51,72 @@ def photographs_now(
     store: Store,
     record: JobRecord,
     manifest: Manifest,
-    said: str,
-    *,
-    exclude: str,
+    said: str | None,
+    spec: StylizeSpec,
     storage: StorageOptions,
 ) -> Move | None:
     """Where the photographs of a job are now; None: where they were.
 
     Args:
-        said: where they are, or were: a folder, a glob, a bucket prefix, or a table, as on record.
+        said: where they are: a folder, a glob, a bucket prefix, or a table; None: nobody said.
+        spec: the job's, with the places on record.
 
     Raises:
         JobMismatch: other photographs are there.
-        OptionError: they are gone.
+        OptionError: they are gone, or were at several places and are said to be at one.
     """
-    before = record.job["photos"]
-    if said == before:
-        if is_url(before) or os.path.exists(root_of(before)):
+    if said is not None and said not in spec.places:
+        if len(spec.places) > 1:
+            reason = "names one place, and this job's photographs were at several"
+            raise OptionError("--photos", said, reason=reason)
+        move = Move(root_of(spec.places[0]), root_of(said))
+        there = [said]
+    else:
+        gone = [place for place in spec.places if not is_url(place) and not os.path.exists(root_of(place))]
+        if not gone:
             return None
-        candidate = moved_along(before, record.job["output"], store.url)
+        root = os.path.commonpath([root_of(place) for place in spec.places if not is_url(place)])
+        now = moved_along(root, record.job["output"], store.url)
         finished = len(Ledger(store).done()) >= manifest.shards  # then nobody has to know
-        if candidate is None or not os.path.exists(root_of(candidate)):
+        if now is None or not os.path.exists(now):
             if finished:
                 return None
             reason = "is not there any more; say with --photos where the photographs are now"
-            raise OptionError("photos", before, reason=reason)
-        said = candidate
+            raise OptionError("photos", gone[0], reason=reason)
+        move = Move(root, now)
+        there = [move.place(place) for place in spec.places]
         if finished:
-            return Move(root_of(before), root_of(said))
-    move = Move(root_of(before), root_of(said))
-    differing = _first_that_differs(manifest, move, said, exclude, storage)
+            return move
+    differing = _first_that_differs(manifest, move, there, spec, storage, exclude=store.url)
     if differing is not None:
         raise JobMismatch(
-            f"photos = {said!r}: does not hold the photographs of this job, which were in {before!r}: "
-            f"{differing}"
+            f"photos = {', '.join(there)!r}: does not hold the photographs of this job, which were in "
+            f"{', '.join(spec.places)!r}: {differing}"
         )
     return move
 
 
 def _first_that_differs(
-    manifest: Manifest, move: Move, source: str, exclude: str, storage: StorageOptions
+    manifest: Manifest,
+    move: Move,
+    there: Sequence[str],
+    spec: StylizeSpec,
+    storage: StorageOptions,
+    *,
+    exclude: str,
 ) -> str | None:
     """What is wrong with the first photograph that is not as it was listed, by its name and size."""
     try:
-        there = {photo.url: photo.size_bytes for photo in list_photos(source, exclude=exclude, storage=storage)}
+        photos = list_photos(there, exclude=exclude, options=spec.listing, storage=storage)
+        found = {photo.url: photo.size_bytes for photo in photos}
     except NstError as error:
         return str(error)
     for shard in range(manifest.shards):
         for row in manifest.shard(shard):
             url = move.place(row.url)
-            if url not in there:
+            if url not in found:
                 return f"{url} is not there"
-            size = there[url]
+            size = found[url]
             if None not in (size, row.size_bytes) and size != row.size_bytes:
                 return f"{url} has {size} bytes, not {row.size_bytes}"
     return None

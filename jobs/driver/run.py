@@ -32,7 +32,8 @@ from jobs.driver.records import Records
 from jobs.driver.run_log import RunLog
 from jobs.driver.scheduler import Limits, Scheduler
 from jobs.driver.tally import RunTally
-from jobs.errors import StoreError, UsageError, WorkersBroken
+from jobs.driver.todo import shards_to_do
+from jobs.errors import StoreError, WorkersBroken
 from jobs.ledger.lease import STANDARD_LEASE, Lease, LeaseOptions, hold
 from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import Result, Status, Tally, add_up, total
@@ -52,40 +53,10 @@ from jobs.worker.messages import (
 )
 from nst.errors import NstError
 
-__all__ = ["retry_work", "run", "shards_to_do", "worker_setup"]
+__all__ = ["run", "worker_setup"]
 
 _POLL_S = 0.25
 _GPUS_GONE = "go on where there are some; or, as long as nothing was done, with --set resources.num_gpus=0"
-
-
-def shards_to_do(job: Job) -> list[Work]:
-    """Shards without a receipt."""
-    done = Ledger(job.store).done()
-    return [Work(shard) for shard in range(job.manifest.shards) if shard not in done]
-
-
-def retry_work(job: Job, keys: Iterable[str] | None = None) -> list[Work]:
-    """Rows to do again: the failed and quarantined, or those of the given `keys`.
-
-    Raises:
-        UsageError: one of `keys` has no result, or has a picture already.
-    """
-    ledger = Ledger(job.store)
-    wanted = None if keys is None else set(keys)
-    work: list[Work] = []
-    found: set[str] = set()
-    for shard, counts in zip(done := sorted(ledger.done()), ledger.counts(done), strict=True):
-        if counts["failed"] + counts["quarantined"] == 0:
-            continue
-        results, meta = ledger.receipt(shard)
-        rows = [r for r in results if r.status != "ok" and (wanted is None or r.key in wanted)]
-        found.update(result.key for result in rows)
-        if rows:
-            generation = ledger.next_generation(shard, meta["generation"])
-            work.append(Work(shard, generation, tuple(result.row for result in rows)))
-    if wanted is not None and wanted - found:
-        raise UsageError(f"no failed photograph has the key {sorted(wanted - found)[0]!r}")
-    return work
 
 
 def run(

@@ -11,19 +11,19 @@ import json
 import math
 import tempfile
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.errors import JobMismatch, UsageError
+from jobs.ledger.folders import Photo
 from jobs.ledger.layout import MANIFEST
-from jobs.ledger.listing import Photo, list_photos
-from jobs.stores.filesystems import StorageOptions
+from jobs.ledger.names import folded
 from jobs.stores.store import Store
 
 __all__ = ["Manifest", "ManifestInfo", "Row", "listed_manifest", "row_digest", "write_manifest"]
@@ -118,12 +118,12 @@ def row_digest(key: str, url: str, style: str | None = None) -> bytes:
 
 
 def _hash64(key: str) -> int:
-    digest = hashlib.blake2b(key.casefold().encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    digest = hashlib.blake2b(folded(key).encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "big")
 
 
 def _refuse_repeated_keys(hashes: array[int], path: Path) -> None:
-    """Names that differ only in case count as equal: on some disks they are one file."""
+    """Names that differ in case only, or in Unicode's forms, are equal: on some disks they are one file."""
     ordered = np.sort(np.frombuffer(hashes, dtype=np.uint64))
     repeated = ordered[1:][ordered[1:] == ordered[:-1]]
     if not repeated.size:
@@ -135,7 +135,7 @@ def _refuse_repeated_keys(hashes: array[int], path: Path) -> None:
             if _hash64(key) == wanted:
                 found.append(f"{key!r} ({url})")
     raise UsageError(
-        f"keys must be unique, also without regard to case: {found[0]} and {found[1]}; "
+        f"keys must be unique, also without regard to case and to Unicode's forms: {found[0]} and {found[1]}; "
         f"a `key` column in the manifest can tell them apart"
     )
 
@@ -210,26 +210,32 @@ class Manifest:
         return last[1]
 
     def urls(self) -> pa.ChunkedArray:
-        """Of all rows, in order."""
+        """Places of all photographs, in order."""
+        return self._column("url")
+
+    def column(self, name: Literal["key", "url"]) -> Iterator[str]:
+        """One value of each row, in order."""
+        for chunk in self._column(name).chunks:
+            yield from chunk.to_pylist()
+
+    def _column(self, name: str) -> pa.ChunkedArray:
         with self._store.open(self._path) as handle:
-            table = pq.ParquetFile(handle, metadata=self._footer).read(columns=["url"], use_threads=False)
-        return table["url"]
+            table = pq.ParquetFile(handle, metadata=self._footer).read(columns=[name], use_threads=False)
+        return table[name]
 
 
 def listed_manifest(
     store: Store,
-    source: str,
+    photos: Callable[[], Iterable[Photo]],
     recorded: ManifestInfo,
     *,
-    exclude: str,
-    storage: StorageOptions,
     path: str = MANIFEST,
     styled: bool = False,
 ) -> Manifest:
     """A job's manifest; listed again if the process that began the job died before it could publish it.
 
     Args:
-        source, exclude: see `list_photos`.
+        photos: lists them.
         styled: see `write_manifest`.
         recorded: what `job.json` says of it.
 
@@ -239,8 +245,7 @@ def listed_manifest(
     if not store.exists(path):
         with tempfile.TemporaryDirectory() as folder:
             listing = Path(folder) / MANIFEST
-            photos = list_photos(source, exclude=exclude, storage=storage)
-            found = write_manifest(photos, listing, recorded.shard_size, styled=styled)
+            found = write_manifest(photos(), listing, recorded.shard_size, styled=styled)
             if found != recorded:
                 raise JobMismatch(
                     f"the job in {store.url} was begun and its listing never published, and the photographs "

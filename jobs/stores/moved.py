@@ -10,7 +10,7 @@ from jobs.stores.filesystems import is_url, local_path, path_url
 
 __all__ = ["Move", "moved_along", "root_of"]
 
-_TABLE = re.compile(r".*\.(parquet|csv|jsonl|ndjson)", re.IGNORECASE | re.DOTALL)
+_TABLE = re.compile(r".*\.(parquet|csv|tsv|jsonl|ndjson)", re.IGNORECASE | re.DOTALL)
 _GLOB = re.compile(r"[*?\[]")
 
 

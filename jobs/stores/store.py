@@ -37,6 +37,8 @@ class Store(ABC):
 
     create_only = True
     """Whether create-only writes are known to be honored by what is behind it."""
+    bad_name: tuple[int, ...] = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
+    """Numbers of the errors that say that an object of this name cannot be there. The store has not failed."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -94,6 +96,9 @@ class LocalStore(Store):
 
     Temporary files live in `<root>/.tmp`, so that what a killed process leaves is found by listing one folder.
     """
+
+    # Of exFAT; and of disks that take UTF-8 only. Of an object store they may say anything.
+    bad_name = (*Store.bad_name, errno.EINVAL, errno.EILSEQ)
 
     def __init__(self, url: str) -> None:
         super().__init__(url)

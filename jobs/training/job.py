@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from jobs.errors import JobMismatch, NoPhotographs, UsageError
 from jobs.ledger.begin_job import begin_job, is_begun, refuse_foreign_folder, try_writing
 from jobs.ledger.job_record import TRAINING, RecordedAsset, differences, read_job
 from jobs.ledger.layout import JOB
+from jobs.ledger.left_out import LeftOut
 from jobs.ledger.listing import list_photos
 from jobs.ledger.manifest import Manifest, ManifestInfo, listed_manifest, write_manifest
 from jobs.pools.capacity import cluster_address, refuse_too_much, this_machine
@@ -151,10 +153,8 @@ def reopen_training(
     manifests = {
         name: listed_manifest(
             store,
-            source,
+            partial(list_photos, source, exclude=file.spec.output, storage=file.storage),
             record.manifests[name],
-            exclude=file.spec.output,
-            storage=file.storage,
             path=manifest_path(name),
         )
         for name, source in file.spec.collections.items()
@@ -182,11 +182,13 @@ def _check_room(own: TrainResources) -> None:
 def _plan(file: TrainFile, folder: Path) -> TrainPlan:
     _check_room(file.resources)
     assets = tuple(read_assets(file.evaluation, file.storage, table="evaluation"))
-    manifests = {}
+    manifests, left_out = {}, {name: LeftOut() for name in file.spec.collections}
     for name, source in file.spec.collections.items():
         option = file.spec.recipe.option_of(name)
         try:
-            photos = list_photos(source, exclude=file.spec.output, storage=file.storage)
+            photos = list_photos(
+                source, exclude=file.spec.output, storage=file.storage, left_out=left_out[name]
+            )
             manifests[name] = write_manifest(photos, folder / manifest_path(name), None)
         except OptionError as error:
             raise OptionError(option, source, choices=error.choices, reason=error.reason) from error
@@ -195,7 +197,10 @@ def _plan(file: TrainFile, folder: Path) -> TrainPlan:
     _check_photographs(file, folder)
     table = train_to_table(file)
     digests = {name: info.sha256 for name, info in manifests.items()}
-    notes = tuple(file.evaluation.notes(by_url(assets)))
+    notes = (
+        *file.evaluation.notes(by_url(assets)),
+        *(f"{name}: {note}" for name, found in left_out.items() for note in found.notes(with_options=False)),
+    )
     return TrainPlan(file, table, manifests, assets, train_fingerprint(table, digests), notes)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import socket
@@ -26,9 +25,6 @@ from nst.images.codec import decode_photo, encode_animation, encode_image
 from nst.stylizer import Outcome, Stylized
 
 __all__ = ["TaskStages"]
-
-_BAD_NAME = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
-"""Errors of a store that cannot have a picture of this name; it has not failed."""
 
 
 class TaskStages:
@@ -74,6 +70,7 @@ class TaskStages:
                 background=self._image.background,
                 alpha=self._image.alpha,
                 keep_exif=self._image.keep_exif,
+                truncated=self._image.truncated,
             )
         except StoreError:
             raise
@@ -99,7 +96,7 @@ class TaskStages:
                 for path, data in objects.items():
                     self._store.publish(path, data)
         except OSError as error:
-            if error.errno not in _BAD_NAME:
+            if error.errno not in self._store.bad_name:
                 raise
             return loaded.charge(self.failed(loaded.row, error), compute_s)
         return self._result(

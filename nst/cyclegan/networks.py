@@ -6,12 +6,14 @@ So that published files load: https://github.com/junyanz/pytorch-CycleGAN-and-pi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from nst import check
+from nst.errors import ImageTooSmall
 from nst.gan.layers import BlurredUp, Conv3x3, Norm, normalization
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "build_discriminator",
     "build_generator",
     "check_generator",
+    "check_image_size",
     "least_size",
     "size_multiple",
 ]
@@ -117,6 +120,26 @@ def size_multiple(name: str) -> int:
 def least_size(name: str) -> int:
     """The least height and width: an instance norm needs more than one pixel, and the ResNets end with one."""
     return 2 * size_multiple(name) if name in _RESNET_BLOCKS else size_multiple(name)
+
+
+@lru_cache(maxsize=4096)
+def check_image_size(
+    generator: str, discriminator: str, height: int, width: int, *, norm: Norm, padding: Padding, layers: int
+) -> None:
+    """Send nothing but a size through both networks; arguments are theirs.
+
+    Raises:
+        ImageTooSmall: they cannot be trained on images of this size.
+    """
+    with torch.device("meta"):  # sizes are the same with any channels
+        first = build_generator(generator, norm=norm, channels=1, padding=padding)
+        second = build_discriminator(discriminator, norm=norm, channels=1, layers=layers)
+        try:
+            second(first(torch.empty(2, 3, height, width)))
+        except (RuntimeError, ValueError) as error:
+            names = f"generator = {generator!r}, discriminator = {discriminator!r}"
+            names += f", discriminator_layers = {layers}" if discriminator == "n_layers" else ""
+            raise ImageTooSmall(f"{width} x {height} pixels are too few for {names}") from error
 
 
 class _ResNet(nn.Module):

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import torch
@@ -25,7 +24,7 @@ from nst.cyclegan.networks import (
     build_discriminator,
     check_generator,
 )
-from nst.errors import ImageTooSmall, OptionError
+from nst.errors import OptionError
 from nst.gan.image_pool import ImagePool
 from nst.gan.layers import Init, Norm, initialize
 from nst.gan.losses import (
@@ -48,7 +47,7 @@ from nst.gan.trainer import (
     side_by_side,
 )
 
-__all__ = ["CycleGANOptions", "CycleGANTraining", "check_image_size", "train_step"]
+__all__ = ["CycleGANOptions", "CycleGANTraining", "train_step"]
 
 Losses = dict[str, Tensor]
 
@@ -131,38 +130,6 @@ class CycleGANOptions:
                 raise OptionError(option, getattr(self, option), reason="must be from 0 to below 1")
 
 
-@lru_cache(maxsize=4096)
-def check_image_size(options: CycleGANOptions, height: int, width: int) -> None:
-    """Send nothing but a size through the networks.
-
-    Raises:
-        ImageTooSmall: they cannot be trained on images of this size.
-    """
-    layers = options.discriminator_layers
-    with torch.device("meta"):
-        # Sizes are the same with any channels, and however the generator enlarges.
-        generator = _generator_config(replace(options, generator_channels=1, upsample="transposed")).build()
-        discriminator = build_discriminator(options.discriminator, norm=options.norm, channels=1, layers=layers)
-        try:
-            discriminator(generator(torch.empty(2, 3, height, width)))
-        except (RuntimeError, ValueError) as error:
-            names = f"generator = {options.generator!r}, discriminator = {options.discriminator!r}"
-            if options.discriminator == "n_layers":
-                names += f", discriminator_layers = {layers}"
-            raise ImageTooSmall(f"{width} x {height} pixels are too few for {names}") from error
-
-
-def _generator_config(options: CycleGANOptions) -> GeneratorConfig:
-    return GeneratorConfig(
-        generator=options.generator,
-        norm=options.norm,
-        channels=options.generator_channels,
-        padding=options.padding,
-        dropout=options.dropout,
-        upsample=options.upsample,
-    )
-
-
 class CycleGANTraining(GANTraining):
     """Everything that training changes: networks, their averages, optimizers, image pools, random streams.
 
@@ -172,7 +139,14 @@ class CycleGANTraining(GANTraining):
 
     def __init__(self, options: CycleGANOptions, *, seed: int = 0, device: str | torch.device = "cpu") -> None:
         self.options = options
-        self._config = _generator_config(options)
+        self._config = GeneratorConfig(
+            generator=options.generator,
+            norm=options.norm,
+            channels=options.generator_channels,
+            padding=options.padding,
+            dropout=options.dropout,
+            upsample=options.upsample,
+        )
         self.generator = torch.Generator().manual_seed(seed)
         self.G_A, self.G_B = (self._made(self._config.build(), device) for _ in range(2))
         self.D_A, self.D_B = (self._made(self._discriminator(), device) for _ in range(2))

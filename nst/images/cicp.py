@@ -10,7 +10,7 @@ import numpy as np
 
 from nst.errors import DecodeError
 
-__all__ = ["cicp_of", "cicp_profile"]
+__all__ = ["boxes", "cicp_of", "cicp_profile"]
 
 _D65, _D50 = np.array([0.95045593, 1.0, 1.08905775]), np.array([0.9642, 1.0, 0.8249])
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
@@ -102,7 +102,7 @@ def _of_png(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _boxes(data: bytes, place: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def boxes(data: bytes, place: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """The kind of each box, and from where to where its content is (ISO 14496-12)."""
     while place + 8 <= end:
         size, kind = struct.unpack_from(">I4s", data, place)
@@ -119,15 +119,15 @@ def _boxes(data: bytes, place: int, end: int) -> Iterator[tuple[bytes, int, int]
 def _of_heif(data: bytes) -> tuple[int, int] | None:
     """Of the primary picture; or, if that is made of tiles which alone say it, theirs (ISO 23008-12)."""
     primary, properties, tied = 0, list[tuple[bytes, int, int]](), set[int]()
-    meta = next(((start, end) for kind, start, end in _boxes(data, 0, len(data)) if kind == b"meta"), None)
+    meta = next(((start, end) for kind, start, end in boxes(data, 0, len(data)) if kind == b"meta"), None)
     if meta is None:
         return None
-    within = {kind: (start, end) for kind, start, end in _boxes(data, meta[0] + 4, meta[1])}
+    within = {kind: (start, end) for kind, start, end in boxes(data, meta[0] + 4, meta[1])}
     start, _ = within.get(b"pitm", (0, 0))
     (primary,) = struct.unpack_from(">I" if data[start] else ">H", data, start + 4)
-    for kind, start, end in _boxes(data, *within.get(b"iprp", (0, 0))):
+    for kind, start, end in boxes(data, *within.get(b"iprp", (0, 0))):
         if kind == b"ipco":
-            properties = [*_boxes(data, start, end)]
+            properties = [*boxes(data, start, end)]
         elif kind == b"ipma":
             tied = _tied(data, start, primary)
     found = {

@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from nst.errors import OptionError
-from nst.images.decode import AlphaMode, read_photo, srgb_profile
+from nst.images.color import srgb_profile
+from nst.images.decode import AlphaMode, Truncated, read_photo
 from nst.images.exif import KeepExif
 from nst.images.lossless import png_16, tiff
 
@@ -80,6 +81,7 @@ def decode_photo(
     background: tuple[float, float, float] = (1.0, 1.0, 1.0),
     alpha: AlphaMode = "composite",
     keep_exif: KeepExif = "none",
+    truncated: Truncated = "fail",
 ) -> DecodedPhoto:
     """Decode a photograph, with what its picture may keep. Arguments, errors: `images.decode.read_photo`."""
     photo = read_photo(
@@ -89,6 +91,7 @@ def decode_photo(
         background=background,
         alpha=alpha,
         keep_exif=keep_exif,
+        truncated=truncated,
     )
     return DecodedPhoto(
         picture_tensor(photo.image),

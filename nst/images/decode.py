@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, TypeAlias, cast, get_args
+from typing import Literal, TypeAlias, get_args
 
-import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from nst import check
 from nst.errors import DecodeError, ImageTooLarge
 from nst.images.cicp import cicp_of, cicp_profile
+from nst.images.color import to_rgb
+from nst.images.cut_png import completed_png
 from nst.images.exif import KeepExif, kept_exif
 from nst.images.headers import ReadAt, picture_size
-from nst.images.jpeg import ENDINGS, end_of, has_gain_map
+from nst.images.jp2 import jp2_profile
+from nst.images.jpeg import ENDINGS, closed, end_of, has_gain_map
+from nst.images.kinds import HEAD_BYTES, kind_of_head
+from nst.images.raw import RawFile, developed
 from nst.images.tiff import is_tiff, main_page, page_picture
 
-__all__ = ["AlphaMode", "Photograph", "open_photo", "read_photo", "refuse_bomb", "scaled_size", "srgb_profile"]
+__all__ = [
+    "AlphaMode",
+    "Photograph",
+    "Truncated",
+    "open_photo",
+    "read_photo",
+    "refuse_bomb",
+    "scaled_size",
+]
 
 AlphaMode: TypeAlias = Literal["composite", "keep"]
+Truncated: TypeAlias = Literal["fail", "keep"]
 
 # Only formats that photographs come in. A closed list: some of Pillow's other readers start foreign programs.
-_READABLE = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "AVIF", "HEIF")
+_READABLE = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "AVIF", "HEIF", "JPEG2000", "JXL")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 
 
@@ -42,7 +56,8 @@ class Photograph:
     marks: tuple[str, ...] = ()
     """What is odd about its file though the picture is right: `no_end_marker`, of a JPEG that has all pixels;
     `gain_map`, of one whose base picture is taken; `profile_skipped`, of colors taken for sRGB because their
-    profile is broken or for another kind of picture; `shrunk`, of one that was larger than `max_side_px`."""
+    profile is broken or for another kind of picture; `shrunk`, of one that was larger than `max_side_px`;
+    `truncated`, of one that lacks pixels at its end."""
     dpi: tuple[float, float] | None = None
     """Pixels per inch, across and down, if the file says so."""
 
@@ -66,6 +81,7 @@ def read_photo(
     background: tuple[float, float, float] = (1.0, 1.0, 1.0),
     alpha: AlphaMode = "composite",
     keep_exif: KeepExif = "none",
+    truncated: Truncated = "fail",
 ) -> Photograph:
     """Decode a photograph as people have them: upright, in sRGB, shrunk.
 
@@ -78,20 +94,23 @@ def read_photo(
             only what is fully transparent takes its color.
         alpha: `keep` gives the alpha channel beside the picture.
         keep_exif: see `nst.images.exif.kept_exif`.
+        truncated: `keep` takes a JPEG or PNG whose file ends too early, with a mark; what is missing is gray,
+            black, or coarse.
 
     Raises:
         ImageTooLarge: the header promises more than `max_pixels`; nothing was decoded.
         DecodeError: not a picture, an unknown format, or a damaged file.
-        OptionError: unknown `alpha` or `keep_exif`.
+        OptionError: unknown `alpha`, `keep_exif` or `truncated`.
     """
     check.one_of("alpha", alpha, get_args(AlphaMode))
     check.one_of("keep_exif", keep_exif, get_args(KeepExif))
+    check.one_of("truncated", truncated, get_args(Truncated))
     if not data:
         raise DecodeError("the file is empty (0 bytes)")
     refuse_bomb(lambda start, length: data[start : start + length], max_pixels)
     try:
-        file, frames, marks = _loaded(data, max_side_px, max_pixels)
-        image, opacity, skipped = _to_rgb(_upright(file))
+        file, frames, marks = _loaded(data, max_side_px, max_pixels, truncated == "keep")
+        image, opacity, skipped = to_rgb(_upright(file))
         marks = (*marks, "profile_skipped") if skipped else marks
         if opacity is not None and alpha == "composite":
             image, opacity = _over(image, opacity, background), None
@@ -112,32 +131,58 @@ def read_photo(
         raise DecodeError(f"damaged picture: {type(error).__name__}: {error}") from error
 
 
-def _loaded(data: bytes, max_side_px: int | None, max_pixels: int) -> tuple[Image.Image, int, tuple[str, ...]]:
+def _loaded(
+    data: bytes, max_side_px: int | None, max_pixels: int, keep_cut: bool
+) -> tuple[Image.Image, int, tuple[str, ...]]:
     """The picture as it lies in the file, not yet upright; how many frames there are; marks of `Photograph`."""
-    if is_tiff(data):
-        page = main_page(data)
-        _check_pixels(page.size, max_pixels)
-        return page_picture(data, page), page.frames, ()
+    try:
+        if kind_of_head(data[:HEAD_BYTES]) == "RAW":
+            raise RawFile("")
+        if is_tiff(data):
+            page = main_page(data)
+            _check_pixels(page.size, max_pixels)
+            return page_picture(data, page), page.frames, ()
+    except RawFile as raw:
+        return developed(data, raw, max_side_px=max_side_px, max_pixels=max_pixels), 1, ()
     file = _opened(data, max_side_px, max_pixels)
-    if file.format not in ("JPEG", "MPO"):
-        file.load()
-        _tell_colors(file, data)
-        return file, _frames(file), ()
-    end = end_of(data)
-    marks: tuple[str, ...] = ("gain_map",) if has_gain_map(data) else ()
-    if end == "open":
-        marks = (*marks, "no_end_marker")
+    if file.format in ("JPEG", "MPO"):
+        file, marks = _loaded_jpeg(file, data, max_side_px, max_pixels, keep_cut)
+        return file, _frames(file), marks
     try:
         file.load()
+        marks = ()
     except OSError:
-        if end != "open":
+        whole = completed_png(data) if keep_cut and file.format == "PNG" else None
+        if whole is None:
             raise
-        ended = (_opened(data.rstrip(b"\xff") + ending, max_side_px, max_pixels) for ending in ENDINGS)
-        file = next(ended)
+        file, marks = _opened(whole, max_side_px, max_pixels), ("truncated",)
         file.load()
-        if any(file.tobytes() != other.tobytes() for other in ended):
-            raise
+    _settle(file, data)
     return file, _frames(file), marks
+
+
+def _loaded_jpeg(
+    file: Image.Image, data: bytes, max_side_px: int | None, max_pixels: int, keep_cut: bool
+) -> tuple[Image.Image, tuple[str, ...]]:
+    end = end_of(data)
+    marks: tuple[str, ...] = ("gain_map",) if has_gain_map(data) else ()
+    try:
+        file.load()
+        return file, (*marks, "no_end_marker") if end == "open" else marks
+    except OSError:
+        if end == "marked" or (end == "early" and not keep_cut):
+            raise
+        if end == "open":
+            ended = (_opened(data.rstrip(b"\xff") + ending, max_side_px, max_pixels) for ending in ENDINGS)
+            file = next(ended)
+            file.load()
+            if all(file.tobytes() == other.tobytes() for other in ended):
+                return file, (*marks, "no_end_marker")
+            if not keep_cut:
+                raise
+    file = _opened(closed(data), max_side_px, max_pixels)
+    file.load()
+    return file, (*marks, "truncated")
 
 
 def _opened(data: bytes, max_side_px: int | None, max_pixels: int) -> Image.Image:
@@ -150,8 +195,16 @@ def _opened(data: bytes, max_side_px: int | None, max_pixels: int) -> Image.Imag
     return file
 
 
-def _tell_colors(file: Image.Image, data: bytes) -> None:
-    """Give the picture the profile that its file says by numbers."""
+def _settle(file: Image.Image, data: bytes) -> None:
+    """Give the picture the profile that its file says elsewhere, and no orientation that does not count."""
+    if file.format == "JXL" and not getattr(file, "jpeg", False):  # it is upright; a JPEG within is not
+        with suppress(Exception):  # damaged EXIF does not make a damaged photograph
+            file.getexif().pop(274, None)
+        return
+    if file.format == "JPEG2000":
+        if profile := jp2_profile(data):
+            file.info["icc_profile"] = profile
+        return
     numbers = cicp_of(data)
     if numbers is None or (
         file.format != "PNG" and "icc_profile" in file.info
@@ -188,22 +241,18 @@ def scaled_size(height: int, width: int, max_side_px: int) -> tuple[int, int]:
 
 
 @cache
-def srgb_profile() -> bytes:
-    """The ICC profile of what `read_photo` gives; always the same bytes."""
-    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    profile[24:36] = bytes.fromhex("07d0 0001 0001 0000 0000 0000")  # when it was made: 1 January 2000
-    return bytes(profile)
-
-
-@cache
 def _readable_here() -> tuple[str, ...]:
     Image.init()
-    try:
+    try:  # the extras `heic` and `jxl`: their absence is said when such a picture comes
         import pillow_heif
-    except ImportError:  # the extra `heic`: its absence is said when a HEIC comes
+    except ImportError:
         pass
     else:
         pillow_heif.register_heif_opener()
+    with suppress(ImportError):
+        from pillow_jxl import JpegXLImagePlugin  # which registers itself
+
+        JpegXLImagePlugin.DECODE_THREADS = 0  # workers share the cores already
     return tuple(name for name in _READABLE if name in Image.OPEN)
 
 
@@ -237,43 +286,6 @@ def _frames(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None, bool]:
-    """Any mode to 8-bit sRGB, alpha if there is any, and whether a profile was skipped."""
-    profile = image.info.get("icc_profile")
-    if image.mode.startswith("I;16"):  # 16-bit gray; Pillow's convert() would clip it
-        levels = (np.asarray(image).astype(np.float64) / 257.0).round().clip(0, 255).astype(np.uint8)
-        image = Image.fromarray(levels)
-    elif image.mode in ("I", "F"):
-        raise DecodeError("pictures of 32 bits per channel have no agreed white; convert to 8 or 16 bits first")
-    if image.mode in ("P", "PA"):
-        image = image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
-    alpha: Image.Image | None = None
-    if image.mode in ("LA", "RGBA", "La", "RGBa"):
-        image = image.convert("RGBA" if image.mode in ("RGBA", "RGBa") else "LA")
-        alpha = image.getchannel("A")
-        image = image.convert("RGB" if image.mode == "RGBA" else "L")
-    elif "transparency" in image.info and image.mode in ("L", "RGB", "1"):
-        rgba = image.convert("RGBA")
-        alpha, image = rgba.getchannel("A"), rgba.convert("RGB")
-    image, skipped = _to_srgb(image, profile)
-    return image, alpha, skipped
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, bool]:
-    """In sRGB, and whether its profile was skipped."""
-    skipped = False
-    if profile and profile != srgb_profile():
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if image.mode in ("1", "L", "YCbCr") and source.profile.xcolor_space.strip() == "RGB":
-                image = image.convert("RGB")
-            target = ImageCms.createProfile("sRGB")
-            return cast(Image.Image, ImageCms.profileToProfile(image, source, target, outputMode="RGB")), False
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            skipped = True  # it cannot be read, or is for another mode: every viewer ignores it
-    return image.convert("RGB"), skipped
-
-
 def _over(image: Image.Image, alpha: Image.Image, background: tuple[float, float, float]) -> Image.Image:
     levels = tuple(round(255 * value) for value in background)
     return Image.composite(image, Image.new("RGB", image.size, levels), alpha)
@@ -291,6 +303,9 @@ def _shrunk(
 
 
 def _what_it_looks_like(data: bytes) -> str:
+    if kind_of_head(data[:HEAD_BYTES]) == "JPEG XL":
+        damaged = "JXL" in _readable_here()
+        return "a damaged JPEG XL" if damaged else "JPEG XL needs a plugin: pip install 'nst[jxl]'"
     if data[4:8] == b"ftyp" and any(brand in data[8:64] for brand in _HEIF_BRANDS):
         damaged = "HEIF" in _readable_here()
         return "a damaged HEIC" if damaged else "HEIC needs a plugin: pip install 'nst[heic]'"

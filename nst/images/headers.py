@@ -14,9 +14,13 @@ ReadAt: TypeAlias = Callable[[int, int], bytes]
 _MOST_STEPS = 4096
 """Segments, tags or boxes that are looked at; photographs have tens."""
 
+_JP2, _JXL = b"\0\0\0\x0cjP  \r\n\x87\n", b"\0\0\0\x0cJXL \r\n\x87\n"
+_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
+
 
 def picture_size(read_at: ReadAt) -> tuple[int, int] | None:
-    """(width, height) as the header says, of JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF and HEIF.
+    """(width, height) as the header says, of JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, HEIF, JPEG 2000
+    and JPEG XL.
 
     None if the header does not say, which proves nothing: the picture's reader has the last word.
     """
@@ -34,6 +38,10 @@ def picture_size(read_at: ReadAt) -> tuple[int, int] | None:
             return _webp(head)
         if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             return _tiff(read_at, head)
+        if head.startswith((_JP2, b"\xff\x4f\xff\x51")):
+            return _jpeg_2000(read_at, head)
+        if head.startswith((_JXL, b"\xff\x0a")):
+            return _jpeg_xl(read_at, head)
         if head[4:8] == b"ftyp":
             return max(_heif_sizes(read_at), key=lambda size: size[0] * size[1], default=None)
     except (struct.error, IndexError, OverflowError):  # it ends before it says, or points beyond all files
@@ -125,3 +133,61 @@ def _heif_sizes(read_at: ReadAt) -> Iterator[tuple[int, int]]:
         waiting.append((after, end))
         if kind in (b"meta", b"iprp", b"ipco"):
             waiting.append((inner + 4 if kind == b"meta" else inner, min(after, end)))
+
+
+def _content(read_at: ReadAt, wanted: tuple[bytes, ...]) -> tuple[bytes, int] | None:
+    """The kind of the first box of these kinds at the top of a file, and where its content is."""
+    place = 0
+    for _ in range(_MOST_STEPS):
+        box = read_at(place, 16)
+        if len(box) < 8:
+            return None
+        size, kind, inner = int.from_bytes(box[:4], "big"), box[4:8], place + 8
+        if size == 1:
+            size, inner = int.from_bytes(box[8:16], "big"), place + 16
+        if kind in wanted:
+            return kind, inner
+        if size < inner - place:
+            return None
+        place += size
+    return None
+
+
+def _jpeg_2000(read_at: ReadAt, head: bytes) -> tuple[int, int] | None:
+    """The image and its offset on the reference grid (ISO 15444-1, A.5.1), or the box `ihdr`."""
+    if head.startswith(b"\xff\x4f"):
+        right, bottom, left, top = struct.unpack(">IIII", head[8:24])
+        return right - left, bottom - top
+    found = _content(read_at, (b"jp2h",))
+    if found is None:
+        return None
+    height, width = _unpack(">II", read_at(found[1] + 8, 8))  # `ihdr` is the first within
+    return width, height
+
+
+def _jpeg_xl(read_at: ReadAt, head: bytes) -> tuple[int, int] | None:
+    """The size that a codestream begins with (ISO 18181-1, SizeHeader): bits, the lowest first."""
+    start = 0
+    if not head.startswith(b"\xff\x0a"):
+        found = _content(read_at, (b"jxlc", b"jxlp"))
+        if found is None:
+            return None
+        start = found[1] + (4 if found[0] == b"jxlp" else 0)
+    bits = int.from_bytes(read_at(start + 2, 12), "little")
+
+    def take(count: int) -> int:
+        nonlocal bits
+        value, bits = bits & ((1 << count) - 1), bits >> count
+        return value
+
+    small = take(1)
+
+    def length() -> int:
+        return 8 * (take(5) + 1) if small else take((9, 13, 18, 30)[take(2)]) + 1
+
+    height = length()
+    ratio = take(3)
+    if ratio == 0:
+        return length(), height
+    across, down = _RATIOS[ratio - 1]
+    return height * across // down, height

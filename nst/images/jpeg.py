@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal, TypeAlias
 
-__all__ = ["ENDINGS", "End", "end_of", "has_gain_map"]
+__all__ = ["ENDINGS", "End", "closed", "end_of", "has_gain_map"]
 
 End: TypeAlias = Literal["marked", "open", "early"]
 
@@ -36,6 +36,8 @@ def end_of(data: bytes) -> End:
         if marker == 0xD9:
             return "marked"
         place += 2 + length
+        if place > len(data):
+            break
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             progressive = marker in (0xC2, 0xCA)
             missing = {body[6 + 3 * each]: [1] * 64 for each in range(body[5])}
@@ -50,3 +52,23 @@ def end_of(data: bytes) -> End:
                 break
             place = found.start()
     return "open" if missing and not any(map(any, missing.values())) else "early"
+
+
+def closed(data: bytes) -> bytes:
+    """A JPEG that ends too early, with an end marker after what is there whole: decoders make up the pixels
+    that are missing from those that are not."""
+    place = 2
+    while place + 4 <= len(data):
+        if data[place] != 0xFF or data[place + 1] in (0x00, 0x01, 0xFF, *range(0xD0, 0xD9)):
+            place += 1
+            continue
+        after = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        if after > len(data):
+            break
+        if data[place + 1] == 0xDA:
+            found = _AFTER_SCAN.search(data, after)
+            if found is None:
+                return data.rstrip(b"\xff") + ENDINGS[0]
+            after = found.start()
+        place = after
+    return data[:place] + ENDINGS[0]

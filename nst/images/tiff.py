@@ -15,6 +15,7 @@ from PIL import Image, TiffImagePlugin
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from nst.errors import DecodeError
+from nst.images.raw import RawFile
 from nst.images.tiff_color import picture_of
 from nst.images.tiff_samples import Layout, layout_of, number, numbers, samples_of
 
@@ -53,7 +54,8 @@ def main_page(data: bytes) -> TiffPage:
     """Find the photograph among a TIFF's pictures: the first that is no thumbnail and no mask.
 
     Raises:
-        DecodeError: a camera's RAW file, or one that has thumbnails only.
+        RawFile: a camera's.
+        DecodeError: there are thumbnails only.
     """
     found = [*_directories(data)]
     if not found:
@@ -62,10 +64,7 @@ def main_page(data: bytes) -> TiffPage:
     is_raw = any(number(tags, 262, 0) in _RAW for _, tags, _ in found)
     if is_raw or 50706 in first or data[8:10] == b"CR":  # DNG and Canon say what they are
         maker = " ".join(str(first.get(271, "")).replace("\0", " ").split())
-        raise DecodeError(
-            f"a RAW file of a camera{f' ({maker})' if maker else ''}: develop it to TIFF or JPEG first; "
-            "the preview within is not taken for the photograph"
-        )
+        raise RawFile(maker)
     plain = [each for each in found if not _is_part(each[1])]
     if not plain:
         raise DecodeError("a TIFF that has only reduced pictures (thumbnails), not the photograph")

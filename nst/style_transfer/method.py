@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 import torch
@@ -29,7 +29,7 @@ from nst.style_transfer.color import luminance
 from nst.style_transfer.losses import StyleLossName
 from nst.style_transfer.objective import StyleObjective
 from nst.style_transfer.options import ObjectiveOptions, PaintingPlan, PreserveColor, Start
-from nst.style_transfer.presets import LAYER_OPTIONS, PRESETS, check_preset_layers
+from nst.style_transfer.presets import left_out, suitable
 from nst.style_transfer.stylizer import Canvas, StyleTransferStylizer
 from nst.stylizer import AssetRef, Assets, select
 
@@ -163,23 +163,10 @@ class StyleTransfer:
         preset's."""
         if self.weights is None:
             object.__setattr__(self, "weights", default_weights(self._network))
-        if self.preset is None:
-            seeded, embedded = self.weights == "seeded", self._network == "embedded"
-            preset = "seeded" if seeded else "embedded" if embedded else "pretrained"
-            object.__setattr__(self, "preset", preset)
-        assert self.preset is not None
-        check.one_of("preset", self.preset, PRESETS)
-        usual = PRESETS[self.preset]
-        if self.steps is not None and self.coarse_steps is None:
-            share = self.steps / usual["steps"]
-            object.__setattr__(self, "coarse_steps", max(1, round(share * usual["coarse_steps"])))
-        for name, value in usual.items():
-            if getattr(self, name) is None:
-                if name in LAYER_OPTIONS:
-                    check_preset_layers(self.preset, name, self._network)
-                if name == "pooling" and self._network not in VGG_BLOCKS:
-                    value = "max"  # the other networks' own
-                object.__setattr__(self, name, dict(value) if isinstance(value, Mapping) else value)
+        object.__setattr__(self, "preset", self.preset or suitable(self.weights, self._network))
+        given = {option.name: getattr(self, option.name) for option in fields(self)}
+        for name, value in left_out(given).items():
+            object.__setattr__(self, name, value)
 
     @property
     def _network(self) -> str:

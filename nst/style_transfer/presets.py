@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from nst import check
 from nst.errors import OptionError
 from nst.features import layer_names
+from nst.features.layers import VGG_BLOCKS
 
-__all__ = ["LAYER_OPTIONS", "PRESETS", "check_preset_layers"]
+__all__ = ["LAYER_OPTIONS", "PRESETS", "left_out", "suitable"]
 
 LAYER_OPTIONS = ("content_layers", "style_layers")
 
@@ -113,7 +115,37 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 
 
-def check_preset_layers(preset: str, option: str, network: str) -> None:
+def suitable(weights: str | None, network: str) -> str:
+    """The preset for these weights of a network, if none is asked for."""
+    return "seeded" if weights == "seeded" else "embedded" if network == "embedded" else "pretrained"
+
+
+def left_out(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the preset says of the options that were left out.
+
+    Args:
+        given: all options, `preset` and `network` among them; those that were left out are None.
+
+    Raises:
+        OptionError: there is no such preset, or it does not suit the network.
+    """
+    preset, network = given["preset"], given["network"]
+    check.one_of("preset", preset, PRESETS)
+    usual, found = PRESETS[preset], dict[str, Any]()
+    for name, value in usual.items():
+        if given[name] is not None:
+            continue
+        if name in LAYER_OPTIONS:
+            _check_layers(preset, name, network)
+        if name == "pooling" and network not in VGG_BLOCKS:
+            value = "max"  # the other networks' own
+        if name == "coarse_steps" and given["steps"] is not None:
+            value = max(1, round(value * given["steps"] / usual["steps"]))
+        found[name] = dict(value) if isinstance(value, Mapping) else value
+    return found
+
+
+def _check_layers(preset: str, option: str, network: str) -> None:
     """Raise `OptionError` for a preset whose layers, which nobody named, `network` does not have.
 
     Args:

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -102,9 +103,12 @@ def outputs(folder: Path) -> dict[str, str]:
 
 
 def test_run_status_report_and_run_again(folder: Path) -> None:
+    (folder / "photos/notes.txt").write_text("milk, bread")
     done = nst("run", "job.toml", "--pool", "local", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "note: vgg16 is seeded, not pretrained" in done.stdout
+    assert "note: left out: 1 (1 .txt): no photographs" in done.stdout
+    assert "not in this job" not in done.stdout
     assert re.search(r"6 of 6 images ok, in 0:00:\d\d", done.stdout)
     assert done.stderr == ""
     assert len(outputs(folder / "out")) == 6
@@ -113,6 +117,7 @@ def test_run_status_report_and_run_again(folder: Path) -> None:
     status = nst("status", "out", cwd=folder)
     assert status.returncode == 0
     assert "6 of 6 done: 6 ok, 0 failed, 0 quarantined" in status.stdout
+    assert "left out: 1 (1 .txt): no photographs" in status.stdout
     found = json.loads(nst("status", "out", "--json", cwd=folder).stdout)
     assert found["state"] == "complete"
     assert found["counts"] == {"ok": 6, "failed": 0, "quarantined": 0}
@@ -122,10 +127,22 @@ def test_run_status_report_and_run_again(folder: Path) -> None:
     assert "data:image/jpeg;base64," in (folder / "out/report.html").read_text()
 
     before = outputs(folder / "out")
+    (folder / "photos/later one.jpg").write_bytes(encoded(picture(77)))
     again = nst("run", "job.toml", "--pool", "local", cwd=folder)
     assert again.returncode == 0
     assert outputs(folder / "out") == before
-    assert nst("resume", "out", cwd=folder).returncode == 0
+    assert "1 photograph of " in again.stdout
+    (advice,) = re.findall("^do with: nst (.*)$", again.stdout, re.M)
+    assert advice == f"resume {folder}/out --new {folder}/out-2"
+    assert nst(*shlex.split(advice), "--pool", "local", cwd=folder).returncode == 0
+    assert [*outputs(folder / "out-2")] == ["later one"]
+    none = nst("resume", "out-2", "--new", "out-3", cwd=folder)
+    assert (none.returncode, none.stdout.strip()[:30]) == (0, "note: no photograph is new: the"[:30])
+    assert not (folder / "out-3").exists()
+    resumed = nst("resume", "out", "--log-format", "json", cwd=folder)
+    assert resumed.returncode == 0
+    (told,) = [line for line in map(json.loads, resumed.stdout.splitlines()) if line["event"] == "later_photos"]
+    assert (told["count"], told["command"]) == (1, f"nst {advice}")
 
 
 def test_a_text_file_among_the_photos_and_retry(folder: Path) -> None:
@@ -230,6 +247,8 @@ def test_other_mistakes(ask: Callable[..., Result]) -> None:
 
 
 def test_dry_run_shows_the_resolved_job_and_writes_nothing(folder: Path, ask: Callable[..., Result]) -> None:
+    for number in range(12):
+        (folder / f"photos/{number:02}.txt").write_text("-")
     before = files(folder)
     shown = ask("run", "job.toml", "--dry-run", "--set", "seed=5")
     assert shown.exit_code == 0, shown.stderr
@@ -237,6 +256,9 @@ def test_dry_run_shows_the_resolved_job_and_writes_nothing(folder: Path, ask: Ca
     assert resolved["seed"] == 5
     assert resolved["method"]["style_weight"] == 1e6
     assert "6 photographs in 6 shards; nothing was written" in shown.stdout
+    assert "note: left out: 12 (12 .txt): no photographs" in shown.stdout
+    named = re.findall("^left out: (.*)$", shown.stdout, re.M)
+    assert named == [*(f"{number:02}.txt" for number in range(10)), "... and 2 more"]
     assert files(folder) == before
 
 
@@ -275,6 +297,22 @@ def test_stylize_and_dream_need_no_job_file(folder: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert len(list((folder / "dreamed/images").rglob("*.jpg"))) == 4
+
+
+def test_photos_may_be_files(folder: Path, ask: Callable[..., Result]) -> None:
+    """What people type first: one file, and `*.jpg` without quotes, which the shell makes many of."""
+    both = ["photos/photo 000.jpg", "photos/deeper/still/photo 002.jpg"]
+    for command in (["stylize", "--style", "style.png"], ["dream"]):
+        for given in (both[:1], both):
+            shown = ask(*command, *given, "--out", "out", "--dry-run", "--set", "method.network=embedded")
+            assert shown.exit_code == 0, shown.output
+            resolved = json.loads(shown.output[: shown.output.rindex("}") + 1])
+            places = [str(folder / each) for each in given]
+            assert resolved["photos"] == (places if len(places) > 1 else places[0])
+            assert f"{len(given)} photographs in {len(given)} shards" in shown.output
+    missing = ask("dream", both[0], "none.jpg", "--out", "out", "--set", "method.network=embedded")
+    assert missing.exit_code == 2
+    assert re.match(r"error: photos = '.*none\.jpg': there is no such folder or file", missing.stderr)
 
 
 def test_a_dream_may_have_a_guide(folder: Path, ask: Callable[..., Result]) -> None:

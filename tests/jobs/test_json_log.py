@@ -16,8 +16,9 @@ from jobs.console.json_log import JsonLog
 from jobs.console.log_events import LogEvent
 from jobs.console.progress import Snapshot
 from jobs.driver.job import create_or_open
-from jobs.driver.run import retry_work, run
+from jobs.driver.run import run
 from jobs.driver.run_log import RunLog
+from jobs.driver.todo import retry_work
 from jobs.spec import job_from_table
 from jobs.worker.messages import Finished, Spent, TaskReport
 from nst.images.decode import Photograph

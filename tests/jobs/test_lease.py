@@ -22,7 +22,8 @@ import jobs.ledger.lease
 import jobs.ledger.lease_holder
 from jobs.console.progress import Snapshot
 from jobs.driver.job import Job, create_or_open
-from jobs.driver.run import retry_work, run, worker_setup
+from jobs.driver.run import run, worker_setup
+from jobs.driver.todo import retry_work
 from jobs.errors import LeaseHeld, LeaseLost, StoreError
 from jobs.inspect.status import job_status
 from jobs.inspect.verify import verify

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from jobs.cli.app import app
 from jobs.driver.job import Job, create_or_open, reopen
-from jobs.driver.run import run, shards_to_do, worker_setup
+from jobs.driver.run import run, worker_setup
+from jobs.driver.todo import shards_to_do
 from jobs.errors import JobMismatch
 from jobs.inspect.report import build_report
 from jobs.inspect.verify import verify

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shutil
@@ -37,8 +38,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
         (folder / "photos" / name).write_bytes(encoded(picture(number, 90, 60)))
     (folder / "photos" / f"{EVIL}.jpg").write_text("no picture")
     (folder / "photos" / "raises.jpg").write_bytes(encoded(picture(5, RAISE, 40)))
+    names = sorted(path.name for path in (folder / "photos").iterdir())
+    listed = [
+        {"url": f"photos/{name}", "key": name.removesuffix(".jpg")} for name in names
+    ]  # a folder's are escaped
+    (folder / "list.jsonl").write_text("\n".join(map(json.dumps, listed)))
     table = {
-        "photos": "photos",
+        "photos": "list.jsonl",
         "output": "out",
         "method": {"kind": "stub", "curve": True},
         "resources": {"pool": "local", "max_workers": 1, "shard_size": 5},

@@ -187,3 +187,36 @@ def test_the_fingerprint_is_of_what_pictures_depend_on(tmp_path: Path) -> None:
         digest(image={"quality": 90}),
     ):
         assert other != plain
+
+
+def test_which_files_are_photographs(tmp_path: Path) -> None:
+    """Options beside `photos`; a job that has none of them is as it was before they were there."""
+    job = resolve(tmp_path, photos=["a", "/b"], exclude="*.png", not_in=["out-1"], hidden=True, separator=";")
+    assert job.spec.photos == (str(tmp_path / "a"), "/b")
+    assert job.spec.listing.exclude == ("*.png",)
+    assert job.spec.listing.not_in == (str(tmp_path / "out-1"),)
+    again = job_from_table(json.loads(json.dumps(job_to_table(job))), Path("/elsewhere"), REGISTRY)
+    assert again == job
+    assert resolve(tmp_path, photos=["a"]) == resolve(tmp_path, photos="a")
+    plain = job_to_table(resolve(tmp_path))
+    assert plain.keys() == {"photos", "output", "seed", "method", "image", "resources", "storage"}
+    assert "truncated" not in plain["image"]
+    assert job_to_table(resolve(tmp_path, image={"truncated": "keep"}))["image"]["truncated"] == "keep"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"photos": []}, r"photos = \[\]: a path or URL is required"),
+        ({"photos": ["a", 3]}, r"photos\[1\] = 3: a path or URL is required"),
+        ({"exclude": [3]}, r"exclude = 3: .*valid string"),
+        ({"hidden": "perhaps"}, "hidden = 'perhaps'"),
+        ({"separator": ", "}, "separator = ', ': must be one character"),
+        ({"not_in": ["s3://me:secret@b/x"]}, r"not_in\[0\] = 's3://\*\*\*'"),
+        ({"image": {"truncated": "maybe"}}, "image.truncated = 'maybe': .*fail, keep"),
+    ],
+    ids=str,
+)
+def test_errors_of_listing_options(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        resolve(tmp_path, **changes)

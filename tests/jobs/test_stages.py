@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -68,3 +69,14 @@ def test_a_photograph_goes_through_the_stages(tmp_path: Path) -> None:
     assert isinstance(odd, Loaded)
     marked = stages.save(odd, Stylized(odd.photo.image, {"loss": 2.0}), compute_s=0.1)
     assert (marked.status, marked.stats) == ("ok", {"loss": 2.0, "no_end_marker": 1.0})
+
+    cut = len(jpeg) // 2
+    (tmp_path / "d.jpg").write_bytes(jpeg[:cut])  # without its lower half
+    row = Row(index=10, key="d", url=str(tmp_path / "d.jpg"), size_bytes=cut)
+    refused = stages.load(row)
+    assert isinstance(refused, Result)
+    assert refused.error_type == "DecodeError"
+    keeping = replace(setup, image=ImageSpec(format="png", truncated="keep"))
+    half = TaskStages(Task(id=1, shard=0), store, keeping, inverted).load(row)
+    assert isinstance(half, Loaded)
+    assert half.photo.marks == ("truncated",)

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from jobs.driver.job import Job, create_or_open, plan, reopen
-from jobs.driver.run import retry_work, run
+from jobs.driver.run import run
+from jobs.driver.todo import retry_work
 from jobs.inspect.verify import verify
 from jobs.ledger.listing import Photo, list_photos
 from jobs.ledger.manifest import SCHEMA, Manifest, row_digest, write_manifest

@@ -29,7 +29,8 @@ from jobs.console.stop import StopSignal
 from jobs.driver.actions import Work
 from jobs.driver.assets import by_url
 from jobs.driver.job import Job, create_or_open, plan, reopen
-from jobs.driver.run import retry_work, run, worker_setup
+from jobs.driver.run import run, worker_setup
+from jobs.driver.todo import retry_work
 from jobs.errors import JobMismatch, StoreError, UsageError, WorkersBroken
 from jobs.inspect.report import build_report
 from jobs.inspect.status import job_status
@@ -723,7 +724,7 @@ def test_folders_that_cannot_be_taken(tmp_path: Path, monkeypatch: pytest.Monkey
     def denied(*_: Any, **__: Any) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("jobs.ledger.listing._walk", denied)
+    monkeypatch.setattr("jobs.ledger.listing.walk", denied)
     with pytest.raises(OptionError, match=r"method\.pictures\[0\] = '.*paintings': cannot be listed: .*denied"):
         begin(tmp_path, method={"pictures": ["paintings"]})
     monkeypatch.setattr("jobs.ledger.listing._kind_at", denied)

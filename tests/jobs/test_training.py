@@ -435,6 +435,18 @@ def test_options_in_the_wrong_table_are_told_the_right_one(
         train_from_table(table(photos, **changes), photos)
 
 
+def test_what_a_collection_leaves_out_is_said(photos: Path) -> None:
+    """Without advice that trainings do not have: `hidden` is an option of jobs of photographs."""
+    (photos / "a/notes.txt").write_text("-")
+    (photos / "b/@eaDir").mkdir()
+    (photos / "b/@eaDir/0.png").write_bytes((photos / "b/0.png").read_bytes())
+    planned = plan_training(train_from_table(table(photos), photos))
+    assert [note for note in planned.notes if "left out" in note] == [
+        "a: left out: 1 (1 .txt): no photographs, by their names and first bytes",
+        "b: left out: 1 (1 @eaDir/): hidden, or thumbnails and other helpers of programs",
+    ]
+
+
 def test_places_without_photographs_are_named_and_nothing_is_written(photos: Path) -> None:
     with pytest.raises(OptionError, match=r"b = .*nowhere"):
         plan_training(train_from_table(table(photos, b=str(photos / "nowhere")), photos))

@@ -17,7 +17,8 @@ from PIL import Image, ImageCms
 
 from nst.errors import DecodeError, ImageTooLarge, OptionError
 from nst.images.codec import BitDepth, ImageFormat, decode_image, decode_photo, encode_image, resize_image
-from nst.images.decode import scaled_size, srgb_profile
+from nst.images.color import srgb_profile
+from nst.images.decode import scaled_size
 from tests.charts import read_png_16
 from tests.conftest import encoded, picture
 

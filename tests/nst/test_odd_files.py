@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from nst.errors import DecodeError
@@ -188,6 +190,181 @@ def test_an_rgb_profile_in_a_gray_file_counts(format: str) -> None:
     levels = np.linspace(12, 245, 24).round().astype(np.uint8)[:, None]
     linear = charts.rgb_profile(charts.SRGB_XY, lambda value: value)
     photo = read_photo(profiled(format, Image.fromarray(chart(levels)[..., 0]), linear))
+    expected = chart(charts.in_srgb(levels.repeat(3, axis=1), charts.SRGB_XY, lambda value: value))
+    assert color_error(np.asarray(photo.image), expected) < 2
+    assert photo.marks == ()
+
+
+# Files that end too early
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_jpeg_that_lacks_pixels_can_be_kept(kind: str, mode: str) -> None:
+    """Its upper part is as it was; a progressive one is whole and coarse."""
+    data = jpeg(kind, mode)
+    whole = np.asarray(open_photo(data)).astype(int)
+    for missing in (16, 300, len(data) // 3):
+        photo = read_photo(data[:-missing], truncated="keep")
+        assert photo.marks == ("truncated",)
+        assert photo.image.size == (whole.shape[1], whole.shape[0])
+        assert np.abs(np.asarray(photo.image).astype(int) - whole)[:8].mean() < (
+            6 if kind == "progressive" else 0.1
+        )
+    assert decode_photo(data[:-300], truncated="keep").marks == ("truncated",)
+
+
+def test_a_progressive_jpeg_that_lacks_scans_can_be_kept() -> None:
+    data = jpeg("progressive")
+    starts = [at for at in range(len(data)) if data[at : at + 2] == b"\xff\xda"]
+    for start in starts[1:]:
+        for cut in (start, start + 1, start + 5):
+            assert read_photo(data[:cut], truncated="keep").marks == ("truncated",)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "1", "I;16"])
+def test_a_png_that_lacks_pixels_can_be_kept(mode: str, interlaced: bool) -> None:
+    image = picture(5, 91, 67)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    else:
+        image = image.convert(mode)
+    data = adam7(image) if interlaced else encoded(image, "PNG", compress_level=1)
+    whole = np.asarray(open_photo(data)).astype(int)
+    assert read_photo(data, truncated="keep").marks == ()
+    for left in (0.5, 0.8):
+        cut = data[: int(len(data) * left)]
+        with pytest.raises(DecodeError):
+            open_photo(cut)
+        photo = read_photo(cut, truncated="keep")
+        assert photo.marks == ("truncated",)
+        there = np.abs(np.asarray(photo.image).astype(int) - whole)
+        assert photo.image.size == (91, 67)
+        assert there[0, 0].max() == 0
+        if not interlaced:
+            assert there[:20].max() == 0
+            assert there[-1].max() > 0
+
+
+def adam7(image: Image.Image) -> bytes:
+    """An interlaced PNG, which Pillow does not write: the seven passes one after the other."""
+    plain = encoded(image, "PNG")
+    head, chunks, place = b"", b"", 8
+    while place < len(plain):
+        length = int.from_bytes(plain[place : place + 4], "big")
+        kind, whole = plain[place + 4 : place + 8], plain[place : place + 12 + length]
+        if kind == b"IHDR":
+            head = charts.png_chunk(b"IHDR", whole[8:20] + b"\1")
+        elif kind not in (b"IDAT", b"IEND"):
+            chunks += whole
+        place += 12 + length
+    passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+    levels = np.asarray(image)
+    rows = b""
+    for x, y, across, down in passes:
+        for row in levels[y::down, x::across]:
+            packed = np.packbits(row) if row.dtype == bool else row.astype(row.dtype.newbyteorder(">"))
+            rows += b"\0" + packed.tobytes()
+    body = charts.png_chunk(b"IDAT", zlib.compress(rows, 1)) + charts.png_chunk(b"IEND", b"")
+    return plain[:8] + head + chunks + body
+
+
+@pytest.mark.parametrize("format", ["PNG", "GIF", "TIFF", "WEBP"])
+def test_what_has_no_pixel_or_another_format_is_refused_still(format: str) -> None:
+    data = encoded(picture(5, 91, 67), format)
+    for length in (30, data.index(b"IDAT") + 4) if format == "PNG" else (30, 2 * len(data) // 3):
+        with pytest.raises(DecodeError):
+            read_photo(data[:length], truncated="keep")
+
+
+def test_damage_is_not_kept() -> None:
+    """`truncated` is about what is missing at the end, not about what is wrong within."""
+    data = bytearray(encoded(picture(5, 91, 67), "PNG"))
+    data[len(data) // 2] ^= 0xFF
+    with pytest.raises(DecodeError):
+        read_photo(bytes(data), truncated="keep")
+
+
+# Which way is up
+
+ORIENTED = ("PNG", "WEBP", "TIFF", "JPEG", "MPO", "AVIF", "HEIF")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ORIENTED)
+def test_orientation(format: str, orientation: int) -> None:
+    """AVIF and HEIF say it by `irot` and `imir`, all others by EXIF."""
+    if format == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    upright = chart()
+    stored = Image.fromarray(upright)
+    inverse = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }  # fmt: skip
+    if orientation in inverse:
+        stored = stored.transpose(inverse[orientation])
+    exif = Image.Exif()
+    exif[274] = orientation
+    lossy = {"quality": 97, "subsampling": "4:4:4"} if format in ("AVIF", "JPEG") else {"quality": 97}
+    options = {"WEBP": {"lossless": True}, "HEIF": {"quality": 97, "chroma": 444}}.get(format, lossy)
+    data = encoded(stored, format, exif=exif.tobytes(), **options)
+    if format in ("AVIF", "HEIF") and orientation != 1:
+        assert b"irot" in data or b"imir" in data
+    photo = read_photo(data, keep_exif="all")
+    assert photo.image.size == (96, 64)
+    assert color_error(np.asarray(photo.image), upright) < 2
+    kept = Image.Exif()
+    kept.load(photo.exif)
+    assert 274 not in kept, "the picture is upright"
+
+
+def test_of_avif_the_file_has_the_last_word_about_orientation() -> None:
+    """EXIF may say something else: by the standard (MIAF) it does not count."""
+    exif = Image.Exif()
+    exif[274] = 6
+    data = encoded(Image.fromarray(chart()), "AVIF", exif=exif, quality=97, subsampling="4:4:4")
+    at = data.index(b"irot") + 4
+    turned = data[:at] + b"\0" + data[at + 1 :]
+    assert color_error(np.asarray(open_photo(turned)), chart()) < 2
+
+
+# Alpha
+
+
+@pytest.mark.parametrize("format", ["AVIF", "TIFF", "PNG", "WEBP"])
+def test_alpha_over_the_background(format: str) -> None:
+    """Premultiplied in AVIF and TIFF, straight in PNG and WebP: the same picture."""
+    alpha = (np.arange(24)[:, None] % 3 * 127).astype(np.uint8)
+    straight = chart(np.concatenate([COLORS, alpha], axis=1))
+    opacity = chart(alpha).astype(float) / 255
+    expected = straight[..., :3] * opacity + 255 * (1 - opacity)
+    if format == "TIFF":
+        pixels = np.concatenate([(straight[..., :3] * opacity).round(), straight[..., 3:]], axis=2)
+        out = io.BytesIO()
+        tifffile.imwrite(out, pixels.astype(np.uint8), photometric="rgb", extrasamples=["assocalpha"])
+        data = out.getvalue()
+    else:
+        options = {
+            "AVIF": {"quality": 100, "subsampling": "4:4:4", "alpha_premultiplied": True},
+            "WEBP": {"lossless": True, "exact": True},
+        }
+        data = encoded(Image.fromarray(straight), format, **options.get(format, {}))
+    photo = open_photo(data)
+    assert color_error(np.asarray(photo), expected) < 2
+
+
+# Profiles of gray
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF"])
+def test_a_gray_profile_in_a_gray_file_counts(format: str) -> None:
+    levels = np.linspace(12, 245, 24).round().astype(np.uint8)[:, None]
+    photo = read_photo(
+        profiled(format, Image.fromarray(chart(levels)[..., 0]), charts.gray_profile(lambda value: value))
+    )
     expected = chart(charts.in_srgb(levels.repeat(3, axis=1), charts.SRGB_XY, lambda value: value))
     assert color_error(np.asarray(photo.image), expected) < 2
     assert photo.marks == ()

@@ -24,17 +24,14 @@ from jobs.cli.arguments import (
     Workers,
     examples,
 )
-from jobs.cli.train import begin_training
+from jobs.cli.train import CHANGEABLE, begin_training, execute_training, is_training, reopen_training_at
 from jobs.cli.work import (
-    CHANGEABLE,
     begin,
+    begin_later,
     begin_quickly,
     errors,
     execute,
-    execute_training,
-    is_training,
     reopen_at,
-    reopen_training_at,
     resources,
     store_at,
     tables_of,
@@ -90,7 +87,7 @@ def run(
     rich_help_panel=_PANEL,
     epilog=examples(
         "nst stylize holiday --style wave.jpg --out holiday-painted",
-        "nst stylize 'holiday/*.jpg' --style wave.jpg --style reeds.jpg --out painted --size 1024",
+        "nst stylize holiday/*.jpg --style wave.jpg --style reeds.jpg --out painted --size 1024",
         "nst stylize holiday --style wave.jpg --out painted --set method.network=embedded",
     ),
 )
@@ -154,12 +151,20 @@ def dream(
     epilog=examples(
         "nst resume holiday-painted",
         "nst resume s3://bucket/out --workers 8",
-        "nst resume holiday-painted --set resources.memory_gb=12",
+        "nst resume holiday-painted --new holiday-painted-2",
     ),
 )
 def resume(
     out: Out,
     photos: PhotosNow = None,
+    new: Annotated[
+        str | None,
+        typer.Option(
+            "--new",
+            metavar="NEW_OUT",
+            help="Folder or bucket prefix of another job like this one, of the photographs that came after it.",
+        ),
+    ] = None,
     pool: PoolName = None,
     address: Address = None,
     workers: Workers = None,
@@ -179,7 +184,11 @@ def resume(
             reason = "is for jobs of photographs, and this is a training"
             raise OptionError("--photos", photos, reason=reason)
         overrides = [*given, *resources(pool, address, workers, training=training)]
-        if training:
+        if new is not None:
+            if training:
+                raise OptionError("--new", new, reason="is for jobs of photographs; OUT holds a training")
+            begin_later(out, new, overrides, photos, wait=wait, log_format=log_format)
+        elif training:
             execute_training(lambda: reopen_training_at(out, overrides), wait=wait, log_format=log_format)
         else:
             execute(lambda: (reopen_at(out, overrides, photos), None), wait=wait, log_format=log_format)
@@ -212,7 +221,7 @@ def retry(
     --set takes options of `resources` and `storage` only.
     """
     with errors(log_format):
-        from jobs.driver.run import retry_work
+        from jobs.driver.todo import retry_work
 
         def failed_ones() -> tuple[Job, Callable[[], list[Work]]]:
             job = reopen_at(out, [*(set_ or []), *resources(pool, address, workers)], photos)

@@ -9,7 +9,8 @@ import typer
 
 from jobs.cli.arguments import Out, Reach, examples
 from jobs.cli.tables import show_failures, show_status, show_training
-from jobs.cli.work import errors, is_training, store_at
+from jobs.cli.train import is_training
+from jobs.cli.work import errors, store_at
 from jobs.errors import EXIT_FAULTS
 from nst.errors import OptionError
 

@@ -44,10 +44,18 @@ class CycleGANRecipe(Recipe):
         return table
 
     def refusal(self, height: int, width: int) -> str | None:
-        from nst.cyclegan.training import check_image_size
+        from nst.cyclegan.networks import check_image_size
 
         try:
-            check_image_size(self.model, height, width)
+            check_image_size(
+                self.model.generator,
+                self.model.discriminator,
+                height,
+                width,
+                norm=self.model.norm,
+                padding=self.model.padding,
+                layers=self.model.discriminator_layers,
+            )
         except ImageTooSmall as error:
             return str(error)
         return None

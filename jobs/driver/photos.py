@@ -1,0 +1,155 @@
+"""A job's photographs as they are listed, and those that are at the same place later and not in the job."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.errors import UsageError
+from jobs.ledger.folders import Photo
+from jobs.ledger.job_record import read_job
+from jobs.ledger.left_out import LeftOut
+from jobs.ledger.listing import list_photos
+from jobs.ledger.manifest import Manifest
+from jobs.spec import JobFile, StylizeSpec, job_from_table
+from jobs.stores.filesystems import StorageOptions, absolute_url
+from jobs.stores.store import Store, open_store
+from nst.errors import NstError, OptionError
+from nst.methods import METHODS
+
+if TYPE_CHECKING:
+    from jobs.driver.job import Job
+    from nst.stylizer import Method
+
+__all__ = ["LaterPhotos", "has_photos", "job_of_later_photos", "later_photos", "listed"]
+
+_NAMED = 10
+_MOST_FOLDERS = 1000
+
+
+def listed(spec: StylizeSpec, storage: StorageOptions, left_out: LeftOut) -> Iterator[Photo]:
+    """The photographs that a job has if it is begun now; `left_out` counts what else there is.
+
+    Raises:
+        OptionError: `photos` is nothing that can be listed, or `not_in` no job.
+        UsageError: a table with rows that are none.
+        OSError: it cannot be listed.
+    """
+    photos = list_photos(
+        spec.photos, exclude=spec.output, options=spec.listing, storage=storage, left_out=left_out
+    )
+    if not spec.listing.not_in:
+        return photos
+    manifests = []
+    for place in spec.listing.not_in:
+        try:
+            manifests.append(Manifest(open_store(place, storage)))
+        except UsageError as error:
+            raise OptionError("not_in", place, reason=str(error)) from error
+    return _without_known(photos, manifests, left_out)
+
+
+def has_photos(job: JobFile) -> bool:
+    """Whether there is any photograph for a job that is not begun. Raises as `listed`."""
+    return next(iter(listed(job.spec, job.storage, LeftOut())), None) is not None
+
+
+def _without_known(
+    photos: Iterator[Photo], manifests: Sequence[Manifest], left_out: LeftOut
+) -> Iterator[Photo]:
+    known = _Known(manifests)
+    for photo in photos:
+        if photo in known:
+            left_out.add("not_in", photo.key, "photographs")
+        else:
+            yield photo
+
+
+class _Known:
+    """Photographs of jobs: of the same place, or, where photographs were moved, of the same key."""
+
+    def __init__(self, manifests: Sequence[Manifest]) -> None:
+        self._urls = {url for manifest in manifests for url in manifest.column("url")}
+        self._keys = {key for manifest in manifests for key in manifest.column("key")}
+
+    def __contains__(self, photo: Photo) -> bool:
+        return photo.url in self._urls or photo.key in self._keys
+
+
+@dataclass(frozen=True, slots=True)
+class LaterPhotos:
+    """Photographs that are where a job's are, and not in it."""
+
+    keys: tuple[str, ...]
+    """The first ten."""
+    count: int
+    output: str
+    """A folder or bucket prefix in which a job of them can be begun, or goes on."""
+
+
+def later_photos(job: Job) -> LaterPhotos | None:
+    """Photographs that came after `job` was begun; None: there are none, or it cannot be told."""
+    known = _Known([job.manifest])
+    keys, count = [], 0
+    try:
+        spec = job.spec
+        if job.moved is not None:
+            now = tuple(map(job.moved.place, spec.places))
+            spec = replace(spec, photos=now if len(now) > 1 else now[0])
+        for photo in listed(spec, job.storage, LeftOut()):
+            if photo not in known:
+                count += 1
+                keys += [photo.key] if count <= _NAMED else []
+    except (OSError, NstError):  # the photographs may be gone: what is done stays done
+        return None
+    return LaterPhotos(tuple(keys), count, _next_output(job)) if count else None
+
+
+def _next_output(job: Job) -> str:
+    """`painted-2` for a job in `painted`: the first that is empty, or that is this job's next."""
+    url = job.store.url.rstrip("/")
+    found = re.fullmatch(r"(.+)-([0-9]{1,6})", url, re.DOTALL)
+    stem, number = (found[1], int(found[2])) if found else (url, 1)
+    for next_ in range(number + 1, number + _MOST_FOLDERS):
+        store = open_store(f"{stem}-{next_}", job.storage)
+        if not store.names("") or url in _not_in(store):
+            return store.url
+    return f"{stem}-{number + _MOST_FOLDERS}"
+
+
+def _not_in(store: Store) -> Sequence[str]:
+    try:
+        places: Sequence[str] = read_job(store).job.get("not_in", ())
+    except UsageError:
+        return ()
+    return places
+
+
+def job_of_later_photos(
+    store: Store,
+    output: str,
+    tables: Mapping[str, Any],
+    registry: Mapping[str, type[Method]] = METHODS,
+    photos: str | None = None,
+) -> JobFile:
+    """A job as the one in `store`, in another folder, of the photographs that are there now and not in it.
+
+    Args:
+        output: its folder or bucket prefix.
+        tables: replacements of its options, by table: of `resources` and `storage`.
+        photos: where the photographs are now; None: where they were.
+
+    Raises:
+        UsageError: there is no job of photographs in the store.
+    """
+    stored = read_job(store).job
+    not_in = [*stored.get("not_in", ()), store.url.rstrip("/")]
+    table = {**stored, "output": absolute_url(output, Path.cwd()), "not_in": not_in}
+    if photos is not None:
+        table["photos"] = absolute_url(photos, Path.cwd())
+    for name, options in tables.items():
+        table[name] = {**stored.get(name, {}), **options}
+    return job_from_table(table, Path.cwd(), registry)

@@ -1,0 +1,130 @@
+"""Photographs as a table names them: .csv, .tsv, .jsonl or .parquet, with a column of their places."""
+
+from __future__ import annotations
+
+import csv
+import json
+import posixpath
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.config.listing import ListingOptions
+from jobs.errors import UsageError
+from jobs.ledger.folders import Photo
+from jobs.ledger.names import check_key, safe_path
+from jobs.stores.filesystems import StorageOptions, absolute_url, is_url, open_url, path_url, refuse_secrets
+from nst.errors import OptionError
+
+__all__ = ["TABLES", "list_table"]
+
+TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
+
+
+def list_table(source: str, options: ListingOptions, storage: StorageOptions) -> Iterator[Photo]:
+    """The photographs of a table, in its order.
+
+    Raises:
+        UsageError: no table, one without the column of places, or with a key that is no relative path.
+    """
+    base, column = Path(source).parent, options.url_column
+    remote_base = source.rsplit("/", 1)[0] if is_url(source) else None
+    for number, record in enumerate(_records(source, options, storage), start=1):
+        url = record.get(column)
+        if not isinstance(url, str) or not url:
+            raise UsageError(_without_url(source, number, record, options))
+        if any("\ud800" <= character <= "\udfff" for character in url):
+            raise UsageError(f"{source}: row {number}: {column} {url!r} is no text")
+        _refuse_secrets(column, url, f"{source}: row {number}")
+        place = url
+        if remote_base is None:
+            place = path_url(_absolute(url, base))
+        elif not is_url(url) and not url.startswith("/"):
+            place = f"{remote_base}/{url}"
+        key = record.get("key")
+        if key is None or key == "":
+            path = unquote(_path_of(url)) if is_url(url) else url
+            key = safe_path(posixpath.splitext(posixpath.basename(path))[0])
+        check_key(str(key), f"{source}: row {number}")
+        yield Photo(
+            key=str(key),
+            url=place,
+            size_bytes=_size_bytes(record, f"{source}: row {number}"),
+            style=_style(record),
+        )
+
+
+def _without_url(source: str, number: int, record: dict[str, Any], options: ListingOptions) -> str:
+    text = f"{source}: row {number} has no `{options.url_column}`; columns: {', '.join(map(str, record))}"
+    if len(record) == 1 and any(mark in str(next(iter(record))) for mark in ";\t|"):
+        return f"{text}; `separator` says what is between them"
+    return f"{text}; `url_column` says which one names the photographs"
+
+
+def _refuse_secrets(column: str, url: str, where: str) -> None:
+    try:
+        refuse_secrets(column, url)
+    except OptionError as error:
+        raise UsageError(f"{where}: {error}") from None
+
+
+def _absolute(url: str, base: Path) -> str:
+    try:
+        return absolute_url(url, base)
+    except RuntimeError:  # a name like `~x.jpg`, and x has no home
+        return absolute_url(str(base / url), base)
+
+
+def _path_of(url: str) -> str:
+    try:
+        return urlsplit(url).path
+    except ValueError:  # another scheme's grammar, e.g. with brackets; if reading it fails, that is its own row
+        return url
+
+
+def _style(record: dict[str, Any]) -> str | None:
+    """As text: what is no name of a style is nothing worse than an unknown one."""
+    style = record.get("style")
+    return None if style in (None, "") else str(style).encode("utf-8", "backslashreplace").decode()
+
+
+def _size_bytes(record: dict[str, Any], where: str) -> int | None:
+    size = record.get("size_bytes")
+    try:
+        number = int(size) if size not in (None, "") else None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UsageError(f"{where}: size_bytes {size!r} is no number") from error
+    if number is not None and not 0 <= number < 2**63:
+        raise UsageError(f"{where}: size_bytes {size!r} is no size")
+    return number
+
+
+def _records(source: str, options: ListingOptions, storage: StorageOptions) -> Iterator[dict[str, Any]]:
+    name = source.lower()
+    try:
+        with open_url(source, storage) as raw:
+            if name.endswith(".parquet"):
+                for batch in pq.ParquetFile(raw).iter_batches(use_threads=False):
+                    yield from batch.to_pylist()
+                return
+            lines = (line.decode("utf-8-sig" if n == 0 else "utf-8") for n, line in enumerate(raw))
+            if name.endswith((".csv", ".tsv")):
+                separator = options.separator or ("\t" if name.endswith(".tsv") else ",")
+                yield from csv.DictReader(lines, delimiter=separator)
+            else:
+                yield from _json_lines(lines)
+    except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+        raise UsageError(f"photos = {source!r}: not a readable table: {error}") from error
+
+
+def _json_lines(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        if line.strip():
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise UsageError(f"expected one JSON object per line, got {line.strip()[:80]!r}")
+            yield record
