@@ -163,7 +163,8 @@ class StyleTransfer:
         preset's."""
         if self.weights is None:
             object.__setattr__(self, "weights", default_weights(self._network))
-        object.__setattr__(self, "preset", self.preset or suitable(self.weights, self._network))
+        if self.preset is None:
+            object.__setattr__(self, "preset", suitable(self.weights, self._network))
         given = {option.name: getattr(self, option.name) for option in fields(self)}
         for name, value in left_out(given).items():
             object.__setattr__(self, name, value)
