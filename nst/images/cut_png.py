@@ -10,7 +10,7 @@ __all__ = ["completed_png"]
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-"""Of Adam7: the first column and row of each, and the steps to the next."""
+"""Adam7's passes: the first column and row of each, and the steps to the next."""
 
 
 def completed_png(data: bytes) -> bytes | None:

@@ -7,7 +7,7 @@ import re
 __all__ = ["HEAD_BYTES", "kind_of_head"]
 
 HEAD_BYTES = 32
-"""As many of a file's first bytes say what it is."""
+"""Number of a file's first bytes that say what it is."""
 
 _BEGINNINGS = {
     "JPEG": re.compile(rb"\xff\xd8\xff"),
