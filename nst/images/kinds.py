@@ -7,7 +7,7 @@ import re
 __all__ = ["HEAD_BYTES", "kind_of_head"]
 
 HEAD_BYTES = 32
-"""Number of a file's first bytes that say what it is."""
+"""Bytes at a file's beginning that say what it is."""
 
 _BEGINNINGS = {
     "JPEG": re.compile(rb"\xff\xd8\xff"),

@@ -136,7 +136,7 @@ def test_of_a_bucket_only_what_is_unknown_is_looked_into_sixteen_at_once(
             now += 1
             most = max(most, now)
             read.append((path, start, end))
-        time.sleep(0.005)
+        time.sleep(0.02)
         with lock:
             now -= 1
         return bytes(real(self, path, start=start, end=end))
