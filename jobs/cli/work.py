@@ -131,11 +131,10 @@ def begin_quickly(
     from jobs.config.tables import apply_overrides
     from jobs.spec import job_from_table
 
-    table: dict[str, Any] = {
-        "photos": photos if len(photos) > 1 else photos[0],
-        "output": out,
-        "method": method,
-    }
+    own = absolute_url(out, Path.cwd())
+    # `holiday/*` is also the output within, if it is there already.
+    places = [each for each in photos if absolute_url(each, Path.cwd()) != own] if len(photos) > 1 else photos
+    table: dict[str, Any] = {"photos": places, "output": out, "method": method}
     if size is not None:
         table["image"] = {"max_side_px": size}
     file = job_from_table(apply_overrides(table, overrides), Path.cwd())

@@ -51,12 +51,12 @@ _JUNK_FOLDERS = (
     "*.photolibrary/thumbnails", "*.photolibrary/previews", "*.photolibrary/resources",
 )
 """Where systems and photo programs keep thumbnails, previews and what was deleted; hidden ones go anyway."""
-_JUNK_FILES = (
-    "thumbs.db", "ehthumbs", "desktop.ini", "picasa.ini", "zbthumbnail.info", "icon\r", "synofile_thumb_",
-    "synophoto_thumb_",
-)
+_JUNK_FILES = frozenset((
+    "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "picasa.ini", "zbthumbnail.info", "icon\r",
+))
+_THUMBNAILS = ("synofile_thumb_", "synophoto_thumb_")
 _HALF_FILES = (".part", ".partial", ".crdownload", ".tmp", "~", ".thm")
-"""Beginnings and ends of thumbnails' names, and of what is not there whole."""
+"""Beginnings of thumbnails' names; ends of what is not there whole, or a film's thumbnail."""
 # fmt: on
 _JUNK_FOLDER = re.compile("|".join(map(fnmatch.translate, _JUNK_FOLDERS)), re.IGNORECASE)
 _LOOKS_AT_ONCE = 16
@@ -280,7 +280,9 @@ def _is_hidden(name: str) -> bool:
 
 def _is_junk_file(name: str) -> bool:
     plain = name.lower()
-    return _is_hidden(name) or plain.startswith(_JUNK_FILES) or plain.endswith(_HALF_FILES)
+    return (
+        _is_hidden(name) or plain in _JUNK_FILES or plain.startswith(_THUMBNAILS) or plain.endswith(_HALF_FILES)
+    )
 
 
 def _is_junk_folder(path: str) -> bool:

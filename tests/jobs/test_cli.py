@@ -136,8 +136,8 @@ def test_run_status_report_and_run_again(folder: Path) -> None:
     assert advice == f"resume {folder}/out --new {folder}/out-2"
     assert nst(*shlex.split(advice), "--pool", "local", cwd=folder).returncode == 0
     assert [*outputs(folder / "out-2")] == ["later one"]
-    none = nst("resume", "out-2", "--new", "out-3", cwd=folder)
-    assert (none.returncode, none.stdout.strip()[:30]) == (0, "note: no photograph is new: the"[:30])
+    none = CliRunner().invoke(app, ["resume", f"{folder}/out-2", "--new", f"{folder}/out-3"])
+    assert (none.exit_code, none.output[:27]) == (0, "note: no photograph is new:")
     assert not (folder / "out-3").exists()
     resumed = nst("resume", "out", "--log-format", "json", cwd=folder)
     assert resumed.returncode == 0
@@ -303,13 +303,13 @@ def test_photos_may_be_files(folder: Path, ask: Callable[..., Result]) -> None:
     """What people type first: one file, and `*.jpg` without quotes, which the shell makes many of."""
     both = ["photos/photo 000.jpg", "photos/deeper/still/photo 002.jpg"]
     for command in (["stylize", "--style", "style.png"], ["dream"]):
-        for given in (both[:1], both):
+        for given in (both[:1], both, [*both, "out"]):
             shown = ask(*command, *given, "--out", "out", "--dry-run", "--set", "method.network=embedded")
             assert shown.exit_code == 0, shown.output
             resolved = json.loads(shown.output[: shown.output.rindex("}") + 1])
-            places = [str(folder / each) for each in given]
+            places = [str(folder / each) for each in given if each != "out"]
             assert resolved["photos"] == (places if len(places) > 1 else places[0])
-            assert f"{len(given)} photographs in {len(given)} shards" in shown.output
+            assert f"{len(places)} photographs in {len(places)} shards" in shown.output
     missing = ask("dream", both[0], "none.jpg", "--out", "out", "--set", "method.network=embedded")
     assert missing.exit_code == 2
     assert re.match(r"error: photos = '.*none\.jpg': there is no such folder or file", missing.stderr)

@@ -70,8 +70,9 @@ def test_a_photograph_goes_through_the_stages(tmp_path: Path) -> None:
     marked = stages.save(odd, Stylized(odd.photo.image, {"loss": 2.0}), compute_s=0.1)
     assert (marked.status, marked.stats) == ("ok", {"loss": 2.0, "no_end_marker": 1.0})
 
-    cut = len(jpeg) // 2
-    (tmp_path / "d.jpg").write_bytes(jpeg[:cut])  # without its lower half
+    large = encoded(picture(0, 300, 200), "JPEG")
+    cut = len(large) // 2
+    (tmp_path / "d.jpg").write_bytes(large[:cut])  # without its lower half
     row = Row(index=10, key="d", url=str(tmp_path / "d.jpg"), size_bytes=cut)
     refused = stages.load(row)
     assert isinstance(refused, Result)

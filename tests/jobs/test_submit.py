@@ -105,6 +105,15 @@ def test_paths_of_this_machine_are_refused_unless_they_are_shared(tmp_path: Path
     assert there.spec == read_job_file(path, ["seed=4"]).spec, "the same job, wherever its file is"
 
 
+def test_lists_of_places_are_sent_as_what_they_are_here(tmp_path: Path) -> None:
+    several = ['photos=["a.jpg", "s3://bucket/b.jpg"]', 'not_in=["out-1"]']
+    with pytest.raises(OptionError, match=r"a\.jpg.* is a path of this machine.*; so is output; so is not_in"):
+        prepare(write(tmp_path, LOCAL), several)
+    sent = sets(prepare(write(tmp_path, LOCAL), several, shared_paths=True))
+    assert sent["photos"] == [f"{tmp_path}/a.jpg", "s3://bucket/b.jpg"]
+    assert sent["not_in"] == [f"{tmp_path}/out-1"]
+
+
 @pytest.mark.parametrize(
     ("text", "error"),
     [("photos = ", "is not valid TOML"), ("a = 1", "photos"), ('[method]\nkind = "x"', "photos")],
