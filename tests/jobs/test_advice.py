@@ -220,6 +220,17 @@ def test_the_way_is_short(folder: Path, state: Callable[[Path], None], first: st
     assert [line.split()[1] for line in follow(nst(first))] == expected
 
 
+def test_a_retry_that_was_stopped_goes_on_as_one(folder: Path) -> None:
+    finished(folder)
+    for name in ("none.jpg", "deeper/still/none.jpg"):
+        (folder / "photos" / name).write_bytes(encoded(picture(5)))
+    stop(at=Pool.tasks + 1)
+    stopped = nst("nst retry 'an output'")
+    assert stopped.exit_code == 75
+    follow(stopped)
+    assert job_status(LocalStore(str(folder / "an output"))).counts["ok"] == 6
+
+
 def test_a_job_that_was_moved_is_gone_on_with_where_it_is(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,7 @@ def test_timeout_stops_gently(folder: Path) -> None:
     process.send_signal(signal.SIGTERM)  # which it takes for its time being over
     out, _ = process.communicate(timeout=60)
     assert "go on with: nst resume" in out
+    assert "is gone" not in out, "a worker, with what it was at"
     check_stopped(folder, process)
 
 
