@@ -156,9 +156,10 @@ def begin(
     if dry_run:
         planned = plan(job_file)
         print(json.dumps(planned.table, indent=2))
-        notes = [*planned.notes, *describe_evaluations(job_file.spec.method), *describe_cost(job_file, planned)]
-        print("".join(f"note: {note}\n" for note in notes), end="")
+        print("".join(f"note: {note}\n" for note in planned.notes), end="")
         print("".join(f"left out: {name}\n" for name in planned.left_out.names()), end="")
+        lines = [*describe_evaluations(job_file.spec.method), *describe_cost(job_file, planned)]
+        print("".join(f"{line}\n" for line in lines), end="")
         print(f"{planned.manifest.rows} photographs in {planned.manifest.shards} shards; nothing was written")
         return
     execute(lambda: (create_or_open(job_file), None), leave=leave, wait=wait, log_format=log_format)

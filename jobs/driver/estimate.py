@@ -105,7 +105,7 @@ def describe_cost(job: JobFile, planned: Plan) -> list[str]:
     if not sizes:
         return []
     lines = [describe_sizes(sizes)]
-    if job.resources.num_gpus:
+    if planned.table["resources"]["num_gpus"]:
         return [*lines, "time and memory are not estimated for GPUs"]
     threads = job.resources.threads
     cost = measure_cost(job.spec.method, by_url(planned.assets), [each for _, each in sizes], threads)

@@ -17,6 +17,7 @@ _MARKS = {
     "no_end_marker": "lack a JPEG's end marker, but no pixel",
     "gain_map": "have a gain map; the picture without it is painted",
     "profile_skipped": "have a color profile that cannot be used; their colors are taken for sRGB",
+    "truncated": "lack pixels at their end, and are painted as far as they are there",
 }
 """What is said, once, of photographs with a mark."""
 

@@ -24,6 +24,7 @@ __all__ = [
     "side_by_side",
 ]
 
+_MANY = 1 << 40
 _OF_GENERATORS = ("gan_", "cycle_", "identity_")
 """First letters of the generators' losses."""
 Precision = Literal["float32", "bfloat16", "float64"]
@@ -121,9 +122,8 @@ class GANTraining:
                 network.load_state_dict(state[kind][name])
         self.optimizer_g.load_state_dict(state["optimizers"]["g"])
         self.optimizer_d.load_state_dict(state["optimizers"]["d"])
-        # There was no count in checkpoints of CycleGAN once; Adam has its own.
-        counted = self.optimizer_g.state_dict()["state"].values()
-        self.steps = state.get("steps", max((int(each["step"]) for each in counted), default=0))
+        # Trainings of CycleGAN from before there was a count go on as they began: with averages over many.
+        self.steps = state.get("steps", _MANY)
 
 
 def parameter_dtype(precision: Precision) -> torch.dtype:

@@ -28,12 +28,13 @@ from jobs.stores.store import LocalStore
 from jobs.worker.messages import Task, WorkerId
 from nst.errors import OptionError
 from nst.features import NETWORKS, layer_names
+from nst.features.layers import VGG_BLOCKS
 from nst.methods import METHODS
 from nst.style_transfer.method import StyleTransfer
 from nst.style_transfer.presets import LAYER_OPTIONS, PRESETS
+from reference.style_transfer import published_state, vgg
 from tests.chaos import InlinePool
 from tests.conftest import encoded, picture
-from tests.vggs import caffe_vgg
 
 Photos = Callable[..., Path]
 JOB = """
@@ -299,7 +300,8 @@ def test_what_to_do_without_pretrained_weights(folder: Path, monkeypatch: pytest
         r"method\.preset = 'gatys': embedded does not have its style_layers; leave it out", refused.stderr
     )
     assert refused.exit_code == 2
-    (folder / "vgg.safetensors").write_bytes(safetensors.torch.save(caffe_vgg()))
+    state = published_state(vgg(VGG_BLOCKS["vgg16"]))
+    (folder / "vgg.safetensors").write_bytes(safetensors.torch.save(state))
     for line in (
         "nst run plain.toml --dry-run --set method.network=embedded",
         "nst run plain.toml --dry-run --set method.preset=embedded",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -176,7 +176,7 @@ def test_a_job_is_estimated_without_writing(tmp_path: Path) -> None:
         r"with 1 thread; about \d+\.\d GB of memory for each worker",
         cost,
     )
-    table["resources"] = {"num_gpus": 1}
-    on_gpus = job_from_table(table, tmp_path)
-    assert describe_cost(on_gpus, plan(on_gpus))[1] == "time and memory are not estimated for GPUs"
+    planned = plan(job)
+    on_gpus = replace(planned, table={**planned.table, "resources": {"num_gpus": 1.0}})
+    assert describe_cost(job, on_gpus)[1] == "time and memory are not estimated for GPUs"
     assert not (tmp_path / "out").exists()

@@ -115,7 +115,7 @@ def test_every_mark_of_a_photograph_can_be_told() -> None:
         )
     )
     assert [event.values["mark"] for event in log.take()] == sorted(documented)
-    assert len(documented) == 4
+    assert len(documented) == 5
 
 
 def test_people_are_not_told_of_every_shard(tmp_path: Path, table: dict[str, Any]) -> None:
