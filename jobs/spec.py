@@ -164,7 +164,7 @@ def job_from_table(table: Mapping[str, Any], base: Path, registry: Registry = ME
     known = {"": ("photos", "output", "seed", *_names(ListingOptions))} | {
         name: _names(cls)
         for name, cls in (
-            ("method", registry.get(kind) if isinstance(kind, str) else None),
+            ("method", registry[kind] if isinstance(kind, str) and kind in registry else None),
             ("image", ImageSpec),
             ("resources", Resources),
             ("storage", StorageOptions),
