@@ -158,7 +158,7 @@ def begin(
         print(json.dumps(planned.table, indent=2))
         print("".join(f"note: {note}\n" for note in planned.notes), end="")
         print("".join(f"left out: {name}\n" for name in planned.left_out.names()), end="")
-        lines = [*describe_evaluations(job_file.spec.method), *describe_cost(job_file, planned)]
+        lines = [*describe_evaluations(job_file.spec.method), *describe_cost(planned)]
         print("".join(f"{line}\n" for line in lines), end="")
         print(f"{planned.manifest.rows} photographs in {planned.manifest.shards} shards; nothing was written")
         return

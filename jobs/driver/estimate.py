@@ -20,7 +20,7 @@ from jobs.stores.photo_files import photo_size
 if TYPE_CHECKING:
     from jobs.driver.job import Plan
     from jobs.ledger.manifest import Row
-    from jobs.spec import ImageSpec, JobFile
+    from jobs.spec import ImageSpec
     from jobs.stores.filesystems import StorageOptions
     from nst.stylizer import Assets, Method
 
@@ -99,13 +99,14 @@ def _spread(sizes: Sequence[Size]) -> str:
     return f"{text(by_area[0])} to {text(by_area[-1])}, mostly {text(counts.most_common(1)[0][0])}"
 
 
-def describe_cost(job: JobFile, planned: Plan) -> list[str]:
+def describe_cost(planned: Plan) -> list[str]:
     """Lines on the photographs' sizes, and on what painting them takes here."""
+    job = planned.job
     sizes = painted_sizes(planned.sample, job.spec.image, job.storage)
     if not sizes:
         return []
     lines = [describe_sizes(sizes)]
-    if planned.table["resources"]["num_gpus"]:
+    if job.resources.num_gpus:
         return [*lines, "time and memory are not estimated for GPUs"]
     threads = job.resources.threads
     cost = measure_cost(job.spec.method, by_url(planned.assets), [each for _, each in sizes], threads)

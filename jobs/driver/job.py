@@ -59,6 +59,8 @@ class Job:
 class Plan:
     """A job that could be run."""
 
+    job: JobFile
+    """The job, with the pictures of folders, and what the place where it would run has."""
     table: Mapping[str, Any]
     """The resolved job file."""
     manifest: ManifestInfo
@@ -247,7 +249,7 @@ def _plan(job: JobFile, listing: Path) -> Plan:
     table = job_to_table(job)
     digests = {asset.option: asset.sha256 for asset in assets}
     notes = (*job.spec.method.notes(by_url(assets)), *left_out.notes())
-    return Plan(table, info, assets, fingerprint(table, digests, info.sha256), notes, left_out)
+    return Plan(job, table, info, assets, fingerprint(table, digests, info.sha256), notes, left_out)
 
 
 def _takes_styles(method: Method) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -22,6 +23,8 @@ from jobs.pools.capacity import cluster_address, cpu_count
 from nst.errors import OptionError
 
 __all__ = ["RaySession", "cluster_resources"]
+
+_KNOCK_S = 20.0
 
 
 class RaySession:
@@ -88,6 +91,7 @@ class RaySession:
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if address:
             try:
+                _knock(address)
                 ray.init(address=address, **quiet)
             except (OSError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
                 raise OptionError("resources.address", address, reason=str(error)) from error
@@ -98,6 +102,13 @@ class RaySession:
             said = " ".join(str(error).split())[:300]
             advice = f"try again when it is less busy{self._otherwise}"
             raise WorkersBroken(f"Ray cannot be started on this machine: {said}; {advice}") from error
+
+
+def _knock(address: str) -> None:
+    """Raises OSError: nobody is at an address of a host and a port; Ray would ask for minutes."""
+    host, _, port = address.partition("://")[2].rpartition(":") if "://" in address else address.rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_S).close()
 
 
 def _end() -> None:

@@ -139,7 +139,8 @@ def left_out(given: Mapping[str, Any]) -> dict[str, Any]:
             _check_layers(preset, name, network)
         if name == "pooling" and network not in VGG_BLOCKS:
             value = "max"  # the other networks' own
-        if name == "coarse_steps" and given["steps"] is not None:
+        scales = usual["coarse_scales"] if given["coarse_scales"] is None else given["coarse_scales"]
+        if name == "coarse_steps" and given["steps"] is not None and scales:
             value = max(1, round(value * given["steps"] / usual["steps"]))
         found[name] = dict(value) if isinstance(value, Mapping) else value
     return found

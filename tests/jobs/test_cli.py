@@ -327,8 +327,20 @@ def test_a_dream_may_have_a_guide(folder: Path, ask: Callable[..., Result]) -> N
     assert re.match(r"error: method\.guide = '.*none\.png': there is no such file", missing.stderr)
 
 
-def test_an_address_is_of_a_ray_cluster(folder: Path, ask: Callable[..., Result]) -> None:
+def test_an_address_where_nobody_is_is_refused_at_once(folder: Path, ask: Callable[..., Result]) -> None:
+    began = time.monotonic()
+    refused = ask("run", "job.toml", "--dry-run", "--address", "127.0.0.1:9")
+    assert refused.exit_code == 2, refused.output
+    assert re.match(r"error: resources\.address = '127\.0\.0\.1:9': .*refused", refused.stderr), refused.stderr
+    assert time.monotonic() - began < 60
+    assert not (folder / "out").exists()
+
+
+def test_an_address_is_of_a_ray_cluster(
+    folder: Path, ask: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever the job file says of the pool."""
+    monkeypatch.setattr("jobs.pools.ray_session.cluster_resources", lambda _address: {"CPU": 4, "memory": 1e10})
     (folder / "job.toml").write_text(f'{JOB}[resources]\npool = "local"\n')
     for given, pool in (([], "local"), (["--address", "h:1"], "ray")):
         shown = ask("run", "job.toml", "--dry-run", *given)

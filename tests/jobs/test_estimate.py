@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,29 +83,35 @@ def test_seconds_are_of_all_steps_at_the_median_size(sizes: list[tuple[int, int]
     assert cost.seconds == pytest.approx(pixels / 1e6 * (10 * 0.5**2 + 4), rel=0.05)
 
 
+class Hungry(Stepping):
+    def iterate(self, image: Tensor, generator: torch.Generator) -> Iterator[None]:
+        for _ in super().iterate(image, generator):
+            torch.ones(100, *image.shape).sum()
+            yield
+
+
+class HungrySteps(Steps):
+    def build(self, assets: Assets, device: torch.device) -> Stepping:  # noqa: ARG002
+        return Hungry(self)
+
+
+def print_memory() -> None:
+    """That of a lean method, of a hungry one, and of one that also keeps something, in bytes."""
+    clock, once = Clock(), ((1.0, 5),)
+    for method in (
+        Steps(clock=clock, schedule=once),
+        HungrySteps(clock=clock, schedule=once),
+        HungrySteps(clock=clock, schedule=once, kept_bytes_per_pixel=600),
+    ):
+        print(measure_cost(method, {}, [(2000, 1000)], 1, clock).memory_bytes)
+
+
 def test_memory_is_of_the_largest_and_of_what_is_kept() -> None:
-    """A pass of a hundred times the photograph's float32, seen in the process's own peak."""
-
-    class Hungry(Stepping):
-        def iterate(self, image: Tensor, generator: torch.Generator) -> Iterator[None]:
-            for _ in super().iterate(image, generator):
-                torch.ones(100, *image.shape).sum()
-                yield
-
-    class Method(Steps):
-        def build(self, assets: Assets, device: torch.device) -> Stepping:  # noqa: ARG002
-            return Hungry(self)
-
-    clock = Clock()
-    once = (1.0, 5)
-
-    def memory(method: Steps) -> int:
-        found = measure_cost(method, {}, [(2000, 1000)], 1, clock).memory_bytes
-        assert found is not None
-        return found
-
-    lean, hungry = memory(Steps(clock=clock, schedule=[once])), memory(Method(clock=clock, schedule=[once]))
-    keeping = memory(Method(clock=clock, schedule=[once], kept_bytes_per_pixel=600))
+    """A pass of a hundred times the photograph's float32, seen in a fresh process's own peak."""
+    program = "from tests.jobs.test_estimate import print_memory; print_memory()"
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    run = subprocess.run([sys.executable, "-c", program], env=plain, capture_output=True, text=True, check=True)
+    lean, hungry, keeping = map(int, run.stdout.split())
     assert hungry - lean == pytest.approx(2e6 * 100 * 3 * 4, rel=0.3)
     assert keeping - hungry == pytest.approx(2e6 * 600, rel=0.5)
 
@@ -169,14 +178,14 @@ def test_a_job_is_estimated_without_writing(tmp_path: Path) -> None:
     method = {"kind": "style_transfer", "style": "style.png", "network": "embedded"}
     table = {"photos": "photos", "output": "out", "method": method, "image": {"max_side_px": 30}}
     job = job_from_table(table, tmp_path)
-    sizes, cost = describe_cost(job, plan(job))
+    planned = plan(job)
+    sizes, cost = describe_cost(planned)
     assert sizes == "sizes of 3 of them: 60 x 40 (3); painted: 30 x 20 (3)"
     assert re.fullmatch(
         r"about 0:00:\d\d of one worker for each, 0:00:\d\d for all, by a few steps on this machine "
         r"with 1 thread; about \d+\.\d GB of memory for each worker",
         cost,
     )
-    planned = plan(job)
-    on_gpus = replace(planned, table={**planned.table, "resources": {"num_gpus": 1.0}})
-    assert describe_cost(job, on_gpus)[1] == "time and memory are not estimated for GPUs"
+    on_gpus = replace(job, resources=replace(job.resources, num_gpus=1.0))
+    assert describe_cost(replace(planned, job=on_gpus))[1] == "time and memory are not estimated for GPUs"
     assert not (tmp_path / "out").exists()
