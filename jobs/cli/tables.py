@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.console.display import describe_failures
 from jobs.console.text import printable
 
 if TYPE_CHECKING:
@@ -43,6 +42,8 @@ def show_sections(found: Iterable[Section]) -> None:
 
 def show_status(found: JobStatus) -> None:
     """Print how far a job of photographs is."""
+    from jobs.console.display import describe_failures
+
     table = _about(found, found.kind)
     counts = ", ".join(f"{number} {name}" for name, number in found.counts.items())
     table.add_row("images", f"{found.done} of {found.rows} done: {counts}")
