@@ -22,6 +22,7 @@ from jobs.stores.filesystems import (
     StorageOptions,
     absolute_url,
     is_url,
+    option_place,
     refuse_secret_options,
     refuse_secrets,
 )
@@ -188,7 +189,7 @@ def _resolved(table: Mapping[str, Any], base: Path, registry: Registry) -> JobFi
         if not isinstance(table.get(name, {}), Mapping):
             raise OptionError(name, table[name], reason=f"must be a table: [{name}]")
     photos = _places("photos", table.get("photos"), base)
-    output = _place("output", table.get("output"), base)
+    output = option_place("output", table.get("output"), base)
     seed = table.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise OptionError("seed", seed, reason="must be a whole number from 0 to 2^63 - 1")
@@ -215,18 +216,11 @@ def _resolved(table: Mapping[str, Any], base: Path, registry: Registry) -> JobFi
     return JobFile(spec, resources, storage)
 
 
-def _place(option: str, value: Any, base: Path) -> str:
-    if not isinstance(value, str) or not value:
-        raise OptionError(option, value, reason="a path or URL is required")
-    refuse_secrets(option, value)
-    return absolute_url(value, base)
-
-
 def _places(option: str, value: Any, base: Path) -> tuple[str, ...]:
     """One place, or each of a list."""
     if isinstance(value, list | tuple) and value:
-        return tuple(_place(f"{option}[{index}]", each, base) for index, each in enumerate(value))
-    return (_place(option, value, base),)
+        return tuple(option_place(f"{option}[{index}]", each, base) for index, each in enumerate(value))
+    return (option_place(option, value, base),)
 
 
 def _listing(table: Mapping[str, Any], base: Path) -> ListingOptions:

@@ -7,7 +7,6 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -261,8 +260,7 @@ def _tell_later_photos(log: LogSink, job: Job) -> None:
         f"{later.count} photograph{'' if one else 's'} of {', '.join(job.spec.places)} "
         f"{'is' if one else 'are'} not in this job, which was begun before: {names}"
     )
-    moved = () if job.moved is None else ("--photos", job.moved.now)
-    command = shlex.join(["nst", "resume", job.store.url, *moved, "--new", later.output, *reach(job.storage)])
+    command = _go_on("resume", job, "--new", later.output)
     values = {"count": later.count, "command": command}
     log.emit(LogEvent(event="later_photos", level="warning", text=f"{text}\ndo with: {command}", values=values))
 
@@ -277,17 +275,17 @@ def tell_end(
         log.emit(LogEvent(event="go_on", text=f"go on with: {go_on}"))
 
 
-def _go_on(command: str, job: Job) -> str:
-    """The command line that goes on with a job from anywhere on this machine."""
+def _go_on(command: str, job: Job, *more: str) -> str:
+    """The command line that goes on with a job from anywhere on this machine; `more`: words of its own."""
     moved = () if job.moved is None else ("--photos", job.moved.now)
-    return shlex.join(["nst", command, job.store.url, *moved, *reach(job.storage)])
+    return shlex.join(["nst", command, job.store.url, *moved, *more, *reach(job.storage)])
 
 
 def reach(storage: StorageOptions) -> list[str]:
     """Words of a command line that say how a store is reached, where that is not the standard way."""
-    found = {each.name: getattr(storage, each.name) for each in fields(storage)}
-    standard = {each.name: each.default for each in fields(storage)}
-    options = {name: value for name, value in found.items() if value != standard[name]}
+    from jobs.config.tables import without_defaults
+
+    options = without_defaults(storage)
     return [
         word for name, value in options.items() for word in ("--set", f"storage.{name}={json.dumps(value)}")
     ]

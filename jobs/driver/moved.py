@@ -10,12 +10,12 @@ from typing import Any
 from jobs.driver.assets import Asset
 from jobs.errors import JobMismatch
 from jobs.ledger.job_record import JobRecord
-from jobs.ledger.listing import list_photos
+from jobs.ledger.listing import list_photos, root_of
 from jobs.ledger.manifest import Manifest
 from jobs.ledger.receipts import Ledger
 from jobs.spec import StylizeSpec
 from jobs.stores.filesystems import StorageOptions, is_url
-from jobs.stores.moved import Move, moved_along, root_of
+from jobs.stores.moved import Move, moved_along
 from jobs.stores.store import Store
 from nst.errors import NstError, OptionError
 

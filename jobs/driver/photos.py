@@ -97,8 +97,7 @@ def later_photos(job: Job) -> LaterPhotos | None:
     try:
         spec = job.spec
         if job.moved is not None:
-            now = tuple(map(job.moved.place, spec.places))
-            spec = replace(spec, photos=now if len(now) > 1 else now[0])
+            spec = replace(spec, photos=tuple(map(job.moved.place, spec.places)))
         for photo in listed(spec, job.storage, LeftOut()):
             if photo not in known:
                 count += 1

@@ -28,8 +28,8 @@ def retry_work(job: Job, keys: Iterable[str] | None = None) -> list[Work]:
     wanted = None if keys is None else set(keys)
     work: list[Work] = []
     found: set[str] = set()
-    for shard, counts in zip(done := sorted(ledger.done()), ledger.counts(done), strict=True):
-        if counts["failed"] + counts["quarantined"] == 0:
+    for shard, tally in zip(done := sorted(ledger.done()), ledger.tallies(done), strict=True):
+        if not tally.without_picture:
             continue
         results, meta = ledger.receipt(shard)
         rows = [r for r in results if r.status != "ok" and (wanted is None or r.key in wanted)]

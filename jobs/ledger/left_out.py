@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
+from jobs.console.text import printable
+
 __all__ = ["LeftOut", "Reason"]
 
 Reason: TypeAlias = Literal["kind", "hidden", "job", "link", "exclude", "not_in"]
@@ -32,9 +34,9 @@ class LeftOut:
 
     def add(self, reason: Reason, path: str, kind: str) -> None:
         """Count what is at `path`, below the photographs' folder, under its kind: an extension, or a name."""
-        self._kinds[reason][_plain(kind)] += 1
+        self._kinds[reason][printable(kind)] += 1
         if len(self._first) < _NAMED:
-            self._first.append(_plain(path))
+            self._first.append(printable(path))
 
     @property
     def count(self) -> int:
@@ -60,11 +62,6 @@ class LeftOut:
         yield from self._first
         if self.count > len(self._first):
             yield f"... and {self.count - len(self._first)} more"
-
-
-def _plain(name: str) -> str:
-    """A name as it can be said and recorded."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in name)
 
 
 def _counted(kinds: Counter[str]) -> str:

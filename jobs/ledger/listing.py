@@ -28,7 +28,7 @@ from jobs.stores.filesystems import (
 )
 from nst.errors import OptionError
 
-__all__ = ["PHOTO_EXTENSIONS", "Photo", "list_photos", "pictures_in"]
+__all__ = ["PHOTO_EXTENSIONS", "Photo", "list_photos", "pictures_in", "root_of"]
 
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -133,6 +133,16 @@ def _given(
             yield Folder(path, safe_path(path), files=sizes)
         else:
             yield from walk(root, storage, path, safe_path(path))
+
+
+def root_of(source: str) -> str:
+    """The folder or prefix that holds the photographs that `source` names: a folder, a glob, or a table."""
+    if os.path.isdir(source):
+        return source
+    glob = _MAGIC.search(source)
+    if glob is None and not source.lower().endswith(TABLES):
+        return source
+    return source[: glob.start() if glob else None].rpartition("/")[0]
 
 
 def _kind_at(place: str, storage: StorageOptions) -> str | None:

@@ -26,6 +26,7 @@ __all__ = [
     "local_path",
     "open_ranges",
     "open_url",
+    "option_place",
     "path_url",
     "read_url",
     "refuse_secret_options",
@@ -127,6 +128,18 @@ def absolute_url(place: str, base: Path) -> str:
     """`place` as it may be stored: a URL as it is (`file://` becomes a path), a path absolute from `base`."""
     path = local_path(place)
     return place if path is None else os.path.normpath(base / Path(path).expanduser())
+
+
+def option_place(option: str, value: Any, base: Path) -> str:
+    """The absolute place that an option says; relative ones are taken from `base`.
+
+    Raises:
+        OptionError: there is none, or it has a secret in it.
+    """
+    if not isinstance(value, str) or not value:
+        raise OptionError(option, value, reason="a path or URL is required")
+    refuse_secrets(option, value)
+    return absolute_url(value, base)
 
 
 def path_url(path: str) -> str:

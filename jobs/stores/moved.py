@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 
 from jobs.stores.filesystems import is_url, local_path, path_url
 
-__all__ = ["Move", "moved_along", "root_of"]
-
-_TABLE = re.compile(r".*\.(parquet|csv|tsv|jsonl|ndjson)", re.IGNORECASE | re.DOTALL)
-_GLOB = re.compile(r"[*?\[]")
+__all__ = ["Move", "moved_along"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +39,3 @@ def moved_along(url: str, before: str, now: str) -> str | None:
     if path is None or before == now or is_url(before) or is_url(now):
         return None
     return path_url(os.path.normpath(os.path.join(now, os.path.relpath(path, before))))
-
-
-def root_of(source: str) -> str:
-    """The folder or prefix that holds the photographs that `source` names: a folder, a glob, or a table."""
-    if os.path.isdir(source):
-        return source
-    glob = _GLOB.search(source)
-    if glob is None and not _TABLE.fullmatch(source):
-        return source
-    return source[: glob.start() if glob else None].rpartition("/")[0]

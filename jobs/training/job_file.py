@@ -13,9 +13,8 @@ from typing import Any, cast
 from jobs.config.hints import PUBLIC_NAMES, hints
 from jobs.config.tables import apply_overrides, parse_table, read_toml
 from jobs.spec import storage_from_table
-from jobs.stores.filesystems import StorageOptions, refuse_secrets
+from jobs.stores.filesystems import StorageOptions, option_place, refuse_secrets
 from jobs.training.recipes import TRAININGS, kind_of, with_kind
-from jobs.training.recipes.recipe import place_of
 from jobs.training.spec import EvaluationSpec, LogSpec, TrainFile, TrainResources, TrainSpec
 from nst.errors import OptionError
 from nst.gan.parallel import DDPOptions, Share
@@ -116,7 +115,7 @@ def _resolved(table: Mapping[str, Any], kind: str, base: Path) -> TrainFile:
     _check_names(table, kind)
     model = {name: value for name, value in table.get("model", {}).items() if name != "kind"}
     recipe = TRAININGS[kind].read({**table, "model": model}, base)
-    what: dict[str, Any] = {"output": place_of("output", table.get("output"), base), **_numbers(table)}
+    what: dict[str, Any] = {"output": option_place("output", table.get("output"), base), **_numbers(table)}
     parts = {name: parse_table(cls, _without_retired(name, table), name) for name, cls in TABLES.items()}
     spec = TrainSpec(kind=kind, recipe=recipe, data=parts.pop("data"), schedule=parts.pop("schedule"), **what)
     file = TrainFile(spec=spec, **parts, storage=storage_from_table(table.get("storage", {})))

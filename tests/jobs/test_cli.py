@@ -77,6 +77,10 @@ def ask(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
 
 @pytest.fixture
 def folder(tmp_path: Path, photos: Photos) -> Path:
+    return job_folder(tmp_path, photos)
+
+
+def job_folder(tmp_path: Path, photos: Photos) -> Path:
     """A job file with its style picture and six photographs."""
     photos(6)
     (tmp_path / "style.png").write_bytes(encoded(picture(99, 60, 60), "PNG"))

@@ -18,9 +18,10 @@ from jobs.driver.todo import shards_to_do
 from jobs.errors import JobMismatch
 from jobs.inspect.report import build_report
 from jobs.inspect.verify import verify
+from jobs.ledger.listing import root_of
 from jobs.ledger.receipts import Ledger
 from jobs.spec import job_from_table
-from jobs.stores.moved import Move, moved_along, root_of
+from jobs.stores.moved import Move, moved_along
 from jobs.stores.store import LocalStore
 from nst.errors import OptionError
 from nst.methods import METHODS

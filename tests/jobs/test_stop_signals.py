@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from jobs.console.stop import STOP_SIGNALS, StopSignal
-from tests.jobs.test_cli import JOB, NST
+from tests.jobs.test_cli import NST, job_folder
 from tests.processes import living, spawn
 
 Photos = Callable[..., Path]
@@ -23,12 +23,7 @@ Photos = Callable[..., Path]
 
 @pytest.fixture
 def folder(tmp_path: Path, photos: Photos) -> Path:
-    from tests.conftest import encoded, picture
-
-    photos(6)
-    (tmp_path / "style.png").write_bytes(encoded(picture(99, 60, 60), "PNG"))
-    (tmp_path / "job.toml").write_text(JOB)
-    return tmp_path
+    return job_folder(tmp_path, photos)
 
 
 # In the driver

@@ -15,8 +15,7 @@ from PIL import Image
 from nst.errors import OptionError
 from nst.gan.sampling import Preprocessing, photo_index, stream
 from nst.gan.schedule import Policy, Schedule, Scheduler
-from tests.rates import PAGE, TABLE, table
-from tests.rates import rates as of_policy
+from tests.rates import PAGE, TABLE, of_policy, rates, table
 
 
 def ramp(width: int, height: int) -> Image.Image:
@@ -104,17 +103,6 @@ def test_a_crop_that_the_generator_cannot_take_is_refused() -> None:
 # Learning rates
 
 
-def rates(epochs: int, **options: Any) -> list[float]:
-    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], 0.5)
-    scheduler = Scheduler(Schedule(**options), [optimizer])
-    found = []
-    for epoch in range(epochs):
-        scheduler.begin(epoch)
-        found.append(optimizer.param_groups[0]["lr"])
-        scheduler.end(1.0)
-    return found
-
-
 def test_rates_are_those_of_torchs_schedulers() -> None:
     """As the public implementation sets them up."""
     cases: list[tuple[dict[str, Any], Any]] = [
@@ -139,7 +127,7 @@ def test_rates_are_those_of_torchs_schedulers() -> None:
             expected.append(optimizer.param_groups[0]["lr"])
             optimizer.step()
             scheduler.step()
-        assert rates(7, **options) == pytest.approx(expected)
+        assert rates(7, 0.5, **options) == pytest.approx(expected)
 
 
 def test_rates_are_those_of_the_documented_formulas() -> None:

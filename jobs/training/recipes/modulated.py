@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
 from jobs.config.tables import parse_table
-from jobs.training.recipes.recipe import Choice, Recipe, Trainer, Translation, place_of
+from jobs.stores.filesystems import option_place
+from jobs.training.recipes.recipe import Choice, Recipe, Trainer, Translation
 from nst import check
 from nst.errors import OptionError
 from nst.modulated.directions import direction_means, style_means
@@ -63,7 +64,7 @@ class ModulatedRecipe(Recipe):
         if not isinstance(table["styles"], Mapping):
             raise OptionError("styles", table["styles"], reason="must be a table: [styles]")
         _check_names(table["styles"])
-        styles = {name: place_of(f"styles.{name}", place, base) for name, place in table["styles"].items()}
+        styles = {name: option_place(f"styles.{name}", place, base) for name, place in table["styles"].items()}
         # The model of a resolved job says its generator, and its styles, whose order JSON's tables do not keep.
         given = dict(table["model"])
         check.one_of("model.generator", given.pop("generator", "modulated"), ["modulated"])

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast
 
 from jobs.config.tables import parse_table
-from jobs.stores.filesystems import absolute_url, refuse_secrets
+from jobs.stores.filesystems import option_place
 from nst.errors import OptionError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nst.gan.sampling import Preprocessing
     from nst.stylizer import AssetRef
 
-__all__ = ["Choice", "Recipe", "Trainer", "Translation", "place_of"]
+__all__ = ["Choice", "Recipe", "Trainer", "Translation"]
 
 _LARGEST_CROP = 8192
 
@@ -149,7 +149,7 @@ class Recipe(ABC):
         Raises:
             OptionError: an option is unknown, missing, or has a value that it cannot take.
         """
-        places = {name: place_of(name, table.get(name), base) for name in cls.option_names()}
+        places = {name: option_place(name, table.get(name), base) for name in cls.option_names()}
         model = parse_table(cls.model_options(), table["model"], "model")
         return cast(Any, cls)(**places, model=model)  # type: ignore[no-any-return]
 
@@ -247,15 +247,3 @@ class Recipe(ABC):
     def samples_caption(collections: Sequence[str]) -> str:
         """What is in the rows of a trainer's samples."""
         return f"photographs of {', '.join(collections)}, and what became of them"
-
-
-def place_of(name: str, value: Any, base: Path) -> str:
-    """The absolute place that an option says.
-
-    Raises:
-        OptionError: there is none, or it has a secret in it.
-    """
-    if not isinstance(value, str) or not value:
-        raise OptionError(name, value, reason="a path or URL is required")
-    refuse_secrets(name, value)
-    return absolute_url(value, base)
