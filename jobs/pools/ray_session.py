@@ -36,7 +36,7 @@ class RaySession:
         otherwise: what else to do than to try again, if Ray cannot be started here.
 
     Raises:
-        OptionError: there is no cluster at the address.
+        OptionError: there is no cluster at the address, or the program has a connection to another one.
         WorkersBroken: Ray cannot be started here.
     """
 
@@ -47,6 +47,8 @@ class RaySession:
 
     def __enter__(self) -> Self:
         if ray.is_initialized():
+            if self._address:
+                _refuse_another(self._address)
             return self
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         logging.getLogger("ray").setLevel(logging.ERROR)
@@ -109,6 +111,20 @@ def _knock(address: str) -> None:
     host, _, port = address.partition("://")[2].rpartition(":") if "://" in address else address.rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), _KNOCK_S).close()
+
+
+def _refuse_another(address: str) -> None:
+    """Raises OptionError: nobody is at the address, or the connection that there is goes to another port."""
+    try:
+        _knock(address)
+    except OSError as error:
+        raise OptionError("resources.address", address, reason=str(error)) from error
+    mine = ray.get_runtime_context().gcs_address
+    port = address.rpartition(":")[2]
+    if "://" not in address and port.isdecimal() and port != mine.rpartition(":")[2]:
+        raise OptionError(
+            "resources.address", address, reason=f"this program is connected to the cluster at {mine}"
+        )
 
 
 def _end() -> None:

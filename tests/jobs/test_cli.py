@@ -332,7 +332,12 @@ def test_a_dream_may_have_a_guide(folder: Path, ask: Callable[..., Result]) -> N
     assert re.match(r"error: method\.guide = '.*none\.png': there is no such file", missing.stderr)
 
 
-def test_an_address_where_nobody_is_is_refused_at_once(folder: Path, ask: Callable[..., Result]) -> None:
+@pytest.mark.parametrize("connected", [False, True])
+def test_an_address_where_nobody_is_is_refused_at_once(
+    connected: bool, folder: Path, ask: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a program that has a connection to another cluster, too."""
+    monkeypatch.setattr("ray.is_initialized", lambda: connected)
     began = time.monotonic()
     refused = ask("run", "job.toml", "--dry-run", "--address", "127.0.0.1:9")
     assert refused.exit_code == 2, refused.output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -119,3 +120,13 @@ def test_a_ray_that_does_not_start_is_an_error_with_advice(
     )
     with pytest.raises(WorkersBroken, match=said), RaySession(None, ", or so"):
         pass
+
+
+def test_a_program_that_is_connected_is_not_sent_elsewhere(ray_session: str) -> None:
+    """Its own cluster's address is fine; another one was taken for it."""
+    with RaySession(ray_session), RaySession(None):
+        pass
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        place = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(OptionError, match=f"this program is connected to the cluster at {ray_session}"):
+            RaySession(place).__enter__()
