@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from nst.errors import OptionError
 
-__all__ = ["above_zero", "at_least", "layer_weights", "one_of"]
+__all__ = ["above_zero", "at_least", "at_most", "layer_weights", "one_of"]
 
 
 def one_of(option: str, value: object, choices: Iterable[str]) -> None:
@@ -19,6 +19,11 @@ def one_of(option: str, value: object, choices: Iterable[str]) -> None:
 def at_least(option: str, value: float, least: float) -> None:
     if not (math.isfinite(value) and value >= least):
         raise OptionError(option, value, reason=f"must be a finite number of at least {least}")
+
+
+def at_most(option: str, value: float, most: float) -> None:
+    if not value <= most:
+        raise OptionError(option, value, reason=f"must be at most {most}")
 
 
 def above_zero(option: str, value: float) -> None:

@@ -68,7 +68,7 @@ def _reached(store: Store, problem: str = "cannot be reached") -> Iterator[None]
         yield
     except NotADirectoryError as error:
         raise OptionError("output", store.url, reason="is a file") from error
-    except (FileExistsError, FileNotFoundError) as error:
+    except FileExistsError as error:
         if not is_lasting(error):
             raise
         raise OptionError("output", store.url, reason=f"{problem}: {error}") from error

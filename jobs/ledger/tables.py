@@ -29,7 +29,8 @@ def list_table(source: str, options: ListingOptions, storage: StorageOptions) ->
     """The photographs of a table, in its order.
 
     Raises:
-        UsageError: no table, one without the column of places, or with a key that is no relative path.
+        OptionError: no table.
+        UsageError: one without the column of places, or with a key that is no relative path.
     """
     base, column = Path(source).parent, options.url_column
     remote_base = source.rsplit("/", 1)[0] if is_url(source) else None
@@ -118,7 +119,7 @@ def _records(source: str, options: ListingOptions, storage: StorageOptions) -> I
             else:
                 yield from _json_lines(lines)
     except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
-        raise UsageError(f"photos = {source!r}: not a readable table: {error}") from error
+        raise OptionError("photos", source, reason=f"not a readable table: {error}") from error
 
 
 def _json_lines(lines: Iterable[str]) -> Iterator[dict[str, Any]]:

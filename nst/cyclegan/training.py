@@ -26,7 +26,7 @@ from nst.cyclegan.networks import (
 )
 from nst.errors import OptionError
 from nst.gan.image_pool import ImagePool
-from nst.gan.layers import Init, Norm, initialize
+from nst.gan.layers import MOST_LAYERS, Init, Norm, initialize
 from nst.gan.losses import (
     GANMode,
     Penalty,
@@ -120,6 +120,7 @@ class CycleGANOptions:
         check_penalty(self.penalty, self.norm)
         for option in ("discriminator_layers", "generator_channels", "discriminator_channels"):
             check.at_least(option, getattr(self, option), 1)
+        check.at_most("discriminator_layers", self.discriminator_layers, MOST_LAYERS)
         check_generator(self.generator, self.norm, self.generator_channels, self.padding, self.upsample)
         for option in ("penalty_weight", "lambda_a", "lambda_b", "lambda_identity", "pool_size"):
             check.at_least(option, getattr(self, option), 0)

@@ -14,11 +14,22 @@ from nst.errors import WeightsError
 from nst.ops.blur import blur
 from nst.ops.winograd import conv3x3
 
-__all__ = ["BlurredUp", "Conv3x3", "Init", "Norm", "initialize", "load_published", "normalization"]
+__all__ = [
+    "MOST_LAYERS",
+    "BlurredUp",
+    "Conv3x3",
+    "Init",
+    "Norm",
+    "initialize",
+    "load_published",
+    "normalization",
+]
 
 Norm = Literal["instance", "batch", "none"]
 Init = Literal["normal", "xavier", "kaiming", "orthogonal"]
 
+MOST_LAYERS = 12
+"""Strided layers of a discriminator at most: with more there is no picture left of 8192 px."""
 _WINOGRAD_CHANNELS = 128
 
 

@@ -243,7 +243,7 @@ def scaled_size(height: int, width: int, max_side_px: int) -> tuple[int, int]:
 @cache
 def _readable_here() -> tuple[str, ...]:
     Image.init()
-    try:  # the extras `heic` and `jxl`: their absence is said when such a picture comes
+    try:  # its absence, as that of the extra `jxl`, is said when such a picture comes
         import pillow_heif
     except ImportError:
         pass
@@ -308,7 +308,7 @@ def _what_it_looks_like(data: bytes) -> str:
         return "a damaged JPEG XL" if damaged else "JPEG XL needs a plugin: pip install 'nst[jxl]'"
     if data[4:8] == b"ftyp" and any(brand in data[8:64] for brand in _HEIF_BRANDS):
         damaged = "HEIF" in _readable_here()
-        return "a damaged HEIC" if damaged else "HEIC needs a plugin: pip install 'nst[heic]'"
+        return "a damaged HEIC" if damaged else "HEIC needs pillow-heif: pip install pillow-heif"
     head = data[:64].lstrip().lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg")):
         return "it looks like a web page or XML"

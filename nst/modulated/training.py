@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nst import check
 from nst.errors import OptionError
-from nst.gan.layers import Norm
+from nst.gan.layers import MOST_LAYERS, Norm
 from nst.gan.losses import GANMode, check_penalty, discriminator_losses, generator_losses, gradient_penalty
 from nst.gan.sampling import style_pair
 from nst.gan.trainer import (
@@ -114,6 +114,7 @@ class ManyStylesOptions:
         check_penalty(self.penalty, self.discriminator_norm)
         for option in ("generator_channels", "latent", "discriminator_channels", "discriminator_layers"):
             check.at_least(option, getattr(self, option), 1)
+        check.at_most("discriminator_layers", self.discriminator_layers, MOST_LAYERS)
         check.at_least("penalty_every", self.penalty_every, 1)
         for option in ("blocks", "mapping_layers", "penalty_weight", "lambda_cycle", "lambda_identity"):
             check.at_least(option, getattr(self, option), 0)

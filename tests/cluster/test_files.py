@@ -417,8 +417,8 @@ def test_the_image_is_pinned_and_is_not_root() -> None:
         ("COPY jobs jobs", "COPY job jobs", "does not exist"),
         ("COPY jobs jobs", "COPY tests jobs", "not sent"),
         (" --no-cache --constraint", " --constraint", "cache"),
-        ("--constraint constraints.txt --extra heic", "--extra heic", "constraints.txt"),
-        ("--extra heic", "--extra heic --index-url https://example.org/simple", "index"),
+        (" --constraint constraints.txt --requirement", " --requirement", "constraints.txt"),
+        ("--requirement", "--index-url https://example.org/simple --requirement", "index"),
     ],
 )
 def test_worse_images_are_found(old: str, new: str, fault: str) -> None:

@@ -29,7 +29,7 @@ from jobs.ledger.results import Result as Row
 from jobs.spec import read_job_file
 from jobs.stores.store import LocalStore
 from tests.conftest import encoded, picture
-from tests.processes import end_with_parent, living, spawn
+from tests.processes import living, spawn
 from tests.vggs import caffe_vgg
 
 Photos = Callable[..., Path]
@@ -52,18 +52,6 @@ steps = 3
 max_side_px = 40
 format = "png"
 """
-
-
-def nst(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*NST, *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        preexec_fn=end_with_parent,
-        env={**os.environ, "COLUMNS": "200", **environment},
-    )
 
 
 @pytest.fixture
@@ -107,10 +95,10 @@ def outputs(folder: Path) -> dict[str, str]:
     return {result.key: result.output_sha256 or result.error_type or "" for result in results}
 
 
-def test_run_status_report_and_run_again(folder: Path) -> None:
+def test_run_status_report_and_run_again(folder: Path, ask: Callable[..., Result]) -> None:
     (folder / "photos/notes.txt").write_text("milk, bread")
-    done = nst("run", "job.toml", "--pool", "local", cwd=folder)
-    assert done.returncode == 0, done.stderr
+    done = ask("run", "job.toml", "--pool", "local")
+    assert done.exit_code == 0, done.stderr
     assert "note: vgg16 is seeded, not pretrained" in done.stdout
     assert "note: left out: 1 (1 .txt): no photographs" in done.stdout
     assert "not in this job" not in done.stdout
@@ -119,46 +107,46 @@ def test_run_status_report_and_run_again(folder: Path) -> None:
     assert len(outputs(folder / "out")) == 6
     assert (folder / "out/images/deeper/still/photo 002.png").is_file()
 
-    status = nst("status", "out", cwd=folder)
-    assert status.returncode == 0
+    status = ask("status", "out")
+    assert status.exit_code == 0
     assert "6 of 6 done: 6 ok, 0 failed, 0 quarantined" in status.stdout
     assert "left out: 1 (1 .txt): no photographs" in status.stdout
-    found = json.loads(nst("status", "out", "--json", cwd=folder).stdout)
+    found = json.loads(ask("status", "out", "--json").stdout)
     assert found["state"] == "complete"
     assert found["counts"] == {"ok": 6, "failed": 0, "quarantined": 0}
 
-    report = nst("report", "out", cwd=folder)
+    report = ask("report", "out")
     assert report.stdout.strip() == str(folder / "out/report.html")
     assert "data:image/jpeg;base64," in (folder / "out/report.html").read_text()
 
     before = outputs(folder / "out")
     (folder / "photos/later one.jpg").write_bytes(encoded(picture(77)))
-    again = nst("run", "job.toml", "--pool", "local", cwd=folder)
-    assert again.returncode == 0
+    again = ask("run", "job.toml", "--pool", "local")
+    assert again.exit_code == 0
     assert outputs(folder / "out") == before
     assert "1 photograph of " in again.stdout
     (advice,) = re.findall("^do with: nst (.*)$", again.stdout, re.M)
     assert advice == f"resume {folder}/out --new {folder}/out-2"
-    assert nst(*shlex.split(advice), "--pool", "local", cwd=folder).returncode == 0
+    assert ask(*shlex.split(advice), "--pool", "local").exit_code == 0
     assert [*outputs(folder / "out-2")] == ["later one"]
     none = CliRunner().invoke(app, ["resume", f"{folder}/out-2", "--new", f"{folder}/out-3"])
     assert (none.exit_code, none.output[:27]) == (0, "note: no photograph is new:")
     assert not (folder / "out-3").exists()
-    resumed = nst("resume", "out", "--log-format", "json", cwd=folder)
-    assert resumed.returncode == 0
+    resumed = ask("resume", "out", "--log-format", "json")
+    assert resumed.exit_code == 0
     (told,) = [line for line in map(json.loads, resumed.stdout.splitlines()) if line["event"] == "later_photos"]
     assert (told["count"], told["command"]) == (1, f"nst {advice}")
 
 
-def test_a_text_file_among_the_photos_and_retry(folder: Path) -> None:
+def test_a_text_file_among_the_photos_and_retry(folder: Path, ask: Callable[..., Result]) -> None:
     (folder / "photos/notes.jpg").write_text("milk, bread")
-    done = nst("run", "job.toml", "--pool", "local", cwd=folder)
-    assert done.returncode == 3, done.stderr
+    done = ask("run", "job.toml", "--pool", "local")
+    assert done.exit_code == 3, done.stderr
     assert "6 of 7 images ok, 1 failed" in done.stdout
     reason = outcome(folder / "out", "notes").error
     assert f"failed: notes: {reason}" in done.stdout
-    assert f"failed: notes: {reason}" in nst("status", "out", cwd=folder).stdout
-    assert nst("status", "out", "--failed", cwd=folder).stdout == f"failed: notes: DecodeError: {reason}\n"
+    assert f"failed: notes: {reason}" in ask("status", "out").stdout
+    assert ask("status", "out", "--failed").stdout == f"failed: notes: DecodeError: {reason}\n"
     assert outputs(folder / "out")["notes"] == "DecodeError"
     (block,) = re.findall(r"```python\n(import pyarrow.*?)```", (ROOT / "docs/results.md").read_text(), re.S)
     shown = subprocess.run(
@@ -171,16 +159,16 @@ def test_a_text_file_among_the_photos_and_retry(folder: Path) -> None:
     (failed,) = ast.literal_eval(shown.stdout)
     assert failed["key"] == "notes"
     assert "it looks like text" in failed["error"], failed
-    assert nst("resume", "out", "--pool", "local", cwd=folder).returncode == 3
+    assert ask("resume", "out", "--pool", "local").exit_code == 3
     (folder / "photos/notes.jpg").write_bytes(encoded(picture(50)))
-    again = nst("retry", "out", "--pool", "local", "--log-format", "json", cwd=folder)
-    assert again.returncode == 0, again.stderr
+    again = ask("retry", "out", "--pool", "local", "--log-format", "json")
+    assert again.exit_code == 0, again.stderr
     *_, last = [json.loads(line) for line in again.stdout.splitlines()]
     assert (last["event"], last["job"], last["exit_code"]) == ("ended", str(folder / "out"), 0)
     assert last["images"] == {"ok": 7, "failed": 0, "quarantined": 0}
     assert "7 of 7 images ok" in last["message"]
     assert len(outputs(folder / "out")["notes"]) == 64
-    assert nst("retry", "out", "--key", "notes", cwd=folder).returncode == 2
+    assert ask("retry", "out", "--key", "notes").exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -197,6 +185,7 @@ def test_a_text_file_among_the_photos_and_retry(folder: Path) -> None:
         ),
         (["--set", "photos=nowhere"], r"photos = '.*nowhere': there is no such folder"),
         (["--set", "photos=foo://bar"], r"photos = 'foo://bar': .*foo"),
+        (["--set", "output=/proc/nst"], r"output = '/proc/nst': cannot be written: No such file"),
         (["--set", "output=taken"], r"output = '.*taken': is not empty and no job"),
         (["--set", "output=other"], r"output = '.*other' belongs to another job.*\n  method\.steps: 9 in the"),
         (["--set", "steps"], r"--set = 'steps': expected NAME=VALUE"),
@@ -214,7 +203,7 @@ def test_asked_for_wrongly_is_one_message_and_writes_nothing(
     (folder / "taken/thesis.doc").write_text("-")
     if "output=other" in arguments:
         other = ["--set", "output=other", "--set", "method.steps=9", "--pool", "local"]
-        assert nst("run", "job.toml", *other, cwd=folder).returncode == 0
+        assert ask("run", "job.toml", *other).exit_code == 0
     before = files(folder)
     asked = ask("run", "job.toml", *arguments)
     assert asked.exit_code == 2
@@ -285,22 +274,20 @@ def test_a_convention_that_was_recognized_is_said(folder: Path, ask: Callable[..
     assert said in reopen(created.store).notes
 
 
-def test_stylize_and_dream_need_no_job_file(folder: Path) -> None:
+def test_stylize_and_dream_need_no_job_file(folder: Path, ask: Callable[..., Result]) -> None:
     small = ["--pool", "local", "--workers", 1, "--size", 32, "--set", "method.weights=seeded"]
     small += ["--set", "method.network=vgg16"]
-    done = nst(
+    done = ask(
         *["stylize", "photos", "--style", "style.png", "--out", "painted", *small],
         *["--set", "method.steps=2", "--set", "method.coarse_steps=2", "--set", "image.format=webp"],
-        cwd=folder,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert len(list((folder / "painted/images").rglob("*.webp"))) == 6
-    done = nst(
+    done = ask(
         *["dream", "photos/*.jpg", "--out", "dreamed", *small, "--set", "method.layers={relu1_1 = 1.0}"],
         *["--set", "method.steps=1"],
-        cwd=folder,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert len(list((folder / "dreamed/images").rglob("*.jpg"))) == 4
 
 
@@ -420,8 +407,8 @@ def test_version() -> None:
     assert (shown.exit_code, shown.output) == (0, f"nst {importlib.metadata.version('nst')}\n")
 
 
-def test_status_is_quick_and_loads_neither_torch_nor_ray(folder: Path) -> None:
-    nst("run", "job.toml", "--pool", "local", cwd=folder)
+def test_status_is_quick_and_loads_neither_torch_nor_ray(folder: Path, ask: Callable[..., Result]) -> None:
+    assert ask("run", "job.toml", "--pool", "local").exit_code == 0
     script = (
         "import sys; from jobs.cli.app import app\n"
         "try: app(['status', 'out'])\n"
@@ -443,12 +430,12 @@ def children_cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-@pytest.mark.parametrize("pool", ["local", "ray"])
-def test_interrupt_stops_gently_with_exit_code_75(folder: Path, pool: str, ray_session: str) -> None:
-    """SIGINT as a terminal sends it; SIGTERM, for which Ray brings a handler of its own."""
-    place = ["--pool", "local"] if pool == "local" else ["--address", ray_session]
+def test_a_signal_stops_gently_with_exit_code_75(
+    folder: Path, ask: Callable[..., Result], ray_session: str
+) -> None:
+    """SIGTERM, for which Ray brings a handler of its own. Of local processes: test_stop_signals.py."""
     process = spawn(
-        [*NST, "run", "job.toml", *place, "--set", "method.steps=250", "--workers", "1"],
+        [*NST, "run", "job.toml", "--address", ray_session, "--set", "method.steps=250", "--workers", "1"],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -457,10 +444,7 @@ def test_interrupt_stops_gently_with_exit_code_75(folder: Path, pool: str, ray_s
     while not list(folder.glob("out/journal/*/*")) and process.poll() is None:
         time.sleep(0.05)
     assert process.poll() is None, process.communicate()
-    if pool == "local":
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: everyone in the group gets it
-    else:
-        os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid, signal.SIGTERM)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 75, stdout + stderr
     assert "go on with: nst resume" in stdout
@@ -469,10 +453,10 @@ def test_interrupt_stops_gently_with_exit_code_75(folder: Path, pool: str, ray_s
     while living("group", process.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not living("group", process.pid)
-    done = json.loads(nst("status", "out", "--json", cwd=folder).stdout)["done"]
+    done = json.loads(ask("status", "out", "--json").stdout)["done"]
     assert 0 < done < 6
-    again = nst("resume", "out", "--pool", "local", "--workers", 1, cwd=folder)
-    assert again.returncode == 0, again.stderr
+    again = ask("resume", "out", "--pool", "local", "--workers", 1)
+    assert again.exit_code == 0, again.stderr
     assert len(outputs(folder / "out")) == 6
 
 
@@ -480,12 +464,15 @@ def pictures(folder: Path) -> int:
     return sum(1 for _ in (folder / "out/images").rglob("*.png"))
 
 
-def kill_and_resume(folder: Path, kills: int, *pool: str, steps: int, span_s: float, seed: int) -> int:
+def kill_and_resume(
+    folder: Path, ask: Callable[..., Result], kills: int, *pool: str, steps: int, span_s: float, seed: int
+) -> int:
     """Run 24 photographs, kill the driver's process group at random moments, resume. Returns the kills that
     hit a job that was begun and not finished; checks that everything is as if nothing had happened."""
     resources = ["--workers", "2", *pool]
     run = ["run", "job.toml", *resources, "--set", f"method.steps={steps}"]
-    assert nst(*run, "--set", "output=undisturbed", cwd=folder).returncode == 0
+    alone = ask("run", "job.toml", "--pool", "local", *run[-2:], "--set", "output=undisturbed")
+    assert alone.exit_code == 0, alone.output
     expected = outputs(folder / "undisturbed")
     assert len(expected) == 24
 
@@ -508,8 +495,8 @@ def kill_and_resume(folder: Path, kills: int, *pool: str, steps: int, span_s: fl
         print(f"kill {kill}: {'hit' if running else 'was finished'}, {done} of 24 shards sealed")
         if not running:
             break
-    last = nst("resume", "out", *resources, cwd=folder)
-    assert last.returncode == 0, last.stderr
+    last = ask("resume", "out", *resources)
+    assert last.exit_code == 0, last.stderr
     assert outputs(folder / "out") == expected
     for key, digest in expected.items():
         ours, theirs = folder / f"out/images/{key}.png", folder / f"undisturbed/images/{key}.png"
@@ -521,21 +508,17 @@ def kill_and_resume(folder: Path, kills: int, *pool: str, steps: int, span_s: fl
     return hits
 
 
-@pytest.fixture
-def folder24(tmp_path: Path, photos: Photos) -> Path:
-    photos(24)
-    (tmp_path / "style.png").write_bytes(encoded(picture(99, 60, 60), "PNG"))
-    (tmp_path / "job.toml").write_text(JOB)
-    return tmp_path
-
-
-def test_kill_9_of_the_driver_loses_and_doubles_nothing(folder24: Path, ray_session: str) -> None:
+def test_kill_9_of_the_driver_loses_and_doubles_nothing(
+    folder: Path, photos: Photos, ask: Callable[..., Result], ray_session: str
+) -> None:
     """On a cluster that outlives the driver, so that orphaned actors may still be writing."""
-    assert kill_and_resume(folder24, 3, "--address", ray_session, steps=120, span_s=6, seed=1) >= 2
+    photos(24)
+    assert kill_and_resume(folder, ask, 3, "--address", ray_session, steps=60, span_s=6, seed=1) >= 2
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_kill_9_of_the_driver_ten_times(folder24: Path) -> None:
+def test_kill_9_of_the_driver_ten_times(folder: Path, photos: Photos, ask: Callable[..., Result]) -> None:
     """With the Ray that the driver starts itself, and that dies with it."""
-    assert kill_and_resume(folder24, 10, steps=2000, span_s=16, seed=2) == 10
+    photos(24)
+    assert kill_and_resume(folder, ask, 10, steps=2000, span_s=16, seed=2) == 10

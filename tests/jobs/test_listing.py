@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import fsspec
@@ -189,7 +190,6 @@ def test_a_table_without_keys_takes_the_names(tmp_path: Path) -> None:
         ('{"uri": "a.jpg"}', "row 1 has no `url`; columns: uri"),
         ('{"url": "a.jpg"}\n{"url": ""}', "row 2 has no `url`"),
         ("[1]", "one JSON object per line"),
-        ("{", "not a readable table"),
         ('{"url": "a", "key": "../x"}', "key '../x'"),
         ('{"url": "a", "key": "/x"}', "key '/x'"),
         ('{"url": "a", "key": "a//b"}', "key 'a//b'"),
@@ -202,6 +202,17 @@ def test_bad_tables(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "list.jsonl").write_text(text)
     with pytest.raises(UsageError, match=said):
         list(list_photos(str(tmp_path / "list.jsonl")))
+
+
+@pytest.mark.parametrize("name", ["list.jsonl", "list.parquet", "list.csv"])
+def test_what_is_no_table_is_said_once(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"{\n\xff")
+    with pytest.raises(OptionError) as caught:
+        list(list_photos(str(path)))
+    assert re.match(
+        f"photos = '{re.escape(str(path))}': not a readable table: (?!.*photos =)", str(caught.value)
+    )
 
 
 def test_places_that_are_nothing(tmp_path: Path) -> None:

@@ -99,6 +99,23 @@ def test_every_layer_has_unit_mean_square(patches: torch.Tensor, short: dict[str
 
 
 def test_training_turns_the_gradient(patches: torch.Tensor, begun: dict[str, torch.Tensor]) -> None:
+    """For the pictures that it is trained on, against a training that stands still."""
+    task = dataclasses.replace(
+        SMALL, steps=16, pictures=3, min_age=300, max_age=302, warmup=2, learning_rate=6e-2
+    )
+    found = []
+    for each in (dataclasses.replace(task, learning_rate=1e-9), task):
+        alignment = Alignment(patches, begun, each, torch.device("cpu"))
+        alignment._easel._ends.fill_(1000)
+        found.append(list(alignment.run())[-1].alignment)
+    before, after = found
+    assert after > before + 0.02
+
+
+@pytest.mark.slow
+def test_training_turns_the_gradient_for_new_pictures(
+    patches: torch.Tensor, begun: dict[str, torch.Tensor]
+) -> None:
     """Means over the last fifty steps, of pictures that are new for most of them. A training that stands still
     is the same at any of them."""
     task = dataclasses.replace(

@@ -158,6 +158,7 @@ def test_bfloat16_trains_float32_parameters() -> None:
         ({"penalty": "r2"}, "none, wgangp, r1, zero_centered"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"beta1": 1.0}, r"^beta1 = 1\.0"),
+        ({"discriminator_layers": 10**9}, "discriminator_layers = 1000000000: must be at most 12"),
         ({"ema_decay": -0.1}, r"^ema_decay = -0\.1"),
         ({"lambda_a": -1.0}, "lambda_a"),
         ({"precision": "float16"}, "float32, bfloat16"),

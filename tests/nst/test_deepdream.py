@@ -132,8 +132,7 @@ def test_a_batch_of_mixed_sizes_equals_solo_runs_to_the_byte(count: int, options
 
 
 @pytest.mark.parametrize("options", [{}, {"guide": "guide"}, {"layers": {"relu3_1:5": 1.0}}], ids=str)
-@pytest.mark.parametrize("file", ["chelsea.png", "coffee.png", "rocket.jpg"])
-@pytest.mark.parametrize("jitter_px", [0, 32])
+@pytest.mark.parametrize(("file", "jitter_px"), [("chelsea.png", 0), ("coffee.png", 32), ("rocket.jpg", 32)])
 def test_the_objective_rises_on_photographs(file: str, options: dict[str, object], jitter_px: int) -> None:
     """At least nine steps of ten. With jitter, before and after are compared where the step was taken: another
     place has another value, as the network's strides fall otherwise."""

@@ -253,6 +253,7 @@ def test_bfloat16_trains_float32_parameters() -> None:
         ({"lambda_cycle": -1.0}, r"lambda_cycle = -1\.0"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"discriminator_learning_rate": 0.0}, "discriminator_learning_rate"),
+        ({"discriminator_layers": 10**9}, "discriminator_layers = 1000000000: must be at most 12"),
         ({"beta2": 1.0}, r"beta2 = 1\.0"),
         ({"ema_decay": -0.1}, r"ema_decay = -0\.1"),
     ],

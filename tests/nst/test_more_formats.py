@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pillow_jxl  # noqa: F401  such files are written here
 import pytest
 import tifffile
 from PIL import Image
@@ -115,7 +116,6 @@ def test_a_jpeg_xl_names_its_extra(head: bytes) -> None:
 
 @pytest.mark.parametrize("container", [False, True])
 def test_jpeg_xl(container: bool) -> None:
-    pytest.importorskip("pillow_jxl")
     for mode in ("RGB", "L", "RGBA"):
         image = Image.fromarray(chart()).convert(mode)
         data = encoded(image, "JXL", lossless=True, use_container=container)
@@ -133,7 +133,6 @@ def test_jpeg_xl(container: bool) -> None:
 
 def test_a_jpeg_within_a_jpeg_xl(tmp_path: Path) -> None:
     """Which can be had back as it was, with its profile and orientation."""
-    pytest.importorskip("pillow_jxl")
     exif = Image.Exif()
     exif[274] = 6
     profile = charts.rgb_profile(charts.ADOBE_XY, charts.adobe_to_light)
@@ -193,7 +192,6 @@ def test_a_raw_file_names_its_extra(kind: str) -> None:
 
 @pytest.mark.parametrize("side", [None, 20])
 def test_a_raw_file_is_developed(side: int | None) -> None:
-    pytest.importorskip("rawpy")
     photo = read_photo(dng(), max_side_px=side, keep_exif="basic")
     levels = np.asarray(photo.image).astype(int)
     height, width, _ = levels.shape
@@ -210,7 +208,6 @@ def test_a_raw_file_is_developed(side: int | None) -> None:
 
 
 def test_a_raw_file_is_upright_once() -> None:
-    pytest.importorskip("rawpy")
     photo = read_photo(dng(orientation=6), keep_exif="all")
     levels = np.asarray(photo.image).astype(int)
     assert photo.image.size == (64, 96)
@@ -221,13 +218,11 @@ def test_a_raw_file_is_upright_once() -> None:
 
 
 def test_a_raw_file_that_is_cut_is_refused() -> None:
-    pytest.importorskip("rawpy")
     with pytest.raises(DecodeError):
         open_photo(dng()[:5000])
 
 
 def test_a_raw_file_of_too_many_pixels_is_not_developed() -> None:
     """Those whose header does not say how many: the reader of RAW files does."""
-    pytest.importorskip("rawpy")
     with pytest.raises(ImageTooLarge, match="96 x 64"):
         developed(dng(), RawFile("ACME"), max_side_px=None, max_pixels=6000)

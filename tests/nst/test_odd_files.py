@@ -6,6 +6,7 @@ import io
 import zlib
 
 import numpy as np
+import pillow_heif
 import pytest
 import tifffile
 from PIL import Image
@@ -113,7 +114,7 @@ def by_numbers(format: str, primaries: int, transfer: int, **options: object) ->
         data = encoded(image, "PNG", **options)
         return data[:33] + charts.png_chunk(b"cICP", bytes([primaries, transfer, 0, 1])) + data[33:]
     if format == "HEIF":
-        pytest.importorskip("pillow_heif").register_heif_opener()
+        pillow_heif.register_heif_opener()
         data = encoded(image, format, quality=97, chroma=444)
     else:
         data = encoded(image, format, quality=97, subsampling="4:4:4", **options)
@@ -296,7 +297,7 @@ ORIENTED = ("PNG", "WEBP", "TIFF", "JPEG", "MPO", "AVIF", "HEIF")
 def test_orientation(format: str, orientation: int) -> None:
     """AVIF and HEIF say it by `irot` and `imir`, all others by EXIF."""
     if format == "HEIF":
-        pytest.importorskip("pillow_heif").register_heif_opener()
+        pillow_heif.register_heif_opener()
     upright = chart()
     stored = Image.fromarray(upright)
     inverse = {
