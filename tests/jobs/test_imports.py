@@ -101,7 +101,7 @@ def distributions(*requirements: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("packages", "extras"),
-    [(("nst", "jobs", "cluster"), ()), (("tests", "benchmarks", "examples"), ("demo", "dev"))],
+    [(("nst", "jobs", "cluster"), ("jxl", "raw")), (("tests", "benchmarks", "examples"), ("demo", "dev"))],
 )
 def test_what_is_imported_is_declared(packages: tuple[str, ...], extras: tuple[str, ...]) -> None:
     """By ourselves: what comes in through another package may go with it."""

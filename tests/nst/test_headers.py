@@ -37,11 +37,12 @@ def test_a_bomb_is_refused_unread(kind: str) -> None:
         read += length
         return data[start : start + length]
 
-    began = time.process_time()
+    open_photo(encoded(Image.new("RGB", (2, 2)), "PNG"))  # finds Pillow's plugins
+    began = time.thread_time()
     size = picture_size(read_at)
     with pytest.raises(ImageTooLarge, match="more than the limit of 200000000"):
         open_photo(data)
-    assert time.process_time() - began < 0.05
+    assert time.thread_time() - began < 0.05
     assert size is not None
     assert size in ((SIDE, SIDE), (0x3FFF, 0x3FFF), (0x4000, 0x4000))
     assert read < 10_000

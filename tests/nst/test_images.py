@@ -184,10 +184,10 @@ def test_a_bomb_is_refused_from_its_header() -> None:
 
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10**6)))
-    began = time.process_time()
+    began = time.thread_time()
     with pytest.raises(ImageTooLarge, match=r"60000 x 60000|exceeds limit"):
         decode_image(data + chunk(b"IEND", b""))
-    assert time.process_time() - began < 0.5
+    assert time.thread_time() - began < 0.5
     with pytest.raises(ImageTooLarge, match="100 x 60"):
         decode_image(encoded(picture(1, 100, 60)), max_pixels=5999)
 
