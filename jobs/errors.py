@@ -11,6 +11,7 @@ NstError
     ├── LeaseLost        exit 4: another driver has taken the job over; what is done is kept
     ├── Stopped          exit 75: asked to stop before any photograph was begun
     ├── StepFailed       exit 4: a step of a training fails, again and again
+    ├── TrainingDiverged exit 6: a training goes on only with other options
     └── WorkersBroken    exit 4: workers cannot be started or keep dying; what is done is kept
 """
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 from nst.errors import NstError
 
 __all__ = [
+    "EXIT_DIVERGED",
     "EXIT_FAILED_ROWS",
     "EXIT_FAULTS",
     "EXIT_OK",
@@ -33,6 +35,7 @@ __all__ = [
     "StepFailed",
     "Stopped",
     "StoreError",
+    "TrainingDiverged",
     "UsageError",
     "WorkersBroken",
     "exit_code_of",
@@ -43,6 +46,7 @@ EXIT_USAGE = 2
 EXIT_FAILED_ROWS = 3
 EXIT_UNFINISHED = 4
 EXIT_FAULTS = 5
+EXIT_DIVERGED = 6
 EXIT_STOPPED = 75
 
 
@@ -103,6 +107,13 @@ class StepFailed(JobError):
 
     def __str__(self) -> str:
         return str(self.args[1])
+
+
+class TrainingDiverged(JobError):
+    """A loss or a parameter of a training is not finite. The message says which, in which step, and which
+    options `nst resume` can change."""
+
+    exit_code = EXIT_DIVERGED
 
 
 class WorkersBroken(JobError):

@@ -13,7 +13,7 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     help="Stylize collections of photographs: neural style transfer and DeepDream on pools of workers.",
     epilog="Exit codes: 0 all images ok, 2 asked for wrongly, 3 finished with failed images, 4 shards "
-    "unfinished, 5 faults found by `verify`, 75 stopped and resumable.",
+    "unfinished, 5 faults found by `verify`, 6 a training diverged, 75 stopped and resumable.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,

@@ -94,6 +94,8 @@ def prepare(
             spec.recipe.option_of(name): place for name, place in spec.collections.items()
         }
         places["output"] = output
+        if spec.init.places:
+            places["init.weights"] = spec.init.weights
         refs, options, table = train.evaluation.assets(), train.evaluation, "evaluation"
         command = ["train", _JOB_FILE]
     else:

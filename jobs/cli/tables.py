@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -79,11 +79,22 @@ def show_training(store: Store, as_json: bool) -> None:
             table.add_row(name, describe_losses(losses))
     if found.skipped:
         table.add_row("left out", f"{found.skipped} photographs that cannot be read")
+    for change in found.changes:
+        table.add_row("options", escape(printable(str(change))))
     for step, distances in found.evaluations.items():
         table.add_row(f"at {step}", describe_losses(distances))
+    if found.snapshots:
+        table.add_row("snapshots", f"generators of steps {_listed(found.snapshots)}, in snapshots/")
     if found.done is not None:
         table.add_row("generator", escape(f"{found.done['generator']}, of step {found.done['step']}"))
     _print(table, found.notes)
+
+
+def _listed(steps: Sequence[int]) -> str:
+    """All of a few steps; of more, the first and the last ones, and how many there are."""
+    if len(steps) <= 8:
+        return ", ".join(map(str, steps))
+    return f"{steps[0]}, {steps[1]}, ..., {steps[-2]}, {steps[-1]} ({len(steps)} of them)"
 
 
 def _about(found: JobStatus | TrainStatus, kind: str) -> Table:

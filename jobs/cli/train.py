@@ -14,14 +14,16 @@ from rich.console import Console
 
 from jobs.cli.arguments import LogFormat
 from jobs.cli.work import lease_options, open_at, reach, tables_of, tell_end, tell_notes
-from jobs.errors import UsageError
+from jobs.errors import TrainingDiverged, UsageError
 
 if TYPE_CHECKING:
     from jobs.stores.store import Store
     from jobs.training.job import TrainJob
+    from nst.stylizer import AssetRef
 
 __all__ = [
     "CHANGEABLE",
+    "as_options",
     "begin_training",
     "execute_training",
     "is_training",
@@ -29,8 +31,9 @@ __all__ = [
     "reopen_training_at",
 ]
 
-CHANGEABLE = ("resources", "storage", "log", "evaluation", "ddp")
-"""Tables of a training's job file whose options may be others when it goes on."""
+CHANGEABLE = ("resources", "storage", "log", "evaluation", "ddp", "model", "schedule")
+"""Tables of a training's job file with options that may be others when it goes on: all of them, but for
+`model` and `schedule`, of which its recipe says which."""
 
 
 def job_file_of(words: Sequence[Path]) -> Path:
@@ -105,15 +108,30 @@ def execute_training(
     where = url.rstrip("/")
     values = {"exit_code": summary.exit_code, "steps": summary.steps, "done": summary.done}
     if summary.done is None:
-        go_on = shlex.join(["nst", "resume", url, *reach(job.file.storage)])
+        mend = _calmer(job) if isinstance(summary.error, TrainingDiverged) else []
+        go_on = shlex.join(["nst", "resume", url, *mend, *reach(job.file.storage)])
         tell_end(log, "", values, summary.error, go_on)
     else:
         made = job.file.spec.recipe.asset(f"{where}/{summary.done['generator']}", summary.done["sha256"])
         lines = (
             f"{summary.steps} steps: {where}",
-            f'{made.option} = "{made.url}"',
-            f'{made.option}_sha256 = "{made.sha256}"',
+            *as_options(made),
             f"report: {publish_training_report(job.store)}",
         )
         tell_end(log, "\n".join(lines), values, None, None)
     raise typer.Exit(summary.exit_code)
+
+
+def as_options(made: AssetRef) -> tuple[str, str]:
+    """A file as the options of a method that takes it, in TOML."""
+    return f'{made.option} = "{made.url}"', f'{made.option}_sha256 = "{made.sha256}"'
+
+
+def _calmer(job: TrainJob) -> list[str]:
+    """Words of a command line with which a training that diverged most likely goes on: a tenth of its learning
+    rate, or what to put in."""
+    recipe = job.file.spec.recipe
+    options = [name.partition(".") for name in recipe.changeable() if name.endswith("learning_rate")]
+    rates = {f"{table}.{option}": getattr(recipe.model, option) for table, _, option in options}
+    name, rate = next(iter(rates.items()), ("NAME", None))
+    return ["--set", f"{name}=VALUE" if rate is None else f"{name}={rate / 10:g}"]

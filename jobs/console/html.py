@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-__all__ = ["curve", "page", "settings", "table", "text"]
+__all__ = ["chart", "curve", "page", "settings", "table", "text"]
 
 _MAX_POINTS = 300
 
@@ -39,6 +39,23 @@ def curve(losses: Sequence[tuple[int, float]], what: str, unit: str = "evaluatio
     return (
         '<svg class="curve" role="img" viewBox="0 0 300 50" preserveAspectRatio="none">'
         f'<title>{text(title)}</title><polyline points="{drawn}"/></svg>'
+    )
+
+
+def chart(points: Sequence[tuple[int, float]], what: str, place: str, unit: str) -> str:
+    """A `curve` with axes: its least and greatest value, and its first and last place.
+
+    Args:
+        place: what the places are numbers of, as `step`.
+        unit: that of the values, as `s`; empty: they have none.
+    """
+    values = [value for _, value in points]
+    end = f" {text(unit)}" if unit else ""
+    (first, _), (last, _) = points[0], points[-1]
+    return (
+        f'<div class="chart"><div class="scale"><span>{max(values):.4g}{end}</span>'
+        f"<span>{min(values):.4g}{end}</span></div>{curve(points, what, place)}"
+        f'<div class="places"><span>{text(place)} {first}</span><span>{last}</span></div></div>'
     )
 
 
@@ -92,6 +109,9 @@ figure { margin: 0; border: 1px solid #8886; border-radius: 8px; padding: .6rem;
 .gone { border: 1px dashed #888; padding: .5rem; overflow-wrap: anywhere; font-size: .85rem; }
 .curve { display: block; width: 100%; height: 3rem; margin-top: .4rem; overflow: visible; }
 .curve polyline { fill: none; stroke: currentColor; stroke-width: 1.5; vector-effect: non-scaling-stroke; }
+.chart { display: grid; grid-template-columns: auto 1fr; gap: .1rem .5rem; font-size: .75rem; }
+.chart .curve { margin: 0; } .scale, .places { display: flex; justify-content: space-between; }
+.scale { flex-direction: column; text-align: right; } .places { grid-column: 2; }
 figcaption { margin-top: .4rem; overflow-wrap: anywhere; } small { opacity: .75; }
 table { border-collapse: collapse; } th { text-align: left; }
 th, td { border-bottom: 1px solid #8884; padding: .2rem .8rem .2rem 0; vertical-align: top; }

@@ -24,6 +24,7 @@ __all__ = [
     "TRAINING",
     "JobRecord",
     "RecordedAsset",
+    "changed_values",
     "differences",
     "job_kind",
     "read_job",
@@ -228,13 +229,22 @@ def differences(
         prefix: before every name.
         but: names that may differ.
     """
-    lines = []
+    found = changed_values(stored, now, prefix, but)
+    return [f"{name}: {before!r} in the folder, {after!r} asked for" for name, (before, after) in found.items()]
+
+
+def changed_values(
+    stored: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "", but: Container[str] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """Both values, in `stored` and `now`, of what two tables do not share, by name, with the tables within them
+    before it; see `differences`."""
+    found: dict[str, tuple[Any, Any]] = {}
     for name in sorted({*stored, *now}):
         before, after = stored.get(name), now.get(name)
         if name in but or before == after:
             continue
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            lines += differences(before, after, f"{prefix}{name}.")
+            found |= changed_values(before, after, f"{prefix}{name}.")
         else:
-            lines.append(f"{prefix}{name}: {before!r} in the folder, {after!r} asked for")
-    return lines
+            found[f"{prefix}{name}"] = (before, after)
+    return found

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ from jobs.pools.children import signals_blocked
 from jobs.pools.ray_session import RaySession
 from jobs.training.evaluate import evaluate
 from jobs.training.failures import Failures
-from jobs.training.job import TrainJob
+from jobs.training.job import TrainJob, record_change
 from jobs.training.layout import (
     DONE,
     GENERATOR,
@@ -50,10 +50,12 @@ from jobs.training.layout import (
     generator_steps,
     read_done,
     read_evaluations,
+    read_last_end,
 )
 from jobs.training.loop import LoopSetup, train
 from jobs.training.metrics import read_metrics, write_metrics
 from jobs.training.monitor import TrainSnapshot, Watch
+from jobs.training.ray_errors import brief, cause_of
 from nst.errors import NstError
 
 __all__ = ["TrainSummary", "run_training"]
@@ -96,15 +98,20 @@ def run_training(
 
     Raises:
         LeaseHeld: another driver is at it.
+        OptionError, JobMismatch: options were to be changed and cannot be; see `record_change`.
     """
     done = read_done(job.store)
-    if done is not None:
+    if done is not None and job.asked is None:
         return TrainSummary(job.steps, done)
     with hold(job.store, lease) as held:
+        asked, job = job.asked, record_change(job)
         done = read_done(job.store)  # of the driver that was waited for
         if done is not None:
             return TrainSummary(job.steps, done)
-        return _Run(job, observe or (lambda _: None), stop or StopSignal(), held).go()
+        run = _Run(job, observe or (lambda _: None), stop or StopSignal(), held)
+        if asked is not None:
+            run.tell_change()
+        return run.go()
 
 
 class _Run:
@@ -124,11 +131,16 @@ class _Run:
         """Evaluations, by step, as far as they were read."""
         self._asset: Any = None
 
+    def tell_change(self) -> None:
+        """Say which options are changed from now on."""
+        self._watch.tell("options_changed", str(self._job.changes[-1]))
+
     def go(self) -> TrainSummary:
         resources = self._job.file.resources
         self._stop.running()
         self._store.remove(STOP)
         self._store.clean()
+        self._take_up_last_end()
         try:
             with (
                 RaySession(resources.address),
@@ -149,6 +161,14 @@ class _Run:
                 self._store.remove(STOP)
         return TrainSummary(self._job.steps, self._finish())
 
+    def _take_up_last_end(self) -> None:
+        """A training that is made longer may still end with the generators that it ended with."""
+        end = read_last_end(self._store)
+        if end is not None and end["step"] not in generator_steps(self._store):
+            data = self._store.read(GENERATOR)
+            if hashlib.sha256(data).hexdigest() == end["sha256"]:
+                self._store.publish(generator_path(end["step"]), data)
+
     def _check_lease(self) -> None:
         """Raises LeaseLost: the training is another driver's now, and nothing more may be published."""
         if self._lease is not None and self._lease.lost is not None:
@@ -165,10 +185,10 @@ class _Run:
                 return None
             if self._stop.gently:
                 return TrainSummary(self._job.steps, None, stopped=True)
-            cause, newest = _cause(error), self._checkpoint()
+            cause, newest = cause_of(error), self._checkpoint()
             if not isinstance(error, ray.train.WorkerGroupError) or not failures.go_on(cause, newest):
                 return TrainSummary(self._job.steps, None, error=cause)
-            text = f"workers failed, and begin again after step {newest}: {_brief(error)}"
+            text = f"workers failed, and begin again after step {newest}: {brief(error)}"
             self._watch.tell("workers_failed", text, step=newest)
             self._look()
 
@@ -218,7 +238,9 @@ class _Run:
         own = self._job.file.evaluation
         if not own.every:
             return
-        self._found |= read_evaluations(self._store, but=self._found)
+        new = read_evaluations(self._store, but=self._found)
+        self._watch.evaluated(new)
+        self._found |= new
         found = self._found
         for step in [step for step in self._evaluations if step in found]:
             self._evaluations.pop(step)
@@ -228,7 +250,7 @@ class _Run:
             try:
                 ray.get(task)
             except ray.exceptions.RayError as error:
-                text = f"evaluation of step {step} failed: {_brief(error)}"
+                text = f"evaluation of step {step} failed: {brief(error)}"
                 self._watch.tell("evaluation_failed", text, step=step)
         for step in generator_steps(self._store):
             if step in found or step in self._evaluations or self._tries.get(step, 0) >= _EVALUATION_TRIES:
@@ -240,8 +262,9 @@ class _Run:
 
     def _forget_generators(self, found: Mapping[int, Mapping[str, float]]) -> None:
         """Only the best ones and those that are not evaluated yet are kept, and the last."""
-        best = best_step(found, self._job.file.evaluation.metric)
-        for step in generator_steps(self._store):
+        there = generator_steps(self._store)
+        best = best_step(_of(there, found), self._job.file.evaluation.metric)
+        for step in there:
             if step in found and step not in (best, self._job.steps):
                 self._store.remove(generator_path(step))
 
@@ -262,7 +285,7 @@ class _Run:
         evaluations = read_evaluations(store)
         step = self._job.steps
         if own.every and own.keep == "best":
-            best = best_step(evaluations, own.metric)
+            best = best_step(_of(generator_steps(store), evaluations), own.metric)
             step = step if best is None else best
         data = store.read(generator_path(step))
         store.publish(GENERATOR, data)
@@ -274,11 +297,16 @@ class _Run:
             "steps": self._job.steps,
             "evaluation": evaluations.get(step),
             "fingerprint": self._job.fingerprint,
+            "changes": len(self._job.changes),
         }
         store.publish(DONE, json.dumps(done, indent=2).encode())
         for old in generator_steps(store):
             store.remove(generator_path(old))
         return done
+
+
+def _of(steps: Iterable[int], found: Mapping[int, Mapping[str, float]]) -> dict[int, Mapping[str, float]]:
+    return {step: found[step] for step in steps if step in found}
 
 
 def _trainer(job: TrainJob, folder: str) -> TorchTrainer:
@@ -316,24 +344,3 @@ def _train_worker(config: Mapping[str, Any]) -> None:
 def _evaluate_task(file: Any, urls: Any, assets: Mapping[str, bytes], step: int) -> None:
     torch.set_num_threads(1)
     evaluate(file, urls, assets, step)
-
-
-def _cause(error: BaseException | None) -> NstError:
-    """What workers died of: this program's own error, if there is one behind what Ray says."""
-    failures = getattr(error, "worker_failures", {}) or {}
-    seen: list[BaseException] = [each for each in [error, *failures.values()] if each is not None]
-    for found in seen:  # grows
-        if isinstance(found, NstError):
-            return found
-        behind = (getattr(found, name, None) for name in ("cause", "_base_exc", "__cause__"))
-        seen += [each for each in behind if isinstance(each, BaseException) and each not in seen]
-    if error is None:
-        return WorkersBroken("the workers ended before the training did")
-    if isinstance(error, ray.train.WorkerGroupError):
-        return WorkersBroken(f"workers failed more often than resources.max_failures: {_brief(error)}")
-    return WorkersBroken(f"Ray Train gave up: {_brief(error)}")
-
-
-def _brief(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:500]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from jobs.errors import JobMismatch, NoPhotographs, StepFailed
-from nst.errors import Diverged
+from jobs.errors import JobMismatch, NoPhotographs, StepFailed, TrainingDiverged
 
 __all__ = ["Failures"]
 
-_FINAL = (Diverged, JobMismatch, NoPhotographs)
+_FINAL = (JobMismatch, NoPhotographs, TrainingDiverged)
 """Every worker raises them, at the same step, and would again: what is trained does not depend on the try."""
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,37 @@ import pyarrow as pa
 from jobs.driver.assets import Asset, by_url, read_assets
 from jobs.errors import JobMismatch, NoPhotographs, UsageError
 from jobs.ledger.begin_job import begin_job, is_begun, refuse_foreign_folder, try_writing
-from jobs.ledger.job_record import TRAINING, RecordedAsset, differences, read_job
+from jobs.ledger.job_record import TRAINING, RecordedAsset, changed_values, differences, read_job
 from jobs.ledger.layout import JOB
+from jobs.ledger.lease_holder import utc
 from jobs.ledger.left_out import LeftOut
 from jobs.ledger.listing import list_photos
 from jobs.ledger.manifest import Manifest, ManifestInfo, listed_manifest, write_manifest
 from jobs.pools.capacity import cluster_address, refuse_too_much, this_machine
 from jobs.stores.store import LocalStore, Store, open_store
+from jobs.training.changes import Change, Changed, read_changes, with_changes
 from jobs.training.data import TrainingSet
 from jobs.training.job_file import HOW, train_fingerprint, train_from_table, train_to_table
-from jobs.training.layout import manifest_path
+from jobs.training.layout import (
+    change_numbers,
+    change_path,
+    checkpoint_steps,
+    forget_later,
+    manifest_path,
+    read_last_end,
+)
 from jobs.training.spec import TrainFile, TrainResources
+from jobs.training.starts import INIT, read_starts, same_starts, start_notes
 from nst.errors import OptionError
 
-__all__ = ["TrainJob", "TrainPlan", "create_or_open_training", "plan_training", "reopen_training"]
+__all__ = [
+    "TrainJob",
+    "TrainPlan",
+    "create_or_open_training",
+    "plan_training",
+    "record_change",
+    "reopen_training",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +59,14 @@ class TrainJob:
     assets: tuple[Asset, ...]
     """Of the evaluation."""
     fingerprint: str
+    """The fingerprint that the training was begun with."""
     notes: tuple[str, ...]
+    changes: tuple[Change, ...] = ()
+    """Options that were changed since it was begun, which `file` has."""
+    asked: Change | None = None
+    """A change that `file` has, too, and that is to be recorded before any work; its step is not known yet."""
+    starts: tuple[Asset, ...] = ()
+    """Files whose weights it begins with; none once there is a checkpoint."""
 
     @property
     def epoch_steps(self) -> int:
@@ -66,6 +91,9 @@ class TrainPlan:
     table: Mapping[str, Any]
     manifests: Mapping[str, ManifestInfo]
     assets: tuple[Asset, ...]
+    """Of the evaluation."""
+    starts: tuple[Asset, ...]
+    """Files whose weights it begins with."""
     fingerprint: str
     notes: tuple[str, ...]
 
@@ -111,7 +139,7 @@ def create_or_open_training(file: TrainFile) -> TrainJob:
                 store,
                 kind=TRAINING,
                 job=planned.table,
-                assets={asset.option: RecordedAsset(asset.url, asset.sha256) for asset in planned.assets},
+                assets=_recorded(planned),
                 manifests=planned.manifests,
                 fingerprint=planned.fingerprint,
                 notes=notes,
@@ -121,7 +149,7 @@ def create_or_open_training(file: TrainFile) -> TrainJob:
         for name in planned.manifests:
             store.publish(manifest_path(name), (Path(folder) / manifest_path(name)).read_bytes())
     manifests = {name: Manifest(store, manifest_path(name)) for name in planned.manifests}
-    return TrainJob(store, file, manifests, planned.assets, planned.fingerprint, notes)
+    return TrainJob(store, file, manifests, planned.assets, planned.fingerprint, notes, starts=planned.starts)
 
 
 def reopen_training(
@@ -131,25 +159,23 @@ def reopen_training(
 
     Args:
         file: what was asked for now, which must be the same training; None: what is stored.
-        overrides: replacements of stored options, by table: of those in `HOW`.
+        overrides: other values of options, by table: of those in `HOW`, which hold for this run, and of those
+            that the recipe lets change, which `record_change` has hold from now on.
 
     Raises:
         JobMismatch: what is stored differs, or was changed since the training was begun.
+        OptionError: the schedule would end earlier.
         UsageError: there is no job, or one of another kind.
     """
-    record = read_job(store, TRAINING)
-    stored = record.job
+    record, changes = read_job(store, TRAINING), read_changes(store)
+    stored = with_changes(record.job, changes)
     if file is None:
         table = {**stored, "output": store.url}
         for name, options in (overrides or {}).items():
             table[name] = {**stored.get(name, {}), **options}
         file = train_from_table(table, Path.cwd())
         store = open_store(store.url, file.storage)
-    table = train_to_table(file)
-    found = differences(stored, table, but=HOW)
-    if found:
-        lines = "\n  ".join(found)
-        raise JobMismatch(f"output = {store.url!r} belongs to another training. It differs in:\n  {lines}")
+    changed = _changed(store, stored, file, may_change=overrides is not None)
     manifests = {
         name: listed_manifest(
             store,
@@ -160,16 +186,86 @@ def reopen_training(
         for name, source in file.spec.collections.items()
     }
     digests = {name: manifest.sha256 for name, manifest in manifests.items()}
-    if train_fingerprint(table, digests) != record.fingerprint:
-        raise JobMismatch(f"{store.url}: {JOB} or a manifest was changed since the training was begun")
+    begun_with = {name: asset.sha256 for name, asset in record.assets.items() if name.startswith(INIT)}
+
+    def fingerprint(*since: Change) -> str:
+        return train_fingerprint(with_changes(record.job, since), digests, begun_with)
+
+    found = [fingerprint(*changes[:end]) for end in range(len(changes) + 1)]
+    if found != [record.fingerprint, *(change.fingerprint for change in changes)]:
+        raise JobMismatch(
+            f"{store.url}: {JOB}, a change or a manifest was changed since the training was begun"
+        )
     if (TrainResources(**stored["resources"]).num_gpus > 0) != (file.resources.num_gpus > 0):
         before = stored["resources"]["num_gpus"]
         reason = f"the training was begun with {before}: GPUs and CPUs round differently"
         raise OptionError("resources.num_gpus", file.resources.num_gpus, reason=reason)
     _check_room(file.resources)
     assets = tuple(read_assets(file.evaluation, file.storage, table="evaluation"))
-    notes = (*file.evaluation.notes(by_url(assets)), *try_writing(store))
-    return TrainJob(store, file, manifests, assets, record.fingerprint, notes)
+    notes = (*map(str, changes), *file.evaluation.notes(by_url(assets)), *try_writing(store))
+    starts = () if checkpoint_steps(store) else same_starts(file, begun_with)
+    job = TrainJob(store, file, manifests, assets, record.fingerprint, notes, changes, starts=starts)
+    if not changed:
+        return job
+    options = {name: Changed(before=before, after=after) for name, (before, after) in changed.items()}
+    asked = Change(number=len(changes) + 1, step=0, created="", options=options, fingerprint="")
+    return replace(job, asked=replace(asked, fingerprint=fingerprint(*changes, asked)))
+
+
+def _changed(
+    store: Store, stored: Mapping[str, Any], file: TrainFile, *, may_change: bool
+) -> dict[str, tuple[Any, Any]]:
+    """Both values of the options that are to be changed, by name.
+
+    Raises:
+        JobMismatch: others differ, or those that do cannot be changed.
+        OptionError: the schedule would end earlier.
+    """
+    table = train_to_table(file)
+    changed = changed_values(stored, table, but=HOW)
+    changeable = file.spec.recipe.changeable()
+    if not may_change or not changed.keys() <= {*changeable}:
+        lines = "\n  ".join(differences(stored, table, but=HOW))
+        if lines:
+            raise JobMismatch(
+                f"output = {store.url!r} belongs to another training. It differs in:\n  {lines}\n"
+                f"`nst resume OUT --set NAME=VALUE` can change {', '.join(changeable)}"
+            )
+    least = sum(stored["schedule"][name] for name in ("n_epochs", "n_epochs_decay"))
+    if file.spec.schedule.epochs < least:
+        option = next(name for name in changed if name.startswith("schedule."))
+        reason = f"n_epochs and n_epochs_decay are {least} together, and can only become more"
+        raise OptionError(option, changed[option][1], reason=reason)
+    return changed
+
+
+def record_change(job: TrainJob) -> TrainJob:
+    """Record the change that was asked for, if one was, as holding from the newest checkpoint on, and forget
+    what later steps gave without it. To be called by who holds the lease, before any work; when it is
+    interrupted, the next call ends it.
+
+    Raises:
+        OptionError: the training is complete, and would not become longer.
+        JobMismatch: another change was recorded meanwhile.
+    """
+    store, asked = job.store, job.asked
+    newest = max(checkpoint_steps(store), default=0)
+    if len(change_numbers(store)) != len(job.changes):
+        raise JobMismatch(
+            f"{store.url} was changed by another `nst resume` meanwhile; go on with it as it is now"
+        )
+    if asked is not None:
+        end = read_last_end(store)
+        if end is not None and end["steps"] >= job.steps:
+            name, values = next(iter(asked.options.items()))
+            reason = "the training is complete; a greater schedule.n_epochs goes on with it"
+            raise OptionError(name, values.after, reason=reason)
+        change = replace(asked, step=newest, created=utc(time.time()))
+        store.publish(change_path(change.number), change.to_bytes(), create_only=True)
+        job = replace(job, changes=(*job.changes, change), asked=None)
+    if job.changes and job.changes[-1].step == newest:
+        forget_later(store, newest)
+    return job
 
 
 def _check_room(own: TrainResources) -> None:
@@ -197,11 +293,25 @@ def _plan(file: TrainFile, folder: Path) -> TrainPlan:
     _check_photographs(file, folder)
     table = train_to_table(file)
     digests = {name: info.sha256 for name, info in manifests.items()}
+    starts = read_starts(file)
     notes = (
+        *start_notes(file, starts),
         *file.evaluation.notes(by_url(assets)),
         *(f"{name}: {note}" for name, found in left_out.items() for note in found.notes(with_options=False)),
     )
-    return TrainPlan(file, table, manifests, assets, train_fingerprint(table, digests), notes)
+    begun_with = {INIT + asset.option: asset.sha256 for asset in starts}
+    return TrainPlan(
+        file, table, manifests, assets, starts, train_fingerprint(table, digests, begun_with), notes
+    )
+
+
+def _recorded(planned: TrainPlan) -> dict[str, RecordedAsset]:
+    tables = (("", planned.assets), (INIT, planned.starts))
+    return {
+        table + asset.option: RecordedAsset(asset.url, asset.sha256)
+        for table, assets in tables
+        for asset in assets
+    }
 
 
 def _check_photographs(file: TrainFile, folder: Path) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from jobs.config.tables import apply_overrides, parse_table, read_toml
 from jobs.spec import storage_from_table
 from jobs.stores.filesystems import StorageOptions, option_place, refuse_secrets
 from jobs.training.recipes import TRAININGS, kind_of, with_kind
-from jobs.training.spec import EvaluationSpec, LogSpec, TrainFile, TrainResources, TrainSpec
+from jobs.training.spec import EvaluationSpec, InitSpec, LogSpec, TrainFile, TrainResources, TrainSpec
 from nst.errors import OptionError
 from nst.gan.parallel import DDPOptions, Share
 from nst.gan.sampling import Preprocessing
@@ -37,6 +37,7 @@ HOW = ("output", "resources", "storage", "log", "evaluation", "ddp")
 TABLES: Mapping[str, type[Any]] = {
     "data": Preprocessing,
     "schedule": Schedule,
+    "init": InitSpec,
     "log": LogSpec,
     "evaluation": EvaluationSpec,
     "resources": TrainResources,
@@ -117,10 +118,19 @@ def _resolved(table: Mapping[str, Any], kind: str, base: Path) -> TrainFile:
     recipe = TRAININGS[kind].read({**table, "model": model}, base)
     what: dict[str, Any] = {"output": option_place("output", table.get("output"), base), **_numbers(table)}
     parts = {name: parse_table(cls, _without_retired(name, table), name) for name, cls in TABLES.items()}
-    spec = TrainSpec(kind=kind, recipe=recipe, data=parts.pop("data"), schedule=parts.pop("schedule"), **what)
+    what |= {name: parts.pop(name) for name in ("data", "schedule")}
+    spec = TrainSpec(kind=kind, recipe=recipe, init=_placed(parts.pop("init"), base), **what)
     file = TrainFile(spec=spec, **parts, storage=storage_from_table(table.get("storage", {})))
     _check_together(file)
     return file
+
+
+def _placed(init: InitSpec, base: Path) -> InitSpec:
+    """Its paths as absolute ones."""
+    if isinstance(init.weights, str):
+        return replace(init, weights=option_place("init.weights", init.weights, base))
+    places = (option_place(f"init.weights[{place}]", each, base) for place, each in enumerate(init.weights))
+    return replace(init, weights=tuple(places))
 
 
 def _check_names(table: Mapping[str, Any], kind: str) -> None:
@@ -198,12 +208,17 @@ def train_to_table(file: TrainFile) -> dict[str, Any]:
         for item in dataclasses.fields(part):
             if item.name in (*TABLES, "storage"):
                 table[item.name] = dataclasses.asdict(getattr(part, item.name))
+    if not spec.init.places:  # trainings from before there was this table are still the same
+        del table["init"]
     return cast(dict[str, Any], json.loads(json.dumps(with_kind(table, spec.kind))))
 
 
-def train_fingerprint(table: Mapping[str, Any], manifests: Mapping[str, str]) -> str:
+def train_fingerprint(
+    table: Mapping[str, Any], manifests: Mapping[str, str], weights: Mapping[str, str] | None = None
+) -> str:
     """Digest of all that the trained numbers depend on: the resolved job but for `HOW`, and the digests of its
-    manifests."""
+    manifests and of the weights that it begins with, by option."""
     what = {name: value for name, value in table.items() if name not in HOW}
-    text = json.dumps({"train": what, "manifests": manifests}, sort_keys=True)
+    begun_with = {"weights": weights} if weights else {}
+    text = json.dumps({"train": what, "manifests": manifests, **begun_with}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -6,21 +6,23 @@ that others took its place, can do no harm. A training goes on from its newest c
 
 from __future__ import annotations
 
-import io
 import math
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from jobs.errors import JobMismatch, StepFailed
+from jobs.driver.assets import by_url
+from jobs.errors import StepFailed, TrainingDiverged
 from jobs.stores.filesystems import StorageOptions
-from jobs.stores.store import Store, open_store
+from jobs.stores.store import open_store
+from jobs.training.changes import Change, change_at, fingerprint_at
+from jobs.training.checkpoints import checkpoint_bytes, read_checkpoint
 from jobs.training.data import TrainingSet, batches
 from jobs.training.job import TrainJob
 from jobs.training.layout import (
@@ -30,17 +32,17 @@ from jobs.training.layout import (
     generator_path,
     metrics_path,
     sample_path,
+    snapshot_path,
 )
 from jobs.training.metrics import write_part
+from jobs.training.publisher import Publisher
 from jobs.training.spec import LogSpec, TrainSpec
-from nst.errors import Diverged
 from nst.gan.parallel import DDPOptions, Share
 from nst.gan.schedule import Scheduler
 from nst.images.codec import encode_image
 
 __all__ = ["LoopSetup", "train"]
 
-_FORMAT = 1
 _STOP_EVERY_S = 2.0
 
 
@@ -53,6 +55,11 @@ class LoopSetup:
     ddp: DDPOptions
     storage: StorageOptions
     fingerprint: str
+    """The fingerprint that the training was begun with."""
+    changes: tuple[Change, ...]
+    """Options that were changed since, which `spec` has."""
+    starts: Mapping[str, bytes]
+    """Files whose weights the networks begin with, by name, if there is no checkpoint yet."""
     urls: tuple[pa.ChunkedArray, ...]
     """Places of the photographs of each of the spec's collections."""
     epoch_steps: int
@@ -72,6 +79,8 @@ class LoopSetup:
             ddp=file.ddp,
             storage=file.storage,
             fingerprint=job.fingerprint,
+            changes=job.changes,
+            starts=by_url(job.starts),
             urls=job.urls,
             epoch_steps=job.epoch_steps,
             steps=job.steps,
@@ -88,13 +97,28 @@ def train(setup: LoopSetup, rank: int = 0, world: int = 1, device: str | torch.d
         rank, world: of this process among those of torch's default group, if there are several.
 
     Raises:
-        Diverged: a loss is not finite.
+        TrainingDiverged: a loss, or what was trained, is not finite.
         JobMismatch: a checkpoint is not of this training.
         StepFailed: a step raised.
         NoPhotographs, StoreError, OSError: nothing can be read or written.
     """
     torch.set_num_threads(setup.threads)
     return _Loop(setup, Share(setup.spec.batch_size, rank, world), torch.device(device)).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A step that was done."""
+
+    number: int
+    losses: Mapping[str, Tensor]
+    learning_rate: float
+    time: float
+    """When it ended, in seconds since 1970."""
+    seconds: float
+    """Since the step before ended."""
+    data_seconds: float
+    """As far as it waited for its photographs."""
 
 
 class _Loop:
@@ -106,44 +130,59 @@ class _Loop:
         self._scheduler = Scheduler(spec.schedule, list(self._trainer.optimizers))
         self._epoch_loss, self._epoch_count = 0.0, 0
         self._photos = TrainingSet.of(spec, setup.urls, setup.storage)
-        self._fresh: list[tuple[int, dict[str, Tensor], float, float]] = []
-        """Steps that were not published yet: number, losses, learning rate, seconds."""
+        self._fresh: list[_Step] = []
+        """Steps that were not published yet."""
+        self._newest = 0
+        """The step of the newest checkpoint."""
         self._stop_asked_at = 0.0
         self._stop_asked_every = 20 if device.type == "cuda" else 1  # the answer is waited for
-        self._publisher = _Publisher(self._store)
+        self._publisher = Publisher(self._store)
 
     def run(self) -> int:
         setup, trainer, log = self._setup, self._trainer, self._setup.log
-        begin = self._load()
+        begin = self._newest = self._load()
         trainer.distribute(self._share, setup.ddp)
         done, before = begin, time.monotonic()
         with self._publisher:
             if begin and self._share.rank == 0:
                 self._remove_checkpoints(begin)  # what was left of those by a process that died
+            waits = time.monotonic()
             for done, images in enumerate(self._batches(begin), begin + 1):
+                waited = time.monotonic() - waits
                 epoch, place = divmod(done - 1, setup.epoch_steps)
                 self._scheduler.begin(epoch)
                 losses = self._step(done, images)
                 now = time.monotonic()
-                rate = trainer.optimizers[0].param_groups[0]["lr"]
-                self._fresh.append((done, losses, rate, now - before))
+                self._fresh.append(_Step(done, losses, self._rate(), time.time(), now - before, waited))
                 before = now
-                last = done == setup.steps
+                last, ends = done == setup.steps, place == setup.epoch_steps - 1
                 stop = not last and done % self._stop_asked_every == 0 and self._stop_asked()
                 keep = last or stop or done % log.checkpoint_every == 0
-                if keep or done % log.metrics_every == 0 or place == setup.epoch_steps - 1:
+                if keep or ends or done % log.metrics_every == 0:
                     self._flush()
-                if place == setup.epoch_steps - 1:
+                if ends:
                     self._end_epoch()
-                if last or (log.samples_every and done % log.samples_every == 0):
+                samples = last or _falls_on(done, log.samples_every)
+                generators = last or _falls_on(done, setup.generators_every)
+                kept = log.keeps(done, ends=ends)
+                if keep or samples or generators or kept:
+                    self._check_finite(done)
+                if samples:
                     self._publish_samples(done)
-                if last or (setup.generators_every and done % setup.generators_every == 0):
-                    self._publish_generators(done)
+                if generators:
+                    self._publish_generators(generator_path(done))
+                if kept:
+                    self._publish_generators(snapshot_path(done))
                 if keep:
                     self._checkpoint(done)
                 if stop:
                     break
+                waits = time.monotonic()
         return done
+
+    def _rate(self) -> float:
+        rate: float = self._trainer.optimizers[0].param_groups[0]["lr"]
+        return rate
 
     def _step(self, number: int, images: list[Tensor]) -> dict[str, Tensor]:
         try:
@@ -176,32 +215,32 @@ class _Loop:
             dist.broadcast(newest, 0)
         step = int(newest)
         if step == 0:
+            if self._setup.starts:
+                init = self._setup.spec.init
+                self._trainer.start_from(self._setup.starts, init.networks, strict=init.strict)
             return 0
-        data = self._store.read(checkpoint_path(step))
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        if state.get("format") != _FORMAT or state.get("fingerprint") != self._setup.fingerprint:
-            raise JobMismatch(f"{self._store.url}/{checkpoint_path(step)} is not a checkpoint of this training")
+        state = read_checkpoint(self._store, step, self._fingerprint(step))
         self._trainer.load_state_dict(state["training"])
         self._scheduler.load_state_dict(state["scheduler"])
         self._epoch_loss, self._epoch_count = state["epoch_loss"], state["epoch_count"]
         return step
 
+    def _fingerprint(self, step: int) -> str:
+        return fingerprint_at(self._setup.fingerprint, self._setup.changes, step)
+
     def _checkpoint(self, step: int) -> None:
         """Published whole or not at all: that is its commit. Older ones go when it is there."""
+        self._newest = step
         if self._share.rank:
             return
         state = {
-            "format": _FORMAT,
-            "fingerprint": self._setup.fingerprint,
-            "step": step,
             "training": self._trainer.state_dict(),
             "scheduler": self._scheduler.state_dict(),
             "epoch_loss": self._epoch_loss,
             "epoch_count": self._epoch_count,
         }
-        out = io.BytesIO()
-        torch.save(state, out)
-        self._publisher.publish(checkpoint_path(step), out.getvalue())
+        data = checkpoint_bytes(self._fingerprint(step), step, state)
+        self._publisher.publish(checkpoint_path(step), data)
         self._remove_checkpoints(step)
 
     def _remove_checkpoints(self, newest: int) -> None:
@@ -228,30 +267,57 @@ class _Loop:
         """Find the losses of the steps since the last time, over all processes, and publish them."""
         if not self._fresh:
             return
-        names = list(self._fresh[0][1])
-        table = torch.stack([torch.stack([losses[name] for name in names]) for _, losses, _, _ in self._fresh])
+        names = list(self._fresh[0].losses)
+        table = torch.stack([torch.stack([step.losses[name] for name in names]) for step in self._fresh])
         values = self._share.mean(table.double()).tolist()
-        rows = []
-        for (step, _, rate, seconds), row in zip(self._fresh, values, strict=True):
+        rows: list[dict[str, Any]] = []
+        for step, row in zip(self._fresh, values, strict=True):
             losses = dict(zip(names, row, strict=True))
             bad = next((name for name, loss in losses.items() if not math.isfinite(loss)), None)
             if bad is not None:
-                raise Diverged(f"loss {bad} is {losses[bad]} in step {step}")
-            epoch = (step - 1) // self._setup.epoch_steps
-            rows.append({"step": step, "epoch": epoch, "learning_rate": rate, "seconds": seconds, **losses})
+                raise self._diverged(f"loss {bad} is {losses[bad]} in step {step.number}")
+            rows.append({**self._about(step), **losses})
             self._epoch_loss += self._trainer.plateau_loss(losses)
             self._epoch_count += 1
         if self._share.rank == 0:
             self._publisher.publish(metrics_path(rows[-1]["step"]), write_part(rows))
         self._fresh.clear()
 
+    def _about(self, step: _Step) -> dict[str, Any]:
+        """What a row of the metrics says besides losses."""
+        change = change_at(self._setup.changes, step.number)
+        return {
+            "step": step.number,
+            "epoch": (step.number - 1) // self._setup.epoch_steps,
+            "learning_rate": step.learning_rate,
+            "seconds": step.seconds,
+            "data_seconds": step.data_seconds,
+            "time": step.time,
+            **({"change": change} if change else {}),
+        }
+
+    def _check_finite(self, step: int) -> None:
+        """Raises TrainingDiverged: what was trained is not finite, though the losses, which are of the
+        parameters before the step, still were."""
+        if not _is_finite(self._trainer.state_dict()):
+            raise self._diverged(f"parameters are not finite after step {step}")
+
+    def _diverged(self, what: str) -> TrainingDiverged:
+        self._publisher.wait()
+        newest = f"its newest checkpoint, of step {self._newest}" if self._newest else "its beginning"
+        options = ", ".join(self._setup.spec.recipe.changeable())
+        return TrainingDiverged(
+            f"the training diverged: {what}. It goes on from {newest}, and would diverge again unless an "
+            f"option is changed, with `nst resume` and --set: {options}"
+        )
+
     def _end_epoch(self) -> None:
         self._scheduler.end(self._epoch_loss / self._epoch_count)
         self._epoch_loss, self._epoch_count = 0.0, 0
 
-    def _publish_generators(self, step: int) -> None:
+    def _publish_generators(self, path: str) -> None:
         if self._share.rank == 0:
-            self._publisher.publish(generator_path(step), self._trainer.file_bytes())
+            self._publisher.publish(path, self._trainer.file_bytes())
 
     def _publish_samples(self, step: int) -> None:
         if self._share.rank:
@@ -265,48 +331,14 @@ class _Loop:
         self._publisher.publish(sample_path(step), encode_image((grid + 1) / 2, format="jpeg", quality=90))
 
 
-class _Publisher:
-    """Publishes one object after the other, in order, while steps go on; at most one waits.
+def _falls_on(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
 
-    Inside a `with`, which ends when all is published. After an error nothing more is: a checkpoint must not be
-    there without the metrics before it. The error is raised by the next call or at the end.
-    """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._thread = ThreadPoolExecutor(1, "publisher")
-        self._pending: list[Future[None]] = []
-        self._error: BaseException | None = None
-
-    def __enter__(self) -> None:
-        return None
-
-    def publish(self, path: str, data: bytes) -> None:
-        self._wait(1)
-        self._then(lambda: self._store.publish(path, data))
-
-    def remove(self, path: str) -> None:
-        self._then(lambda: self._store.remove(path))
-
-    def _then(self, work: Callable[[], None]) -> None:
-        def unless_failed() -> None:
-            if self._error is not None:
-                raise self._error
-            try:
-                work()
-            except BaseException as error:
-                self._error = error
-                raise
-
-        self._pending.append(self._thread.submit(unless_failed))
-
-    def _wait(self, left: int) -> None:
-        while len(self._pending) > left:
-            self._pending.pop(0).result()
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._wait(0)
-        finally:
-            self._thread.shutdown(cancel_futures=True)
+def _is_finite(state: object) -> bool:
+    """Whether all numbers in nested tables and lists of tensors are."""
+    if isinstance(state, Tensor):
+        return not state.is_floating_point() or bool(state.isfinite().all())
+    if isinstance(state, Mapping):
+        return all(map(_is_finite, state.values()))
+    return all(map(_is_finite, state)) if isinstance(state, list | tuple) else True

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.stores.store import Store
-from jobs.training.layout import METRICS, metrics_path, metrics_steps
+from jobs.training.layout import METRICS, metrics_path, metrics_steps, read_done
 
 __all__ = [
     "Grouped",
     "Row",
+    "data_share",
     "means",
     "read_metrics",
     "read_part",
@@ -25,7 +26,12 @@ __all__ = [
 ]
 
 Row = Mapping[str, Any]
-"""Of a step: `step`, counted from 1, `epoch`, `learning_rate`, `seconds` since the one before, its losses."""
+"""What a step measured: its losses, and `step`, counted from 1, `epoch`, `learning_rate`, `seconds` since the
+one before, `data_seconds`, for which it waited for its photographs, `time` at its end, in seconds since 1970,
+and `change`, the number of the last change of options, if there was one. Metrics of earlier versions lack the
+last three."""
+_NUMBERS = ("step", "epoch", "change")
+_NO_LOSSES = (*_NUMBERS, "learning_rate", "seconds", "data_seconds", "time")
 Grouped = Callable[[Mapping[str, float]], Mapping[str, Mapping[str, float]]]
 """Losses, or their means, as people read them: see `Recipe.grouped`."""
 
@@ -45,7 +51,7 @@ def read_metrics(store: Store) -> list[dict[str, Any]]:
     Raises:
         ValueError: a part is damaged.
     """
-    if METRICS in store.names(""):
+    if read_done(store) is not None and METRICS in store.names(""):
         rows: list[dict[str, Any]] = pq.read_table(
             io.BytesIO(store.read(METRICS)), use_threads=False
         ).to_pylist()
@@ -59,9 +65,7 @@ def write_metrics(rows: Sequence[Row]) -> bytes:
     """Parquet bytes: a row per step, a column per name."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {
-        name: pa.array(
-            [row.get(name) for row in rows], pa.int64() if name in ("step", "epoch") else pa.float64()
-        )
+        name: pa.array([row.get(name) for row in rows], pa.int64() if name in _NUMBERS else pa.float64())
         for name in names
     }
     out = io.BytesIO()
@@ -70,8 +74,17 @@ def write_metrics(rows: Sequence[Row]) -> bytes:
 
 
 def means(rows: Sequence[Row]) -> dict[str, float]:
-    """Of the losses of some steps."""
-    names = (
-        [name for name in rows[0] if name not in ("step", "epoch", "learning_rate", "seconds")] if rows else []
-    )
-    return {name: math.fsum(row[name] for row in rows) / len(rows) for name in names}
+    """Means of the losses of some steps, each over those that have it."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name not in _NO_LOSSES and value is not None:
+                found.setdefault(name, []).append(value)
+    return {name: math.fsum(values) / len(values) for name, values in found.items()}
+
+
+def data_share(rows: Sequence[Row]) -> float | None:
+    """Which part of their time steps waited for their photographs, in [0, 1]; None: they do not say."""
+    timed = [row for row in rows if row.get("data_seconds") is not None]
+    seconds = math.fsum(row["seconds"] for row in timed)
+    return math.fsum(row["data_seconds"] for row in timed) / seconds if seconds > 0 else None

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from jobs.console.log_events import LogEvent
 from jobs.training.job import TrainJob
-from jobs.training.layout import events_steps, metrics_path, metrics_steps, read_skipped
+from jobs.training.layout import (
+    events_path,
+    events_steps,
+    late_events,
+    late_events_path,
+    metrics_path,
+    metrics_steps,
+    read_skipped,
+    sample_path,
+    sample_steps,
+)
 from jobs.training.metrics import means, read_part
-from jobs.training.tensorboard import publish_events
+from jobs.training.tensorboard import evaluation_events, sample_events, write_events
 
 __all__ = ["TrainSnapshot", "Watch"]
 
@@ -45,6 +56,7 @@ class Watch:
     def __init__(self, job: TrainJob) -> None:
         self._job, self._store = job, job.store
         self._seen = self._seen_before()
+        self._late = late_events(self._store)
         self._skipped: set[str] = set()
         self._log_events: list[LogEvent] = []
         self._last = TrainSnapshot(0, job.steps, {}, {}, None, job.file.spec.batch_size)
@@ -61,15 +73,31 @@ class Watch:
             if step not in self._seen:
                 self._seen.add(step)
                 self._take(read_part(self._store.read(metrics_path(step))))
+        for step in sample_steps(self._store):
+            self._take_late("samples", step, partial(self._sample_events, step))
         for name, found in read_skipped(self._store, but=self._skipped).items():
             self._skipped.add(name)
             self.tell("photo_left_out", f"left out: {found['url']}: {found['error']}", url=found["url"])
         log_events, self._log_events = tuple(self._log_events), []
         return replace(self._last, log_events=log_events)
 
+    def evaluated(self, found: Mapping[int, Mapping[str, float]]) -> None:
+        """Take evaluations, by step."""
+        for step, distances in found.items():
+            self._take_late("evaluation", step, partial(evaluation_events, step, distances))
+
+    def _take_late(self, kind: str, step: int, events: Callable[[], bytes]) -> None:
+        if (kind, step) not in self._late:
+            number = max(self._late.values(), default=-1) + 1
+            self._store.publish(late_events_path(self._last.step, number, kind, step), events())
+            self._late[kind, step] = number
+
+    def _sample_events(self, step: int) -> bytes:
+        return sample_events(step, self._store.read(sample_path(step)))
+
     def _take(self, rows: list[dict[str, Any]]) -> None:
         losses, grouped = means(rows), self._job.file.spec.recipe.grouped
-        publish_events(self._store, rows, grouped)
+        self._store.publish(events_path(rows[-1]["step"]), write_events(rows, grouped))
         spent = [row["seconds"] for row in rows[1:]] or [rows[0]["seconds"]]
         rate = self._last.batch_size * len(spent) / max(1e-9, sum(spent))
         shown = grouped(losses)["loss"]

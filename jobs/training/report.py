@@ -6,12 +6,13 @@ import base64
 import math
 from collections.abc import Mapping, Sequence
 
-from jobs.console.html import curve, page, settings, table, text
+from jobs.console.display import duration
+from jobs.console.html import chart, page, settings, table, text
 from jobs.ledger.job_record import TRAINING, read_job
 from jobs.ledger.layout import REPORT
 from jobs.stores.store import Store
 from jobs.training.layout import read_skipped, sample_path, sample_steps
-from jobs.training.metrics import Grouped, Row, means, read_metrics
+from jobs.training.metrics import Grouped, Row, data_share, means, read_metrics
 from jobs.training.recipes import TRAININGS
 from jobs.training.status import TrainStatus, train_status
 
@@ -19,6 +20,8 @@ __all__ = ["build_training_report", "publish_training_report"]
 
 _MAX_SAMPLES = 12
 _MAX_POINTS = 300
+_TIMES = "Speed"
+_UNITS = {"time of a step": "s", "images per second": "1/s", "waiting for photographs": "%"}
 
 
 def publish_training_report(store: Store) -> str:
@@ -34,33 +37,48 @@ def publish_training_report(store: Store) -> str:
 
 def build_training_report(store: Store) -> str:
     """The report as HTML. Every name and message in it is escaped."""
-    status = train_status(store)
+    status, record = train_status(store), read_job(store, TRAINING)
     rows = read_metrics(store)
     title = f"train {status.training}: step {status.step}, {status.state}"
     skipped = [(found["url"], found["error"]) for found in read_skipped(store).values()]
     left_out = f"<section><h2>{len(skipped)} left out</h2>{table(('photograph', 'reason'), skipped)}</section>"
     body = "".join(
         [
-            f"<header><h1>{text(title)}</h1>{_totals(status)}</header>",
+            f"<header><h1>{text(title)}</h1>{_totals(status, rows)}</header>",
             "".join(f'<p class="note">{text(note)}</p>' for note in status.notes),
-            _curves(rows, TRAININGS[status.training].grouped),
+            _changes(status),
+            _curves(rows, TRAININGS[status.training].grouped, record.job["batch_size"]),
             _evaluations(status),
             _samples(store, status),
             left_out if skipped else "",
-            settings(read_job(store, TRAINING).settings),
+            settings(record.settings),
         ]
     )
     return page(title, body)
 
 
-def _totals(status: TrainStatus) -> str:
+def _totals(status: TrainStatus, rows: Sequence[Row]) -> str:
     parts = [("state", status.state), ("steps", str(status.step))]
     parts += [(f"photographs of {name}", str(number)) for name, number in status.photos.items()]
+    if rows:
+        parts.append(("trained for", duration(math.fsum(row["seconds"] for row in rows))))
     items = "".join(f"<li><b>{text(value)}</b> {text(name)}</li>" for name, value in parts)
     return f'<ul class="totals">{items}</ul>'
 
 
-def _curves(rows: Sequence[Row], grouped: Grouped) -> str:
+def _changes(status: TrainStatus) -> str:
+    """Options that were changed since the training was begun; the settings have those that it was begun
+    with."""
+    rows = [
+        (str(change.step), name, str(values.before), str(values.after), change.created)
+        for change in status.changes
+        for name, values in change.options.items()
+    ]
+    head = ("after step", "option", "before", "since then", "changed at")
+    return f"<section><h2>Changed options</h2>{table(head, rows)}</section>" if rows else ""
+
+
+def _curves(rows: Sequence[Row], grouped: Grouped, batch_size: int) -> str:
     """One per loss: means over as many steps as there are to a point. First the group `loss`, then the others
     under their names; a point where a group does not have a loss is left out."""
     if not rows:
@@ -71,7 +89,7 @@ def _curves(rows: Sequence[Row], grouped: Grouped) -> str:
         some = rows[start : start + width]
         rate = math.fsum(row["learning_rate"] for row in some) / len(some)
         found = grouped(means(some))
-        found = {**found, "loss": {"learning_rate": rate, **found["loss"]}}
+        found = {**found, "loss": {"learning_rate": rate, **found["loss"]}, _TIMES: _times(some, batch_size)}
         for group, losses in found.items():
             for name, loss in losses.items():
                 points = groups.setdefault(group, {}).setdefault(name, [])
@@ -79,14 +97,26 @@ def _curves(rows: Sequence[Row], grouped: Grouped) -> str:
     return "".join(_figures(group, curves) for group, curves in groups.items())
 
 
+def _times(rows: Sequence[Row], batch_size: int) -> dict[str, float]:
+    """How fast some steps were: by name, with the unit in `_UNITS`."""
+    seconds, share = math.fsum(row["seconds"] for row in rows), data_share(rows)
+    return {
+        "time of a step": seconds / len(rows),
+        "images per second": batch_size * len(rows) / max(seconds, 1e-9),
+        **({} if share is None else {"waiting for photographs": 100 * share}),
+    }
+
+
 def _figures(group: str, curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:
     """A section; the whole has no heading."""
     what = "" if group == "loss" else group.replace("_to_", " to ")
     figures = []
     for name, points in curves.items():
-        shown = f"{what}: {name}" if what else name
-        caption = f"<figcaption><b>{text(shown)}</b> {points[-1][1]:.4g}</figcaption>"
-        figures.append(f"<figure>{curve(points, shown, 'step')}{caption}</figure>")
+        shown = f"{what}: {name}" if what and group != _TIMES else name
+        unit = _UNITS.get(name, "") if group == _TIMES else ""
+        end = f" {text(unit)}" if unit else ""
+        caption = f"<figcaption><b>{text(shown)}</b> {points[-1][1]:.4g}{end}</figcaption>"
+        figures.append(f"<figure>{chart(points, shown, 'step', unit)}{caption}</figure>")
     heading = f"<h2>{text(what)}</h2>" if what else ""
     return f'{heading}<section class="cards">{"".join(figures)}</section>'
 

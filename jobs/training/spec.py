@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from jobs.stores.filesystems import STANDARD_STORAGE, StorageOptions
 from jobs.training.recipes.recipe import Recipe
@@ -19,9 +19,45 @@ from nst.features.conventions import check_convention
 from nst.gan.parallel import DDPOptions
 from nst.gan.sampling import Preprocessing
 from nst.gan.schedule import Schedule
+from nst.gan.starting import Sides
 from nst.stylizer import AssetRef, Assets
 
-__all__ = ["EvaluationSpec", "LogSpec", "TrainFile", "TrainResources", "TrainSpec"]
+__all__ = ["EvaluationSpec", "InitSpec", "LogSpec", "TrainFile", "TrainResources", "TrainSpec"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InitSpec:
+    """Weights that the networks begin with, instead of random ones."""
+
+    weights: str | tuple[str, ...] = ()
+    """Path or URL of a file, or a list of them: what a training ended with, a snapshot or a checkpoint of one,
+    or a .pth of the public implementation of CycleGAN, whose name says the network that it is of, as in
+    latest_net_G_A.pth."""
+    networks: Sides = "generator"
+    """Networks that begin with the weights: `generator`, which stands for all generators, `discriminator`,
+    likewise, or `both`."""
+    strict: bool = True
+    """Whether each of these networks must be in the files, and fit. `false`: layers are taken whose names and
+    shapes fit, those of styles by the styles' names, and the notes of the job say which were not."""
+
+    def __post_init__(self) -> None:
+        check.one_of("networks", self.networks, get_args(Sides))
+        if not self.weights and (self.networks != "generator" or not self.strict):
+            raise OptionError(
+                "weights", self.weights, reason="the other options of this table are of no use without"
+            )
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Paths or URLs of the files, in order."""
+        return (self.weights,) if isinstance(self.weights, str) else self.weights
+
+    def assets(self) -> list[AssetRef]:
+        alone = isinstance(self.weights, str)
+        names = ["weights" if alone else f"weights[{place}]" for place in range(len(self.places))]
+        return [
+            AssetRef(option=name, url=url, kind="weights") for name, url in zip(names, self.places, strict=True)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,11 +74,26 @@ class LogSpec:
     """Translations of the first photographs are published as one picture."""
     samples: int = 4
     """Photographs of each collection in it."""
+    keep_every: int | Literal["epoch"] = 0
+    """Steps after which the generators are published and kept for good, in `snapshots`; `epoch`: at the end of
+    every epoch; 0: never."""
 
     def __post_init__(self) -> None:
         for option in ("metrics_every", "checkpoint_every", "keep_checkpoints", "samples"):
             check.at_least(option, getattr(self, option), 1)
         check.at_least("samples_every", self.samples_every, 0)
+        if self.keep_every != "epoch":
+            check.at_least("keep_every", self.keep_every, 0)
+
+    def keeps(self, step: int, *, ends: bool) -> bool:
+        """Whether the generators are kept as they are after a step.
+
+        Args:
+            ends: the step ends an epoch.
+        """
+        if self.keep_every == "epoch":
+            return ends
+        return self.keep_every > 0 and step % self.keep_every == 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,6 +219,7 @@ class TrainSpec:
     """Photographs with more are left out."""
     data: Preprocessing = field(default_factory=Preprocessing)
     schedule: Schedule = field(default_factory=Schedule)
+    init: InitSpec = field(default_factory=InitSpec)
 
     @property
     def collections(self) -> Mapping[str, str]:

@@ -11,6 +11,7 @@ from jobs.ledger.job_record import TRAINING, read_job
 from jobs.ledger.lease import read_holder
 from jobs.ledger.lease_holder import Holder
 from jobs.stores.store import Store
+from jobs.training.changes import Change, read_changes
 from jobs.training.layout import (
     checkpoint_steps,
     metrics_path,
@@ -18,6 +19,7 @@ from jobs.training.layout import (
     read_done,
     read_evaluations,
     read_skipped,
+    snapshot_steps,
 )
 from jobs.training.metrics import means, read_part
 from jobs.training.recipes import TRAININGS, kind_of
@@ -41,6 +43,8 @@ class TrainStatus:
     """The last one whose losses are known."""
     checkpoint: int | None
     """The step that the next run goes on from."""
+    snapshots: tuple[int, ...]
+    """Steps whose generators are kept."""
     losses: Mapping[str, float]
     """Means over the steps that were published last."""
     evaluations: Mapping[int, Mapping[str, float]]
@@ -48,6 +52,8 @@ class TrainStatus:
     """Photographs that cannot be read."""
     done: Mapping[str, Any] | None
     """What the training ended with, if it is complete."""
+    changes: tuple[Change, ...]
+    """Options that were changed since it was begun."""
     notes: tuple[str, ...]
     driver: Holder | None
     """Who works on it, or was killed at it; None: nobody."""
@@ -87,10 +93,12 @@ def train_status(store: Store) -> TrainStatus:
         training=kind_of(record.job),
         step=rows[-1]["step"] if rows else 0,
         checkpoint=max(checkpoint_steps(store), default=None),
+        snapshots=tuple(snapshot_steps(store)),
         losses=means(rows),
         evaluations=read_evaluations(store),
         skipped=len(read_skipped(store)),
         done=read_done(store),
+        changes=read_changes(store),
         notes=record.notes,
         driver=read_holder(store),
     )

@@ -1,40 +1,65 @@
-"""A training's losses for TensorBoard: a file of events for every part of its metrics."""
+"""A training for TensorBoard: files of events with its losses, its samples and its evaluations."""
 
 from __future__ import annotations
 
 import io
+import math
 import struct
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 
+from PIL import Image
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
-from jobs.stores.store import Store
-from jobs.training.layout import events_path
-from jobs.training.metrics import Grouped, Row, means
+from jobs.training.metrics import Grouped, Row, data_share, means
 
-__all__ = ["publish_events", "write_events"]
-
-
-def publish_events(store: Store, rows: Sequence[Row], grouped: Grouped) -> None:
-    """Publish means over some steps, at the last of them."""
-    store.publish(events_path(rows[-1]["step"]), write_events(rows, grouped))
+__all__ = ["evaluation_events", "sample_events", "write_events"]
 
 
 def write_events(rows: Sequence[Row], grouped: Grouped) -> bytes:
+    """Means over some steps, at the last of them; rows of earlier versions, which have no `time`, at this
+    one."""
     last = rows[-1]
     values = {
-        **{
-            f"{group}/{name}": loss
-            for group, losses in grouped(means(rows)).items()
-            for name, loss in losses.items()
-        },
-        "learning_rate": last["learning_rate"],
+        f"{group}/{name}": loss
+        for group, losses in grouped(means(rows)).items()
+        for name, loss in losses.items()
     }
-    summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+    values["learning_rate"] = last["learning_rate"]
+    values["time/seconds"] = math.fsum(row["seconds"] for row in rows) / len(rows)
+    share = data_share(rows)
+    if share is not None:
+        values["time/data_share"] = share
+    return _file(last["step"], _scalars(values), last.get("time") or time.time())
+
+
+def evaluation_events(step: int, distances: Mapping[str, float]) -> bytes:
+    """What generators are like after a step, as `fid_A2B`, at this time."""
+    return _file(
+        step, _scalars({f"evaluation/{name}": value for name, value in distances.items()}), time.time()
+    )
+
+
+def sample_events(step: int, picture: bytes) -> bytes:
+    """A picture of what became of photographs, as JPEG, at this time."""
+    with Image.open(io.BytesIO(picture)) as opened:
+        width, height = opened.size
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=picture)
+    return _file(step, [Summary.Value(tag="samples", image=image)], time.time())
+
+
+def _scalars(values: Mapping[str, float]) -> list[Summary.Value]:
+    return [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+
+
+def _file(step: int, values: Sequence[Summary.Value], at: float) -> bytes:
     out = io.BytesIO()
-    for event in (Event(file_version="brain.Event:2"), Event(step=last["step"], summary=summary)):
+    for event in (
+        Event(wall_time=at, file_version="brain.Event:2"),
+        Event(wall_time=at, step=step, summary=Summary(value=values)),
+    ):
         data = event.SerializeToString()
         length = struct.pack("<Q", len(data))
         out.write(length + _masked(length) + data + _masked(data))

@@ -38,6 +38,8 @@ __all__ = [
 
 Direction = Literal["A2B", "B2A"]
 _CONFIG = "nst.cyclegan"
+_PREFIXES: Mapping[Direction, tuple[str, str]] = {"A2B": ("A2B.", "G_A."), "B2A": ("B2A.", "G_B.")}
+"""How names of parameters begin: in a file of both generators, and in a checkpoint of a training."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,13 +70,13 @@ class GeneratorConfig:
             upsample=self.upsample,
         )
 
-    def metadata(self) -> dict[str, object]:
-        """The configuration by name, as a file says it. Files from before `upsample` was an option stay what
-        they were."""
+    def metadata(self) -> dict[str, str]:
+        """The configuration as a file says it. Files from before `upsample` was an option stay what they
+        were."""
         values = asdict(self)
         if self.upsample == "transposed":
             del values["upsample"]
-        return values
+        return {_CONFIG: json.dumps(values, sort_keys=True)}
 
 
 def generator_file(generators: Mapping[Direction, nn.Module], config: GeneratorConfig) -> bytes:
@@ -85,7 +87,7 @@ def generator_file(generators: Mapping[Direction, nn.Module], config: GeneratorC
         for direction, network in sorted(generators.items())
         for name, tensor in network.state_dict().items()
     }
-    return safetensors.torch.save(tensors, metadata={_CONFIG: json.dumps(config.metadata(), sort_keys=True)})
+    return safetensors.torch.save(tensors, metadata=config.metadata())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,8 +95,8 @@ class CycleGAN:
     """Translate photographs with a trained CycleGAN generator, in one pass."""
 
     weights: str
-    """Path or URL of a generator: a .safetensors as training here writes it, or a .pth of the public PyTorch
-    implementation, e.g. latest_net_G_A.pth."""
+    """Path or URL of a generator: a .safetensors or a checkpoint as training here writes it, or a .pth of the
+    public PyTorch implementation, e.g. latest_net_G_A.pth."""
     weights_sha256: str | None = None
     """Digest that the weights file must have."""
     direction: Direction = "A2B"
@@ -135,9 +137,9 @@ class CycleGAN:
         state = read_state_dict(data)
         config = self._over(_read_config(data))
         network = config.build()
-        prefix = f"{self.direction}."
-        if any(name.startswith(("A2B.", "B2A.")) for name in state):
-            state = {name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)}
+        if any(name.startswith((*_PREFIXES["A2B"], *_PREFIXES["B2A"])) for name in state):
+            mine = _PREFIXES[self.direction]
+            state = {name[4:]: each for name, each in state.items() if name.startswith(mine)}
             if not state:
                 raise WeightsError(f"{self.weights} has no generator for direction = {self.direction!r}")
         try:
@@ -151,7 +153,7 @@ class CycleGAN:
 
 
 def _read_config(data: bytes) -> GeneratorConfig:
-    """The configuration in the header of a .safetensors; of other files the default."""
+    """The configuration in the header of a .safetensors, or in a checkpoint; of other files the default."""
     text = read_metadata(data).get(_CONFIG)
     if text is None:
         return GeneratorConfig()

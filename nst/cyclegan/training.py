@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 import torch.nn.functional as F
@@ -138,6 +138,8 @@ class CycleGANTraining(GANTraining):
         seed: of parameters, pools and of what penalties and dropout draw.
     """
 
+    aliases: ClassVar[Mapping[str, str]] = {"A2B": "G_A", "B2A": "G_B"}
+
     def __init__(self, options: CycleGANOptions, *, seed: int = 0, device: str | torch.device = "cpu") -> None:
         self.options = options
         self._config = GeneratorConfig(
@@ -160,6 +162,7 @@ class CycleGANTraining(GANTraining):
             (self._adam(generators), self._adam(discriminators)),
             averaged=options.ema_decay > 0,
             precision=options.precision,
+            config=self._config.metadata(),
         )
 
     def _discriminator(self) -> nn.Module:

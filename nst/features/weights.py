@@ -56,6 +56,7 @@ EMBEDDED_SHA256 = "461ef966bd203fa40219bde53892c0098456b981472cbd34a77ae317f932b
 _KNOWN = {"d01eb7cb": "caffe", "00b39a1b": "caffe", "88682ab5": "caffe_rgb"}
 
 _TORCHVISION, _EMBEDDED = "torchvision:", "nst:embedded"
+_ZIP = b"PK"
 _NAMES = ("embedded", "imagenet", "imagenet_features")
 
 
@@ -187,29 +188,52 @@ def _embedded_bytes() -> bytes:
 
 
 def read_state_dict(data: bytes) -> dict[str, Tensor]:
-    """Read a state dict from the bytes of a .safetensors or a .pth file. Nothing is ever unpickled but tensors.
+    """Read a state dict from the bytes of a .safetensors or a .pth file, or of a training's checkpoint: its
+    networks as NETWORK.NAME, generators as the training would end with them. Nothing is ever unpickled but
+    tensors.
 
     Raises:
         WeightsError: neither format, damaged, or not a mapping from names to tensors.
     """
-    try:
-        if _is_safetensors(data):
-            state: Any = safetensors.torch.load(data)
-        elif data[:2] == b"PK" or data[:1] == b"\x80":  # a zip archive, or the pickle of torch before 1.6
-            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        else:
-            raise WeightsError("not a readable state dict (.safetensors or .pth)")
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise WeightsError(f"not a readable state dict (.safetensors or .pth): {error}") from error
+    state = _of_checkpoint(_loaded(data))
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError("expected a state dict: a mapping from names to tensors")
     return {str(name): tensor for name, tensor in state.items()}
 
 
+def _loaded(data: bytes) -> Any:
+    """What a .safetensors or a .pth file holds. Raises WeightsError: neither format, or damaged."""
+    try:
+        if _is_safetensors(data):
+            return safetensors.torch.load(data)
+        if data[:2] == _ZIP or data[:1] == b"\x80":  # a zip archive, or the pickle of torch before 1.6
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise WeightsError(f"not a readable state dict (.safetensors or .pth): {error}") from error
+    raise WeightsError("not a readable state dict (.safetensors or .pth)")
+
+
+def _is_checkpoint(state: Any) -> bool:
+    training = state.get("training") if isinstance(state, dict) else None
+    networks = training.get("networks") if isinstance(training, dict) else None
+    return isinstance(networks, dict) and all(isinstance(each, dict) for each in networks.values())
+
+
+def _of_checkpoint(state: Any) -> Any:
+    """A state dict of all networks of a checkpoint, with averages in the place of what they are averages of."""
+    if not _is_checkpoint(state):
+        return state
+    networks = {**state["training"]["networks"], **state["training"].get("averages", {})}
+    return {f"{name}.{key}": tensor for name, each in networks.items() for key, tensor in each.items()}
+
+
 def read_metadata(data: bytes) -> dict[str, str]:
-    """What else the header of a .safetensors that `read_state_dict` can read says; of other files nothing."""
+    """What else the header of a .safetensors, or a training's checkpoint, that `read_state_dict` can read says;
+    of other files nothing."""
     if not _is_safetensors(data):
-        return {}
+        state: Any = _loaded(data) if data[:2] == _ZIP else None
+        config: dict[str, str] = state["training"].get("config", {}) if _is_checkpoint(state) else {}
+        return config
     length = int.from_bytes(data[:8], "little")
     metadata: dict[str, str] = json.loads(data[8 : 8 + length]).get("__metadata__", {})
     return metadata

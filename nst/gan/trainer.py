@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from nst.gan.parallel import DDPOptions, Share, distributed
+from nst.gan.starting import Sides, States, read_states, start_networks
 from nst.images.codec import resize_image
 
 __all__ = [
@@ -37,7 +38,11 @@ class GANTraining:
         generators, discriminators: by name, in the order of `trained`.
         optimizers: that of the generators, and that of the discriminators.
         averaged: keep an average of each generator.
+        config: what a generator's file says of it besides parameters: a checkpoint says it, too.
     """
+
+    aliases: ClassVar[Mapping[str, str]] = {}
+    """Networks, by other names that files have for them."""
 
     def __init__(
         self,
@@ -47,6 +52,7 @@ class GANTraining:
         *,
         averaged: bool,
         precision: Precision,
+        config: Mapping[str, str],
     ) -> None:
         self.dtype = parameter_dtype(precision)
         """The type of parameters and images."""
@@ -58,6 +64,7 @@ class GANTraining:
                 name: copy.deepcopy(network).requires_grad_(False) for name, network in generators.items()
             }
         self.share = Share()
+        self._file_config = dict(config)
         self.steps = 0
         """Steps that are done."""
         self._trained = self._networks()
@@ -96,6 +103,32 @@ class GANTraining:
             name: distributed(network, share, options) for name, network in self._networks().items()
         }
 
+    def start_from(self, files: Mapping[str, bytes], networks: Sides, *, strict: bool) -> list[str]:
+        """Begin with weights from files, before the first step.
+
+        Args:
+            files: by name, as `read_states` takes them.
+            networks: which networks begin with them.
+            strict: each of these is in the files, and fits. Else layers are taken whose names and shapes fit.
+
+        Returns:
+            If not strict, what was taken and what was not, a line for each network.
+
+        Raises:
+            WeightsError: a file is not readable, or does not fit.
+        """
+        states = self.fitted(read_states(files, list(self._networks()), self.aliases), files, strict=strict)
+        sides = {"generator": self.generators, "discriminator": self.discriminators, "both": self._networks()}
+        notes = start_networks(sides[networks], states, strict=strict)
+        for name, average in self.averages.items():
+            average.load_state_dict(self.generators[name].state_dict())
+        return notes
+
+    def fitted(self, states: States, files: Mapping[str, bytes], *, strict: bool) -> States:  # noqa: ARG002
+        """What `start_from` makes of state dicts that it read from files, by network: by default, nothing
+        else."""
+        return states
+
     def average(self, decay: float) -> None:
         """Have the generators' averages follow them, after an optimizer's step.
 
@@ -111,6 +144,7 @@ class GANTraining:
         """What `load_state_dict` needs to go on to the bit; of tensors and plain values."""
         return {
             "steps": self.steps,
+            "config": self._file_config,
             "networks": {name: network.state_dict() for name, network in self._networks().items()},
             "averages": {name: network.state_dict() for name, network in self.averages.items()},
             "optimizers": {"g": self.optimizer_g.state_dict(), "d": self.optimizer_d.state_dict()},

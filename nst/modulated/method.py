@@ -24,12 +24,22 @@ from nst.ops.equalized import Border
 from nst.ops.modulated import Form
 from nst.stylizer import AssetRef, Assets, Outcome
 
-__all__ = ["LEAST", "MULTIPLE", "Modulated", "ModulatedConfig", "ModulatedStylizer", "modulated_file"]
+__all__ = [
+    "LEAST",
+    "MULTIPLE",
+    "Modulated",
+    "ModulatedConfig",
+    "ModulatedStylizer",
+    "file_styles",
+    "modulated_file",
+]
 
 MULTIPLE, LEAST = 4, 8
 """What an image's height and width are multiples of, and their least: the generator halves them twice, and
 mirrors at the border."""
 _CONFIG = "nst.modulated"
+_PREFIX = "G."
+"""How names of the generator's parameters begin in a checkpoint of a training."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,11 +61,15 @@ class ModulatedConfig:
         given = asdict(self)
         return ModulatedGenerator(given.pop("styles"), **given)
 
+    def metadata(self) -> dict[str, str]:
+        """The configuration as a file says it."""
+        return {_CONFIG: json.dumps(asdict(self), sort_keys=True)}
+
 
 def modulated_file(generator: nn.Module, config: ModulatedConfig) -> bytes:
     """The bytes of a .safetensors with the generator and its configuration. Equal input, equal bytes."""
     tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in generator.state_dict().items()}
-    return safetensors.torch.save(tensors, metadata={_CONFIG: json.dumps(asdict(config), sort_keys=True)})
+    return safetensors.torch.save(tensors, metadata=config.metadata())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +77,7 @@ class Modulated:
     """Translate photographs to a style, or to one between several, with one trained generator, in one pass."""
 
     generator: str
-    """Path or URL of a generator: a .safetensors as training here writes it."""
+    """Path or URL of a generator: a .safetensors or a checkpoint as training here writes it."""
     style: str | dict[str, float]
     """Name of one of the generator's styles, or a blend, e.g. { ukiyo-e = 0.7, pastel = 0.3 }: weights, at
     least 0, which are divided by their sum. A photograph that has a `style` in the manifest gets that one
@@ -105,15 +119,25 @@ class Modulated:
     def build(self, assets: Assets, device: torch.device) -> ModulatedStylizer:
         self.check_style(assets)
         network = self._config(assets).build()
-        load_published(network, read_state_dict(assets[self.generator]))
+        state = read_state_dict(assets[self.generator])
+        if any(name.startswith(_PREFIX) for name in state):
+            state = {
+                name.removeprefix(_PREFIX): each for name, each in state.items() if name.startswith(_PREFIX)
+            }
+        load_published(network, state)
         return ModulatedStylizer(network.to(device), self.weights, alone=self.deterministic)
 
     def _config(self, assets: Assets) -> ModulatedConfig:
         return _read_config(assets[self.generator], self.generator)
 
 
+def file_styles(data: bytes) -> tuple[str, ...]:
+    """Names of the styles of a generator's file. Raises WeightsError: it is none."""
+    return _read_config(data, "it").styles
+
+
 def _read_config(data: bytes, name: str) -> ModulatedConfig:
-    """The configuration in the header of a .safetensors.
+    """The configuration in the header of a .safetensors, or in a checkpoint.
 
     Raises:
         WeightsError: there is none, or it is not one of a generator.

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from nst import check
-from nst.errors import OptionError
+from nst.errors import OptionError, WeightsError
 from nst.gan.layers import MOST_LAYERS, Norm
 from nst.gan.losses import GANMode, check_penalty, discriminator_losses, generator_losses, gradient_penalty
 from nst.gan.sampling import style_pair
+from nst.gan.starting import Sides, States
 from nst.gan.trainer import (
     GANTraining,
     Precision,
@@ -28,8 +29,9 @@ from nst.gan.trainer import (
     side_by_side,
 )
 from nst.modulated.directions import direction_means
-from nst.modulated.method import ModulatedConfig, modulated_file
+from nst.modulated.method import ModulatedConfig, file_styles, modulated_file
 from nst.modulated.networks import StyleDiscriminator, check_styles
+from nst.modulated.starting import by_style
 from nst.ops.equalized import Border, draw_parameters
 from nst.ops.modulated import Form
 
@@ -174,6 +176,7 @@ class ManyStylesTraining(GANTraining):
             (self._adam(self.G, rates[0]), self._adam(self.D, rates[1])),
             averaged=options.ema_decay > 0,
             precision=options.precision,
+            config=self._config.metadata(),
         )
 
     def directions(self, count: int) -> tuple[Tensor, Tensor]:
@@ -189,6 +192,21 @@ class ManyStylesTraining(GANTraining):
         """`train_step` with images of the styles that are translated, and of those that these get."""
         real_a, real_b = images
         return train_step(self, real_a, real_b)
+
+    def start_from(self, files: Mapping[str, bytes], networks: Sides, *, strict: bool) -> list[str]:
+        if len(files) > 1:
+            raise WeightsError("one file at a time: generator and discriminator are in the same checkpoint")
+        notes = super().start_from(files, networks, strict=strict)
+        known = [style for data in files.values() for style in file_styles(data)]
+        new = [style for style in self.options.styles if style not in known]
+        return [*notes, f"styles begun at random: {', '.join(new)}"] if new else notes
+
+    def fitted(self, states: States, files: Mapping[str, bytes], *, strict: bool) -> States:
+        """Styles are taken by their names, wherever they stand."""
+        known = [style for data in files.values() for style in file_styles(data)]
+        if strict and {*known} != {*self.options.styles}:
+            raise WeightsError(f"its styles are {', '.join(known)}; strict = false takes those that are wanted")
+        return by_style(states, known, self.G, self.D, self.options.styles)
 
     def file_bytes(self) -> bytes:
         """The generator, as `nst.modulated.method.Modulated` takes it."""

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from jobs.console.stop import StopSignal
+from jobs.errors import TrainingDiverged
 from jobs.stores.store import LocalStore
 from jobs.training.driver import TrainSummary, _Run, run_training
 from jobs.training.job import TrainJob
@@ -34,7 +35,6 @@ from jobs.training.layout import (
     skipped_path,
 )
 from jobs.training.monitor import TrainSnapshot
-from nst.errors import Diverged
 from tests.jobs import test_training, test_training_styles
 from tests.jobs.test_lease import ELSEWHERE, leave
 from tests.jobs.test_training import TINY, begun, curve, photos, setup, train
@@ -109,8 +109,8 @@ def test_a_training_that_diverged_is_not_tried_again(photos: Path, ray_session: 
     timer.start()
     summary = run_training(job, stop=stop)
     timer.cancel()
-    assert isinstance(summary.error, Diverged)
-    assert summary.exit_code == 2
+    assert isinstance(summary.error, TrainingDiverged)
+    assert summary.exit_code == 6
     left = {path.split("/")[0] for path in job.store.find()}
     assert left <= {"job.json", "skipped", manifest_path("a"), manifest_path("b")}
 

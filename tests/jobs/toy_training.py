@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from jobs.training.recipes import Recipe
 from nst.gan.parallel import DDPOptions, Share, distributed
+from nst.gan.starting import Sides, read_states, start_networks
 from nst.stylizer import AssetRef
 
 __all__ = ["Toy", "ToyOptions"]
@@ -56,6 +57,9 @@ class Painter:
         self.optimizers = (torch.optim.SGD(self.network.parameters(), options.learning_rate, momentum=0.9),)
         self.share, self._trained = Share(), self.network
 
+    def start_from(self, files: Mapping[str, bytes], networks: Sides, *, strict: bool) -> list[str]:  # noqa: ARG002
+        return start_networks({"network": self.network}, read_states(files, ["network"]), strict=strict)
+
     def distribute(self, share: Share, options: DDPOptions) -> None:
         self.share, self._trained = share, distributed(self.network, share, options)
 
@@ -72,10 +76,13 @@ class Painter:
         return losses["distance"]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"network": self.network.state_dict(), "optimizer": self.optimizers[0].state_dict()}
+        return {
+            "networks": {"network": self.network.state_dict()},
+            "optimizer": self.optimizers[0].state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
+        self.network.load_state_dict(state["networks"]["network"])
         self.optimizers[0].load_state_dict(state["optimizer"])
 
     def file_bytes(self) -> bytes:

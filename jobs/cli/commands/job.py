@@ -150,7 +150,7 @@ def dream(
     rich_help_panel=_PANEL,
     epilog=examples(
         "nst resume holiday-painted",
-        "nst resume s3://bucket/out --workers 8",
+        "nst resume horse2zebra --set model.learning_rate=2e-5",
         "nst resume holiday-painted --new holiday-painted-2",
     ),
 )
@@ -174,7 +174,8 @@ def resume(
 ) -> None:
     """Go on with a job that was stopped or killed.
 
-    --set takes options of `resources` and `storage` only; of a training also of `log`, `evaluation`, `ddp`.
+    --set takes options of `resources` and `storage` only; of a training also of `log`, `evaluation`, `ddp`,
+    and learning rates, weights of losses and precision of `model`, and a greater `schedule.n_epochs`.
     """
     with errors(log_format):
         given = set_ or []

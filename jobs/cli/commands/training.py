@@ -1,4 +1,4 @@
-"""The command that trains what methods apply."""
+"""Commands that train what methods apply, and publish it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.arguments import Address, DryRun, Format, Set, Wait, Workers, examples
-from jobs.cli.train import begin_training, job_file_of
-from jobs.cli.work import errors, resources
+from jobs.cli.arguments import Address, DryRun, Format, Out, Reach, Set, Wait, Workers, examples
+from jobs.cli.train import as_options, begin_training, job_file_of
+from jobs.cli.work import errors, resources, store_at
 
 __all__ = ["app"]
 
 app = typer.Typer()
+_PANEL = "Train what methods apply"
 
 
 @app.command(
     no_args_is_help=True,
-    rich_help_panel="Train what methods apply",
+    rich_help_panel=_PANEL,
     epilog=examples(
         "nst train train.toml",
         "nst train train.toml --dry-run",
@@ -50,3 +51,19 @@ def train(
             return
         overrides = [*(set_ or []), *resources(None, address, workers, training=True)]
         begin_training(job, overrides, dry_run=dry_run, wait=wait, log_format=log_format)
+
+
+@app.command(
+    rich_help_panel=_PANEL,
+    epilog=examples("nst snapshot horse2zebra", "nst snapshot s3://bucket/horse2zebra"),
+)
+def snapshot(out: Out, set_: Reach = None) -> None:
+    """Publish what a training has learned so far: the generators of its newest checkpoint.
+
+    Works while the training runs, when it was stopped, and when it is complete; a method takes the file.
+    """
+    with errors():
+        from jobs.training.snapshot import publish_snapshot
+
+        step, made = publish_snapshot(store_at(out, set_))
+        print("\n".join((f"the generators of step {step}, to be used as", *as_options(made))))

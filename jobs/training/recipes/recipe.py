@@ -9,6 +9,7 @@ Importing this loads no torch.
 from __future__ import annotations
 
 import dataclasses
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,11 +26,14 @@ if TYPE_CHECKING:
 
     from nst.gan.parallel import DDPOptions, Share
     from nst.gan.sampling import Preprocessing
+    from nst.gan.starting import Sides
     from nst.stylizer import AssetRef
 
 __all__ = ["Choice", "Recipe", "Trainer", "Translation"]
 
 _LARGEST_CROP = 8192
+_CHANGEABLE = re.compile(r"(?:\w+_)?learning_rate|lambda_\w+|penalty(?:_\w+)?|\w+_weight|precision")
+_SCHEDULE_END = ("schedule.n_epochs", "schedule.n_epochs_decay")
 
 
 class Trainer(Protocol):
@@ -41,6 +45,22 @@ class Trainer(Protocol):
     @property
     def optimizers(self) -> Sequence[torch.optim.Optimizer]:
         """Those whose learning rates the schedule sets; the first one's is recorded."""
+        ...
+
+    def start_from(self, files: Mapping[str, bytes], networks: Sides, *, strict: bool) -> list[str]:
+        """Begin with weights from files instead of random ones; before `distribute`, and before any step.
+
+        Args:
+            files: by name: checkpoints of trainings, what they ended with, and whatever else has such networks.
+            networks: the ones that begin with them.
+            strict: each of these is in the files, and fits. Else layers are taken whose names and shapes fit.
+
+        Returns:
+            If not strict, what was taken and what was not, for people.
+
+        Raises:
+            WeightsError: a file is not readable, or does not fit.
+        """
         ...
 
     def distribute(self, share: Share, options: DDPOptions) -> None:
@@ -65,7 +85,9 @@ class Trainer(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on to the bit; of tensors and plain values."""
+        """What `load_state_dict` needs to go on to the bit; of tensors and plain values. What is found in it by
+        others: state dicts of all networks, by name, in the table `networks`, and, if there are any, of their
+        averages, in the table `averages`."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
@@ -157,6 +179,14 @@ class Recipe(ABC):
         """The inverse of `read`. A training is the same only while this is: an option that came later is left
         out while it has its default."""
         return dataclasses.asdict(cast(Any, self))
+
+    @classmethod
+    def changeable(cls) -> tuple[str, ...]:
+        """Options that may have other values when a training goes on, by their names in a job file: all that is
+        remembered from step to step must fit any values of theirs. By default, those of [model] that are named
+        as learning rates, weights of losses, penalties or precision, and the end of the schedule."""
+        names = [item.name for item in dataclasses.fields(cls.model_options())]
+        return (*(f"model.{name}" for name in names if _CHANGEABLE.fullmatch(name)), *_SCHEDULE_END)
 
     def check_data(self, data: Preprocessing) -> None:
         """Raises OptionError, of the table `data`: its images are not what the networks need."""
