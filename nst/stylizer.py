@@ -8,16 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from nst.errors import ImageError
 
+if TYPE_CHECKING:
+    from nst.gan.export import Exportable
+
 __all__ = [
+    "LATER",
     "AssetRef",
     "Assets",
+    "ExportableMethod",
     "Frame",
     "IterativeMethod",
     "IterativeStylizer",
@@ -50,6 +56,10 @@ class AssetRef:
 
 Assets: TypeAlias = Mapping[str, bytes]
 """The bytes of every `AssetRef`, by its `url`."""
+
+LATER: Mapping[str, object] = MappingProxyType({"later": True})
+"""Metadata of an option that a method got when there were jobs without it: it is recorded where it is set, so
+that these are still the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,3 +215,16 @@ class IterativeMethod(Method, Protocol):
         ...
 
     def build(self, assets: Assets, device: torch.device) -> IterativeStylizer: ...
+
+
+@runtime_checkable
+class ExportableMethod(Method, Protocol):
+    """A method whose network makes a picture in one pass, so that other programs can run it."""
+
+    def exportable(self, assets: Assets) -> Exportable:
+        """Load the network.
+
+        Raises:
+            OptionError, WeightsError: as of `build` and `check_style`.
+        """
+        ...

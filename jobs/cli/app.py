@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.commands import cluster, job, options, output, training
+from jobs.cli.commands import cluster, export, job, options, output, training
 
 __all__ = ["app", "main"]
 
@@ -19,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for _commands in (job, training, output, cluster, options):
+for _commands in (job, training, export, output, cluster, options):
     app.add_typer(_commands.app)
 
 

@@ -40,7 +40,7 @@ from jobs.stores.filesystems import absolute_url
 from jobs.stores.store import Store
 from nst.errors import NstError
 
-__all__ = ["Fault", "Garbage", "collect_garbage", "explain", "verify"]
+__all__ = ["Fault", "Garbage", "collect_garbage", "explain", "manifest_digest", "verify"]
 
 _THREADS = 16
 
@@ -70,11 +70,7 @@ def verify(store: Store) -> Iterator[Fault]:
     except (NstError, pa.ArrowException, OSError) as error:
         yield Fault(MANIFEST, f"cannot be read: {error}")
         return
-    digest = hashlib.sha256()
-    for rows in shards:
-        for row in rows:
-            digest.update(row_digest(row.key, row.url, row.style))
-    if digest.hexdigest() != record.manifest.sha256 or manifest.rows != record.manifest.rows:
+    if manifest_digest(shards) != record.manifest.sha256 or manifest.rows != record.manifest.rows:
         yield Fault(MANIFEST, "is not the one that the job was begun with")
     with ThreadPoolExecutor(_THREADS) as pool:
         keys = yield from _verify_shards(store, record, shards, pool)
@@ -132,6 +128,15 @@ def _verify_places(
             case _:
                 yield Fault(path, "does not belong to the job")
     return curves
+
+
+def manifest_digest(shards: Iterable[Iterable[Row]]) -> str:
+    """The digest of a manifest by its rows, whatever it says of itself."""
+    digest = hashlib.sha256()
+    for rows in shards:
+        for row in rows:
+            digest.update(row_digest(row.key, row.url, row.style))
+    return digest.hexdigest()
 
 
 def _shards(manifest: Manifest) -> Iterator[list[Row]]:

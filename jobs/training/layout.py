@@ -40,6 +40,7 @@ __all__ = [
     "checkpoint_path",
     "checkpoint_steps",
     "evaluation_path",
+    "evaluation_steps",
     "events_path",
     "events_steps",
     "forget_later",
@@ -174,9 +175,13 @@ def sample_steps(store: Store) -> list[int]:
     return _steps(store, _SAMPLES)
 
 
+def evaluation_steps(store: Store) -> list[int]:
+    return _steps(store, _EVALUATIONS)
+
+
 def read_evaluations(store: Store, but: Container[int] = ()) -> dict[int, dict[str, float]]:
     """By step, but for some: `fid_NAME` and `kid_NAME` for each of the recipe's translations, as `fid_A2B`."""
-    steps = [step for step in _steps(store, _EVALUATIONS) if step not in but]
+    steps = [step for step in evaluation_steps(store) if step not in but]
     return {step: json.loads(store.read(evaluation_path(step))) for step in steps}
 
 

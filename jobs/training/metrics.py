@@ -53,7 +53,7 @@ def read_metrics(store: Store) -> list[dict[str, Any]]:
     """
     if read_done(store) is not None and METRICS in store.names(""):
         rows: list[dict[str, Any]] = pq.read_table(
-            io.BytesIO(store.read(METRICS)), use_threads=False
+            io.BytesIO(store.read(METRICS)), use_threads=False, page_checksum_verification=True
         ).to_pylist()
         return rows
     parts = (read_part(store.read(metrics_path(step))) for step in metrics_steps(store))

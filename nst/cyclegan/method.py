@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
+from typing import Any, Literal, get_args
 
 import safetensors.torch
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from nst import check
 from nst.cyclegan.networks import (
+    Generator,
     Padding,
     Upsample,
     build_generator,
@@ -20,13 +22,16 @@ from nst.cyclegan.networks import (
     least_size,
     size_multiple,
 )
+from nst.cyclegan.recognize import recognized_options
 from nst.errors import OptionError, WeightsError
 from nst.features import read_state_dict
 from nst.features.passes import by_shape
 from nst.features.weights import read_metadata
+from nst.gan.bands import apply_bounded
+from nst.gan.export import Exportable
 from nst.gan.layers import Norm, load_published
 from nst.gan.translate import checked_outcome, translate
-from nst.stylizer import AssetRef, Assets, Outcome
+from nst.stylizer import LATER, AssetRef, Assets, Outcome
 
 __all__ = [
     "CycleGAN",
@@ -60,7 +65,7 @@ class GeneratorConfig:
     def __post_init__(self) -> None:
         check_generator(self.generator, self.norm, self.channels, self.padding, self.upsample)
 
-    def build(self) -> nn.Module:
+    def build(self) -> Generator:
         return build_generator(
             self.generator,
             norm=self.norm,
@@ -103,28 +108,38 @@ class CycleGAN:
     """Which generator of a file that has both; a file of the public implementation has one."""
     generator: str | None = None
     """The generator's network: `resnet_9blocks`, `resnet_6blocks`, `unet_256` or `unet_128`. None: what the
-    file says, else `resnet_9blocks`."""
+    file says or its parameters show, else `resnet_9blocks`."""
     norm: Norm | None = None
-    """The generator's normalization: `instance`, `batch` or `none`. None: what the file says, else
-    `instance`."""
+    """The generator's normalization: `instance`, `batch` or `none`. None: what the file says
+    or its parameters show, else `instance`."""
     channels: int | None = None
-    """Channels of the generator's first layer. None: what the file says, else 64."""
+    """Channels of the generator's first layer. None: what the file says or its parameters
+    show, else 64."""
     padding: Padding | None = None
-    """How the ResNets' blocks pad: `reflect`, `replicate` or `zero`. None: what the file says, else
-    `reflect`."""
+    """How the ResNets' blocks pad: `reflect`, `replicate` or `zero`. None: what the file says or its
+    parameters show, else `reflect`."""
     dropout: bool | None = None
     """Whether the generator was trained with dropout, which moves its parameters' names. None: what the file
-    says, else not."""
+    says or its parameters show, else not."""
+    pass_memory_mb: int | None = field(default=None, metadata=LATER)
+    """Memory in MB for activations of one pass through the generator. Larger photographs are computed a few
+    layers at a time, in bands, with the same result but for rounding; what does not fit of the activations
+    between lies in temporary files. None: no limit."""
 
     def __post_init__(self) -> None:
         check.one_of("direction", self.direction, get_args(Direction))
-        self._over(GeneratorConfig())
+        if self.pass_memory_mb is not None:
+            check.at_least("pass_memory_mb", self.pass_memory_mb, 1)
+        self._over({})
 
-    def _over(self, config: GeneratorConfig) -> GeneratorConfig:
-        """`config`, but for what the options say. Only files of training here may have another `upsample`, and
-        these say so."""
-        given = {name: getattr(self, name) for name in asdict(config) if name != "upsample"}
-        return replace(config, **{name: value for name, value in given.items() if value is not None})
+    def _over(self, values: Mapping[str, Any]) -> GeneratorConfig:
+        """The generator of these values, but for what the options say. Files have another `upsample` by
+        themselves only."""
+        names = [item.name for item in fields(GeneratorConfig) if item.name != "upsample"]
+        given = {name: getattr(self, name) for name in names}
+        return GeneratorConfig(
+            **{**values, **{name: value for name, value in given.items() if value is not None}}
+        )
 
     def assets(self) -> list[AssetRef]:
         return [AssetRef(option="weights", url=self.weights, kind="weights", sha256=self.weights_sha256)]
@@ -133,30 +148,46 @@ class CycleGAN:
         return []
 
     def build(self, assets: Assets, device: torch.device) -> CycleGANStylizer:
+        network, config = self._loaded(assets)
+        return CycleGANStylizer(network.to(device), config, self.pass_memory_mb)
+
+    def exportable(self, assets: Assets) -> Exportable:
+        network, config = self._loaded(assets)
+        return Exportable(network.eval(), size_multiple(config.generator), least_size(config.generator))
+
+    def _loaded(self, assets: Assets) -> tuple[Generator, GeneratorConfig]:
         data = assets[self.weights]
         state = read_state_dict(data)
-        config = self._over(_read_config(data))
-        network = config.build()
         if any(name.startswith((*_PREFIXES["A2B"], *_PREFIXES["B2A"])) for name in state):
             mine = _PREFIXES[self.direction]
             state = {name[4:]: each for name, each in state.items() if name.startswith(mine)}
             if not state:
                 raise WeightsError(f"{self.weights} has no generator for direction = {self.direction!r}")
+        config = self._config(data, state)
+        network = config.build()
         try:
             load_published(network, state)
         except WeightsError as error:
             said = ", ".join(f"{option} = {value!r}" for option, value in asdict(config).items())
             raise WeightsError(f"{error}; it was read as {said}") from error
-        return CycleGANStylizer(
-            network.to(device), size_multiple(config.generator), least_size(config.generator)
-        )
+        return network, config
+
+    def _config(self, data: bytes, state: Mapping[str, Tensor]) -> GeneratorConfig:
+        """Raises WeightsError: the parameters are of a generator that is not known here."""
+        said = _read_config(data)
+        if said is not None:
+            return self._over(asdict(said))
+        try:
+            return self._over(recognized_options(state))
+        except OptionError as error:
+            raise WeightsError(f"{self.weights} is of another generator: {error}") from error
 
 
-def _read_config(data: bytes) -> GeneratorConfig:
-    """The configuration in the header of a .safetensors, or in a checkpoint; of other files the default."""
+def _read_config(data: bytes) -> GeneratorConfig | None:
+    """The configuration in the header of a .safetensors, or in a checkpoint; None: it has none."""
     text = read_metadata(data).get(_CONFIG)
     if text is None:
-        return GeneratorConfig()
+        return None
     try:
         values = json.loads(text)
         if not isinstance(values, dict):
@@ -171,11 +202,16 @@ def _read_config(data: bytes) -> GeneratorConfig:
 
 
 class CycleGANStylizer:
-    """The loaded generator, ready for photographs."""
+    """The loaded generator, ready for photographs.
 
-    def __init__(self, network: nn.Module, multiple: int, least: int) -> None:
+    Args:
+        pass_memory_mb: see `CycleGAN`.
+    """
+
+    def __init__(self, network: Generator, config: GeneratorConfig, pass_memory_mb: int | None) -> None:
         self.network = network.requires_grad_(False).eval()
-        self._multiple, self._least = multiple, least
+        self._multiple, self._least = size_multiple(config.generator), least_size(config.generator)
+        self._apply = partial(apply_bounded, self.network, memory_mb=pass_memory_mb)
         self._like = next(network.parameters())
 
     @torch.no_grad()
@@ -192,4 +228,4 @@ class CycleGANStylizer:
     def translate(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to the same. Padded by mirroring to what the generator needs, and cropped
         back."""
-        return translate(self.network, images, self._multiple, self._least)
+        return translate(self._apply, images, self._multiple, self._least)

@@ -13,12 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from nst import check
+from nst.cyclegan.discriminators import Patches, Pixels
 from nst.errors import ImageTooSmall
+from nst.gan.bands import Bands
 from nst.gan.layers import BlurredUp, Conv3x3, Norm, normalization
 
 __all__ = [
     "DISCRIMINATORS",
     "GENERATORS",
+    "Generator",
     "Padding",
     "Upsample",
     "build_discriminator",
@@ -51,7 +54,7 @@ def build_generator(
     padding: Padding = "reflect",
     dropout: bool = False,
     upsample: Upsample = "transposed",
-) -> nn.Module:
+) -> Generator:
     """A generator: (N, image_channels, H, W) in [-1, 1] to the same.
 
     Args:
@@ -107,8 +110,8 @@ def build_discriminator(
     check.at_least("channels", channels, 1)
     check.at_least("layers", layers, 1)
     if name == "pixel":
-        return _Pixels(image_channels, channels, norm)
-    return _Patches(image_channels, channels, norm, 3 if name == "basic" else layers)
+        return Pixels(image_channels, channels, norm)
+    return Patches(image_channels, channels, norm, 3 if name == "basic" else layers)
 
 
 def size_multiple(name: str) -> int:
@@ -142,9 +145,27 @@ def check_image_size(
             raise ImageTooSmall(f"{width} x {height} pixels are too few for {names}") from error
 
 
-class _ResNet(nn.Module):
+class Generator(nn.Module):
+    """See `build_generator`."""
+
+    model: nn.Module
+    pixel_bytes: int
+    """See `nst.gan.bands.BandedNetwork`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.model(x)
+        return out
+
+    def in_bands(self, bands: Bands, x: Tensor) -> Tensor:
+        """What `forward` gives for one image, but for rounding."""
+        raise NotImplementedError
+
+
+class _ResNet(Generator):
     """Johnson et al. 2016, as the CycleGAN paper's appendix has it: c7s1-64, d128, d256, R256 ..., u128, u64,
     c7s1-3."""
+
+    model: nn.Sequential
 
     def __init__(
         self,
@@ -157,6 +178,7 @@ class _ResNet(nn.Module):
         upsample: Upsample,
     ) -> None:
         super().__init__()
+        self.pixel_bytes = 16 * width
         bias = norm == "instance"
         layers: list[nn.Module] = [
             nn.ReflectionPad2d(3),
@@ -184,9 +206,22 @@ class _ResNet(nn.Module):
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, image_channels, 7), nn.Tanh()]
         self.model = nn.Sequential(*layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.model(x)
-        return out
+    def in_bands(self, bands: Bands, x: Tensor) -> Tensor:
+        """Two activations are kept whole, at a quarter of the image's sides: what the blocks add to, and what
+        they add."""
+        layers = list(self.model)
+        blocks = [layer for layer in layers if isinstance(layer, _Block)]
+        begin = layers.index(blocks[0])
+        kept = bands.apply(layers[: begin - 2], x, margin=8, step=4)
+        kept = bands.apply(layers[begin - 2 : begin], kept, into=kept)
+        inner = None
+        for block in blocks:
+            *layers_of, last = block.conv_block
+            first = 1 + next(index for index, layer in enumerate(layers_of) if isinstance(layer, nn.Conv2d))
+            inner = bands.apply(layers_of[:first], kept, margin=1, into=inner)
+            inner = bands.apply(layers_of[first:], inner, margin=1, into=inner)
+            kept = bands.apply([last], inner, into=kept, add=True)
+        return bands.apply(layers[begin + len(blocks) :], kept, margin=3, up=4)
 
 
 class _Block(nn.Module):
@@ -212,11 +247,14 @@ class _Block(nn.Module):
         return out
 
 
-class _UNet(nn.Module):
+class _UNet(Generator):
     """Isola et al. 2017: halves down to one pixel, and up again with what was there on the way down."""
+
+    model: _Outermost
 
     def __init__(self, downs: int, image_channels: int, width: int, norm: Norm, dropout: bool) -> None:
         super().__init__()
+        self.pixel_bytes = 8 * width
         block = _Down(8 * width, 8 * width, None, norm)
         for _ in range(downs - 5):
             block = _Down(8 * width, 8 * width, block, norm, dropout)
@@ -224,9 +262,12 @@ class _UNet(nn.Module):
             block = _Down(factor * width, 2 * factor * width, block, norm)
         self.model = _Outermost(image_channels, width, block, norm)
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.model(x)
-        return out
+    def in_bands(self, bands: Bands, x: Tensor) -> Tensor:
+        """All that a level hands on is kept whole."""
+        first, below, *up = self.model.model
+        assert isinstance(below, _Down)
+        kept = bands.apply([first], x, margin=2, step=2)
+        return bands.apply(up, *below.in_bands(bands, kept), margin=1, up=2)
 
 
 class _Down(nn.Module):
@@ -253,6 +294,19 @@ class _Down(nn.Module):
         x = self.model[0](x)
         return torch.cat([x, self.model[1:](x)], dim=1)
 
+    def in_bands(self, bands: Bands, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` puts side by side; the first takes the place of `x`."""
+        leaky, down, *more = self.model
+        x = bands.apply([leaky], x, into=x)
+        inner = bands.apply([down], x, margin=2, step=2)
+        sides: tuple[Tensor, ...] = (inner,)
+        if isinstance(below := more[1], _Down):
+            norm, _, *more = more
+            sides = below.in_bands(bands, bands.apply([norm], inner, into=inner))
+        relu, up, *more = more
+        outer = bands.apply([relu, up], *sides, margin=1, up=2)
+        return x, bands.apply(more, outer, into=outer)
+
 
 class _Outermost(nn.Module):
     def __init__(self, image_channels: int, width: int, below: nn.Module, norm: Norm) -> None:
@@ -267,50 +321,4 @@ class _Outermost(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.model(x)
-        return out
-
-
-class _Patches(nn.Module):
-    """A judgment for each of many overlapping patches."""
-
-    def __init__(self, image_channels: int, width: int, norm: Norm, layers: int) -> None:
-        super().__init__()
-        model: list[nn.Module] = [
-            nn.Conv2d(image_channels, width, 4, stride=2, padding=1),
-            nn.LeakyReLU(0.2, True),
-        ]
-        before = width
-        for layer in range(1, layers + 1):
-            after = width * min(2**layer, 8)
-            stride = 2 if layer < layers else 1
-            model += [
-                nn.Conv2d(before, after, 4, stride=stride, padding=1, bias=norm == "instance"),
-                normalization(norm, after),
-                nn.LeakyReLU(0.2, True),
-            ]
-            before = after
-        self.model = nn.Sequential(*model, nn.Conv2d(before, 1, 4, padding=1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.model(x)
-        return out
-
-
-class _Pixels(nn.Module):
-    """A judgment for each pixel."""
-
-    def __init__(self, image_channels: int, width: int, norm: Norm) -> None:
-        super().__init__()
-        bias = norm == "instance"
-        self.net = nn.Sequential(
-            nn.Conv2d(image_channels, width, 1),
-            nn.LeakyReLU(0.2, True),
-            nn.Conv2d(width, 2 * width, 1, bias=bias),
-            normalization(norm, 2 * width),
-            nn.LeakyReLU(0.2, True),
-            nn.Conv2d(2 * width, 1, 1, bias=bias),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.net(x)
         return out

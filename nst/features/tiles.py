@@ -120,12 +120,12 @@ def _least_side(geometry: Geometry) -> int:
 def tiles(network: FeatureNetwork, height: int, width: int, side: int) -> Iterator[Tile]:
     """Tiles of `side` pixels, a multiple of the network's largest stride, that own all of a picture."""
     margin = _geometry(network).margin_px
-    for rows, owned_rows in _spans(height, side, margin):
-        for columns, owned_columns in _spans(width, side, margin):
+    for rows, owned_rows in spans(height, side, margin):
+        for columns, owned_columns in spans(width, side, margin):
             yield Tile(rows, columns, (owned_rows, owned_columns))
 
 
-def _spans(length: int, side: int, margin: int) -> Iterator[tuple[slice, slice]]:
+def spans(length: int, side: int, margin: int) -> Iterator[tuple[slice, slice]]:
     for start in range(0, length, side):
         stop = start + side
         last = stop >= length

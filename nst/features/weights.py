@@ -8,8 +8,10 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ __all__ = [
     "default_weights",
     "is_published",
     "named_weights",
+    "plain_names",
     "published_bytes",
     "read_metadata",
     "read_state_dict",
@@ -188,17 +191,43 @@ def _embedded_bytes() -> bytes:
 
 
 def read_state_dict(data: bytes) -> dict[str, Tensor]:
-    """Read a state dict from the bytes of a .safetensors or a .pth file, or of a training's checkpoint: its
-    networks as NETWORK.NAME, generators as the training would end with them. Nothing is ever unpickled but
-    tensors.
+    """Read a state dict from the bytes of a .safetensors or a .pth file, what such a file has under the name
+    `state_dict`, or a training's checkpoint: its networks as NETWORK.NAME, generators as the training would end
+    with them. Nothing is ever unpickled but tensors and plain values.
+
+    What was put before names by wrappers of the network is left out: see `plain_names`.
 
     Raises:
         WeightsError: neither format, damaged, or not a mapping from names to tensors.
     """
     state = _of_checkpoint(_loaded(data))
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError("expected a state dict: a mapping from names to tensors")
-    return {str(name): tensor for name, tensor in state.items()}
+    return plain_names({str(name): tensor for name, tensor in state.items()})
+
+
+def plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without what wrappers put into its names: `module.` before all of them, of data-parallel
+    training, and `_orig_mod.` anywhere, of `torch.compile`."""
+    found = {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
+    while found and all(name.startswith("module.") for name in found):
+        found = {name.removeprefix("module."): tensor for name, tensor in found.items()}
+    return found
+
+
+def _why_not_unpickled(text: str) -> str:
+    """What is to be said of a pickle that torch did not want to read, in a sentence."""
+    found = re.search(r"GLOBAL ([\w.]+)", text)
+    if found is None:
+        return (
+            f"not a readable state dict (.safetensors or .pth): {text.splitlines()[0] if text else 'damaged'}"
+        )
+    return (
+        f"a pickle with more in it than tensors ({found[1]}), such as a whole module, which may run any code "
+        f"when it is read; save the state dict instead: torch.save(network.state_dict(), path)"
+    )
 
 
 def _loaded(data: bytes) -> Any:
@@ -208,7 +237,9 @@ def _loaded(data: bytes) -> Any:
             return safetensors.torch.load(data)
         if data[:2] == _ZIP or data[:1] == b"\x80":  # a zip archive, or the pickle of torch before 1.6
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except pickle.UnpicklingError as error:
+        raise WeightsError(_why_not_unpickled(str(error))) from error
+    except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError) as error:
         raise WeightsError(f"not a readable state dict (.safetensors or .pth): {error}") from error
     raise WeightsError("not a readable state dict (.safetensors or .pth)")
 

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from nst import check
 from nst.errors import WeightsError
+from nst.features.weights import plain_names
 from nst.ops.blur import blur
+from nst.ops.captured import is_captured
 from nst.ops.winograd import conv3x3
 
 __all__ = [
@@ -61,14 +63,14 @@ def initialize(
 
 
 def load_published(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load a state dict of the public layout: with or without the prefix `module.` of data-parallel training,
-    and without the running statistics that instance norms had in old files.
+    """Load a state dict of the public layout, whatever wrappers put into its names (see `plain_names`), and
+    without the running statistics that instance norms had in old files.
 
     Raises:
         WeightsError: a parameter is missing, is one too many, or has another shape.
     """
     wanted = network.state_dict()
-    given = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    given = plain_names(state)
     old = ("running_mean", "running_var", "num_batches_tracked")
     given = {name: tensor for name, tensor in given.items() if name in wanted or not name.endswith(old)}
     for what, names in (
@@ -98,7 +100,7 @@ class _InstanceNorm(nn.InstanceNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         # One by one is for gradients; a network that is exported takes any number of images.
-        if torch.compiler.is_exporting() or (len(x) > 1 and x.device.type != "cpu"):
+        if is_captured() or (len(x) > 1 and x.device.type != "cpu"):
             return super().forward(x)
         each = [F.batch_norm(image, None, None, training=True, eps=self.eps) for image in torch.split(x, 1)]
         return torch.cat(each) if len(each) > 1 else each[0]
@@ -110,7 +112,7 @@ class Conv3x3(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         plain = x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
-        if plain or self.in_channels < _WINOGRAD_CHANNELS or torch.compiler.is_exporting():
+        if plain or self.in_channels < _WINOGRAD_CHANNELS or is_captured():
             return super().forward(x)
         rim = int(self.padding[0])
         return conv3x3(F.pad(x, (rim,) * 4) if rim else x, self.weight, self.bias)

@@ -31,7 +31,8 @@ def translate(network: Callable[[Tensor], Tensor], images: Tensor, multiple: int
     padded = images
     for dim, length in ((-1, width), (-2, height)):
         wanted = max(least, length + -length % multiple)
-        padded = _mirrored(padded, dim, wanted - length)
+        if wanted > length:
+            padded = _mirrored(padded, dim, wanted - length)
     found = network(2 * padded - 1)
     return ((found[..., :height, :width] + 1) / 2).clamp(0, 1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from typing import Any
 
@@ -17,12 +17,14 @@ from nst.errors import OptionError, UnknownStyle, WeightsError
 from nst.features import read_state_dict
 from nst.features.passes import by_shape
 from nst.features.weights import read_metadata
+from nst.gan.bands import apply_bounded
+from nst.gan.export import Exportable
 from nst.gan.layers import Norm, load_published
 from nst.gan.translate import checked_outcome, translate
 from nst.modulated.networks import ModulatedGenerator
 from nst.ops.equalized import Border
 from nst.ops.modulated import Form
-from nst.stylizer import AssetRef, Assets, Outcome
+from nst.stylizer import LATER, AssetRef, Assets, Outcome
 
 __all__ = [
     "LEAST",
@@ -32,6 +34,7 @@ __all__ = [
     "ModulatedStylizer",
     "file_styles",
     "modulated_file",
+    "styles_in",
 ]
 
 MULTIPLE, LEAST = 4, 8
@@ -87,8 +90,14 @@ class Modulated:
     deterministic: bool = True
     """Whether each photograph is computed alone on GPUs. Else those of one size share passes, whatever their
     styles, which is faster, and a picture's last bits depend on its neighbors."""
+    pass_memory_mb: int | None = field(default=None, metadata=LATER)
+    """Memory in MB for activations of one pass through the generator. Larger photographs are computed a few
+    layers at a time, in bands, with the same result but for rounding; what does not fit of the activations
+    between lies in temporary files. None: no limit."""
 
     def __post_init__(self) -> None:
+        if self.pass_memory_mb is not None:
+            check.at_least("pass_memory_mb", self.pass_memory_mb, 1)
         if isinstance(self.style, str):
             if not self.style:
                 raise OptionError("style", self.style, reason="a style's name, or a table of weights")
@@ -117,6 +126,17 @@ class Modulated:
                 raise OptionError("style", self.style, choices=known, reason=f"unknown style {name!r}")
 
     def build(self, assets: Assets, device: torch.device) -> ModulatedStylizer:
+        network = self._loaded(assets)
+        return ModulatedStylizer(
+            network.to(device), self.weights, alone=self.deterministic, pass_memory_mb=self.pass_memory_mb
+        )
+
+    def exportable(self, assets: Assets) -> Exportable:
+        """The generator in the style that the options say, for good."""
+        network = self._loaded(assets).eval().requires_grad_(False)
+        return Exportable(_InStyle(network, network.blend(self.weights)), MULTIPLE, LEAST)
+
+    def _loaded(self, assets: Assets) -> ModulatedGenerator:
         self.check_style(assets)
         network = self._config(assets).build()
         state = read_state_dict(assets[self.generator])
@@ -125,7 +145,7 @@ class Modulated:
                 name.removeprefix(_PREFIX): each for name, each in state.items() if name.startswith(_PREFIX)
             }
         load_published(network, state)
-        return ModulatedStylizer(network.to(device), self.weights, alone=self.deterministic)
+        return network
 
     def _config(self, assets: Assets) -> ModulatedConfig:
         return _read_config(assets[self.generator], self.generator)
@@ -134,6 +154,30 @@ class Modulated:
 def file_styles(data: bytes) -> tuple[str, ...]:
     """Names of the styles of a generator's file. Raises WeightsError: it is none."""
     return _read_config(data, "it").styles
+
+
+class _InStyle(nn.Module):
+    """(N, 3, H, W) in [-1, 1] to the same, in one style."""
+
+    latent: Tensor
+
+    def __init__(self, network: ModulatedGenerator, latent: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("latent", latent)
+
+    def forward(self, images: Tensor) -> Tensor:
+        found: Tensor = self.network(images, self.latent)
+        return found
+
+
+def styles_in(data: bytes) -> tuple[str, ...] | None:
+    """Names of the styles of the generator in a file; None: it is not one for many.
+
+    Raises:
+        WeightsError: its header is damaged.
+    """
+    return _read_config(data, "the file").styles if _CONFIG in read_metadata(data) else None
 
 
 def _read_config(data: bytes, name: str) -> ModulatedConfig:
@@ -174,10 +218,19 @@ class ModulatedStylizer:
     Args:
         weights: those of the styles, for photographs that ask for none.
         alone: every photograph has a pass of its own; on a CPU it always has.
+        pass_memory_mb: see `Modulated`.
     """
 
-    def __init__(self, network: ModulatedGenerator, weights: Mapping[str, float], *, alone: bool) -> None:
+    def __init__(
+        self,
+        network: ModulatedGenerator,
+        weights: Mapping[str, float],
+        *,
+        alone: bool,
+        pass_memory_mb: int | None,
+    ) -> None:
         self.network = network.requires_grad_(False).eval()
+        self._apply = partial(apply_bounded, self.network, memory_mb=pass_memory_mb)
         self._alone = alone
         self._like = next(network.parameters())
         self._looks = {name: self._look({name: 1.0}) for name in network.styles}
@@ -221,12 +274,8 @@ class ModulatedStylizer:
     def translate(self, images: Tensor, latents: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1], (N, latent) to pictures of the same sizes. Padded by mirroring to what the
         generator needs, and cropped back."""
-        return translate(partial(self._apply, latents), images, MULTIPLE, LEAST)
+        return translate(lambda x: self._apply(x, latents), images, MULTIPLE, LEAST)
 
     def to_style(self, images: Tensor, style: str) -> Tensor:
         """Translate `images` as `translate` does, to one of the styles."""
         return self.translate(images, self._looks[style][0].expand(len(images), -1))
-
-    def _apply(self, latents: Tensor, images: Tensor) -> Tensor:
-        found: Tensor = self.network(images, latents)
-        return found

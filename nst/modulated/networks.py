@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import get_args
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from nst import check
 from nst.errors import OptionError
+from nst.gan.bands import Bands
 from nst.gan.layers import Norm, normalization
 from nst.ops.blur import Blur
 from nst.ops.equalized import Border, Equalized, EqualizedConv2d, EqualizedLinear, PixelNorm, draw_normal_
@@ -72,6 +74,7 @@ class ModulatedGenerator(nn.Module):
     ) -> None:
         super().__init__()
         check_styles(styles)
+        self.pixel_bytes = 32 * channels
         check.at_least("channels", channels, 1)
         check.at_least("blocks", blocks, 0)
         check.at_least("latent", latent, 1)
@@ -140,9 +143,22 @@ class ModulatedGenerator(nn.Module):
         x = self.encoder(x)
         for block in self.blocks:
             x = block(x, style)
+        return self._enlarged(x, style)
+
+    def _enlarged(self, x: Tensor, style: Tensor) -> Tensor:
         for up in self.ups:
             x = _leaky(up(x, style))
         return self.to_image(x, style).tanh()  # type: ignore[no-any-return]
+
+    def in_bands(self, bands: Bands, x: Tensor, style: Tensor) -> Tensor:
+        """What `forward` gives for one image and its latent, but for rounding; one activation is kept whole, at
+        a quarter of the image's sides."""
+        *layers, norm, relu = self.encoder
+        kept = bands.apply(layers, x, margin=12, step=4)
+        kept = bands.apply([norm, relu], kept, into=kept)
+        for block in self.blocks:
+            kept = bands.apply([partial(block, latents=style)], kept, margin=2, into=kept)
+        return bands.apply([partial(self._enlarged, style=style)], kept, margin=3, up=4)
 
 
 class StyleDiscriminator(nn.Module):

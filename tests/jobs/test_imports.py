@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+OPTIONAL = ("heic", "jxl", "raw", "onnx")
+"""Extras for those who use it."""
 OWN = {"nst", "jobs", "cluster", "tests", "benchmarks", "examples"}
 PLANNING = (
     "spec",
@@ -70,6 +72,7 @@ def test_the_library_knows_tensors_and_pictures_only(path: Path) -> None:
         "pillow_heif",
         "pillow_jxl",
         "rawpy",
+        "onnxruntime",
         "numpy",
         "safetensors",
         "nst",
@@ -101,7 +104,7 @@ def distributions(*requirements: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("packages", "extras"),
-    [(("nst", "jobs", "cluster"), ("jxl", "raw")), (("tests", "benchmarks", "examples"), ("demo", "dev"))],
+    [(("nst", "jobs", "cluster"), OPTIONAL), (("tests", "benchmarks", "examples"), (*OPTIONAL, "demo", "dev"))],
 )
 def test_what_is_imported_is_declared(packages: tuple[str, ...], extras: tuple[str, ...]) -> None:
     """By ourselves: what comes in through another package may go with it."""

@@ -205,6 +205,21 @@ def test_which_files_are_photographs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "method",
+    [{"kind": "cyclegan", "weights": "w"}, {"kind": "modulated", "generator": "g", "style": "x"}],
+    ids=lambda method: method["kind"],
+)
+def test_options_that_came_later_leave_jobs_the_same(tmp_path: Path, method: dict[str, Any]) -> None:
+    """They are recorded where they are set."""
+    plain = job_to_table(resolve(tmp_path, method=method))["method"]
+    assert "pass_memory_mb" not in plain
+    assert method.keys() < plain.keys()
+    job = resolve(tmp_path, method={**method, "pass_memory_mb": 500})
+    assert job_to_table(job)["method"] == {**plain, "pass_memory_mb": 500}
+    assert job_from_table(job_to_table(job), Path("/"), REGISTRY) == job
+
+
+@pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"photos": []}, r"photos = \[\]: a path or URL is required"),

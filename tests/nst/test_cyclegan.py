@@ -456,7 +456,7 @@ def test_files_of_the_public_implementation_are_read() -> None:
         assert isinstance(outcome, Stylized)
         torch.testing.assert_close(outcome.image[None], (network.eval()(2 * image[None] - 1).detach() + 1) / 2)
     with pytest.raises(WeightsError, match=r"model\.1\.weight is"):
-        CycleGAN(weights="w").build({"w": plain}, CPU)
+        CycleGAN(weights="w", channels=64).build({"w": plain}, CPU)
 
 
 def test_what_a_newer_version_says_is_not_taken_for_an_error() -> None:
@@ -489,14 +489,14 @@ def test_a_file_with_a_damaged_configuration_is_a_typed_error(said: str) -> None
 
 
 def test_generators_trained_with_dropout_are_read() -> None:
-    """Their blocks have other names. What does not fit says how it was read."""
+    """Their blocks have other names, which tell. What does not fit says how it was read."""
     network, _ = small(dropout=True)
     data = safetensors.torch.save(network.state_dict())
     plain = {"weights": "w", "generator": "resnet_6blocks", "channels": 4}
     with pytest.raises(WeightsError, match=r"conv_block.*it was read as .*dropout = False"):
-        CycleGAN(**plain).build({"w": data}, CPU)
+        CycleGAN(**plain, dropout=False).build({"w": data}, CPU)
     (image,) = pictures((16, 16))
-    (outcome,) = CycleGAN(**plain, dropout=True).build({"w": data}, CPU)([image], [torch.Generator()])
+    (outcome,) = CycleGAN(**plain).build({"w": data}, CPU)([image], [torch.Generator()])
     assert isinstance(outcome, Stylized)
     torch.testing.assert_close(outcome.image[None], (network.eval()(2 * image[None] - 1).detach() + 1) / 2)
 

@@ -1,4 +1,5 @@
-"""Commands that look into a job's output, or tidy it up. They need its store alone, not torch or ray."""
+"""Commands that look into a job's output, or tidy it up. They need its store alone, not ray, and torch only to
+verify a training."""
 
 from __future__ import annotations
 
@@ -78,20 +79,26 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per fault.")] = False,
     set_: Reach = None,
 ) -> None:
-    """Read a job again, every row and every picture and curve, and list what is not as it must be."""
+    """Read a job again, every row, picture and curve, and list what is not as it must be.
+
+    Reads a training's manifests, checkpoints, metrics and generator.
+    """
     with errors():
         from dataclasses import asdict
 
         from jobs.console.text import printable
         from jobs.inspect.verify import verify
+        from jobs.training.verify import verify_training
 
-        found = 0
-        for fault in verify(store_at(out, set_)):
+        store, found = store_at(out, set_), 0
+        training = is_training(store)
+        for fault in verify_training(store) if training else verify(store):
             found += 1
             about = "" if fault.key is None else f" ({fault.key})"
             print(json.dumps(asdict(fault)) if as_json else printable(f"{fault.path}{about}: {fault.problem}"))
         if not as_json:
-            print(f"{found} faults" if found else "no faults: every row once, every picture as it was made")
+            fine = "every checkpoint and step" if training else "every row once, every picture as it was made"
+            print(f"{found} faults" if found else f"no faults: {fine}")
         if found:
             raise typer.Exit(EXIT_FAULTS)
 

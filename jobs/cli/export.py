@@ -1,0 +1,89 @@
+"""What `nst export` does: write a trained generator as a file that other programs run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from jobs.config.tables import apply_overrides, parse_table
+from jobs.errors import UsageError
+from jobs.spec import storage_from_table
+from jobs.stores.filesystems import absolute_url, read_url
+from jobs.stores.store import open_store
+from nst.errors import OptionError
+from nst.methods import METHODS
+
+if TYPE_CHECKING:
+    from jobs.stores.filesystems import StorageOptions
+    from nst.stylizer import ExportableMethod
+
+__all__ = ["export_generator"]
+
+
+def export_generator(
+    weights: str, out: str, *, onnx: bool, direction: str | None, style: str | None, overrides: Sequence[str]
+) -> str:
+    """Export the generator in `weights`, check the file against it, publish it, and say so in a line.
+
+    Raises:
+        OptionError, UsageError, WeightsError: it is asked for wrongly. Nothing was written.
+        NstError: the file does not compute what the generator does. Nothing was written.
+    """
+    from nst.gan.export import export_onnx, export_torch, missing_packages
+
+    _check_out(out, onnx)
+    if onnx and (missing := missing_packages()):
+        raise UsageError(f"--onnx needs {', '.join(missing)}: pip install 'nst[onnx]'")
+    tables = apply_overrides({}, overrides)
+    for name, value in tables.items():
+        if name not in ("method", "storage") or not isinstance(value, dict):
+            raise OptionError("--set", name, choices=("method.*", "storage.*"))
+    storage = storage_from_table(tables.get("storage", {}))
+    url = absolute_url(weights, Path.cwd())
+    data = _read(weights, url, storage)
+    method = _method(url, data, direction, style, tables.get("method", {}))
+    exported, difference = (export_onnx if onnx else export_torch)(method.exportable({url: data}))
+    folder, _, name = absolute_url(out, Path.cwd()).rpartition("/")
+    store = open_store(folder, storage)
+    store.publish(name, exported)
+    store.clean()
+    checked = f"its pictures differ from the generator's by {difference:.1e} at most, of pixels in [-1, 1]"
+    return f"{out}: {len(exported) / 1e6:.1f} MB; {checked}"
+
+
+def _check_out(out: str, onnx: bool) -> None:
+    extension = ".onnx" if onnx else ".pt2"
+    if not out.endswith(extension):
+        reason = "the name of an ONNX model" if onnx else "the name of a torch.export file; --onnx writes ONNX"
+        raise OptionError("OUT", out, reason=f"must end with {extension}, {reason}")
+
+
+def _read(weights: str, url: str, storage: StorageOptions) -> bytes:
+    try:
+        return read_url(url, storage)
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        reason = "there is no such file" if missing else f"cannot be read: {error.strerror or error}"
+        raise OptionError("WEIGHTS", weights, reason=reason) from error
+
+
+def _method(
+    url: str, data: bytes, direction: str | None, style: str | None, more: dict[str, Any]
+) -> ExportableMethod:
+    """The method that would apply the generator."""
+    from nst.modulated.method import styles_in
+
+    styles = styles_in(data)
+    options: dict[str, Any]
+    if styles is None:
+        if style is not None:
+            raise OptionError("--style", style, reason="is for generators of many styles, and this is another")
+        kind, options = "cyclegan", {"weights": url, **({} if direction is None else {"direction": direction})}
+    else:
+        if direction is not None:
+            raise OptionError("--direction", direction, reason="is for CycleGANs; this generator has styles")
+        if style is None and "style" not in more:
+            raise OptionError("--style", None, choices=styles, reason="is required: the generator has many")
+        kind, options = "modulated", {"generator": url, **({} if style is None else {"style": style})}
+    return cast("ExportableMethod", parse_table(METHODS[kind], {**options, **more}, "method"))

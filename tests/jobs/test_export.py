@@ -1,0 +1,72 @@
+"""`nst export`: a trained generator as a file for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nst.cyclegan.method import generator_file
+from nst.gan import export as export_module
+from tests.jobs.test_training import nst
+from tests.nst.test_cyclegan import small
+from tests.nst.test_modulated_method import made
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    network, config = small(channels=1)
+    path = tmp_path / "generator.safetensors"
+    path.write_bytes(generator_file({"A2B": network}, config))
+    return path
+
+
+def test_a_generator_is_written_and_checked(weights: Path) -> None:
+    out = weights.parent / "a" / "b.pt2"
+    code, shown = nst("export", str(weights), str(out))
+    assert code == 0, shown
+    assert shown.startswith(f"{out}: ")
+    assert "its pictures differ from the generator's by" in shown
+    assert [path.name for path in out.parent.iterdir()] == ["b.pt2"]
+    network, _ = small(channels=1)
+    x = torch.rand(1, 3, 12, 20)
+    torch.testing.assert_close(
+        torch.export.load(str(out)).module()(x),
+        network.eval()(x),
+        rtol=0,
+        atol=1e-5,  # type: ignore[arg-type]
+    )
+
+
+def test_what_is_asked_for_wrongly_is_said_and_nothing_is_written(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = weights.parent
+    many = folder / "many.safetensors"
+    many.write_bytes(made()[1])
+    monkeypatch.setattr(export_module, "ONNX_PACKAGES", ("torch", "no_such_package"))
+    monkeypatch.chdir(folder)
+    cases = (
+        (("none.pth", "x.pt2"), "WEIGHTS = 'none.pth': there is no such file"),
+        ((str(weights), "x.onnx"), "OUT = 'x.onnx': must end with .pt2"),
+        ((str(weights), "x.pt2", "--onnx"), "OUT = 'x.pt2': must end with .onnx"),
+        ((str(weights), "x.onnx", "--onnx"), "--onnx needs no_such_package: pip install 'nst[onnx]'"),
+        ((str(weights), "x.pt2", "--direction", "B2A"), "no generator for direction = 'B2A'"),
+        ((str(weights), "x.pt2", "--style", "pastel"), "--style = 'pastel': is for generators of many styles"),
+        ((str(weights), "x.pt2", "--set", "model.x=1"), "--set = 'model'"),
+        ((str(weights), "x.pt2", "--set", "method.chanels=3"), "method.chanels = 3: unknown option"),
+        (
+            (str(many), "x.pt2"),
+            "--style = None: is required: the generator has many. Choices: photo, ukiyo-e, pastel",
+        ),
+        ((str(many), "x.pt2", "--style", "pastell"), "did you mean 'pastel'?"),
+        (
+            (str(many), "x.pt2", "--style", "pastel", "--direction", "A2B"),
+            "--direction = 'A2B': is for CycleGANs",
+        ),
+    )
+    for words, said in cases:
+        code, shown = nst("export", *words)
+        assert (code, said in shown) == (2, True), shown
+    assert sorted(path.name for path in folder.iterdir()) == ["generator.safetensors", "many.safetensors"]

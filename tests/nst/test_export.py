@@ -1,0 +1,133 @@
+"""Generators as files for other programs: torch.export, ONNX, tracing."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nst.cyclegan.method import CycleGAN, generator_file
+from nst.errors import NstError
+from nst.gan.export import (
+    Exportable,
+    export_onnx,
+    export_torch,
+    largest_difference,
+    missing_packages,
+)
+from nst.methods import METHODS
+from nst.modulated.method import Modulated
+from nst.stylizer import ExportableMethod
+from tests.nst.test_cyclegan import small
+from tests.nst.test_modulated_method import made
+
+
+def cyclegan(direction: str = "A2B", **options: Any) -> Exportable:
+    networks = [small(**options) for _ in range(2)]
+    for parameter in networks[1][0].parameters():
+        parameter.data.mul_(0.9)
+    data = generator_file({"A2B": networks[0][0], "B2A": networks[1][0]}, networks[0][1])
+    return CycleGAN(weights="w", direction=direction).exportable({"w": data})  # type: ignore[arg-type]
+
+
+def modulated(style: Any = "pastel") -> Exportable:
+    return Modulated(generator="g", style=style).exportable({"g": made()[1]})
+
+
+WIDE = {"channels": 32}
+"""Blocks wide enough for Winograd's convolutions."""
+MADE: dict[str, Callable[[], Exportable]] = {
+    "resnet": lambda: cyclegan("B2A", **WIDE),
+    "blur": lambda: cyclegan(upsample="blur", norm="batch", padding="zero"),
+    "unet": lambda: cyclegan(generator="unet_128", channels=1),
+    "many styles": modulated,
+}
+
+
+def images(count: int, height: int, width: int) -> Tensor:
+    return 2 * torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(5)) - 1
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ("blur", "unet") else []) for name in MADE]
+)
+def test_a_file_of_torch_export_takes_any_number_and_size(name: str) -> None:
+    generator = MADE[name]()
+    data, difference = export_torch(generator)
+    assert difference < 1e-5
+    run = torch.export.load(io.BytesIO(data)).module()
+    step, least = generator.multiple, generator.least
+    for size in ((1, least, least), (5, least + 3 * step, least)):
+        x = images(*size)
+        torch.testing.assert_close(run(x), generator.network(x), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_onnx_takes_any_number_and_size(name: str) -> None:
+    if missing := missing_packages():
+        pytest.skip(f"{', '.join(missing)}: not installed")
+    import onnxruntime
+
+    generator = MADE[name]()
+    data, difference = export_onnx(generator)
+    assert difference < 1e-4
+    session = onnxruntime.InferenceSession(data)
+    (given,), (made_,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, made_.name) == ("images", "pictures")
+    x = images(4, generator.least + generator.multiple, generator.least)
+    found = session.run(None, {"images": x.numpy()})[0]
+    torch.testing.assert_close(torch.from_numpy(found), generator.network(x), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MADE)
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_what_is_traced_is_the_generator(name: str) -> None:
+    """For any number of images: Winograd's convolutions, the blur, and norms one by one step aside."""
+    generator = MADE[name]()
+    side = 2 * generator.least
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        traced: Any = torch.jit.trace(generator.network, images(2, side, side), check_trace=False)
+        saved = io.BytesIO()
+        torch.jit.save(traced, saved)
+        x = images(3, side, side)
+        torch.testing.assert_close(traced(x), generator.network(x), rtol=0, atol=1e-5)
+
+
+def test_every_method_of_one_pass_is_exported() -> None:
+    made_of = {kind for kind, cls in METHODS.items() if hasattr(cls, "exportable")}
+    assert made_of == {"cyclegan", "modulated"}
+    assert isinstance(CycleGAN(weights="w"), ExportableMethod)
+    assert isinstance(Modulated(generator="g", style="x"), ExportableMethod)
+
+
+def test_directions_and_styles_are_generators_of_their_own() -> None:
+    x = images(1, 16, 20)
+    for one, other in (
+        (cyclegan("A2B"), cyclegan("B2A")),
+        (modulated("photo"), modulated({"photo": 1, "pastel": 1})),
+    ):
+        assert float((one.network(x) - other.network(x)).detach().abs().mean()) > 1e-3
+
+
+def test_a_file_that_makes_other_pictures_is_an_error() -> None:
+    class Other(nn.Module):
+        def __init__(self, off: float) -> None:
+            super().__init__()
+            self.off = off
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.off
+
+    generator = Exportable(Other(0.0), 4, 8)
+    assert largest_difference(generator, Other(1e-4)) == pytest.approx(1e-4, rel=0.01)
+    for run in (Other(0.01), Other(float("nan"))):
+        with pytest.raises(NstError, match="differ from the generator's by"):
+            largest_difference(generator, run)
+    with pytest.raises(NstError, match=r"makes \(1, 3, 8, 11\) of images of \(1, 3, 8, 12\)"):
+        largest_difference(generator, lambda x: x[..., 1:])
