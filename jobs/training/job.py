@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from jobs.ledger.left_out import LeftOut
 from jobs.ledger.listing import list_photos
 from jobs.ledger.manifest import Manifest, ManifestInfo, listed_manifest, write_manifest
 from jobs.pools.capacity import cluster_address, refuse_too_much, this_machine
+from jobs.stores.moved import Move
 from jobs.stores.store import LocalStore, Store, open_store
 from jobs.training.changes import Change, Changed, read_changes, with_changes
 from jobs.training.data import TrainingSet
@@ -34,6 +35,7 @@ from jobs.training.layout import (
     manifest_path,
     read_last_end,
 )
+from jobs.training.moved import as_recorded, check_moved, moved_urls, photographs_now
 from jobs.training.spec import TrainFile, TrainResources
 from jobs.training.starts import INIT, read_starts, same_starts, start_notes
 from nst.errors import OptionError
@@ -67,6 +69,8 @@ class TrainJob:
     """A change that `file` has, too, and that is to be recorded before any work; its step is not known yet."""
     starts: tuple[Asset, ...] = ()
     """Files whose weights it begins with; none once there is a checkpoint."""
+    moves: Mapping[str, Move] = field(default_factory=dict)
+    """Where collections are now that were moved with the training, by name."""
 
     @property
     def epoch_steps(self) -> int:
@@ -75,7 +79,10 @@ class TrainJob:
     @property
     def urls(self) -> tuple[pa.ChunkedArray, ...]:
         """Places of the photographs of each collection, in order."""
-        return tuple(manifest.urls() for manifest in self.manifests.values())
+        return tuple(
+            moved_urls(manifest, self.moves[name]) if name in self.moves else manifest.urls()
+            for name, manifest in self.manifests.items()
+        )
 
     @property
     def steps(self) -> int:
@@ -175,7 +182,10 @@ def reopen_training(
             table[name] = {**stored.get(name, {}), **options}
         file = train_from_table(table, Path.cwd())
         store = open_store(store.url, file.storage)
-    changed = _changed(store, stored, file, may_change=overrides is not None)
+    table = as_recorded(train_to_table(file), file.spec.recipe, stored, store.url)
+    changed = _changed(store, stored, table, file, may_change=overrides is not None)
+    over = read_last_end(store) is not None and not changed  # then nobody reads them
+    moves = {} if over else photographs_now(file.spec.recipe, table, stored["output"], store.url)
     manifests = {
         name: listed_manifest(
             store,
@@ -185,6 +195,8 @@ def reopen_training(
         )
         for name, source in file.spec.collections.items()
     }
+    for name, move in moves.items():
+        check_moved(name, manifests[name], move, file)
     digests = {name: manifest.sha256 for name, manifest in manifests.items()}
     begun_with = {name: asset.sha256 for name, asset in record.assets.items() if name.startswith(INIT)}
 
@@ -204,7 +216,9 @@ def reopen_training(
     assets = tuple(read_assets(file.evaluation, file.storage, table="evaluation"))
     notes = (*map(str, changes), *file.evaluation.notes(by_url(assets)), *try_writing(store))
     starts = () if checkpoint_steps(store) else same_starts(file, begun_with)
-    job = TrainJob(store, file, manifests, assets, record.fingerprint, notes, changes, starts=starts)
+    job = TrainJob(
+        store, file, manifests, assets, record.fingerprint, notes, changes, starts=starts, moves=moves
+    )
     if not changed:
         return job
     options = {name: Changed(before=before, after=after) for name, (before, after) in changed.items()}
@@ -213,7 +227,12 @@ def reopen_training(
 
 
 def _changed(
-    store: Store, stored: Mapping[str, Any], file: TrainFile, *, may_change: bool
+    store: Store,
+    stored: Mapping[str, Any],
+    table: Mapping[str, Any],
+    file: TrainFile,
+    *,
+    may_change: bool,
 ) -> dict[str, tuple[Any, Any]]:
     """Both values of the options that are to be changed, by name.
 
@@ -221,7 +240,6 @@ def _changed(
         JobMismatch: others differ, or those that do cannot be changed.
         OptionError: the schedule would end earlier.
     """
-    table = train_to_table(file)
     changed = changed_values(stored, table, but=HOW)
     changeable = file.spec.recipe.changeable()
     if not may_change or not changed.keys() <= {*changeable}:
