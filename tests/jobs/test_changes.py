@@ -49,21 +49,27 @@ def changed(job: TrainJob, **model: Any) -> TrainJob:
     return record_change(reopen_training(job.store, overrides={"model": model}))
 
 
-def test_a_training_that_diverged_goes_on_with_another_learning_rate(photos: Path) -> None:
-    """And as if it had never diverged, if it gets its old one back."""
+@pytest.mark.parametrize("rate", [1e39, 1e30], ids=["at once", "later"])
+def test_a_training_that_diverged_goes_on_with_another_learning_rate(photos: Path, rate: float) -> None:
+    """And as if it had never diverged, if it gets its old one back: from an earlier checkpoint, if the newest
+    is removed."""
     whole = begun(photos, output=str(photos / "whole"))
     train(setup(whole))
     job = begun(photos)
     stopped_after(job, 3)
     record = job.store.read("job.json")
     with pytest.raises(TrainingDiverged) as caught:
-        train(setup(changed(job, learning_rate=1e39)))
+        train(setup(changed(job, learning_rate=rate)))
     text = str(caught.value)
     assert exit_code_of(caught.value) == 6
-    assert "of step 3, and would diverge again unless" in text
+    newest = max(checkpoint_steps(job.store))
+    assert newest == (3 if rate == 1e39 else 4)
+    assert f"of step {newest}, and would diverge again unless" in text
     assert "model.learning_rate, " in text
     with pytest.raises(TrainingDiverged):
         train(setup(reopen_training(job.store)))
+    if newest > 3:
+        job.store.remove(checkpoint_path(newest))
     mended = changed(job, learning_rate=RATE)
     assert train(setup(mended)) == 12
 
@@ -74,7 +80,7 @@ def test_a_training_that_diverged_goes_on_with_another_learning_rate(photos: Pat
     assert (first.number, first.step, second.number, second.step) == (1, 3, 2, 3)
     assert (first.options["model.learning_rate"].before, first.options["model.learning_rate"].after) == (
         RATE,
-        1e39,
+        rate,
     )
     assert job.store.read("job.json") == record
     assert train(setup(reopen_training(job.store))) == 12, "and can be reopened from its folder alone"
