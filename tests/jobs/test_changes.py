@@ -23,6 +23,8 @@ from jobs.training.layout import (
     checkpoint_steps,
     generator_steps,
     read_done,
+    read_evaluations,
+    snapshot_steps,
 )
 from jobs.training.loop import train
 from jobs.training.metrics import means, read_metrics, read_part, write_metrics, write_part
@@ -218,12 +220,16 @@ def test_a_training_cannot_be_made_shorter(photos: Path) -> None:
 
 
 def test_generators_that_a_training_ended_with_stay_the_best_ones_if_they_are(photos: Path) -> None:
-    job = begun(photos, evaluation={"every": 6, "layer": "relu1_1"})
+    log = {"metrics_every": 2, "checkpoint_every": 4, "keep_every": 3}
+    job = begun(photos, evaluation={"every": 6, "layer": "relu1_1"}, log=log)
     train(setup(job))
     for step, distance in ((6, 1.0), (12, 2.0)):
         job.store.publish(f"evaluations/step-{step:09d}.json", json.dumps({"fid_A2B": distance}).encode())
-    first = _Run(job, lambda _: None, StopSignal(), None)._finish()
+    run = _Run(job, lambda _: None, StopSignal(), None)
+    run._forget_generators(read_evaluations(job.store))
+    first = run._finish()
     assert first["step"] == 6
+    assert snapshot_steps(job.store) == [3, 6, 9, 12], "which no clean-up removes"
     longer = {"schedule": {"n_epochs": 2}}
     job = record_change(reopen_training(job.store, overrides=longer))
     run = _Run(job, lambda _: None, StopSignal(), None)
@@ -352,5 +358,9 @@ def test_the_command_says_how_to_go_on(photos: Path, monkeypatch: pytest.MonkeyP
     assert seen[0].asked.options["model.learning_rate"].after == 1e-4
     assert "loss D_A is nan in step 7" in shown
     assert f"go on with: nst resume {job.store.url} --set model.learning_rate=1e-05" in shown.replace("\n", " ")
-    code, shown = nst("resume", job.store.url, "--set", "model.norm=batch")
-    assert (code, "model.norm: 'instance' in the folder, 'batch' asked for" in shown) == (2, True), shown
+    for name, said in (
+        ("model.norm=batch", "model.norm: 'instance' in the folder, 'batch' asked for"),
+        ("data.flip=false", "data.flip: True in the folder, False asked for"),
+    ):
+        code, shown = nst("resume", job.store.url, "--set", name)
+        assert (code, said in shown) == (2, True), shown
