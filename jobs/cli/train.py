@@ -31,9 +31,9 @@ __all__ = [
     "reopen_training_at",
 ]
 
-CHANGEABLE = ("resources", "storage", "log", "evaluation", "ddp", "model", "schedule")
-"""Tables of a training's job file with options that may be others when it goes on: all of them, but for
-`model` and `schedule`, of which its recipe says which."""
+CHANGEABLE = ("resources", "storage", "log", "evaluation", "ddp", "model", "schedule", "data", "init")
+"""Tables of a training's job file that are read when it goes on: options of the first five may be others, those
+of the rest that its recipe lets change; the others are refused with the difference."""
 
 
 def job_file_of(words: Sequence[Path]) -> Path:

@@ -305,7 +305,8 @@ class _Loop:
     def _diverged(self, what: str) -> TrainingDiverged:
         self._publisher.wait()
         newest = f"its newest checkpoint, of step {self._newest}" if self._newest else "its beginning"
-        options = ", ".join(self._setup.spec.recipe.changeable())
+        names = self._setup.spec.recipe.changeable()
+        options = ", ".join(name for name in names if not name.startswith("schedule."))
         return TrainingDiverged(
             f"the training diverged: {what}. It goes on from {newest}, and would diverge again unless an "
             f"option is changed, with `nst resume` and --set: {options}"

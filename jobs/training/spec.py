@@ -74,7 +74,7 @@ class LogSpec:
     """Translations of the first photographs are published as one picture."""
     samples: int = 4
     """Photographs of each collection in it."""
-    keep_every: int | Literal["epoch"] = 0
+    keep_every: int | str = 0
     """Steps after which the generators are published and kept for good, in `snapshots`; `epoch`: at the end of
     every epoch; 0: never."""
 
@@ -82,8 +82,10 @@ class LogSpec:
         for option in ("metrics_every", "checkpoint_every", "keep_checkpoints", "samples"):
             check.at_least(option, getattr(self, option), 1)
         check.at_least("samples_every", self.samples_every, 0)
-        if self.keep_every != "epoch":
+        if isinstance(self.keep_every, int):
             check.at_least("keep_every", self.keep_every, 0)
+        elif self.keep_every != "epoch":
+            raise OptionError("keep_every", self.keep_every, choices=("epoch", "a number of steps"))
 
     def keeps(self, step: int, *, ends: bool) -> bool:
         """Whether the generators are kept as they are after a step.
@@ -91,7 +93,7 @@ class LogSpec:
         Args:
             ends: the step ends an epoch.
         """
-        if self.keep_every == "epoch":
+        if isinstance(self.keep_every, str):
             return ends
         return self.keep_every > 0 and step % self.keep_every == 0
 

@@ -23,6 +23,8 @@ from jobs.training.layout import (
     checkpoint_steps,
     generator_steps,
     read_done,
+    read_evaluations,
+    snapshot_steps,
 )
 from jobs.training.loop import train
 from jobs.training.metrics import means, read_metrics, read_part, write_metrics, write_part
@@ -49,21 +51,27 @@ def changed(job: TrainJob, **model: Any) -> TrainJob:
     return record_change(reopen_training(job.store, overrides={"model": model}))
 
 
-def test_a_training_that_diverged_goes_on_with_another_learning_rate(photos: Path) -> None:
-    """And as if it had never diverged, if it gets its old one back."""
+@pytest.mark.parametrize("rate", [1e39, 1e30], ids=["at once", "later"])
+def test_a_training_that_diverged_goes_on_with_another_learning_rate(photos: Path, rate: float) -> None:
+    """And as if it had never diverged, if it gets its old one back: from an earlier checkpoint, if the newest
+    is removed."""
     whole = begun(photos, output=str(photos / "whole"))
     train(setup(whole))
     job = begun(photos)
     stopped_after(job, 3)
     record = job.store.read("job.json")
     with pytest.raises(TrainingDiverged) as caught:
-        train(setup(changed(job, learning_rate=1e39)))
+        train(setup(changed(job, learning_rate=rate)))
     text = str(caught.value)
     assert exit_code_of(caught.value) == 6
-    assert "of step 3, and would diverge again unless" in text
+    newest = max(checkpoint_steps(job.store))
+    assert newest == (3 if rate == 1e39 else 4)
+    assert f"of step {newest}, and would diverge again unless" in text
     assert "model.learning_rate, " in text
     with pytest.raises(TrainingDiverged):
         train(setup(reopen_training(job.store)))
+    if newest > 3:
+        job.store.remove(checkpoint_path(newest))
     mended = changed(job, learning_rate=RATE)
     assert train(setup(mended)) == 12
 
@@ -74,7 +82,7 @@ def test_a_training_that_diverged_goes_on_with_another_learning_rate(photos: Pat
     assert (first.number, first.step, second.number, second.step) == (1, 3, 2, 3)
     assert (first.options["model.learning_rate"].before, first.options["model.learning_rate"].after) == (
         RATE,
-        1e39,
+        rate,
     )
     assert job.store.read("job.json") == record
     assert train(setup(reopen_training(job.store))) == 12, "and can be reopened from its folder alone"
@@ -212,12 +220,16 @@ def test_a_training_cannot_be_made_shorter(photos: Path) -> None:
 
 
 def test_generators_that_a_training_ended_with_stay_the_best_ones_if_they_are(photos: Path) -> None:
-    job = begun(photos, evaluation={"every": 6, "layer": "relu1_1"})
+    log = {"metrics_every": 2, "checkpoint_every": 4, "keep_every": 3}
+    job = begun(photos, evaluation={"every": 6, "layer": "relu1_1"}, log=log)
     train(setup(job))
     for step, distance in ((6, 1.0), (12, 2.0)):
         job.store.publish(f"evaluations/step-{step:09d}.json", json.dumps({"fid_A2B": distance}).encode())
-    first = _Run(job, lambda _: None, StopSignal(), None)._finish()
+    run = _Run(job, lambda _: None, StopSignal(), None)
+    run._forget_generators(read_evaluations(job.store))
+    first = run._finish()
     assert first["step"] == 6
+    assert snapshot_steps(job.store) == [3, 6, 9, 12], "which no clean-up removes"
     longer = {"schedule": {"n_epochs": 2}}
     job = record_change(reopen_training(job.store, overrides=longer))
     run = _Run(job, lambda _: None, StopSignal(), None)
@@ -346,5 +358,9 @@ def test_the_command_says_how_to_go_on(photos: Path, monkeypatch: pytest.MonkeyP
     assert seen[0].asked.options["model.learning_rate"].after == 1e-4
     assert "loss D_A is nan in step 7" in shown
     assert f"go on with: nst resume {job.store.url} --set model.learning_rate=1e-05" in shown.replace("\n", " ")
-    code, shown = nst("resume", job.store.url, "--set", "model.norm=batch")
-    assert (code, "model.norm: 'instance' in the folder, 'batch' asked for" in shown) == (2, True), shown
+    for name, said in (
+        ("model.norm=batch", "model.norm: 'instance' in the folder, 'batch' asked for"),
+        ("data.flip=false", "data.flip: True in the folder, False asked for"),
+    ):
+        code, shown = nst("resume", job.store.url, "--set", name)
+        assert (code, said in shown) == (2, True), shown

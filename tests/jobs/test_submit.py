@@ -90,6 +90,12 @@ def test_paths_of_this_machine_are_refused_unless_they_are_shared(tmp_path: Path
     assert message.endswith("; so is output; so is method.style[0]")
     with pytest.raises(OptionError, match=r"^evaluation\.weights = '.*w.pth': is a path of this machine"):
         prepare(write(tmp_path, TRAINING), ["evaluation.every=5", "evaluation.weights=w.pth"])
+    with pytest.raises(OptionError, match=r"^init\.weights = .*w.pth.*: is a path of this machine"):
+        prepare(write(tmp_path, TRAINING), ["init.weights=w.pth"])
+    begun = prepare(
+        write(tmp_path, TRAINING), ['init.weights=["w.pth", "s3://bucket/v.pth"]'], shared_paths=True
+    )
+    assert sets(begun)["init.weights"] == [f"{tmp_path}/w.pth", "s3://bucket/v.pth"]
 
     prepared = prepare(write(tmp_path, LOCAL), ["seed=4"], shared_paths=True)
     assert sets(prepared) == {

@@ -410,6 +410,11 @@ def test_tables_are_resolved_and_come_back(photos: Path) -> None:
         ({"seed": -1}, "seed = -1"),
         ({"a": ""}, "a = ''.*required"),
         ({"a": "s3://id:secret@bucket/x"}, r"a = 's3://\*\*\*'"),
+        (
+            {"log": {"keep_every": "epochs"}},
+            r"log.keep_every = 'epochs': .*did you mean 'epoch'.*a number of steps",
+        ),
+        ({"log": {"keep_every": -1}}, r"log.keep_every = -1"),
         ({"storage": {"aws_secret": "x"}}, r"storage.aws_secret = '\*\*\*'"),
         ({"schedule": 3}, r"schedule = 3: must be a table"),
     ],

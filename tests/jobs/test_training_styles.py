@@ -307,7 +307,7 @@ def test_losses_are_shown_by_direction_and_by_style(styles: Path) -> None:
     ):
         assert text in html, text
     assert "images_" not in html
-    assert html.count("<polyline") == 6 + 2 * len(DIRECTIONS) + 2 * len(COUNTS)
+    assert html.count("<polyline") == 9 + 2 * len(DIRECTIONS) + 2 * len(COUNTS)
 
 
 @pytest.mark.parametrize(
