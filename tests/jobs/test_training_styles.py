@@ -35,7 +35,7 @@ from nst.gan.sampling import style_pair
 from nst.modulated.directions import direction_means
 from nst.modulated.method import Modulated
 from nst.stylizer import Stylized
-from tests.jobs.test_training import BEFORE, _events, curve, kill_at_any_write, nst, setup
+from tests.jobs.test_training import _events, curve, kill_at_any_write, nst, setup
 
 MODEL: dict[str, Any] = {
     "generator": "modulated",
@@ -123,12 +123,9 @@ def test_a_sample_is_of_its_directions_styles_and_all_photographs_come_before_an
     assert came["A", "photo"] != came["B", "photo"]
 
 
-@BEFORE
-def test_killed_at_any_write_it_ends_as_if_it_was_not(
-    styles: Path, monkeypatch: pytest.MonkeyPatch, before: bool
-) -> None:
-    """With the lazy penalty."""
-    kill_at_any_write(begun, styles, monkeypatch, before=before)
+def test_killed_at_any_write_it_ends_as_if_it_was_not(styles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the lazy penalty. After a write: test_training.py; the loop is the same."""
+    kill_at_any_write(begun, styles, monkeypatch, before=True)
 
 
 def test_stopped_and_reopened_it_goes_on(styles: Path) -> None:
