@@ -15,7 +15,7 @@ import pyarrow as pa
 from jobs.driver.assets import Asset, by_url, read_assets
 from jobs.errors import JobMismatch, NoPhotographs, UsageError
 from jobs.ledger.begin_job import begin_job, is_begun, refuse_foreign_folder, try_writing
-from jobs.ledger.job_record import TRAINING, RecordedAsset, changed_values, differences, read_job
+from jobs.ledger.job_record import TRAINING, changed_values, differences, read_job
 from jobs.ledger.layout import JOB
 from jobs.ledger.lease_holder import utc
 from jobs.ledger.left_out import LeftOut
@@ -26,18 +26,27 @@ from jobs.stores.moved import Move
 from jobs.stores.store import LocalStore, Store, open_store
 from jobs.training.changes import Change, Changed, read_changes, with_changes
 from jobs.training.data import TrainingSet
-from jobs.training.job_file import HOW, train_fingerprint, train_from_table, train_to_table
+from jobs.training.job_file import (
+    HOW,
+    INIT,
+    recorded_fingerprints,
+    train_fingerprint,
+    train_from_table,
+    train_to_table,
+)
 from jobs.training.layout import (
+    METRICS,
     change_numbers,
     change_path,
     checkpoint_steps,
     forget_later,
     manifest_path,
+    read_done,
     read_last_end,
 )
 from jobs.training.moved import as_recorded, check_moved, moved_urls, photographs_now
 from jobs.training.spec import TrainFile, TrainResources
-from jobs.training.starts import INIT, read_starts, same_starts, start_notes
+from jobs.training.starts import read_starts, recorded_assets, same_starts, start_notes
 from nst.errors import OptionError
 
 __all__ = [
@@ -146,7 +155,7 @@ def create_or_open_training(file: TrainFile) -> TrainJob:
                 store,
                 kind=TRAINING,
                 job=planned.table,
-                assets=_recorded(planned),
+                assets=recorded_assets(planned.assets, planned.starts),
                 manifests=planned.manifests,
                 fingerprint=planned.fingerprint,
                 notes=notes,
@@ -198,13 +207,8 @@ def reopen_training(
     for name, move in moves.items():
         check_moved(name, manifests[name], move, file)
     digests = {name: manifest.sha256 for name, manifest in manifests.items()}
-    begun_with = {name: asset.sha256 for name, asset in record.assets.items() if name.startswith(INIT)}
-
-    def fingerprint(*since: Change) -> str:
-        return train_fingerprint(with_changes(record.job, since), digests, begun_with)
-
-    found = [fingerprint(*changes[:end]) for end in range(len(changes) + 1)]
-    if found != [record.fingerprint, *(change.fingerprint for change in changes)]:
+    recorded = [record.fingerprint, *(change.fingerprint for change in changes)]
+    if recorded_fingerprints(record, changes, digests) != recorded:
         raise JobMismatch(
             f"{store.url}: {JOB}, a change or a manifest was changed since the training was begun"
         )
@@ -215,7 +219,7 @@ def reopen_training(
     _check_room(file.resources)
     assets = tuple(read_assets(file.evaluation, file.storage, table="evaluation"))
     notes = (*map(str, changes), *file.evaluation.notes(by_url(assets)), *try_writing(store))
-    starts = () if checkpoint_steps(store) else same_starts(file, begun_with)
+    starts = () if checkpoint_steps(store) else same_starts(file, record.assets)
     job = TrainJob(
         store, file, manifests, assets, record.fingerprint, notes, changes, starts=starts, moves=moves
     )
@@ -223,7 +227,8 @@ def reopen_training(
         return job
     options = {name: Changed(before=before, after=after) for name, (before, after) in changed.items()}
     asked = Change(number=len(changes) + 1, step=0, created="", options=options, fingerprint="")
-    return replace(job, asked=replace(asked, fingerprint=fingerprint(*changes, asked)))
+    last = recorded_fingerprints(record, [*changes, asked], digests)[-1]
+    return replace(job, asked=replace(asked, fingerprint=last))
 
 
 def _changed(
@@ -283,6 +288,8 @@ def record_change(job: TrainJob) -> TrainJob:
         job = replace(job, changes=(*job.changes, change), asked=None)
     if job.changes and job.changes[-1].step == newest:
         forget_later(store, newest)
+        if read_done(store) is None:
+            store.remove(METRICS)  # of an earlier end: the parts have all
     return job
 
 
@@ -321,15 +328,6 @@ def _plan(file: TrainFile, folder: Path) -> TrainPlan:
     return TrainPlan(
         file, table, manifests, assets, starts, train_fingerprint(table, digests, begun_with), notes
     )
-
-
-def _recorded(planned: TrainPlan) -> dict[str, RecordedAsset]:
-    tables = (("", planned.assets), (INIT, planned.starts))
-    return {
-        table + asset.option: RecordedAsset(asset.url, asset.sha256)
-        for table, assets in tables
-        for asset in assets
-    }
 
 
 def _check_photographs(file: TrainFile, folder: Path) -> None:

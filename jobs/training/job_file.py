@@ -12,8 +12,10 @@ from typing import Any, cast
 
 from jobs.config.hints import PUBLIC_NAMES, hints
 from jobs.config.tables import apply_overrides, parse_table, read_toml
+from jobs.ledger.job_record import JobRecord
 from jobs.spec import storage_from_table
 from jobs.stores.filesystems import StorageOptions, option_place, refuse_secrets
+from jobs.training.changes import Change, with_changes
 from jobs.training.recipes import TRAININGS, kind_of, with_kind
 from jobs.training.spec import EvaluationSpec, InitSpec, LogSpec, TrainFile, TrainResources, TrainSpec
 from nst.errors import OptionError
@@ -23,10 +25,12 @@ from nst.gan.schedule import Schedule
 
 __all__ = [
     "HOW",
+    "INIT",
     "TABLES",
     "OptionTable",
     "option_tables",
     "read_train_file",
+    "recorded_fingerprints",
     "train_fingerprint",
     "train_from_table",
     "train_to_table",
@@ -44,6 +48,8 @@ TABLES: Mapping[str, type[Any]] = {
     "ddp": DDPOptions,
 }
 """The tables that all trainings' job files have, by name; and `storage`, and `model`, which is the recipe's."""
+INIT = "init."
+"""Before the options of files of weights that a training begins with, among the assets in `job.json`."""
 _NUMBERS = {"seed": 0, "batch_size": 1, "max_pixels": 1}
 """And the least that each may be."""
 _RETIRED = {"ddp": {"static_graph": False}}
@@ -222,3 +228,18 @@ def train_fingerprint(
     begun_with = {"weights": weights} if weights else {}
     text = json.dumps({"train": what, "manifests": manifests, **begun_with}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def recorded_fingerprints(
+    record: JobRecord, changes: Sequence[Change], manifests: Mapping[str, str]
+) -> list[str]:
+    """Fingerprints of a training as it was begun, and then after each of its changes.
+
+    Args:
+        manifests: digests of the listings of its collections, by name.
+    """
+    weights = {name: asset.sha256 for name, asset in record.assets.items() if name.startswith(INIT)}
+    return [
+        train_fingerprint(with_changes(record.job, changes[:end]), manifests, weights)
+        for end in range(len(changes) + 1)
+    ]

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.stores.store import Store
-from jobs.training.layout import METRICS, metrics_path, metrics_steps, read_done
+from jobs.training.layout import METRICS, metrics_path, metrics_steps
 
 __all__ = [
     "Grouped",
@@ -51,7 +51,7 @@ def read_metrics(store: Store) -> list[dict[str, Any]]:
     Raises:
         ValueError: a part is damaged.
     """
-    if read_done(store) is not None and METRICS in store.names(""):
+    if METRICS in store.names(""):
         rows: list[dict[str, Any]] = pq.read_table(
             io.BytesIO(store.read(METRICS)), use_threads=False, page_checksum_verification=True
         ).to_pylist()

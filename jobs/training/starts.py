@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from jobs.driver.assets import Asset, by_url, read_assets
+from jobs.ledger.job_record import RecordedAsset
+from jobs.training.job_file import INIT
 from jobs.training.spec import TrainFile
 from nst.errors import OptionError, WeightsError
 
-__all__ = ["INIT", "read_starts", "same_starts", "start_notes"]
-
-INIT = "init."
-"""Before the options of these files, among the assets in `job.json`."""
+__all__ = ["read_starts", "recorded_assets", "same_starts", "start_notes"]
 
 
 def read_starts(file: TrainFile) -> tuple[Asset, ...]:
@@ -38,11 +37,11 @@ def start_notes(file: TrainFile, starts: Sequence[Asset]) -> list[str]:
     return [f"init: {note}" for note in notes]
 
 
-def same_starts(file: TrainFile, begun_with: Mapping[str, str]) -> tuple[Asset, ...]:
+def same_starts(file: TrainFile, recorded: Mapping[str, RecordedAsset]) -> tuple[Asset, ...]:
     """The files as they were when the training was begun.
 
     Args:
-        begun_with: SHA-256 of each, by option.
+        recorded: assets in `job.json`, by option.
 
     Raises:
         OptionError: one is not there, or another one.
@@ -50,7 +49,16 @@ def same_starts(file: TrainFile, begun_with: Mapping[str, str]) -> tuple[Asset, 
     starts = read_starts(file)
     for asset in starts:
         option = INIT + asset.option
-        if asset.sha256 != begun_with[option]:
-            reason = f"its SHA-256 is {asset.sha256}; the training was begun with {begun_with[option]}"
+        before = recorded[option].sha256
+        if asset.sha256 != before:
+            reason = f"its SHA-256 is {asset.sha256}; the training was begun with {before}"
             raise OptionError(option, asset.url, reason=reason)
     return starts
+
+
+def recorded_assets(assets: Sequence[Asset], starts: Sequence[Asset]) -> dict[str, RecordedAsset]:
+    """Assets of the evaluation, and these files, as `job.json` has them."""
+    tables = (("", assets), (INIT, starts))
+    return {
+        table + asset.option: RecordedAsset(asset.url, asset.sha256) for table, some in tables for asset in some
+    }

@@ -11,7 +11,7 @@ import json
 import math
 import pickle
 import zipfile
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -23,9 +23,11 @@ from jobs.ledger.layout import JOB
 from jobs.ledger.manifest import Manifest, ManifestInfo
 from jobs.ledger.parquet import DAMAGED_PARQUET
 from jobs.stores.store import Store
+from jobs.training.changes import Change, fingerprint_at, read_changes
 from jobs.training.layout import (
     DONE,
     METRICS,
+    change_path,
     checkpoint_path,
     checkpoint_steps,
     evaluation_path,
@@ -36,6 +38,8 @@ from jobs.training.layout import (
     metrics_path,
     metrics_steps,
     read_done,
+    snapshot_path,
+    snapshot_steps,
 )
 from jobs.training.metrics import read_metrics, read_part
 from nst.errors import NstError
@@ -52,14 +56,19 @@ def verify_training(store: Store) -> Iterator[Fault]:
         UsageError: there is no training, or nothing of it can be read.
     """
     record = read_job(store, TRAINING)
-    yield from _verify_job(record)
+    changes: tuple[Change, ...] = ()
+    try:
+        changes = read_changes(store)
+    except (NstError, OSError) as error:
+        yield Fault("changes", f"cannot be read: {_first_line(error)}")
+    yield from _verify_job(record, changes)
     for name, info in record.manifests.items():
         yield from _verify_manifest(store, manifest_path(name), info)
     checkpoints = checkpoint_steps(store)
     for step in checkpoints:
-        yield from _verify_checkpoint(store, step, {record.fingerprint})
-    for step in generator_steps(store):
-        yield from _verify_generator(store, generator_path(step))
+        yield from _verify_checkpoint(store, step, {fingerprint_at(record.fingerprint, changes, step)})
+    for path in (*map(generator_path, generator_steps(store)), *map(snapshot_path, snapshot_steps(store))):
+        yield from _verify_generator(store, path)
     for step in evaluation_steps(store):
         yield from _verify_evaluation(store, evaluation_path(step))
     done: Mapping[str, Any] | None = None
@@ -73,12 +82,19 @@ def verify_training(store: Store) -> Iterator[Fault]:
     yield from _verify_metrics(store, max([known, *checkpoints]))
 
 
-def _verify_job(record: JobRecord) -> Iterator[Fault]:
-    from jobs.training.job_file import train_fingerprint
+def _verify_job(record: JobRecord, changes: Sequence[Change]) -> Iterator[Fault]:
+    from jobs.training.job_file import recorded_fingerprints
 
     digests = {name: info.sha256 for name, info in record.manifests.items()}
-    if train_fingerprint(record.job, digests) != record.fingerprint:
+    first, *others = recorded_fingerprints(record, changes, digests)
+    if first != record.fingerprint:
         yield Fault(JOB, "was changed: its fingerprint is not that of the training in it")
+        return
+    for change, found in zip(changes, others, strict=True):
+        if found != change.fingerprint:
+            yield Fault(
+                change_path(change.number), "was changed: its fingerprint is not that of the training in it"
+            )
 
 
 def _verify_manifest(store: Store, path: str, recorded: ManifestInfo) -> Iterator[Fault]:

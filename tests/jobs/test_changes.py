@@ -29,6 +29,7 @@ from jobs.training.layout import (
 from jobs.training.loop import train
 from jobs.training.metrics import means, read_metrics, read_part, write_metrics, write_part
 from jobs.training.report import build_training_report
+from jobs.training.snapshot import publish_snapshot
 from jobs.training.status import train_status
 from nst.cyclegan.training import CycleGANTraining
 from nst.errors import OptionError
@@ -152,6 +153,7 @@ def test_what_was_changed_is_said_by_status_and_report(photos: Path) -> None:
     assert (code, said in " ".join(shown.split())) == (0, True), shown
     status = json.loads(nst("status", job.store.url, "--json")[1])
     assert status["changes"][0]["options"]["model.lambda_a"] == {"before": 10.0, "after": 5.0}
+    assert publish_snapshot(job.store)[0] == 12
     html = build_training_report(job.store)
     for text in ("Changed options", "<td>2</td><td>model.lambda_a</td><td>10.0</td><td>5.0</td>"):
         assert text in html, text

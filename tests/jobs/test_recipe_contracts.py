@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from jobs.training.recipes import TRAININGS
 from nst.features import read_state_dict
@@ -16,12 +17,14 @@ from tests.jobs.test_training_styles import MODEL
 from tests.jobs.toy_training import Toy
 
 
-def stylize(kind: str, **options: Any) -> None:
+def stylize(kind: str, **options: Any) -> Tensor:
     data = options.pop("data")
     method = METHODS[kind](**options)  # type: ignore[call-arg]
     (ref,) = method.assets()
     (photo,) = photographs()[:1]
-    assert image_of(method.build({ref.url: data}, CPU)([photo], seeded(1))[0]).shape == photo.shape
+    picture = image_of(method.build({ref.url: data}, CPU)([photo], seeded(1))[0])
+    assert picture.shape == photo.shape
+    return picture
 
 
 class TestCycleGAN(RecipeContract):
@@ -31,9 +34,11 @@ class TestCycleGAN(RecipeContract):
     def table(self) -> dict[str, Any]:
         return {"a": "/a", "b": "/b", "model": {**TINY, "pool_size": 3, "ema_decay": 0.5}}
 
-    def use(self, option: str, data: bytes) -> None:
-        for direction in ("A2B", "B2A"):
+    def use(self, option: str, data: bytes) -> list[Tensor]:
+        return [
             stylize("cyclegan", data=data, direction=direction, **{option: "/g"})
+            for direction in ("A2B", "B2A")
+        ]
 
 
 class TestModulated(RecipeContract):
@@ -44,9 +49,10 @@ class TestModulated(RecipeContract):
         model = {name: value for name, value in MODEL.items() if name != "generator"}
         return {"styles": {"photo": "/p", "ukiyo-e": "/u", "pastel": "/q"}, "model": model}
 
-    def use(self, option: str, data: bytes) -> None:
-        for style in ("ukiyo-e", "pastel"):
-            stylize("modulated", data=data, style=style, **{option: "/g"})
+    def use(self, option: str, data: bytes) -> list[Tensor]:
+        return [
+            stylize("modulated", data=data, style=style, **{option: "/g"}) for style in ("ukiyo-e", "pastel")
+        ]
 
 
 class TestToy(RecipeContract):
@@ -61,9 +67,11 @@ class TestToy(RecipeContract):
     def table(self) -> dict[str, Any]:
         return {"photos": "/p", "model": {}}
 
-    def use(self, option: str, data: bytes) -> None:
+    def use(self, option: str, data: bytes) -> list[Tensor]:
         assert option == "color"
-        assert {name.removeprefix("network.") for name in read_state_dict(data)} == {"weight", "bias"}
+        state = {name.removeprefix("network."): tensor for name, tensor in read_state_dict(data).items()}
+        assert state.keys() == {"weight", "bias"}
+        return [state["weight"], state["bias"]]
 
 
 def test_no_training_is_without_the_contract() -> None:

@@ -15,15 +15,18 @@ import torch
 from jobs.console.stop import StopSignal
 from jobs.stores.store import LocalStore, Store
 from jobs.training.driver import _Run
+from jobs.training.job import record_change, reopen_training
 from jobs.training.layout import (
     DONE,
     GENERATOR,
     METRICS,
+    change_path,
     checkpoint_path,
     evaluation_path,
     generator_path,
     manifest_path,
     metrics_path,
+    snapshot_path,
 )
 from jobs.training.loop import train
 from jobs.training.metrics import read_metrics, write_metrics
@@ -205,3 +208,32 @@ def test_the_command_tells_faults_and_ends_with_5(finished: Store) -> None:
     code, shown = nst("verify", finished.url, "--json")
     assert code == 5
     assert json.loads(shown)["path"] == GENERATOR
+
+
+# Changed, kept and begun with weights
+
+
+def test_a_training_that_was_changed_is_well_and_what_is_wrong_with_that_is_told(photos: Path) -> None:
+    source = begun(photos, output=str(photos / "source"))
+    train(setup(source))
+    log = {"metrics_every": 2, "checkpoint_every": 4, "keep_every": 6}
+    job = begun(photos, log=log, init={"weights": f"{source.store.url}/{generator_path(12)}"})
+    store = job.store
+    assert told(store) == []
+    train(setup(job))
+    before = store.read(checkpoint_path(12))
+    longer = {"schedule": {"n_epochs": 2}, "model": {"lambda_a": 5.0}}
+    train(setup(record_change(reopen_training(store, overrides=longer))))
+    assert told(store) == []
+
+    store.publish(snapshot_path(6), b"x")
+    store.publish(checkpoint_path(16), before)
+    text = store.read(change_path(1))
+    store.publish(change_path(1), text.replace(b"5.0", b"6.0"))
+    assert told(store) == [
+        "changes/000001.json: was changed: its fingerprint is not that of the training in it",
+        "checkpoints/step-000000016.pt: is not a checkpoint of this training",
+        f"{snapshot_path(6)}: cannot be read: not a readable state dict (.safetensors or .pth)",
+    ]
+    store.publish(change_path(1), b"{")
+    assert told(store)[0].startswith(f"changes: cannot be read: {store.url}/changes/000001.json is damaged: ")
