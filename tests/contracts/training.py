@@ -207,7 +207,7 @@ class RecipeContract:
             options = {"ema_decay": decay} if hasattr(recipe.model, "ema_decay") else {}
             trainer = self.build(replace(recipe, model=replace(recipe.model, **options)))
             start = read_state_dict(trainer.file_bytes())
-            for seed in range(15):
+            for seed in range(6):
                 trainer.step(batch(choices, seed))
             found[decay] = read_state_dict(trainer.file_bytes())
 
