@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from jobs.config.hints import hints
 from jobs.config.listing import ListingOptions
 from jobs.config.resources import Resources
-from jobs.config.tables import apply_overrides, parse_table, read_toml, without_defaults
+from jobs.config.tables import apply_overrides, later_options, parse_table, read_toml, without_defaults
 from jobs.stores.filesystems import (
     STANDARD_STORAGE,
     StorageOptions,
@@ -257,7 +257,7 @@ def job_to_table(job: JobFile) -> dict[str, Any]:
         "output": spec.output,
         "seed": spec.seed,
         **without_defaults(spec.listing),
-        "method": {"kind": spec.kind, **without_defaults(spec.method, _later(spec.method))},
+        "method": {"kind": spec.kind, **without_defaults(spec.method, later_options(spec.method))},
         "image": {
             **without_defaults(spec.image, _LATER),
             "max_side_px": spec.image.max_side_px or 0,
@@ -266,11 +266,6 @@ def job_to_table(job: JobFile) -> dict[str, Any]:
         "storage": dataclasses.asdict(job.storage),
     }
     return cast(dict[str, Any], json.loads(json.dumps(table)))
-
-
-def _later(method: Method) -> list[str]:
-    """Options that jobs from before they were options do not have."""
-    return [item.name for item in fields(cast(Any, method)) if item.metadata.get("later")]
 
 
 def fingerprint(table: Mapping[str, Any], assets: Mapping[str, str], manifest: str) -> str:

@@ -58,7 +58,7 @@ Assets: TypeAlias = Mapping[str, bytes]
 """The bytes of every `AssetRef`, by its `url`."""
 
 LATER: Mapping[str, object] = MappingProxyType({"later": True})
-"""Metadata of an option that a method got when there were jobs without it: it is recorded where it is set, so
+"""Metadata of an option that came when there were jobs without it: it is recorded where it is set, so
 that these are still the same."""
 
 

@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 from jobs.errors import UsageError
 from nst.errors import OptionError
 
-__all__ = ["apply_overrides", "parse_table", "read_toml", "without_defaults"]
+__all__ = ["apply_overrides", "later_options", "parse_table", "read_toml", "without_defaults"]
 
 T = TypeVar("T")
 
@@ -108,6 +108,11 @@ def without_defaults(options: Any, names: Container[str] | None = None) -> dict[
         for item in fields(options)
         if (names is not None and item.name not in names) or getattr(options, item.name) != item.default
     }
+
+
+def later_options(options: Any) -> list[str]:
+    """Names of a dataclass's options that came when there were jobs without them: see `nst.stylizer.LATER`."""
+    return [item.name for item in fields(options) if item.metadata.get("later")]
 
 
 def _within(table: str, option: str) -> str:

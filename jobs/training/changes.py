@@ -83,6 +83,8 @@ def with_changes(table: Mapping[str, Any], changes: Sequence[Change]) -> dict[st
         for name, each in change.options.items():
             part, _, option = name.rpartition(".")
             result[part] = {**result.get(part, {}), option: each.after}
+            if each.after is None:  # its default, with which it is left out
+                del result[part][option]
     return result
 
 

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from jobs.errors import UsageError
+from jobs.ledger.listing import list_photos
 from jobs.stores.store import open_store
 from jobs.training.data import TrainingSet
 from jobs.training.layout import evaluation_path, generator_path
 from jobs.training.spec import TrainFile
+from nst.errors import OptionError
 from nst.features import FeatureNetwork, build_features, read_weights
 from nst.gan.evaluation import frechet_distance, kernel_distance, pooled_features
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "held_out"]
 
 
 def evaluate(
     file: TrainFile, urls: tuple[Any, ...], assets: Mapping[str, bytes], step: int
 ) -> dict[str, float]:
-    """Compare translations of the first photographs with those of their target; publish the distances.
+    """Compare translations of the first photographs with those of their target, held-out ones where there are
+    any; publish the distances.
 
     Raises:
         OSError: there are no generators of this step, or nothing can be read or written.
@@ -34,6 +39,7 @@ def evaluate(
     assert own.layer is not None
     network = build_features(own.network, [own.layer], state=state, convention=convention)
     photos = TrainingSet.of(spec, urls, file.storage)
+    photos = replace(photos, urls={**photos.urls, **held_out(file)})
     found: dict[str, float] = {}
     real: dict[str, Tensor] = {}
     for each in spec.recipe.translations(weights, own.directions):
@@ -44,6 +50,26 @@ def evaluate(
         found[f"fid_{each.name}"] = frechet_distance(features, real[each.target])
         found[f"kid_{each.name}"] = kernel_distance(features, real[each.target])
     store.publish(evaluation_path(step), json.dumps(found).encode())
+    return found
+
+
+def held_out(file: TrainFile) -> dict[str, list[str]]:
+    """Places of the photographs that are compared but not trained on, by collection.
+
+    Raises:
+        OptionError: there are none at a place that `evaluation.held_out` names.
+    """
+    found = {}
+    for name, place in (file.evaluation.held_out or {}).items():
+        try:
+            found[name] = [
+                photo.url for photo in list_photos(place, exclude=file.spec.output, storage=file.storage)
+            ]
+            if len(found[name]) < 2:
+                raise UsageError(f"two photographs are needed, and there are {len(found[name])}")
+        except (OptionError, UsageError) as error:
+            reason = (error.reason or str(error)) if isinstance(error, OptionError) else str(error)
+            raise OptionError(f"evaluation.held_out.{name}", place, reason=reason) from error
     return found
 
 

@@ -26,6 +26,7 @@ from jobs.stores.moved import Move
 from jobs.stores.store import LocalStore, Store, open_store
 from jobs.training.changes import Change, Changed, read_changes, with_changes
 from jobs.training.data import TrainingSet
+from jobs.training.evaluate import held_out
 from jobs.training.job_file import (
     HOW,
     INIT,
@@ -217,6 +218,8 @@ def reopen_training(
         reason = f"the training was begun with {before}: GPUs and CPUs round differently"
         raise OptionError("resources.num_gpus", file.resources.num_gpus, reason=reason)
     _check_room(file.resources)
+    if not over:
+        held_out(file)
     assets = tuple(read_assets(file.evaluation, file.storage, table="evaluation"))
     notes = (*map(str, changes), *file.evaluation.notes(by_url(assets)), *try_writing(store))
     starts = () if checkpoint_steps(store) else same_starts(file, record.assets)
@@ -316,6 +319,7 @@ def _plan(file: TrainFile, folder: Path) -> TrainPlan:
         except (UsageError, OSError) as error:
             raise OptionError(option, source, reason=str(error)) from error
     _check_photographs(file, folder)
+    held_out(file)
     table = train_to_table(file)
     digests = {name: info.sha256 for name, info in manifests.items()}
     starts = read_starts(file)
@@ -325,9 +329,8 @@ def _plan(file: TrainFile, folder: Path) -> TrainPlan:
         *(f"{name}: {note}" for name, found in left_out.items() for note in found.notes(with_options=False)),
     )
     begun_with = {INIT + asset.option: asset.sha256 for asset in starts}
-    return TrainPlan(
-        file, table, manifests, assets, starts, train_fingerprint(table, digests, begun_with), notes
-    )
+    fingerprint = train_fingerprint(table, digests, begun_with)
+    return TrainPlan(file, table, manifests, assets, starts, fingerprint, notes)
 
 
 def _check_photographs(file: TrainFile, folder: Path) -> None:

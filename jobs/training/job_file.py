@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from jobs.config.hints import PUBLIC_NAMES, hints
-from jobs.config.tables import apply_overrides, parse_table, read_toml
+from jobs.config.tables import (
+    apply_overrides,
+    later_options,
+    parse_table,
+    read_toml,
+    without_defaults,
+)
 from jobs.ledger.job_record import JobRecord
 from jobs.spec import storage_from_table
 from jobs.stores.filesystems import StorageOptions, option_place, refuse_secrets
@@ -124,6 +130,7 @@ def _resolved(table: Mapping[str, Any], kind: str, base: Path) -> TrainFile:
     recipe = TRAININGS[kind].read({**table, "model": model}, base)
     what: dict[str, Any] = {"output": option_place("output", table.get("output"), base), **_numbers(table)}
     parts = {name: parse_table(cls, _without_retired(name, table), name) for name, cls in TABLES.items()}
+    parts["evaluation"] = parts["evaluation"].with_places(base, recipe.collections)
     what |= {name: parts.pop(name) for name in ("data", "schedule")}
     spec = TrainSpec(kind=kind, recipe=recipe, init=_placed(parts.pop("init"), base), **what)
     file = TrainFile(spec=spec, **parts, storage=storage_from_table(table.get("storage", {})))
@@ -213,7 +220,8 @@ def train_to_table(file: TrainFile) -> dict[str, Any]:
     for part in (spec, file):
         for item in dataclasses.fields(part):
             if item.name in (*TABLES, "storage"):
-                table[item.name] = dataclasses.asdict(getattr(part, item.name))
+                options = getattr(part, item.name)
+                table[item.name] = without_defaults(options, later_options(options))
     if not spec.init.places:  # trainings from before there was this table are still the same
         del table["init"]
     return cast(dict[str, Any], json.loads(json.dumps(with_kind(table, spec.kind))))

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal, get_args
 
-from jobs.stores.filesystems import STANDARD_STORAGE, StorageOptions
+from jobs.stores.filesystems import STANDARD_STORAGE, StorageOptions, option_place
 from jobs.training.recipes.recipe import Recipe
 from nst import check
 from nst.errors import OptionError
@@ -20,7 +21,7 @@ from nst.gan.parallel import DDPOptions
 from nst.gan.sampling import Preprocessing
 from nst.gan.schedule import Schedule
 from nst.gan.starting import Sides
-from nst.stylizer import AssetRef, Assets
+from nst.stylizer import LATER, AssetRef, Assets
 
 __all__ = ["EvaluationSpec", "InitSpec", "LogSpec", "TrainFile", "TrainResources", "TrainSpec"]
 
@@ -120,6 +121,9 @@ class EvaluationSpec:
     """Whose activations' means over positions are compared. None: the deepest."""
     photos: int = 256
     """Of each collection: the first ones."""
+    held_out: dict[str, str] | None = field(default=None, metadata=LATER)
+    """Photographs that are not trained on, by the collection in whose place they are compared: { a = "testA",
+    b = "testB" } of a CycleGAN. Others are compared by those that are trained on."""
     directions: int = 12
     """Of many styles, so many at most: those from the first style to the others, and then those to it."""
     num_cpus: float = 0.0
@@ -144,6 +148,21 @@ class EvaluationSpec:
         if not self.every:
             return None
         return weights_asset(self.network, self.weights, self.weights_sha256, self.weights_convention)
+
+    def with_places(self, base: Path, collections: Mapping[str, str]) -> EvaluationSpec:
+        """The same with absolute places, relative ones being taken from `base`.
+
+        Raises:
+            OptionError, of the table `evaluation`: one of `held_out` is of no collection, or no place.
+        """
+        for name, place in (self.held_out or {}).items():
+            if name not in collections:
+                raise OptionError(f"evaluation.held_out.{name}", place, choices=collections)
+        places = {
+            name: option_place(f"evaluation.held_out.{name}", place, base)
+            for name, place in (self.held_out or {}).items()
+        }
+        return replace(self, held_out=places or None)
 
     def assets(self) -> list[AssetRef]:
         ref = self.asset()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -25,7 +25,7 @@ from nst.cyclegan.networks import (
 from nst.cyclegan.recognize import recognized_options
 from nst.errors import OptionError, WeightsError
 from nst.features import read_state_dict
-from nst.features.passes import by_shape
+from nst.features.passes import by_shape, stacked
 from nst.features.weights import read_metadata
 from nst.gan.bands import apply_bounded
 from nst.gan.export import Exportable
@@ -52,7 +52,7 @@ class GeneratorConfig:
     """What `build_generator` needs to know.
 
     Raises:
-        OptionError: unknown generator, norm, padding or upsample, or no channels.
+        OptionError: unknown generator, norm, padding or upsample, no channels, or images of other than 1 or 3.
     """
 
     generator: str = "resnet_9blocks"
@@ -61,9 +61,12 @@ class GeneratorConfig:
     padding: Padding = "reflect"
     dropout: bool = False
     upsample: Upsample = "transposed"
+    input_channels: int = 3
+    output_channels: int = 3
 
     def __post_init__(self) -> None:
-        check_generator(self.generator, self.norm, self.channels, self.padding, self.upsample)
+        ends = self.input_channels, self.output_channels
+        check_generator(self.generator, self.norm, self.channels, self.padding, self.upsample, ends)
 
     def build(self) -> Generator:
         return build_generator(
@@ -73,19 +76,25 @@ class GeneratorConfig:
             padding=self.padding,
             dropout=self.dropout,
             upsample=self.upsample,
+            input_channels=self.input_channels,
+            output_channels=self.output_channels,
         )
 
+    @property
+    def back(self) -> GeneratorConfig:
+        """The generator of the other direction."""
+        return replace(self, input_channels=self.output_channels, output_channels=self.input_channels)
+
     def metadata(self) -> dict[str, str]:
-        """The configuration as a file says it. Files from before `upsample` was an option stay what they
+        """The configuration as a file says it. Files from before an option was one stay what they
         were."""
-        values = asdict(self)
-        if self.upsample == "transposed":
-            del values["upsample"]
+        later = {"upsample": "transposed", "input_channels": 3, "output_channels": 3}
+        values = {name: value for name, value in asdict(self).items() if later.get(name) != value}
         return {_CONFIG: json.dumps(values, sort_keys=True)}
 
 
 def generator_file(generators: Mapping[Direction, nn.Module], config: GeneratorConfig) -> bytes:
-    """The bytes of a .safetensors with one or both generators and their configuration. Equal input, equal
+    """The bytes of a .safetensors with one or both generators, and the configuration of A2B. Equal input, equal
     bytes."""
     tensors = {
         f"{direction}.{name}": tensor.detach().to("cpu").contiguous()
@@ -133,9 +142,8 @@ class CycleGAN:
         self._over({})
 
     def _over(self, values: Mapping[str, Any]) -> GeneratorConfig:
-        """The generator of these values, but for what the options say. Files have another `upsample` by
-        themselves only."""
-        names = [item.name for item in fields(GeneratorConfig) if item.name != "upsample"]
+        """The generator of these values, but for what the options say; the rest only files say."""
+        names = {item.name for item in fields(GeneratorConfig)} & {item.name for item in fields(self)}
         given = {name: getattr(self, name) for name in names}
         return GeneratorConfig(
             **{**values, **{name: value for name, value in given.items() if value is not None}}
@@ -153,7 +161,12 @@ class CycleGAN:
 
     def exportable(self, assets: Assets) -> Exportable:
         network, config = self._loaded(assets)
-        return Exportable(network.eval(), size_multiple(config.generator), least_size(config.generator))
+        return Exportable(
+            network.eval(),
+            size_multiple(config.generator),
+            least_size(config.generator),
+            config.input_channels,
+        )
 
     def _loaded(self, assets: Assets) -> tuple[Generator, GeneratorConfig]:
         data = assets[self.weights]
@@ -176,7 +189,7 @@ class CycleGAN:
         """Raises WeightsError: the parameters are of a generator that is not known here."""
         said = _read_config(data)
         if said is not None:
-            return self._over(asdict(said))
+            return self._over(asdict(said.back if self.direction == "B2A" else said))
         try:
             return self._over(recognized_options(state))
         except OptionError as error:
@@ -211,6 +224,7 @@ class CycleGANStylizer:
     def __init__(self, network: Generator, config: GeneratorConfig, pass_memory_mb: int | None) -> None:
         self.network = network.requires_grad_(False).eval()
         self._multiple, self._least = size_multiple(config.generator), least_size(config.generator)
+        self._channels = config.input_channels
         self._apply = partial(apply_bounded, self.network, memory_mb=pass_memory_mb)
         self._like = next(network.parameters())
 
@@ -220,7 +234,7 @@ class CycleGANStylizer:
         outcomes: dict[int, Outcome] = {}
         photos = [image.to(self._like) for image in images]
         for group in by_shape(photos):
-            found = self.translate(torch.stack([photos[index] for index in group]))
+            found = self.translate(stacked([photos[index] for index in group]))
             for index, image in zip(group, found.to("cpu", torch.float32), strict=True):
                 outcomes[index] = checked_outcome(image)
         return [outcomes[index] for index in range(len(images))]
@@ -228,4 +242,4 @@ class CycleGANStylizer:
     def translate(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to the same. Padded by mirroring to what the generator needs, and cropped
         back."""
-        return translate(self._apply, images, self._multiple, self._least)
+        return translate(self._apply, images, self._multiple, self._least, self._channels)

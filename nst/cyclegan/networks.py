@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nst import check
 from nst.cyclegan.discriminators import Patches, Pixels
-from nst.errors import ImageTooSmall
+from nst.errors import ImageTooSmall, OptionError
 from nst.gan.bands import Bands
 from nst.gan.layers import BlurredUp, Conv3x3, Norm, normalization
 
@@ -50,12 +50,13 @@ def build_generator(
     *,
     norm: Norm = "instance",
     channels: int = 64,
-    image_channels: int = 3,
+    input_channels: int = 3,
+    output_channels: int = 3,
     padding: Padding = "reflect",
     dropout: bool = False,
     upsample: Upsample = "transposed",
 ) -> Generator:
-    """A generator: (N, image_channels, H, W) in [-1, 1] to the same.
+    """A generator: (N, input_channels, H, W) in [-1, 1] to (N, output_channels, H, W).
 
     Args:
         name: `resnet_9blocks`, `resnet_6blocks`, `unet_256`, `unet_128`. H and W are multiples of
@@ -71,19 +72,30 @@ def build_generator(
     Raises:
         OptionError: unknown name, norm, padding or upsample, or one that a U-Net does not have.
     """
-    check_generator(name, norm, channels, padding, upsample)
+    ends = input_channels, output_channels
+    check_generator(name, norm, channels, padding, upsample, ends)
     if name in _RESNET_BLOCKS:
-        return _ResNet(_RESNET_BLOCKS[name], image_channels, channels, norm, padding, dropout, upsample)
-    return _UNet(_UNET_DOWNS[name], image_channels, channels, norm, dropout)
+        return _ResNet(_RESNET_BLOCKS[name], ends, channels, norm, padding, dropout, upsample)
+    return _UNet(_UNET_DOWNS[name], ends, channels, norm, dropout)
 
 
-def check_generator(name: str, norm: str, channels: int, padding: str, upsample: str = "transposed") -> None:
+def check_generator(
+    name: str,
+    norm: str,
+    channels: int,
+    padding: str,
+    upsample: str = "transposed",
+    ends: tuple[int, int] = (3, 3),
+) -> None:
     """Raise `OptionError` for the first of these that `build_generator` does not know."""
     check.one_of("generator", name, GENERATORS)
     check.one_of("norm", norm, get_args(Norm))
     check.one_of("padding", padding, get_args(Padding))
     check.at_least("channels", channels, 1)
     check.one_of("upsample", upsample, get_args(Upsample) if name in _RESNET_BLOCKS else ("transposed",))
+    for option, count in zip(("input_channels", "output_channels"), ends, strict=True):
+        if count not in (1, 3):
+            raise OptionError(option, count, choices=("1", "3"))
 
 
 def build_discriminator(
@@ -170,7 +182,7 @@ class _ResNet(Generator):
     def __init__(
         self,
         blocks: int,
-        image_channels: int,
+        image_channels: tuple[int, int],
         width: int,
         norm: Norm,
         padding: Padding,
@@ -182,7 +194,7 @@ class _ResNet(Generator):
         bias = norm == "instance"
         layers: list[nn.Module] = [
             nn.ReflectionPad2d(3),
-            nn.Conv2d(image_channels, width, 7, bias=bias),
+            nn.Conv2d(image_channels[0], width, 7, bias=bias),
             normalization(norm, width),
             nn.ReLU(inplace=True),
         ]
@@ -203,7 +215,7 @@ class _ResNet(Generator):
                 nn.ReLU(inplace=True),
             ]
             width //= 2
-        layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, image_channels, 7), nn.Tanh()]
+        layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, image_channels[1], 7), nn.Tanh()]
         self.model = nn.Sequential(*layers)
 
     def in_bands(self, bands: Bands, x: Tensor) -> Tensor:
@@ -221,6 +233,7 @@ class _ResNet(Generator):
             inner = bands.apply(layers_of[:first], kept, margin=1, into=inner)
             inner = bands.apply(layers_of[first:], inner, margin=1, into=inner)
             kept = bands.apply([last], inner, into=kept, add=True)
+        del inner
         return bands.apply(layers[begin + len(blocks) :], kept, margin=3, up=4)
 
 
@@ -252,7 +265,9 @@ class _UNet(Generator):
 
     model: _Outermost
 
-    def __init__(self, downs: int, image_channels: int, width: int, norm: Norm, dropout: bool) -> None:
+    def __init__(
+        self, downs: int, image_channels: tuple[int, int], width: int, norm: Norm, dropout: bool
+    ) -> None:
         super().__init__()
         self.pixel_bytes = 8 * width
         block = _Down(8 * width, 8 * width, None, norm)
@@ -309,13 +324,13 @@ class _Down(nn.Module):
 
 
 class _Outermost(nn.Module):
-    def __init__(self, image_channels: int, width: int, below: nn.Module, norm: Norm) -> None:
+    def __init__(self, image_channels: tuple[int, int], width: int, below: nn.Module, norm: Norm) -> None:
         super().__init__()
         self.model = nn.Sequential(
-            nn.Conv2d(image_channels, width, 4, stride=2, padding=1, bias=norm == "instance"),
+            nn.Conv2d(image_channels[0], width, 4, stride=2, padding=1, bias=norm == "instance"),
             below,
             nn.ReLU(inplace=True),
-            nn.ConvTranspose2d(2 * width, image_channels, 4, stride=2, padding=1),
+            nn.ConvTranspose2d(2 * width, image_channels[1], 4, stride=2, padding=1),
             nn.Tanh(),
         )
 

@@ -28,32 +28,40 @@ def recognized_options(state: Mapping[str, Tensor]) -> dict[str, str | int | boo
     """
     first = state.get("model.1.weight")
     if first is not None and first.shape[2:] == (7, 7):
-        return _resnet(state, len(first))
+        return _resnet(state, first)
     first = state.get("model.model.0.weight")
     if first is not None and first.shape[2:] == (4, 4):
-        return _unet(state, len(first))
+        return _unet(state)
     return {}
 
 
-def _resnet(state: Mapping[str, Tensor], channels: int) -> dict[str, str | int | bool]:
+def _resnet(state: Mapping[str, Tensor], first: Tensor) -> dict[str, str | int | bool]:
     found = [match for name, each in state.items() if each.ndim == 4 and (match := _BLOCK.fullmatch(name))]
     blocks = sorted({int(match[1]) for match in found})
-    options: dict[str, str | int | bool] = {"channels": channels, "norm": _norm(state, "model.1", "model.2")}
+    options = _common(state, "model.1", "model.2")
     if not blocks:
         return options
     options["generator"] = f"resnet_{len(blocks)}blocks"
     places = tuple(sorted(int(match[2]) for match in found if int(match[1]) == blocks[0]))
     options |= _CONVOLUTIONS.get(places, {})
     up = state.get(f"model.{blocks[-1] + 1}.weight")
-    if up is not None and up.shape[:2] == (2 * channels, 4 * channels):
+    if up is not None and up.shape[:2] == (2 * len(first), 4 * len(first)):
         options["upsample"] = "blur"
-    return options
+    last = state.get(f"model.{blocks[-1] + 8}.weight")
+    return options if last is None else {**options, "output_channels": len(last)}
 
 
-def _unet(state: Mapping[str, Tensor], channels: int) -> dict[str, str | int | bool]:
+def _unet(state: Mapping[str, Tensor]) -> dict[str, str | int | bool]:
     levels = sum(each.ndim == 4 for each in state.values()) // 2
-    norm = _norm(state, "model.model.0", "model.model.1.model.2")
-    return {"generator": f"unet_{1 << levels}", "channels": channels, "norm": norm}
+    options = _common(state, "model.model.0", "model.model.1.model.2")
+    last = state.get("model.model.3.weight")
+    given = {} if last is None or last.ndim != 4 else {"output_channels": last.shape[1]}
+    return {"generator": f"unet_{1 << levels}", **options, **given}
+
+
+def _common(state: Mapping[str, Tensor], first: str, norm: str) -> dict[str, str | int | bool]:
+    weight = state[f"{first}.weight"]
+    return {"channels": len(weight), "input_channels": weight.shape[1], "norm": _norm(state, first, norm)}
 
 
 def _norm(state: Mapping[str, Tensor], convolution: str, norm: str) -> str:

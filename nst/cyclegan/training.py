@@ -7,30 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nst import check
 from nst.cyclegan.method import GeneratorConfig, generator_file
-from nst.cyclegan.networks import (
-    DISCRIMINATORS,
-    GENERATORS,
-    Padding,
-    Upsample,
-    build_discriminator,
-    check_generator,
-)
-from nst.errors import OptionError
+from nst.cyclegan.networks import build_discriminator
+from nst.cyclegan.options import CycleGANOptions
 from nst.gan.image_pool import ImagePool
-from nst.gan.layers import MOST_LAYERS, Init, Norm, initialize
+from nst.gan.layers import Norm, initialize
 from nst.gan.losses import (
-    GANMode,
-    Penalty,
-    check_penalty,
     discriminator_loss,
     generator_loss,
     gradient_penalty,
@@ -39,96 +27,17 @@ from nst.gan.losses import (
 from nst.gan.parallel import Share
 from nst.gan.trainer import (
     GANTraining,
-    Precision,
     activations,
     evaluating,
     frozen,
     parameter_dtype,
     side_by_side,
 )
+from nst.gan.translate import with_channels
 
 __all__ = ["CycleGANOptions", "CycleGANTraining", "train_step"]
 
 Losses = dict[str, Tensor]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CycleGANOptions:
-    """Networks, losses and optimizers. The defaults are the paper's."""
-
-    generator: str = "resnet_9blocks"
-    """The generators' network: `resnet_9blocks`, `resnet_6blocks`, `unet_256` or `unet_128`."""
-    discriminator: str = "basic"
-    """The discriminators' network: `basic` (PatchGAN of 70 pixels), `n_layers` or `pixel`."""
-    discriminator_layers: int = 3
-    """Layers of stride 2 of the discriminator `n_layers`."""
-    norm: Norm = "instance"
-    """The normalization after convolutions: `instance`, `batch` or `none`."""
-    generator_channels: int = 64
-    """Channels of the generators' first layer."""
-    discriminator_channels: int = 64
-    """Channels of the discriminators' first layer."""
-    padding: Padding = "reflect"
-    """How the ResNets' blocks pad: `reflect`, `replicate` or `zero`."""
-    dropout: bool = False
-    """Whether there is dropout of a half within the generators."""
-    init: Init = "normal"
-    """The distribution of the first parameters: `normal`, `xavier`, `kaiming` or `orthogonal`."""
-    init_gain: float = 0.02
-    """Standard deviation or gain of the first parameters."""
-    gan_mode: GANMode = "lsgan"
-    """The adversarial loss: `lsgan`, `vanilla`, `wgangp` or `hinge`."""
-    penalty: Penalty | None = None
-    """The penalty on the discriminators' gradients: `wgangp`, `r1`, `zero_centered` or `none`. None: what goes
-    with `gan_mode`."""
-    penalty_weight: float = 10.0
-    """Weight of the penalty on the discriminators' gradients."""
-    lambda_a: float = 10.0
-    """Weight of the cycle A -> B -> A."""
-    lambda_b: float = 10.0
-    """Weight of the cycle B -> A -> B."""
-    lambda_identity: float = 0.5
-    """Weight of the identity losses, G_A(b) = b and G_B(a) = a, relative to the cycles'. 0: these passes are
-    left out."""
-    pool_size: int = 50
-    """Earlier fakes that the discriminators may see again; 0: only the last."""
-    learning_rate: float = 2e-4
-    """Adam's learning rate."""
-    beta1: float = 0.5
-    """Adam's decay of the mean of gradients."""
-    ema_decay: float = 0.0
-    """Decay of an average of the generators' parameters over steps; while few steps are done, the average is
-    over a tenth of them. 0: none."""
-    precision: Precision = "float32"
-    """Precision of activations: `float32` or `bfloat16`; parameters, losses and optimizers stay float32.
-    `float64`, for proofs, is that of everything."""
-    upsample: Upsample = "transposed"
-    """How the ResNets enlarge: `transposed` convolutions, as in the paper, or `blur`: zoom, convolve, blur,
-    which leaves no checkerboards (Odena et al. 2016)."""
-
-    def __post_init__(self) -> None:
-        check.one_of("generator", self.generator, GENERATORS)
-        check.one_of("discriminator", self.discriminator, DISCRIMINATORS)
-        check.one_of("norm", self.norm, get_args(Norm))
-        check.one_of("padding", self.padding, get_args(Padding))
-        check.one_of("init", self.init, get_args(Init))
-        check.one_of("gan_mode", self.gan_mode, get_args(GANMode))
-        check.one_of("precision", self.precision, get_args(Precision))
-        if self.penalty is None:
-            object.__setattr__(self, "penalty", "wgangp" if self.gan_mode == "wgangp" else "none")
-        assert self.penalty is not None
-        check_penalty(self.penalty, self.norm)
-        for option in ("discriminator_layers", "generator_channels", "discriminator_channels"):
-            check.at_least(option, getattr(self, option), 1)
-        check.at_most("discriminator_layers", self.discriminator_layers, MOST_LAYERS)
-        check_generator(self.generator, self.norm, self.generator_channels, self.padding, self.upsample)
-        for option in ("penalty_weight", "lambda_a", "lambda_b", "lambda_identity", "pool_size"):
-            check.at_least(option, getattr(self, option), 0)
-        check.above_zero("learning_rate", self.learning_rate)
-        check.above_zero("init_gain", self.init_gain)
-        for option in ("beta1", "ema_decay"):
-            if not 0 <= getattr(self, option) < 1:
-                raise OptionError(option, getattr(self, option), reason="must be from 0 to below 1")
 
 
 class CycleGANTraining(GANTraining):
@@ -149,28 +58,33 @@ class CycleGANTraining(GANTraining):
             padding=options.padding,
             dropout=options.dropout,
             upsample=options.upsample,
+            input_channels=options.input_channels,
+            output_channels=options.output_channels,
         )
         self.generator = torch.Generator().manual_seed(seed)
-        self.G_A, self.G_B = (self._made(self._config.build(), device) for _ in range(2))
-        self.D_A, self.D_B = (self._made(self._discriminator(), device) for _ in range(2))
+        ends = options.input_channels, options.output_channels
+        self.G_A, self.G_B = (self._made(each.build(), device) for each in (self._config, self._config.back))
+        self.D_A, self.D_B = (self._made(self._discriminator(count), device) for count in reversed(ends))
         self.pool_a, self.pool_b = (ImagePool(options.pool_size, seed=seed + number) for number in (1, 2))
         generators = {"G_A": self.G_A, "G_B": self.G_B}
         discriminators = {"D_A": self.D_A, "D_B": self.D_B}
+        own = options.discriminator_learning_rate or options.learning_rate
         super().__init__(
             generators,
             discriminators,
-            (self._adam(generators), self._adam(discriminators)),
+            (self._adam(generators, options.learning_rate), self._adam(discriminators, own)),
             averaged=options.ema_decay > 0,
             precision=options.precision,
             config=self._config.metadata(),
         )
 
-    def _discriminator(self) -> nn.Module:
+    def _discriminator(self, image_channels: int) -> nn.Module:
         options = self.options
         return build_discriminator(
             options.discriminator,
             norm=options.norm,
             channels=options.discriminator_channels,
+            image_channels=image_channels,
             layers=options.discriminator_layers,
         )
 
@@ -178,10 +92,10 @@ class CycleGANTraining(GANTraining):
         initialize(network, self.options.init, gain=self.options.init_gain, generator=self.generator)
         return network.to(device, parameter_dtype(self.options.precision)).to(memory_format=torch.channels_last)
 
-    def _adam(self, networks: dict[str, nn.Module]) -> torch.optim.Adam:
+    def _adam(self, networks: dict[str, nn.Module], learning_rate: float) -> torch.optim.Adam:
         parameters = [parameter for network in networks.values() for parameter in network.parameters()]
         return torch.optim.Adam(
-            parameters, self.options.learning_rate, betas=(self.options.beta1, 0.999), fused=True
+            parameters, learning_rate, betas=(self.options.beta1, self.options.beta2), fused=True
         )
 
     def step(self, images: Sequence[Tensor]) -> Losses:
@@ -206,10 +120,13 @@ class CycleGANTraining(GANTraining):
         """
         there, back = self.best["G_A"], self.best["G_B"]
         rows = []
+        options = self.options
         with evaluating(self.best.values()):
             for a, b in zip(photos["a"], photos["b"], strict=False):
+                a, b = with_channels(a, options.input_channels), with_channels(b, options.output_channels)
                 of_a, of_b = there(a), back(b)
-                rows.append(side_by_side([a, of_a, back(of_a), b, of_b, there(of_b)], side))
+                row = [a, of_a, back(of_a), b, of_b, there(of_b)]
+                rows.append(side_by_side([with_channels(each, 3) for each in row], side))
         return torch.cat(rows, dim=1)
 
     def state_dict(self) -> dict[str, Any]:
@@ -247,7 +164,10 @@ def train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> Lo
 
 def _train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> Losses:
     options, share = training.options, training.share
-    real_a, real_b = (x.contiguous(memory_format=torch.channels_last) for x in (real_a, real_b))
+    real_a, real_b = (
+        with_channels(images, channels).contiguous(memory_format=torch.channels_last)
+        for images, channels in ((real_a, options.input_channels), (real_b, options.output_channels))
+    )
     G_A, G_B, D_A, D_B = training.trained  # noqa: N806
 
     # The generators: fool the discriminators, find the way back, and leave alone what is there already.
@@ -271,7 +191,7 @@ def _train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> L
         training.optimizer_g.zero_grad(set_to_none=True)
         total = torch.stack(list(losses.values())).sum()
         (share.weight * total).backward()  # type: ignore[no-untyped-call]
-        training.optimizer_g.step()
+        training.descend(training.optimizer_g, options.max_gradient_norm)
     training.average(options.ema_decay)
 
     # The discriminators: tell real pictures from fakes, some of them earlier ones.
@@ -292,7 +212,7 @@ def _train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> L
             losses[f"penalty_{name}"] = penalty
             total = total + penalty
         (share.weight * total).backward()  # type: ignore[no-untyped-call]
-    training.optimizer_d.step()
+    training.descend(training.optimizer_d, options.max_gradient_norm)
     training.steps += 1
     return {name: loss.detach() for name, loss in losses.items()}
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import torch
 from torch import Tensor
 
-__all__ = ["by_shape", "plan_passes"]
+__all__ = ["by_shape", "plan_passes", "stacked"]
 
 _WASTE = 0.25
 """Share of a pass's pixels that may be padding."""
@@ -24,6 +25,11 @@ def by_shape(images: Sequence[Tensor], kinds: Sequence[object] | None = None) ->
         key: object = index if image.device.type == "cpu" else (image.shape, kind)
         groups.setdefault(key, []).append(index)
     return groups.values()
+
+
+def stacked(images: Sequence[Tensor]) -> Tensor:
+    """Images of one shape as a batch; a single one is not copied, which may be large."""
+    return images[0][None] if len(images) == 1 else torch.stack(list(images))
 
 
 def plan_passes(sizes: Sequence[tuple[int, int]], max_pixels: int | None = None) -> list[list[int]]:

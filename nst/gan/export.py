@@ -36,11 +36,13 @@ class Exportable:
     """A generator as others run it."""
 
     network: nn.Module
-    """(N, 3, H, W) in [-1, 1] to the same, on the CPU in float32."""
+    """(N, C, H, W) in [-1, 1] to pictures of the same size and range, on the CPU in float32."""
     multiple: int
     """What H and W are multiples of."""
     least: int
     """The least H and W."""
+    channels: int = 3
+    """Channels of the images, 1 (gray) or 3."""
 
 
 def missing_packages() -> list[str]:
@@ -95,7 +97,7 @@ def largest_difference(generator: Exportable, run: Callable[[Tensor], Tensor]) -
     step, least = generator.multiple, generator.least
     for size in ((1, least, least + step), (3, least + 2 * step, least)):
         count, height, width = size
-        images = 2 * torch.rand(count, 3, height, width, generator=draws) - 1
+        images = 2 * torch.rand(count, generator.channels, height, width, generator=draws) - 1
         with torch.no_grad():
             found, expected = run(images), generator.network(images)
         if found.shape != expected.shape:
@@ -114,6 +116,6 @@ def _program(generator: Exportable) -> ExportedProgram:
 
     step, fewest = generator.multiple, generator.least // generator.multiple
     rows, columns = (step * Dim(name, min=fewest) for name in ("rows", "columns"))
-    example = torch.zeros(2, 3, generator.least + step, generator.least + 2 * step)
+    example = torch.zeros(2, generator.channels, generator.least + step, generator.least + 2 * step)
     with torch.no_grad():
         return export(generator.network, (example,), dynamic_shapes=({0: Dim("count"), 2: rows, 3: columns},))

@@ -140,6 +140,18 @@ class GANTraining:
         for name, average in self.averages.items():
             follow(average, self.generators[name], decay)
 
+    @staticmethod
+    def descend(optimizer: torch.optim.Optimizer, max_norm: float = 0.0) -> None:
+        """An optimizer's step.
+
+        Args:
+            max_norm: what the gradients of all its parameters together are clipped to; 0: they are not.
+        """
+        if max_norm:
+            parameters = [each for group in optimizer.param_groups for each in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, max_norm)
+        optimizer.step()
+
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to go on to the bit; of tensors and plain values."""
         return {

@@ -10,7 +10,9 @@ from torch import Tensor
 from nst.errors import Diverged
 from nst.stylizer import Outcome, Stylized
 
-__all__ = ["checked_outcome", "translate"]
+__all__ = ["checked_outcome", "translate", "with_channels"]
+
+_LUMA = (0.299, 0.587, 0.114)
 
 
 def checked_outcome(image: Tensor, stats: Mapping[str, float] | None = None) -> Outcome:
@@ -20,21 +22,33 @@ def checked_outcome(image: Tensor, stats: Mapping[str, float] | None = None) -> 
     return Stylized(image=image, stats=stats or {})
 
 
-def translate(network: Callable[[Tensor], Tensor], images: Tensor, multiple: int, least: int) -> Tensor:
+def translate(
+    network: Callable[[Tensor], Tensor], images: Tensor, multiple: int, least: int, channels: int = 3
+) -> Tensor:
     """Pictures (N, 3, H, W) in [0, 1] of images of the same shape and range, by a network of [-1, 1].
 
     Args:
         multiple, least: what the network needs of height and width: images are mirrored at the border to it,
             and cropped back.
+        channels: those of its images, 1 (gray) or 3. Its pictures may have others.
     """
     height, width = images.shape[-2:]
-    padded = images
+    padded = with_channels(images, channels)
     for dim, length in ((-1, width), (-2, height)):
         wanted = max(least, length + -length % multiple)
         if wanted > length:
             padded = _mirrored(padded, dim, wanted - length)
     found = network(2 * padded - 1)
-    return ((found[..., :height, :width] + 1) / 2).clamp(0, 1)
+    return with_channels(((found[..., :height, :width] + 1) / 2).clamp(0, 1), 3)
+
+
+def with_channels(images: Tensor, channels: int) -> Tensor:
+    """RGB or gray (N, 3 or 1, H, W) as RGB or gray; of RGB the luma (ITU-R BT.601), as Pillow makes it."""
+    if images.shape[1] == channels:
+        return images
+    if channels == 3:
+        return images.repeat(1, 3, 1, 1)
+    return (images * images.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
 
 
 def _mirrored(x: Tensor, dim: int, more: int) -> Tensor:

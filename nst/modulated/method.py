@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nst import check
 from nst.errors import OptionError, UnknownStyle, WeightsError
 from nst.features import read_state_dict
-from nst.features.passes import by_shape
+from nst.features.passes import by_shape, stacked
 from nst.features.weights import read_metadata
 from nst.gan.bands import apply_bounded
 from nst.gan.export import Exportable
@@ -265,7 +265,7 @@ class ModulatedStylizer:
                 self._default if name is None else self._looks[name] for name in (asked[i] for i in places)
             ]
             found = self.translate(
-                torch.stack([photos[place] for place in group]), torch.cat([latent for latent, _ in looks])
+                stacked([photos[place] for place in group]), torch.cat([latent for latent, _ in looks])
             )
             for index, image, (_, stats) in zip(places, found.to("cpu", torch.float32), looks, strict=True):
                 outcomes[index] = checked_outcome(image, stats)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,9 +32,9 @@ def stylize(kind: str, **options: Any) -> Tensor:
 class TestCycleGAN(RecipeContract):
     KIND = "cyclegan"
 
-    @pytest.fixture
-    def table(self) -> dict[str, Any]:
-        return {"a": "/a", "b": "/b", "model": {**TINY, "pool_size": 3, "ema_decay": 0.5}}
+    @pytest.fixture(params=[{}, {"input_channels": 1, "lambda_identity": 0.0}], ids=["color", "gray to color"])
+    def table(self, request: pytest.FixtureRequest) -> dict[str, Any]:
+        return {"a": "/a", "b": "/b", "model": {**TINY, "pool_size": 3, "ema_decay": 0.5, **request.param}}
 
     def use(self, option: str, data: bytes) -> list[Tensor]:
         return [
@@ -76,3 +78,15 @@ class TestToy(RecipeContract):
 
 def test_no_training_is_without_the_contract() -> None:
     assert {suite.KIND for suite in RecipeContract.__subclasses__()} == {*TRAININGS, "toy"}
+
+
+def test_options_that_came_later_leave_trainings_the_same() -> None:
+    """They are recorded where they are set."""
+    recipe = TRAININGS["cyclegan"]
+    later = {"upsample", "input_channels", "output_channels", "discriminator_learning_rate", "beta2"}
+    later |= {"max_gradient_norm"}
+    plain = recipe.read({"a": "/a", "b": "/b", "model": TINY}, Path("/")).table()["model"]
+    assert not later & plain.keys()
+    assert {*plain, *later} == {item.name for item in dataclasses.fields(recipe.model_options())}
+    table = {"a": "/a", "b": "/b", "model": {**TINY, "beta2": 0.9}}
+    assert recipe.read(table, Path("/")).table()["model"] == {**plain, "beta2": 0.9}

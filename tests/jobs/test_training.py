@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import re
+import shutil
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -43,6 +44,7 @@ from jobs.training.layout import (
     STOP,
     checkpoint_steps,
     events_steps,
+    generator_path,
     generator_steps,
     metrics_path,
     metrics_steps,
@@ -541,6 +543,58 @@ def test_evaluation_status_and_report(photos: Path) -> None:
     html = build_training_report(job.store)
     for text in ("cycle_A", "samples of step 5", "fid_A2B", "model.gan_mode", "b/3.png", "<polyline"):
         assert text in html, text
+
+
+def test_distances_are_of_held_out_photographs_if_there_are_any(photos: Path) -> None:
+    """Copies of those that are trained on give what these give; others give others."""
+    shutil.copytree(photos / "a", photos / "same")
+    (photos / "other").mkdir()
+    for number in range(3):
+        Image.new("RGB", (20, 24), (80 * number, 0, 9)).save(photos / "other" / f"{number}.png")
+    found = []
+    for held_out in (None, {"a": "same"}, {"a": "same", "b": "other"}):
+        output = str(photos / f"out-{len(found)}")
+        own = {
+            "every": 6,
+            "photos": 6,
+            "layer": "relu1_1",
+            **({} if held_out is None else {"held_out": held_out}),
+        }
+        job = begun(photos, output=output, evaluation=own)
+        job.store.publish(
+            generator_path(6), job.file.spec.recipe.build(seed=0, device=torch.device("cpu")).file_bytes()
+        )
+        assets = {asset.url: asset.data for asset in job.assets}
+        found.append(evaluate(job.file, setup(job).urls, assets, 6))
+        stored = json.loads(job.store.read("job.json"))["job"]["evaluation"]
+        assert stored.get("held_out") == (
+            held_out and {name: str(photos / at) for name, at in held_out.items()}
+        )
+        assert reopen_training(job.store).file == job.file
+    assert found[0] == found[1]
+    assert all(found[2][name] != found[1][name] for name in found[1])
+
+
+@pytest.mark.parametrize(
+    ("held_out", "said"),
+    [
+        ({"c": "a"}, r"evaluation\.held_out\.c = 'a': not one of the choices.*Choices: a, b"),
+        ({"a": "nowhere"}, r"evaluation\.held_out\.a = '.*/nowhere': "),
+        (
+            {"a": "a/0.png"},
+            r"evaluation\.held_out\.a = '.*0\.png': two photographs are needed, and there are 1",
+        ),
+        ({"a": ""}, r"evaluation\.held_out\.a = '': a path or URL is required"),
+        ({"a": "s3://me:secret@bucket/x"}, r"evaluation\.held_out\.a = 's3://\*\*\*'"),
+    ],
+    ids=str,
+)
+def test_held_out_photographs_that_are_none_are_named(
+    photos: Path, held_out: dict[str, str], said: str
+) -> None:
+    with pytest.raises(OptionError, match=said):
+        begun(photos, evaluation={"every": 6, "held_out": held_out})
+    assert not (photos / "out").exists()
 
 
 def test_evaluation_knows_the_conventions_of_weights(photos: Path) -> None:

@@ -150,3 +150,18 @@ def test_pickled_objects_are_refused_in_a_sentence(name: str) -> None:
         f"a pickle with more in it than tensors ({told}), such as a whole module, which may run any code "
         f"when it is read; save the state dict instead: torch.save(network.state_dict(), path)"
     )
+
+
+@pytest.mark.parametrize("generator", ["resnet_6blocks", "unet_128"])
+def test_gray_images_are_told_too(generator: str) -> None:
+    for ends in ((1, 3), (3, 1), (1, 1)):
+        config = GeneratorConfig(
+            generator=generator, channels=2, input_channels=ends[0], output_channels=ends[1]
+        )
+        with torch.device("meta"):
+            state = config.build().state_dict()
+        assert GeneratorConfig(**recognized_options(state)) == config  # type: ignore[arg-type]
+    state["model.1.weight"] = torch.zeros(2, 4, 7, 7)
+    if generator == "resnet_6blocks":
+        with pytest.raises(WeightsError, match=r"another generator: input_channels = 4: .*Choices: 1, 3"):
+            CycleGAN(weights="w").build({"w": saved({"model.1.weight": state["model.1.weight"]})}, CPU)

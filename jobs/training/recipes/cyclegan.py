@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jobs.training.recipes.recipe import Recipe, Trainer, Translation
 from nst.errors import ImageTooSmall
@@ -36,12 +35,6 @@ class CycleGANRecipe(Recipe):
         from nst.cyclegan.training import CycleGANOptions
 
         return CycleGANOptions
-
-    def table(self) -> dict[str, Any]:
-        table = dataclasses.asdict(self)
-        if self.model.upsample == "transposed":  # trainings from before it was an option are still the same
-            del table["model"]["upsample"]
-        return table
 
     def refusal(self, height: int, width: int) -> str | None:
         from nst.cyclegan.networks import check_image_size

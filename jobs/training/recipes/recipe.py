@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast
 
-from jobs.config.tables import parse_table
+from jobs.config.tables import later_options, parse_table, without_defaults
 from jobs.stores.filesystems import option_place
 from nst.errors import OptionError
 
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["Choice", "Recipe", "Trainer", "Translation"]
 
 _LARGEST_CROP = 8192
-_CHANGEABLE = re.compile(r"(?:\w+_)?learning_rate|lambda_\w+|penalty(?:_\w+)?|\w+_weight|precision")
+_CHANGEABLE = re.compile(
+    r"(?:\w+_)?learning_rate|lambda_\w+|penalty(?:_\w+)?|\w+_weight|precision|max_gradient_norm"
+)
 _SCHEDULE_END = ("schedule.n_epochs", "schedule.n_epochs_decay")
 
 
@@ -176,9 +178,10 @@ class Recipe(ABC):
         return cast(Any, cls)(**places, model=model)  # type: ignore[no-any-return]
 
     def table(self) -> dict[str, Any]:
-        """The inverse of `read`. A training is the same only while this is: an option that came later is left
-        out while it has its default."""
-        return dataclasses.asdict(cast(Any, self))
+        """The inverse of `read`. A training is the same only while this is: an option of the model that came
+        later is left out while it has its default."""
+        model = without_defaults(self.model, later_options(self.model))
+        return {**dataclasses.asdict(cast(Any, self)), "model": model}
 
     @classmethod
     def changeable(cls) -> tuple[str, ...]:
