@@ -517,7 +517,8 @@ def test_the_command_line_shows_options_plans_and_states(photos: Path) -> None:
     code, shown = nst("report", job.store.url)
     assert code == 0
     assert (photos / "out/report.html").read_text().startswith("<!doctype html>")
-    for command in ("verify", "retry", "gc"):
+    assert nst("verify", job.store.url)[0] == 0
+    for command in ("retry", "gc"):
         code, shown = nst(command, job.store.url)
         assert code == 2
         assert "a job of another kind" in shown
