@@ -49,13 +49,16 @@ MADE: dict[str, Callable[[], Exportable]] = {
 }
 
 
+SOME = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ("blur", "unet") else []) for name in MADE]
+)
+
+
 def images(count: int, height: int, width: int) -> Tensor:
     return 2 * torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(5)) - 1
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ("blur", "unet") else []) for name in MADE]
-)
+@SOME
 def test_a_file_of_torch_export_takes_any_number_and_size(name: str) -> None:
     generator = MADE[name]()
     data, difference = export_torch(generator)
@@ -67,7 +70,7 @@ def test_a_file_of_torch_export_takes_any_number_and_size(name: str) -> None:
         torch.testing.assert_close(run(x), generator.network(x), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", MADE)
+@SOME
 def test_onnx_takes_any_number_and_size(name: str) -> None:
     if missing := missing_packages():
         pytest.skip(f"{', '.join(missing)}: not installed")
