@@ -245,6 +245,7 @@ def test_generators_that_a_training_ended_with_stay_the_best_ones_if_they_are(ph
 # Interrupted, and in another's way
 
 
+@pytest.mark.slow  # fast ones: without a change in test_training.py, and the others here
 def test_killed_at_any_write_after_a_change_it_ends_as_if_it_was_not(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

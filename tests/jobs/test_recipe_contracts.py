@@ -32,7 +32,10 @@ def stylize(kind: str, **options: Any) -> Tensor:
 class TestCycleGAN(RecipeContract):
     KIND = "cyclegan"
 
-    @pytest.fixture(params=[{}, {"input_channels": 1, "lambda_identity": 0.0}], ids=["color", "gray to color"])
+    @pytest.fixture(
+        params=[{}, pytest.param({"input_channels": 1, "lambda_identity": 0.0}, marks=pytest.mark.slow)],
+        ids=["color", "gray to color"],
+    )
     def table(self, request: pytest.FixtureRequest) -> dict[str, Any]:
         return {"a": "/a", "b": "/b", "model": {**TINY, "pool_size": 3, "ema_decay": 0.5, **request.param}}
 
