@@ -16,7 +16,7 @@ __all__ = ["LossScale", "descend"]
 
 _FIRST, _MOST = 2.0**16, 2.0**24
 _LEAST = 2.0**-14
-"""With so small a factor gradients that are no numbers are none for another reason than the factor."""
+"""The least factor: gradients that are no numbers even with it are none for another reason."""
 _PATIENCE = 2000
 
 
