@@ -23,6 +23,7 @@ __all__ = [
     "LATER",
     "AssetRef",
     "Assets",
+    "BoundedMethod",
     "ExportableMethod",
     "Frame",
     "IterativeMethod",
@@ -215,6 +216,16 @@ class IterativeMethod(Method, Protocol):
         ...
 
     def build(self, assets: Assets, device: torch.device) -> IterativeStylizer: ...
+
+
+@runtime_checkable
+class BoundedMethod(Method, Protocol):
+    """A method whose passes through its network can be bounded in memory."""
+
+    @property
+    def pass_memory_mb(self) -> int | None:
+        """Memory in MB for activations of one pass; None: any."""
+        ...
 
 
 @runtime_checkable

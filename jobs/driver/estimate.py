@@ -39,6 +39,9 @@ Size = tuple[int, int]
 
 _PROBE_PIXELS = 192 * 192
 """Pixels of the picture that is measured; cost is taken to grow with the pixels."""
+_PICTURE_BYTES = 6 * 3 * 4
+"""Memory of a photograph and its picture, and of what they are made from and into, in bytes per pixel; it is
+there whatever a pass is bounded to."""
 
 
 def evaluations_per_image(method: Method) -> int:
@@ -179,8 +182,20 @@ def measure_cost(
     peak = _memory("VmHWM")
     memory = None
     if idle is not None and peak is not None:
-        memory = idle + round(((peak - idle) / pixels + kept) * max(areas))
+        memory = idle + round(
+            _bounded(method, (peak - idle) / pixels * max(areas), max(areas)) + kept * max(areas)
+        )
     return Cost(seconds * statistics.median(areas) / pixels, memory)
+
+
+def _bounded(method: Method, found: float, pixels: int) -> float:
+    """Memory in bytes that a pass takes which would take `found`, if there is a bound: of larger photographs, a
+    part at a time is passed."""
+    from nst.stylizer import BoundedMethod
+
+    if not isinstance(method, BoundedMethod) or method.pass_memory_mb is None:
+        return found
+    return min(found, method.pass_memory_mb * 1e6 + _PICTURE_BYTES * pixels)
 
 
 def _scaled(height: int, width: int, factor: float) -> tuple[int, int]:

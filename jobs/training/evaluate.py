@@ -44,7 +44,8 @@ def evaluate(
     real: dict[str, Tensor] = {}
     for each in spec.recipe.translations(weights, own.directions):
         if each.target not in real:
-            real[each.target] = _features(network, own.layer, _images(photos, each.target, own.photos))
+            images = _images(photos, each.target, own.photos)
+            real[each.target] = _features(network, own.layer, (each.shown(image[None])[0] for image in images))
         fakes = (each.translate(image[None])[0] for image in _images(photos, each.source, own.photos))
         features = _features(network, own.layer, fakes)
         found[f"fid_{each.name}"] = frechet_distance(features, real[each.target])

@@ -17,6 +17,7 @@ from nst import check
 from nst.errors import OptionError
 from nst.features import NETWORKS, default_weights, layer_names, weights_asset, weights_notes
 from nst.features.conventions import check_convention
+from nst.features.weights import is_place
 from nst.gan.parallel import DDPOptions
 from nst.gan.sampling import Preprocessing
 from nst.gan.schedule import Schedule
@@ -153,7 +154,8 @@ class EvaluationSpec:
         """The same with absolute places, relative ones being taken from `base`.
 
         Raises:
-            OptionError, of the table `evaluation`: one of `held_out` is of no collection, or no place.
+            OptionError, of the table `evaluation`: one of `held_out` is of no collection, or no place, or the
+            weights' URL has a secret in it.
         """
         for name, place in (self.held_out or {}).items():
             if name not in collections:
@@ -162,7 +164,11 @@ class EvaluationSpec:
             name: option_place(f"evaluation.held_out.{name}", place, base)
             for name, place in (self.held_out or {}).items()
         }
-        return replace(self, held_out=places or None)
+        weights = self.weights
+        assert weights is not None
+        if is_place(weights):
+            weights = option_place("evaluation.weights", weights, base)
+        return replace(self, held_out=places or None, weights=weights)
 
     def assets(self) -> list[AssetRef]:
         ref = self.asset()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from nst.gan.layers import Norm, normalization
+from nst.gan.spectral import SpectralConv2d
 
 __all__ = ["Patches", "Pixels"]
 
@@ -12,10 +13,11 @@ __all__ = ["Patches", "Pixels"]
 class Patches(nn.Module):
     """A judgment for each of many overlapping patches."""
 
-    def __init__(self, image_channels: int, width: int, norm: Norm, layers: int) -> None:
+    def __init__(self, image_channels: int, width: int, norm: Norm, layers: int, spectral: bool) -> None:
         super().__init__()
+        convolution = SpectralConv2d if spectral else nn.Conv2d
         model: list[nn.Module] = [
-            nn.Conv2d(image_channels, width, 4, stride=2, padding=1),
+            convolution(image_channels, width, 4, stride=2, padding=1),
             nn.LeakyReLU(0.2, True),
         ]
         before = width
@@ -23,12 +25,12 @@ class Patches(nn.Module):
             after = width * min(2**layer, 8)
             stride = 2 if layer < layers else 1
             model += [
-                nn.Conv2d(before, after, 4, stride=stride, padding=1, bias=norm == "instance"),
+                convolution(before, after, 4, stride=stride, padding=1, bias=norm == "instance"),
                 normalization(norm, after),
                 nn.LeakyReLU(0.2, True),
             ]
             before = after
-        self.model = nn.Sequential(*model, nn.Conv2d(before, 1, 4, padding=1))
+        self.model = nn.Sequential(*model, convolution(before, 1, 4, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.model(x)
@@ -38,16 +40,17 @@ class Patches(nn.Module):
 class Pixels(nn.Module):
     """A judgment for each pixel."""
 
-    def __init__(self, image_channels: int, width: int, norm: Norm) -> None:
+    def __init__(self, image_channels: int, width: int, norm: Norm, spectral: bool) -> None:
         super().__init__()
+        convolution = SpectralConv2d if spectral else nn.Conv2d
         bias = norm == "instance"
         self.net = nn.Sequential(
-            nn.Conv2d(image_channels, width, 1),
+            convolution(image_channels, width, 1),
             nn.LeakyReLU(0.2, True),
-            nn.Conv2d(width, 2 * width, 1, bias=bias),
+            convolution(width, 2 * width, 1, bias=bias),
             normalization(norm, 2 * width),
             nn.LeakyReLU(0.2, True),
-            nn.Conv2d(2 * width, 1, 1, bias=bias),
+            convolution(2 * width, 1, 1, bias=bias),
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -105,6 +105,7 @@ def build_discriminator(
     channels: int = 64,
     image_channels: int = 3,
     layers: int = 3,
+    spectral_norm: bool = False,
 ) -> nn.Module:
     """A discriminator: (N, image_channels, H, W) in [-1, 1] to a map of logits (N, 1, h, w).
 
@@ -113,6 +114,8 @@ def build_discriminator(
             with `layers`; or `pixel`.
         norm: as in `build_generator`.
         channels: those of the first layer.
+        spectral_norm: whether each convolution's weight is divided by its largest singular value (Miyato et al.
+            2018). The parameters' names are the same.
 
     Raises:
         OptionError: unknown name or norm.
@@ -122,8 +125,8 @@ def build_discriminator(
     check.at_least("channels", channels, 1)
     check.at_least("layers", layers, 1)
     if name == "pixel":
-        return Pixels(image_channels, channels, norm)
-    return Patches(image_channels, channels, norm, 3 if name == "basic" else layers)
+        return Pixels(image_channels, channels, norm, spectral_norm)
+    return Patches(image_channels, channels, norm, 3 if name == "basic" else layers, spectral_norm)
 
 
 def size_multiple(name: str) -> int:

@@ -64,8 +64,9 @@ class CycleGANOptions:
     """Decay of an average of the generators' parameters over steps; while few steps are done, the average is
     over a tenth of them. 0: none."""
     precision: Precision = "float32"
-    """Precision of activations: `float32` or `bfloat16`; parameters, losses and optimizers stay float32.
-    `float64`, for proofs, is that of everything."""
+    """Precision of activations: `float32`, `bfloat16`, or, for GPUs without it, `float16`, with losses scaled
+    so that gradients are in its range; parameters, losses and optimizers stay float32. `float64`, for proofs,
+    is that of everything."""
     upsample: Upsample = field(default="transposed", metadata=LATER)
     """How the ResNets enlarge: `transposed` convolutions, as in the paper, or `blur`: zoom, convolve, blur,
     which leaves no checkerboards (Odena et al. 2016)."""
@@ -79,6 +80,13 @@ class CycleGANOptions:
     """Adam's decay of the mean of squared gradients."""
     max_gradient_norm: float = field(default=0.0, metadata=LATER)
     """Norm that the gradients of each side are clipped to, of all its parameters together. 0: they are not."""
+    critic_steps: int = field(default=1, metadata=LATER)
+    """Steps of the discriminators for each of the generators (Arjovsky et al. 2017): only every so many steps
+    these are trained, too, and other steps measure their losses. Steps have the same photographs, whatever it
+    is."""
+    spectral_norm: bool = field(default=False, metadata=LATER)
+    """Whether weights of the discriminators' convolutions are divided by their largest singular values (Miyato
+    et al. 2018), whatever `norm` is."""
 
     def __post_init__(self) -> None:
         check.one_of("generator", self.generator, GENERATORS)
@@ -94,6 +102,7 @@ class CycleGANOptions:
         check_penalty(self.penalty, self.norm)
         for option in ("discriminator_layers", "generator_channels", "discriminator_channels"):
             check.at_least(option, getattr(self, option), 1)
+        check.at_least("critic_steps", self.critic_steps, 1)
         check.at_most("discriminator_layers", self.discriminator_layers, MOST_LAYERS)
         ends = self.input_channels, self.output_channels
         check_generator(self.generator, self.norm, self.generator_channels, self.padding, self.upsample, ends)

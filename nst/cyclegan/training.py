@@ -86,6 +86,7 @@ class CycleGANTraining(GANTraining):
             channels=options.discriminator_channels,
             image_channels=image_channels,
             layers=options.discriminator_layers,
+            spectral_norm=options.spectral_norm,
         )
 
     def _made(self, network: nn.Module, device: str | torch.device) -> nn.Module:
@@ -144,14 +145,15 @@ class CycleGANTraining(GANTraining):
 
 
 def train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> Losses:
-    """One step of both generators, and one of both discriminators.
+    """One step of both generators, unless `critic_steps` leaves it out, and one of both discriminators.
 
     Args:
         real_a, real_b: (N, 3, H, W) in [-1, 1], unpaired, equally many; of a distributed training, its part.
 
     Returns:
         The losses by name, detached: `gan_A`, `gan_B`, `cycle_A`, `cycle_B`, `identity_A`, `identity_B` (if
-        asked for), weighted; `D_A`, `D_B`; `penalty_A`, `penalty_B` (if there is one), weighted.
+        asked for), weighted; `D_A`, `D_B`; `penalty_A`, `penalty_B` (if there is one), weighted; of float16
+        `skipped_G`, `skipped_D`: see `GANTraining.skipped`.
 
     Raises:
         ValueError: not equally many.
@@ -168,31 +170,8 @@ def _train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> L
         with_channels(images, channels).contiguous(memory_format=torch.channels_last)
         for images, channels in ((real_a, options.input_channels), (real_b, options.output_channels))
     )
-    G_A, G_B, D_A, D_B = training.trained  # noqa: N806
-
-    # The generators: fool the discriminators, find the way back, and leave alone what is there already.
-    with frozen(training.discriminators.values()):
-        with activations(options.precision, real_a):
-            identity = options.lambda_identity > 0
-            fake_b, same_b = _together(G_A, real_a, real_b if identity else None, options.norm)
-            fake_a, same_a = _together(G_B, real_b, real_a if identity else None, options.norm)
-            back_a, back_b = G_B(fake_b), G_A(fake_a)
-            judged_b, judged_a = training.D_A(fake_b), training.D_B(fake_a)
-        losses = {
-            "gan_A": generator_loss(options.gan_mode, judged_b.to(real_a)),
-            "gan_B": generator_loss(options.gan_mode, judged_a.to(real_a)),
-            "cycle_A": options.lambda_a * F.l1_loss(back_a.to(real_a), real_a),
-            "cycle_B": options.lambda_b * F.l1_loss(back_b.to(real_b), real_b),
-        }
-        if same_a is not None and same_b is not None:
-            weight = options.lambda_identity
-            losses["identity_A"] = weight * options.lambda_b * F.l1_loss(same_b.to(real_b), real_b)
-            losses["identity_B"] = weight * options.lambda_a * F.l1_loss(same_a.to(real_a), real_a)
-        training.optimizer_g.zero_grad(set_to_none=True)
-        total = torch.stack(list(losses.values())).sum()
-        (share.weight * total).backward()  # type: ignore[no-untyped-call]
-        training.descend(training.optimizer_g, options.max_gradient_norm)
-    training.average(options.ema_decay)
+    *_, D_A, D_B = training.trained  # noqa: N806
+    losses, fake_a, fake_b, g_skipped = _generators(training, real_a, real_b)
 
     # The discriminators: tell real pictures from fakes, some of them earlier ones.
     training.optimizer_d.zero_grad(set_to_none=True)
@@ -211,10 +190,50 @@ def _train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> L
             penalty = options.penalty_weight * gradient_penalty(D, seen, options.penalty)
             losses[f"penalty_{name}"] = penalty
             total = total + penalty
-        (share.weight * total).backward()  # type: ignore[no-untyped-call]
-    training.descend(training.optimizer_d, options.max_gradient_norm)
+        training.backward("d", total)
+    d_skipped = not training.descend("d", options.max_gradient_norm)
     training.steps += 1
+    losses |= training.skipped(real_a, g=g_skipped, d=d_skipped)
     return {name: loss.detach() for name, loss in losses.items()}
+
+
+def _generators(
+    training: CycleGANTraining, real_a: Tensor, real_b: Tensor
+) -> tuple[Losses, Tensor, Tensor, bool]:
+    """The generators' part of a step: fool the discriminators, find the way back, and leave alone what is there
+    already.
+
+    Returns:
+        Their losses, their pictures of a and of b, and whether their optimizer's step had to be left out.
+    """
+    options = training.options
+    G_A, G_B, *_ = training.trained  # noqa: N806
+    trains = (training.steps + 1) % options.critic_steps == 0
+    with frozen(training.discriminators.values()), torch.set_grad_enabled(trains):
+        with activations(options.precision, real_a):
+            identity = options.lambda_identity > 0
+            fake_b, same_b = _together(G_A, real_a, real_b if identity else None, options.norm)
+            fake_a, same_a = _together(G_B, real_b, real_a if identity else None, options.norm)
+            back_a, back_b = G_B(fake_b), G_A(fake_a)
+            judged_b, judged_a = training.D_A(fake_b), training.D_B(fake_a)
+        losses = {
+            "gan_A": generator_loss(options.gan_mode, judged_b.to(real_a)),
+            "gan_B": generator_loss(options.gan_mode, judged_a.to(real_a)),
+            "cycle_A": options.lambda_a * F.l1_loss(back_a.to(real_a), real_a),
+            "cycle_B": options.lambda_b * F.l1_loss(back_b.to(real_b), real_b),
+        }
+        if same_a is not None and same_b is not None:
+            weight = options.lambda_identity
+            losses["identity_A"] = weight * options.lambda_b * F.l1_loss(same_b.to(real_b), real_b)
+            losses["identity_B"] = weight * options.lambda_a * F.l1_loss(same_a.to(real_a), real_a)
+        if not trains:
+            return losses, fake_a, fake_b, False
+        training.optimizer_g.zero_grad(set_to_none=True)
+        training.backward("g", torch.stack(list(losses.values())).sum())
+    done = training.descend("g", options.max_gradient_norm)
+    if done:
+        training.average(options.ema_decay, options.critic_steps)
+    return losses, fake_a, fake_b, not done
 
 
 def _together(

@@ -29,6 +29,7 @@ __all__ = [
     "EMBEDDED_SHA256",
     "PUBLISHED",
     "default_weights",
+    "is_place",
     "is_published",
     "named_weights",
     "plain_names",
@@ -73,6 +74,11 @@ def named_weights(network: str) -> tuple[str, ...]:
     if network == "embedded":
         return ("embedded",)
     return ("imagenet", "imagenet_features") if network == "vgg16" else ("imagenet",)
+
+
+def is_place(weights: str) -> bool:
+    """Whether a value of the option `weights` is a path or URL, and not the name of weights that are known."""
+    return weights not in ("seeded", *_NAMES)
 
 
 def weights_asset(

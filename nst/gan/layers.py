@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nst import check
 from nst.errors import WeightsError
 from nst.features.weights import plain_names
+from nst.gan.spectral import SPECTRAL_STATE, SpectralConv2d, settle
 from nst.ops.blur import blur
 from nst.ops.captured import is_captured
 from nst.ops.winograd import conv3x3
@@ -57,6 +58,8 @@ def initialize(
                 nn.init.orthogonal_(module.weight, gain=gain, generator=generator)
             if module.bias is not None:
                 module.bias.zero_()
+            if isinstance(module, SpectralConv2d):
+                module.draw(generator)
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1.0, gain, generator=generator)
             module.bias.zero_()
@@ -64,20 +67,21 @@ def initialize(
 
 def load_published(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load a state dict of the public layout, whatever wrappers put into its names (see `plain_names`), and
-    without the running statistics that instance norms had in old files.
+    without the running statistics that instance norms had in old files. Spectral norms begin anew where it has
+    none.
 
     Raises:
         WeightsError: a parameter is missing, is one too many, or has another shape.
     """
     wanted = network.state_dict()
     given = plain_names(state)
-    old = ("running_mean", "running_var", "num_batches_tracked")
+    old = ("running_mean", "running_var", "num_batches_tracked", SPECTRAL_STATE)
     given = {name: tensor for name, tensor in given.items() if name in wanted or not name.endswith(old)}
     for what, names in (
         ("lacks", wanted.keys() - given.keys()),
         ("has an unknown", given.keys() - wanted.keys()),
     ):
-        names = {name for name in names if not name.endswith("num_batches_tracked")}
+        names = {name for name in names if not name.endswith(("num_batches_tracked", SPECTRAL_STATE))}
         if names:
             raise WeightsError(f"the state dict does not fit: it {what} {min(names)} (of {len(names)})")
     for name in (name for name in wanted if name in given):
@@ -85,6 +89,7 @@ def load_published(network: nn.Module, state: Mapping[str, Tensor]) -> None:
             shapes = f"{tuple(given[name].shape)}, expected {tuple(wanted[name].shape)}"
             raise WeightsError(f"the state dict does not fit: {name} is {shapes}")
     network.load_state_dict({name: given.get(name, tensor) for name, tensor in wanted.items()})
+    settle(network, given)
 
 
 def normalization(norm: Norm, channels: int) -> nn.Module:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nst.errors import WeightsError
 from nst.features import read_state_dict
 from nst.gan.layers import load_published
+from nst.gan.spectral import SPECTRAL_STATE, settle
 
 __all__ = ["Sides", "States", "read_states", "start_networks"]
 
@@ -79,6 +80,8 @@ def _take_layers(network: nn.Module, state: Mapping[str, Tensor]) -> tuple[list[
     wanted = network.state_dict()
     layers: dict[str, list[str]] = {}
     for key in wanted:
+        if key.endswith(SPECTRAL_STATE) and key not in state:
+            continue
         layers.setdefault(key.rpartition(".")[0], []).append(key)
     fits = {
         layer: all(key in state and state[key].shape == wanted[key].shape for key in keys)
@@ -87,6 +90,7 @@ def _take_layers(network: nn.Module, state: Mapping[str, Tensor]) -> tuple[list[
     taken = [layer for layer, does in fits.items() if does]
     new = {key: state[key] for layer in taken for key in layers[layer]}
     network.load_state_dict({**wanted, **new})
+    settle(network, new)
     others = dict.fromkeys(key.rpartition(".")[0] for key in state)
     return (
         taken,

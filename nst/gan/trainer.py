@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nst.gan.parallel import DDPOptions, Share, distributed
+from nst.gan.scaling import LossScale, descend
 from nst.gan.starting import Sides, States, read_states, start_networks
 from nst.images.codec import resize_image
 
@@ -28,7 +29,10 @@ __all__ = [
 _MANY = 1 << 40
 _OF_GENERATORS = ("gan_", "cycle_", "identity_")
 """First letters of the generators' losses."""
-Precision = Literal["float32", "bfloat16", "float64"]
+Precision = Literal["float32", "bfloat16", "float16", "float64"]
+Side = Literal["g", "d"]
+"""The generators, or the discriminators."""
+_AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class GANTraining:
@@ -63,6 +67,9 @@ class GANTraining:
             self.averages = {
                 name: copy.deepcopy(network).requires_grad_(False) for name, network in generators.items()
             }
+        self._scales: dict[Side, LossScale] = {}
+        if precision == "float16":
+            self._scales = {"g": LossScale(), "d": LossScale()}
         self.share = Share()
         self._file_config = dict(config)
         self.steps = 0
@@ -129,28 +136,44 @@ class GANTraining:
         else."""
         return states
 
-    def average(self, decay: float) -> None:
+    def average(self, decay: float, every: int = 1) -> None:
         """Have the generators' averages follow them, after an optimizer's step.
 
         Args:
             decay: of an average over many steps. While few are done the average is over a tenth of them, and
                 does not hold on to the first parameters, which are random.
+            every: steps from one in which the generators are trained to the next.
         """
-        decay = min(decay, 1 - 1 / max(1.0, (self.steps + 1) / 10))
+        decay = min(decay, 1 - 1 / max(1.0, (self.steps + 1) // every / 10))
         for name, average in self.averages.items():
             follow(average, self.generators[name], decay)
 
-    @staticmethod
-    def descend(optimizer: torch.optim.Optimizer, max_norm: float = 0.0) -> None:
-        """An optimizer's step.
+    def backward(self, side: Side, loss: Tensor) -> None:
+        """Add up the gradients of a loss, which is of this process's part of the batch, for `descend`."""
+        factor = self._scales[side].factor if self._scales else 1.0
+        (self.share.weight * factor * loss).backward()  # type: ignore[no-untyped-call]
+
+    def descend(self, side: Side, max_norm: float = 0.0) -> bool:
+        """A step of a side's optimizer.
 
         Args:
             max_norm: what the gradients of all its parameters together are clipped to; 0: they are not.
+
+        Returns:
+            Whether it was done: with float16 it is left out if a gradient is not finite.
         """
-        if max_norm:
-            parameters = [each for group in optimizer.param_groups for each in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, max_norm)
-        optimizer.step()
+        optimizer = self.optimizer_g if side == "g" else self.optimizer_d
+        return descend(optimizer, max_norm, self._scales.get(side), self.share)
+
+    def skipped(self, like: Tensor, *, g: bool, d: bool) -> dict[str, Tensor]:
+        """Losses, beside those of a step, that say whether it was left out: 1, or 0. Without float16, none.
+
+        Args:
+            g, d: whether that of the generators was, and of the discriminators.
+        """
+        if not self._scales:
+            return {}
+        return {"skipped_G": like.new_tensor(float(g)), "skipped_D": like.new_tensor(float(d))}
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to go on to the bit; of tensors and plain values."""
@@ -160,6 +183,7 @@ class GANTraining:
             "networks": {name: network.state_dict() for name, network in self._networks().items()},
             "averages": {name: network.state_dict() for name, network in self.averages.items()},
             "optimizers": {"g": self.optimizer_g.state_dict(), "d": self.optimizer_d.state_dict()},
+            "scales": {side: scale.state_dict() for side, scale in self._scales.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -168,6 +192,9 @@ class GANTraining:
                 network.load_state_dict(state[kind][name])
         self.optimizer_g.load_state_dict(state["optimizers"]["g"])
         self.optimizer_d.load_state_dict(state["optimizers"]["d"])
+        for side, scale in self._scales.items():
+            if side in state.get("scales", {}):  # not if the precision was another one
+                scale.load_state_dict(state["scales"][side])
         # Trainings of CycleGAN from before there was a count go on as they began: with averages over many.
         self.steps = state.get("steps", _MANY)
 
@@ -179,7 +206,8 @@ def parameter_dtype(precision: Precision) -> torch.dtype:
 
 def activations(precision: Precision, like: Tensor) -> torch.autocast:
     """A context in which activations have this precision."""
-    return torch.autocast(like.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    dtype = _AUTOCAST.get(precision)
+    return torch.autocast(like.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 @contextmanager

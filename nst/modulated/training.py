@@ -98,8 +98,9 @@ class ManyStylesOptions:
     """Decay of an average of the generator's parameters over steps; while few steps are done, the average is
     over a tenth of them. 0: none."""
     precision: Precision = "float32"
-    """Precision of activations: `float32` or `bfloat16`; parameters, losses and optimizers stay float32.
-    `float64`, for proofs, is that of everything."""
+    """Precision of activations: `float32`, `bfloat16`, or, for GPUs without it, `float16`, with losses scaled
+    so that gradients are in its range; parameters, losses and optimizers stay float32. `float64`, for proofs,
+    is that of everything."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "styles", tuple(self.styles))
@@ -259,14 +260,15 @@ def train_step(
         part of the mean over all images: they sum up to the whole, and their mean over processes is that over
         all. `gan_photo_to_ukiyo-e`, `cycle_photo_to_ukiyo-e`, `identity_photo` (if asked for), weighted;
         `D_ukiyo-e`; `images_photo_to_ukiyo-e`, the direction's share of the images (see `direction_means`).
-        `penalty` (if there is one) is weighted, and 0 in the steps that leave it out.
+        `penalty` (if there is one) is weighted, and 0 in the steps that leave it out. Of float16 `skipped_G`,
+        `skipped_D`: see `GANTraining.skipped`.
 
     Raises:
         ValueError: not equally many.
     """
     if real_a.shape != real_b.shape:
         raise ValueError(f"expected equal shapes, got {tuple(real_a.shape)} and {tuple(real_b.shape)}")
-    options, share = training.options, training.share
+    options = training.options
     sources, targets = training.directions(len(real_a)) if directions is None else directions
     real_a, real_b = (x.contiguous(memory_format=torch.channels_last) for x in (real_a, real_b))
     G, D = training.trained  # noqa: N806
@@ -288,9 +290,10 @@ def train_step(
             each["identity"] = weight * _per_image((same.to(real_a) - real_a).abs())
         training.optimizer_g.zero_grad(set_to_none=True)
         # The mean over images, and not over directions: a process may have no image of one.
-        (share.weight * sum(each.values()).mean()).backward()  # type: ignore[union-attr]
-        training.optimizer_g.step()
-    training.average(options.ema_decay)
+        training.backward("g", sum(each.values()).mean())  # type: ignore[union-attr]
+    g_done = training.descend("g")
+    if g_done:
+        training.average(options.ema_decay)
 
     # The discriminator: tell real pictures of a style from fakes of it.
     training.optimizer_d.zero_grad(set_to_none=True)
@@ -308,10 +311,11 @@ def train_step(
         # Of one logit per image, so that the sum that is taken over them is that mean.
         found = gradient_penalty(lambda seen: _per_image(D(seen, targets)), real_b, "r1")
         penalty = options.penalty_every * options.penalty_weight / 2 * found
-    (share.weight * (total + penalty)).backward()  # type: ignore[no-untyped-call]
-    training.optimizer_d.step()
+    training.backward("d", total + penalty)
+    d_done = training.descend("d")
     training.steps += 1
     losses = _by_direction(options.styles, sources, targets, each)
+    losses |= training.skipped(total, g=not g_done, d=not d_done)
     return losses if options.penalty == "none" else {**losses, "penalty": penalty.detach()}
 
 

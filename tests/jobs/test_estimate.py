@@ -95,13 +95,23 @@ class HungrySteps(Steps):
         return Hungry(self)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BoundedSteps(HungrySteps):
+    pass_memory_mb: int | None = None
+
+
 def print_memory() -> None:
-    """That of a lean method, of a hungry one, and of one that also keeps something, in bytes."""
+    """That of a lean method, of a hungry one, of one that also keeps something, and of bounded ones, in
+    bytes."""
     clock, once = Clock(), ((1.0, 5),)
     for method in (
         Steps(clock=clock, schedule=once),
         HungrySteps(clock=clock, schedule=once),
         HungrySteps(clock=clock, schedule=once, kept_bytes_per_pixel=600),
+        *(
+            BoundedSteps(clock=clock, schedule=once, kept_bytes_per_pixel=600, pass_memory_mb=bound)
+            for bound in (None, 500, 100_000)
+        ),
     ):
         print(measure_cost(method, {}, [(2000, 1000)], 1, clock).memory_bytes)
 
@@ -111,9 +121,12 @@ def test_memory_is_of_the_largest_and_of_what_is_kept() -> None:
     program = "from tests.jobs.test_estimate import print_memory; print_memory()"
     plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     run = subprocess.run([sys.executable, "-c", program], env=plain, capture_output=True, text=True, check=True)
-    lean, hungry, keeping = map(int, run.stdout.split())
+    lean, hungry, keeping, unbounded, bounded, loose = map(int, run.stdout.split())
     assert hungry - lean == pytest.approx(2e6 * 100 * 3 * 4, rel=0.3)
     assert keeping - hungry == pytest.approx(2e6 * 600, rel=0.5)
+    assert bounded - lean == pytest.approx(500e6 + 2e6 * (600 + 72), rel=0.1)
+    for same in (unbounded, loose):
+        assert same == pytest.approx(keeping, rel=0.3)
 
 
 def test_one_pass_is_measured_whole_and_threads_are_as_before() -> None:

@@ -87,7 +87,7 @@ def test_options_that_came_later_leave_trainings_the_same() -> None:
     """They are recorded where they are set."""
     recipe = TRAININGS["cyclegan"]
     later = {"upsample", "input_channels", "output_channels", "discriminator_learning_rate", "beta2"}
-    later |= {"max_gradient_norm"}
+    later |= {"max_gradient_norm", "critic_steps", "spectral_norm"}
     plain = recipe.read({"a": "/a", "b": "/b", "model": TINY}, Path("/")).table()["model"]
     assert not later & plain.keys()
     assert {*plain, *later} == {item.name for item in dataclasses.fields(recipe.model_options())}

@@ -224,6 +224,25 @@ def test_stops_with_a_checkpoint_when_asked(photos: Path) -> None:
     assert curve(job.store) == curve(whole.store)
 
 
+def test_steps_that_float16_leaves_out_are_in_the_metrics_and_the_same_when_resumed(photos: Path) -> None:
+    """With the vectors of spectral norms, too, and generators that are trained in every second step."""
+    model = {**TINY, "precision": "float16", "critic_steps": 2, "spectral_norm": True, "gan_mode": "hinge"}
+    whole = begun(photos, model=model)
+    train(setup(whole))
+    expected = curve(whole.store)
+    skipped = [row["skipped_G"] for row in expected]
+    assert set(skipped) == {0.0, 1.0}
+    assert skipped[::2] == [0.0] * 6, "there is nothing to leave out"
+    assert {row["skipped_D"] for row in expected} <= {0.0, 1.0}
+    job = begun(photos, model=model, output=str(photos / "stopped"))
+    job.store.publish(STOP, b"")
+    assert [train(setup(job)) for _ in range(4)] == [1, 2, 3, 4]
+    job.store.remove(STOP)
+    assert train(setup(job)) == 12
+    assert curve(job.store) == expected
+    assert job.store.read(generator_path(12)) == whole.store.read(generator_path(12))
+
+
 def test_decoding_ahead_changes_nothing(photos: Path) -> None:
     curves = []
     for workers in (0, 2):
@@ -596,6 +615,66 @@ def test_held_out_photographs_that_are_none_are_named(
     with pytest.raises(OptionError, match=said):
         begun(photos, evaluation={"every": 6, "held_out": held_out})
     assert not (photos / "out").exists()
+
+
+def test_a_gray_side_is_compared_with_gray_photographs(photos: Path) -> None:
+    """Distances to photographs in color are those to the same in gray; of the other side nothing changes."""
+    shutil.copytree(photos / "b", photos / "gray")
+    for path in (photos / "gray").glob("*.png"):
+        if path.name != "3.png":  # which is none
+            Image.open(path).convert("L").save(path)
+    model = {**TINY, "output_channels": 1, "lambda_identity": 0.0}
+    found = []
+    for number, held_out in enumerate((None, {"b": "gray"})):
+        own = {"every": 6, "photos": 6, "layer": "relu1_1", "held_out": held_out}
+        job = begun(photos, output=str(photos / f"out-{number}"), evaluation=own, model=model)
+        weights = job.file.spec.recipe.build(seed=0, device=torch.device("cpu")).file_bytes()
+        job.store.publish(generator_path(6), weights)
+        assets = {asset.url: asset.data for asset in job.assets}
+        found.append(evaluate(job.file, setup(job).urls, assets, 6))
+    for name in ("fid_A2B", "kid_A2B"):
+        assert found[0][name] == pytest.approx(found[1][name], rel=0.02), name
+    colors = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    to_b, to_a = job.file.spec.recipe.translations(weights, 2)
+    assert len(to_b.shown(colors).unique(dim=1)[0]) == 1
+    assert torch.equal(to_a.shown(colors), colors)
+
+
+@pytest.mark.parametrize("every", [0, 6])
+def test_weights_of_an_evaluation_are_taken_from_the_job_files_folder(photos: Path, every: int) -> None:
+    def resolved(network: str, weights: str) -> str | None:
+        own = {"every": every, "network": network, "weights": weights}
+        return train_from_table(table(photos, evaluation=own), photos).evaluation.weights
+
+    assert resolved("vgg19", "nets/vgg.pth") == str(photos / "nets/vgg.pth")
+    assert resolved("vgg19", str(photos / "vgg.pth")) == str(photos / "vgg.pth")
+    assert resolved("vgg19", "s3://bucket/vgg.pth") == "s3://bucket/vgg.pth"
+    for network, named in (
+        ("vgg19", "imagenet"),
+        ("vgg16", "imagenet_features"),
+        ("vgg19", "seeded"),
+        ("embedded", "embedded"),
+    ):
+        assert resolved(network, named) == named
+    with pytest.raises(OptionError, match=r"evaluation\.weights = 's3://\*\*\*'"):
+        resolved("vgg19", "s3://me:secret@bucket/vgg.pth")
+    if every:
+        with pytest.raises(OptionError, match=rf"evaluation\.weights = '{photos}/none\.pth'"):
+            begun(photos, evaluation={"every": every, "network": "vgg19", "weights": "none.pth"})
+
+
+def test_every_place_of_a_training_is_taken_from_the_job_files_folder(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is begun: no relative path is left in the job."""
+    monkeypatch.chdir("/")
+    own = {"every": 6, "network": "vgg19", "weights": "vgg.pth", "held_out": {"a": "b"}}
+    given = table(photos, a="a", b="b", output="out", evaluation=own, init={"weights": ["x.pth", "y.pth"]})
+    found = train_to_table(train_from_table(given, photos))
+    assert [found[name] for name in ("a", "b", "output")] == [str(photos / name) for name in ("a", "b", "out")]
+    assert found["init"]["weights"] == [str(photos / "x.pth"), str(photos / "y.pth")]
+    assert found["evaluation"]["weights"] == str(photos / "vgg.pth")
+    assert found["evaluation"]["held_out"] == {"a": str(photos / "b")}
 
 
 def test_evaluation_knows_the_conventions_of_weights(photos: Path) -> None:

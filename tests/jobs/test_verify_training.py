@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from jobs.console.stop import StopSignal
+from jobs.ledger.parquet import DAMAGED_PARQUET
 from jobs.stores.store import LocalStore, Store
 from jobs.training.driver import _Run
 from jobs.training.job import record_change, reopen_training
@@ -194,6 +196,23 @@ def test_every_fault_is_found(finished: Store) -> None:
         for path, data in files.items():
             finished.publish(path, data)
     assert told(finished) == []
+
+
+def test_no_bit_of_the_metrics_can_be_another_unseen(tmp_path: Path) -> None:
+    """Numbers are read as they were written, or not at all."""
+    store = LocalStore(str(tmp_path))
+    draws = random.Random(0)
+    expected = [{"step": step, "D_A": draws.random()} for step in range(1, 20)]
+    data = write_metrics(expected)
+    end = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    noticed = 0
+    for place in range(4, end, 3):
+        store.publish(METRICS, data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+        try:
+            assert read_metrics(store) == expected, place
+        except DAMAGED_PARQUET:
+            noticed += 1
+    assert noticed > 20
 
 
 def test_the_command_tells_faults_and_ends_with_5(finished: Store) -> None:

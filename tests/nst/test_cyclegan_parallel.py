@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nst.cyclegan.training import CycleGANOptions, CycleGANTraining, train_step
 from nst.errors import OptionError
 from nst.gan.parallel import Share
+from nst.gan.scaling import LossScale, descend
 
 CASES: dict[str, dict[str, Any]] = {
     "pool and identity": {"pool_size": 5, "ema_decay": 0.9},
@@ -21,6 +22,7 @@ CASES: dict[str, dict[str, Any]] = {
     "r1": {"penalty": "r1", "pool_size": 3},
     "wgangp": {"gan_mode": "wgangp", "lambda_identity": 0.0},
     "zero centered": {"penalty": "zero_centered", "gan_mode": "hinge", "norm": "none"},
+    "critic": {"critic_steps": 3, "spectral_norm": True, "gan_mode": "hinge", "norm": "none", "pool_size": 3},
 }
 SIDE = 16
 RUNS = (("float64", 4, 4), ("float64", 3, 3), ("float32", 4, 1))
@@ -56,6 +58,17 @@ def trained(case: str, precision: str, share: Share, steps: int) -> dict[str, An
     return {"grads": grads, "losses": torch.stack(losses), "state": training.state_dict()}
 
 
+def overflown(rank: int) -> dict[str, Any]:
+    """Two steps of an optimizer alone: in the first, the gradient of the second process is not finite."""
+    parameter, scale = nn.Parameter(torch.zeros(2)), LossScale()
+    optimizer = torch.optim.SGD([parameter], 1.0)
+    done = []
+    for gradient in (float("inf") if rank else 1.0, 2.0):
+        parameter.grad = torch.full((2,), gradient * scale.factor)
+        done.append(descend(optimizer, scale=scale, share=Share(2, rank, 2)))
+    return {"done": done, "factor": scale.factor, "parameter": parameter.detach()}
+
+
 def one_of_two(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
@@ -63,6 +76,8 @@ def one_of_two(rank: int, folder: str) -> None:
         for case in CASES:
             found = trained(case, precision, Share(batch_size, rank, 2), steps)
             torch.save(found, f"{folder}/{case}-{precision}-{batch_size}-{rank}.pt")
+    torch.save(trained("pool and identity", "float16", Share(4, rank, 2), 6), f"{folder}/float16-{rank}.pt")
+    torch.save(overflown(rank), f"{folder}/overflown-{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -117,6 +132,23 @@ def test_in_float32_gradients_agree_to_two_millionths(in_two: Path, case: str) -
     mine = found_by(in_two, 0, case, precision, batch_size)["grads"]
     a, b = (torch.cat([grads[name].flatten() for name in sorted(theirs)]) for grads in (mine, theirs))
     assert float((a - b).norm() / b.norm()) <= 2e-6
+
+
+def test_all_leave_out_a_step_that_one_cannot_do(in_two: Path) -> None:
+    for rank in (0, 1):
+        found = torch.load(in_two / f"overflown-{rank}.pt")
+        assert found["done"] == [False, True]
+        assert found["factor"] == 2.0**15
+        assert found["parameter"].tolist() == [-2.0, -2.0]
+
+
+def test_in_float16_both_are_alike_to_the_bit(in_two: Path) -> None:
+    first, second = (torch.load(in_two / f"float16-{rank}.pt") for rank in (0, 1))
+    assert first["state"]["scales"] == second["state"]["scales"]
+    assert first["state"]["scales"]["g"]["factor"] < 2.0**16, "some steps were left out"
+    one, two = flat(first["state"]), flat(second["state"])
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    assert torch.equal(first["losses"], second["losses"])
 
 
 def test_parts_are_equal_but_for_one() -> None:

@@ -91,7 +91,15 @@ def test_the_generators_step_leaves_the_discriminators_gradients_alone(monkeypat
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"gan_mode": "wgangp", "ema_decay": 0.9, "pool_size": 4}, {"dropout": True}], ids=str
+    "changes",
+    [
+        {},
+        {"gan_mode": "wgangp", "ema_decay": 0.9, "pool_size": 4},
+        {"dropout": True},
+        {"precision": "float16", "ema_decay": 0.9},
+        {"critic_steps": 3, "spectral_norm": True},
+    ],
+    ids=str,
 )
 def test_goes_on_to_the_bit_from_what_was_saved(changes: dict[str, Any]) -> None:
     data = batches(8, torch.float32)
@@ -161,7 +169,7 @@ def test_bfloat16_trains_float32_parameters() -> None:
         ({"discriminator_layers": 10**9}, "discriminator_layers = 1000000000: must be at most 12"),
         ({"ema_decay": -0.1}, r"^ema_decay = -0\.1"),
         ({"lambda_a": -1.0}, "lambda_a"),
-        ({"precision": "float16"}, "float32, bfloat16"),
+        ({"precision": "float8"}, "float32, bfloat16, float16, float64"),
         ({"norm": "batch", "gan_mode": "wgangp"}, r"penalty = 'wgangp'.*batch norm"),
     ],
     ids=str,

@@ -213,6 +213,12 @@ def test_the_discriminator_has_a_rate_of_its_own_if_asked_for() -> None:
         assert own.optimizer_d.param_groups[0]["lr"] == expected
 
 
+def test_both_optimizers_have_the_decays_that_are_asked_for() -> None:
+    for changes, betas in (({}, (0.0, 0.99)), ({"beta1": 0.5, "beta2": 0.9}, (0.5, 0.9))):
+        for optimizer in training(**changes).optimizers:
+            assert optimizer.param_groups[0]["betas"] == betas
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_goes_on_to_the_bit_from_what_was_saved(case: str) -> None:
     data = batches(6)
@@ -248,7 +254,7 @@ def test_bfloat16_trains_float32_parameters() -> None:
         ({"gan_mode": "wgangp"}, "gan_mode = 'wgangp'.*Choices: lsgan, vanilla, hinge"),
         ({"penalty": "wgangp"}, "penalty = 'wgangp'.*none, r1"),
         ({"discriminator_norm": "batch"}, r"penalty = 'r1'.*batch norm"),
-        ({"precision": "float16"}, "float32, bfloat16, float64"),
+        ({"precision": "float8"}, "float32, bfloat16, float16, float64"),
         ({"penalty_every": 0}, "penalty_every = 0"),
         ({"lambda_cycle": -1.0}, r"lambda_cycle = -1\.0"),
         ({"learning_rate": 0.0}, "learning_rate"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from jobs.training.recipes.recipe import Recipe, Trainer, Translation
@@ -11,6 +12,7 @@ from nst.errors import ImageTooSmall
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from nst.cyclegan.method import Direction
     from nst.cyclegan.training import CycleGANOptions
@@ -78,11 +80,21 @@ class CycleGANRecipe(Recipe):
 
         from nst.cyclegan.method import CycleGAN
 
-        sides: tuple[tuple[Direction, str, str], ...] = (("A2B", "a", "b"), ("B2A", "b", "a"))
-        for direction, source, target in sides:
+        sides: tuple[tuple[Direction, str, str, int], ...] = (
+            ("A2B", "a", "b", self.model.output_channels),
+            ("B2A", "b", "a", self.model.input_channels),
+        )
+        for direction, source, target, channels in sides:
             one = CycleGAN(weights="", direction=direction).build({"": data}, torch.device("cpu"))
-            yield Translation(direction, source, target, one.translate)
+            yield Translation(direction, source, target, one.translate, partial(_seen, channels=channels))
 
     @staticmethod
     def samples_caption(collections: Sequence[str]) -> str:  # noqa: ARG004
         return "a, A to B, and back; b, B to A, and back"
+
+
+def _seen(images: Tensor, channels: int) -> Tensor:
+    """Photographs (N, 3, H, W) as networks with so many channels see them, in the same form."""
+    from nst.gan.translate import with_channels
+
+    return with_channels(with_channels(images, channels), 3)

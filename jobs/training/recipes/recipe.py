@@ -134,6 +134,8 @@ class Translation:
     """A collection, which the translated photographs are compared with."""
     translate: Callable[[Tensor], Tensor]
     """(N, 3, H, W) in [0, 1] to the same, on the CPU."""
+    shown: Callable[[Tensor], Tensor] = lambda images: images
+    """What photographs of the target, in the same form, are compared as: gray ones of a target that is gray."""
 
 
 class Recipe(ABC):
