@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from jobs.config.listing import STANDARD_LISTING, ListingOptions
 from jobs.driver.assets import Asset
 from jobs.errors import JobMismatch
 from jobs.ledger.job_record import JobRecord
@@ -19,7 +20,7 @@ from jobs.stores.moved import Move, moved_along
 from jobs.stores.store import Store
 from nst.errors import NstError, OptionError
 
-__all__ = ["along_with", "as_recorded", "photographs_now"]
+__all__ = ["along_with", "as_recorded", "first_that_differs", "photographs_now"]
 
 
 def along_with(store: Store, record: JobRecord) -> Callable[[str], str | None]:
@@ -87,7 +88,9 @@ def photographs_now(
         there = [move.place(place) for place in spec.places]
         if finished:
             return move
-    differing = _first_that_differs(manifest, move, there, spec, storage, exclude=store.url)
+    differing = first_that_differs(
+        manifest, move, there, exclude=store.url, options=spec.listing, storage=storage
+    )
     if differing is not None:
         raise JobMismatch(
             f"photos = {', '.join(there)!r}: does not hold the photographs of this job, which were in "
@@ -96,18 +99,23 @@ def photographs_now(
     return move
 
 
-def _first_that_differs(
+def first_that_differs(
     manifest: Manifest,
     move: Move,
     there: Sequence[str],
-    spec: StylizeSpec,
-    storage: StorageOptions,
     *,
     exclude: str,
+    options: ListingOptions = STANDARD_LISTING,
+    storage: StorageOptions,
 ) -> str | None:
-    """What is wrong with the first photograph that is not as it was listed, by its name and size."""
+    """What is wrong with the first photograph that is not as it was listed, by its name and size; None: all are
+    as they were.
+
+    Args:
+        there: where the photographs are said to be now.
+    """
     try:
-        photos = list_photos(there, exclude=exclude, options=spec.listing, storage=storage)
+        photos = list_photos(there, exclude=exclude, options=options, storage=storage)
         found = {photo.url: photo.size_bytes for photo in photos}
     except NstError as error:
         return str(error)

@@ -8,8 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from jobs.driver.moved import first_that_differs
 from jobs.errors import JobMismatch
-from jobs.ledger.listing import list_photos, root_of
+from jobs.ledger.listing import root_of
 from jobs.ledger.manifest import Manifest
 from jobs.stores.filesystems import is_url
 from jobs.stores.moved import Move, moved_along
@@ -64,18 +65,13 @@ def photographs_now(recipe: Recipe, table: Mapping[str, Any], before: str, now: 
 
 def check_moved(name: str, manifest: Manifest, move: Move, file: TrainFile) -> None:
     """Raises JobMismatch: a collection's photographs are not those that were listed, by names and sizes."""
-    photos = list_photos(move.now, exclude=file.spec.output, storage=file.storage)
-    found = {photo.url: photo.size_bytes for photo in photos}
-    for shard in range(manifest.shards):
-        for row in manifest.shard(shard):
-            url = move.place(row.url)
-            size = found.get(url, -1)
-            if None not in (size, row.size_bytes) and size != row.size_bytes:
-                what = "is not there" if url not in found else f"has {size} bytes, not {row.size_bytes}"
-                raise JobMismatch(
-                    f"{name} = {move.now!r}: does not hold the photographs of this training, which were in "
-                    f"{move.before!r}: {url} {what}"
-                )
+    there = move.place(file.spec.collections[name])
+    differing = first_that_differs(manifest, move, [there], exclude=file.spec.output, storage=file.storage)
+    if differing is not None:
+        raise JobMismatch(
+            f"{name} = {there!r}: does not hold the photographs of this training, which were in "
+            f"{move.before!r}: {differing}"
+        )
 
 
 def moved_urls(manifest: Manifest, move: Move) -> pa.ChunkedArray:
