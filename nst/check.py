@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from nst.errors import OptionError
 
-__all__ = ["above_zero", "at_least", "at_most", "layer_weights", "one_of"]
+__all__ = ["above_zero", "at_least", "at_most", "below_one", "layer_weights", "one_of"]
 
 
 def one_of(option: str, value: object, choices: Iterable[str]) -> None:
@@ -24,6 +24,11 @@ def at_least(option: str, value: float, least: float) -> None:
 def at_most(option: str, value: float, most: float) -> None:
     if not value <= most:
         raise OptionError(option, value, reason=f"must be at most {most}")
+
+
+def below_one(option: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise OptionError(option, value, reason="must be from 0 to below 1")
 
 
 def above_zero(option: str, value: float) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from jobs.config.tables import apply_overrides, parse_table
 from jobs.errors import UsageError
 from jobs.spec import storage_from_table
-from jobs.stores.filesystems import absolute_url, read_url
+from jobs.stores.filesystems import absolute_url, read_url, why_unreadable
 from jobs.stores.store import open_store
 from nst.errors import OptionError
 from nst.methods import METHODS
@@ -63,9 +63,7 @@ def _read(weights: str, url: str, storage: StorageOptions) -> bytes:
     try:
         return read_url(url, storage)
     except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        reason = "there is no such file" if missing else f"cannot be read: {error.strerror or error}"
-        raise OptionError("WEIGHTS", weights, reason=reason) from error
+        raise OptionError("WEIGHTS", weights, reason=why_unreadable(error)) from error
 
 
 def _method(

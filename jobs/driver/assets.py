@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, get_args, get_origin, get
 
 from jobs.errors import UsageError
 from jobs.ledger.listing import pictures_in
-from jobs.stores.filesystems import STANDARD_STORAGE, StorageOptions, is_url, read_url
+from jobs.stores.filesystems import STANDARD_STORAGE, StorageOptions, is_url, read_url, why_unreadable
 from nst.errors import DecodeError, ImageError, OptionError, WeightsError
 
 if TYPE_CHECKING:
@@ -128,11 +128,7 @@ def _read(ref: AssetRef, read: Callable[[AssetRef], bytes], table: str) -> Asset
     try:
         data = read(ref)
     except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            reason = "there is no such file"
-        else:
-            reason = f"cannot be read: {error.strerror or error}"
-        raise OptionError(option, ref.url, reason=reason) from error
+        raise OptionError(option, ref.url, reason=why_unreadable(error)) from error
     digest = hashlib.sha256(data).hexdigest()
     if ref.sha256 is not None and digest != ref.sha256.lower():
         raise OptionError(option, ref.url, reason=f"its SHA-256 is {digest}, expected {ref.sha256}")

@@ -92,8 +92,8 @@ class RaySession:
         address = cluster_address(self._address)
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if address:
+            _knock(address)
             try:
-                _knock(address)
                 ray.init(address=address, **quiet)
             except (OSError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
                 raise OptionError("resources.address", address, reason=str(error)) from error
@@ -107,18 +107,19 @@ class RaySession:
 
 
 def _knock(address: str) -> None:
-    """Raises OSError: nobody is at an address of a host and a port; Ray would ask for minutes."""
+    """Raises OptionError: nobody is at an address of a host and a port; Ray would ask for minutes."""
     host, _, port = address.partition("://")[2].rpartition(":") if "://" in address else address.rpartition(":")
-    if host and port.isdecimal():
+    if not host or not port.isdecimal():
+        return
+    try:
         socket.create_connection((host.strip("[]"), int(port)), _KNOCK_S).close()
+    except OSError as error:
+        raise OptionError("resources.address", address, reason=str(error)) from error
 
 
 def _refuse_another(address: str) -> None:
     """Raises OptionError: nobody is at the address, or the connection that there is goes to another port."""
-    try:
-        _knock(address)
-    except OSError as error:
-        raise OptionError("resources.address", address, reason=str(error)) from error
+    _knock(address)
     mine = ray.get_runtime_context().gcs_address
     port = address.rpartition(":")[2]
     if "://" not in address and port.isdecimal() and port != mine.rpartition(":")[2]:

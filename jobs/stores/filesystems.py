@@ -32,6 +32,7 @@ __all__ = [
     "refuse_secret_options",
     "refuse_secrets",
     "url_to_filesystem",
+    "why_unreadable",
 ]
 
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:(//|:)")
@@ -140,6 +141,13 @@ def option_place(option: str, value: Any, base: Path) -> str:
         raise OptionError(option, value, reason="a path or URL is required")
     refuse_secrets(option, value)
     return absolute_url(value, base)
+
+
+def why_unreadable(error: OSError) -> str:
+    """What is said of a file that an option names and that cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    return f"cannot be read: {error.strerror or error}"
 
 
 def path_url(path: str) -> str:

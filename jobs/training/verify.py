@@ -11,7 +11,7 @@ import json
 import math
 import pickle
 import zipfile
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -66,7 +66,7 @@ def verify_training(store: Store) -> Iterator[Fault]:
         yield from _verify_manifest(store, manifest_path(name), info)
     checkpoints = checkpoint_steps(store)
     for step in checkpoints:
-        yield from _verify_checkpoint(store, step, {fingerprint_at(record.fingerprint, changes, step)})
+        yield from _verify_checkpoint(store, step, fingerprint_at(record.fingerprint, changes, step))
     for path in (*map(generator_path, generator_steps(store)), *map(snapshot_path, snapshot_steps(store))):
         yield from _verify_generator(store, path)
     for step in evaluation_steps(store):
@@ -77,7 +77,7 @@ def verify_training(store: Store) -> Iterator[Fault]:
     except (OSError, ValueError) as error:
         yield Fault(DONE, f"cannot be read: {error}")
     if done is not None:
-        yield from _verify_end(store, done, {record.fingerprint})
+        yield from _verify_end(store, done, record.fingerprint)
     known = 0 if done is None else done.get("steps", 0)
     yield from _verify_metrics(store, max([known, *checkpoints]))
 
@@ -108,7 +108,7 @@ def _verify_manifest(store: Store, path: str, recorded: ManifestInfo) -> Iterato
         yield Fault(path, "is not the one that the training was begun with")
 
 
-def _verify_checkpoint(store: Store, step: int, fingerprints: Container[str]) -> Iterator[Fault]:
+def _verify_checkpoint(store: Store, step: int, fingerprint: str) -> Iterator[Fault]:
     import torch
 
     path = checkpoint_path(step)
@@ -123,7 +123,7 @@ def _verify_checkpoint(store: Store, step: int, fingerprints: Container[str]) ->
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, *_DAMAGED) as error:
         yield Fault(path, f"cannot be read: {_first_line(error)}")
         return
-    if not isinstance(state, dict) or state.get("fingerprint") not in fingerprints:
+    if not isinstance(state, dict) or state.get("fingerprint") != fingerprint:
         yield Fault(path, "is not a checkpoint of this training")
     elif state.get("step") != step:
         yield Fault(path, f"is the checkpoint of step {state.get('step')}")
@@ -148,8 +148,8 @@ def _verify_evaluation(store: Store, path: str) -> Iterator[Fault]:
         yield Fault(path, "is no table of distances")
 
 
-def _verify_end(store: Store, done: Mapping[str, Any], fingerprints: Container[str]) -> Iterator[Fault]:
-    if done.get("fingerprint") not in fingerprints:
+def _verify_end(store: Store, done: Mapping[str, Any], fingerprint: str) -> Iterator[Fault]:
+    if done.get("fingerprint") != fingerprint:
         yield Fault(DONE, "is of another training")
     path = str(done.get("generator"))
     try:

@@ -122,5 +122,4 @@ class CycleGANOptions:
             if getattr(self, option) is not None:
                 check.above_zero(option, getattr(self, option))
         for option in ("beta1", "beta2", "ema_decay"):
-            if not 0 <= getattr(self, option) < 1:
-                raise OptionError(option, getattr(self, option), reason="must be from 0 to below 1")
+            check.below_one(option, getattr(self, option))

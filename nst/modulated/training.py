@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nst import check
-from nst.errors import OptionError, WeightsError
+from nst.errors import WeightsError
 from nst.gan.layers import MOST_LAYERS, Norm
 from nst.gan.losses import GANMode, check_penalty, discriminator_losses, generator_losses, gradient_penalty
 from nst.gan.sampling import style_pair
@@ -125,8 +125,7 @@ class ManyStylesOptions:
         if self.discriminator_learning_rate is not None:
             check.above_zero("discriminator_learning_rate", self.discriminator_learning_rate)
         for option in ("beta1", "beta2", "ema_decay"):
-            if not 0 <= getattr(self, option) < 1:
-                raise OptionError(option, getattr(self, option), reason="must be from 0 to below 1")
+            check.below_one(option, getattr(self, option))
 
 
 class ManyStylesTraining(GANTraining):
