@@ -63,6 +63,7 @@ from jobs.training.tensorboard import write_events
 from nst.cyclegan.method import CycleGAN
 from nst.cyclegan.training import CycleGANTraining
 from nst.errors import OptionError
+from tests.contracts.training import untimed
 from tests.vggs import caffe_vgg
 
 TINY: dict[str, Any] = {
@@ -109,11 +110,8 @@ def begun(folder: Path, **changes: Any) -> TrainJob:
 setup = LoopSetup.of
 
 
-TIMES = ("seconds", "data_seconds", "time")
-
-
 def curve(store: Any) -> list[dict[str, Any]]:
-    return [{name: row[name] for name in row if name not in TIMES} for row in read_metrics(store)]
+    return [untimed(row) for row in read_metrics(store)]
 
 
 class Killed(BaseException):
