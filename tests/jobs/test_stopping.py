@@ -7,9 +7,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.processes import spawn
 
 
+@pytest.mark.slow
 def test_a_signal_at_any_moment_is_in_time_and_wastes_nothing() -> None:
     command = [sys.executable, "-m", "tests.stopping", "--moments", "2", "--pools", "local"]
     command += ["--ways", "service", "group"]  # others: test_stop_signals.py

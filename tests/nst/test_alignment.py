@@ -67,6 +67,7 @@ def test_a_short_training_is_reproducible_to_the_byte(
     assert all(torch.equal(short[name], again[name]) for name in short)
 
 
+@pytest.mark.slow
 def test_only_the_random_channels_learn_and_no_other_sees_them(
     patches: torch.Tensor, begun: dict[str, torch.Tensor]
 ) -> None:
@@ -98,6 +99,7 @@ def test_every_layer_has_unit_mean_square(patches: torch.Tensor, short: dict[str
         assert float(activations.square().mean()) == pytest.approx(1, rel=0.03), layer
 
 
+@pytest.mark.slow
 def test_training_turns_the_gradient(patches: torch.Tensor, begun: dict[str, torch.Tensor]) -> None:
     """For the pictures that it is trained on, against a training that stands still."""
     task = dataclasses.replace(
@@ -128,6 +130,7 @@ def test_training_turns_the_gradient_for_new_pictures(
     assert after.alignment > before.alignment + 0.02
 
 
+@pytest.mark.slow
 def test_what_is_painted_comes_nearer_to_its_style(
     patches: torch.Tensor, begun: dict[str, torch.Tensor]
 ) -> None:

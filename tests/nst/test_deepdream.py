@@ -131,9 +131,16 @@ def test_a_batch_of_mixed_sizes_equals_solo_runs_to_the_byte(count: int, options
         assert all(torch.equal(ours.image, theirs.image) for ours, theirs in frames)
 
 
-@pytest.mark.parametrize("options", [{}, {"guide": "guide"}, {"layers": {"relu3_1:5": 1.0}}], ids=str)
-@pytest.mark.parametrize(("file", "jitter_px"), [("chelsea.png", 0), ("coffee.png", 32), ("rocket.jpg", 32)])
-def test_the_objective_rises_on_photographs(file: str, options: dict[str, object], jitter_px: int) -> None:
+@pytest.mark.parametrize(
+    ("file", "jitter_px", "options"),
+    [
+        ("chelsea.png", 0, {}),
+        ("coffee.png", 32, {"guide": "guide"}),
+        ("rocket.jpg", 32, {"layers": {"relu3_1:5": 1.0}}),
+    ],
+    ids=str,
+)
+def test_the_objective_rises_on_photographs(file: str, jitter_px: int, options: dict[str, object]) -> None:
     """At least nine steps of ten. With jitter, before and after are compared where the step was taken: another
     place has another value, as the network's strides fall otherwise."""
     photo = decode_image((sample_photographs() / file).read_bytes(), max_side_px=120)

@@ -87,6 +87,7 @@ def test_a_short_training_is_reproducible_to_the_byte(patches: torch.Tensor) -> 
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+@pytest.mark.slow
 def test_learns_to_tell_patches_apart(patches: torch.Tensor) -> None:
     task = ExemplarTask(patches=48, steps=40, batch_size=16, crop_px=32)
     *_, last = ExemplarTraining(patches, task, torch.device("cpu")).run()

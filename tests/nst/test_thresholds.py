@@ -31,6 +31,7 @@ def with_random(patches: torch.Tensor, sparse: dict[str, torch.Tensor]) -> dict[
     return lower_thresholds(sparse, some_normalized(patches, 24), random_channels=8, seed=1)
 
 
+@pytest.mark.slow
 def test_lowered_thresholds_leave_channels_silent_where_they_should_be(
     patches: torch.Tensor, lowered: dict[str, torch.Tensor]
 ) -> None:
@@ -48,6 +49,7 @@ def test_lowered_thresholds_leave_channels_silent_where_they_should_be(
         assert torch.allclose(activations.square().mean((0, 2, 3)), torch.tensor(1.0), atol=0.05), layer
 
 
+@pytest.mark.slow
 def test_lowered_thresholds_keep_what_the_layers_see(
     patches: torch.Tensor, sparse: dict[str, torch.Tensor], lowered: dict[str, torch.Tensor]
 ) -> None:
