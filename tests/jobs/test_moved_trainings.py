@@ -24,7 +24,7 @@ Begin = Callable[..., TrainJob]
 BEGIN: dict[str, Begin] = {"photos": test_training.begun, "styles": test_training_styles.begun}
 
 
-@pytest.fixture(params=BEGIN)
+@pytest.fixture(params=["photos", pytest.param("styles", marks=pytest.mark.slow)])
 def moved(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Begin, Path, list[dict[str, Any]]]:

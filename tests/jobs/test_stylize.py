@@ -247,7 +247,7 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path: Path, fits: int) -> None:
         assert {result.error_type for result in rows(job)} == {"OutOfMemoryError"}
 
 
-@pytest.mark.parametrize("pool", ["local", "ray"])
+@pytest.mark.parametrize("pool", ["local", pytest.param("ray", marks=pytest.mark.slow)])
 def test_a_photograph_that_takes_all_memory_is_blamed_alone(
     tmp_path: Path, pool: str, ray_session: str
 ) -> None:
@@ -340,7 +340,7 @@ def test_a_pool_that_is_gone_ends_the_run_with_all_that_is_done(tmp_path: Path) 
     check_exactly_once(job, 6)
 
 
-@pytest.mark.parametrize("pool", ["local", "ray"])
+@pytest.mark.parametrize("pool", ["local", pytest.param("ray", marks=pytest.mark.slow)])
 def test_workers_killed_from_outside_blame_nobody(
     tmp_path: Path, pool: str, request: pytest.FixtureRequest
 ) -> None:

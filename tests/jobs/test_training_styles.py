@@ -123,8 +123,9 @@ def test_a_sample_is_of_its_directions_styles_and_all_photographs_come_before_an
     assert came["A", "photo"] != came["B", "photo"]
 
 
+@pytest.mark.slow
 def test_killed_at_any_write_it_ends_as_if_it_was_not(styles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the lazy penalty. After a write: test_training.py; the loop is the same."""
+    """With the lazy penalty. Quick, of another training: test_training.py; the loop is the same."""
     kill_at_any_write(begun, styles, monkeypatch, before=True)
 
 

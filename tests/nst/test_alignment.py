@@ -59,6 +59,7 @@ def test_the_style_distance_is_zero_for_equal_pictures_and_apart_by_picture() ->
     assert 3 * float(same) < float(other)
 
 
+@pytest.mark.slow
 def test_a_short_training_is_reproducible_to_the_byte(
     patches: torch.Tensor, begun: dict[str, torch.Tensor], short: dict[str, torch.Tensor]
 ) -> None:
@@ -90,6 +91,7 @@ def test_only_the_random_channels_learn_and_no_other_sees_them(
             assert float(relative[kept:].min()) > 0.02, layer
 
 
+@pytest.mark.slow
 def test_every_layer_has_unit_mean_square(patches: torch.Tensor, short: dict[str, torch.Tensor]) -> None:
     relus = [name for name in layer_names("embedded") if name.startswith("relu")]
     network = build_features("embedded", relus, state=short, pooling="average")

@@ -221,7 +221,12 @@ def test_gradient_blur_is_a_gaussian() -> None:
 
 @pytest.mark.parametrize(
     ("network", "layer"),
-    [("vgg16", "relu3_1"), ("resnet50", "layer2"), ("resnet50", "layer3.1"), ("googlenet", "inception4b")],
+    [
+        ("vgg16", "relu3_1"),
+        ("resnet50", "layer2"),
+        pytest.param("resnet50", "layer3.1", marks=pytest.mark.slow),
+        ("googlenet", "inception4b"),
+    ],
 )
 @pytest.mark.parametrize("guided", [False, True])
 def test_tiles_give_the_objective_and_gradient_of_the_whole(network: str, layer: str, guided: bool) -> None:
@@ -265,11 +270,11 @@ def test_a_class_is_torchvisions_own(network: str) -> None:
 def test_a_zoom_is_a_sequence_of_frames() -> None:
     """The first is the picture itself; each further one is the one before, enlarged and dreamed on."""
     (photo,) = pictures((64, 80))
-    (outcome,) = build(zoom_frames=3, zoom=1.25, jitter_px=0)([photo], [torch.Generator()])
+    (outcome,) = build(zoom_frames=2, zoom=1.25, jitter_px=0)([photo], [torch.Generator()])
     assert isinstance(outcome, Stylized)
-    assert [frame.number for frame in outcome.frames] == [0, 1, 2, 3]
+    assert [frame.number for frame in outcome.frames] == [0, 1, 2]
     assert torch.equal(outcome.frames[0].image, outcome.image)
-    assert [frame.aligned for frame in outcome.frames] == [True, False, False, False]
+    assert [frame.aligned for frame in outcome.frames] == [True, False, False]
     (plain,) = build(jitter_px=0)([photo], [torch.Generator()])
     assert isinstance(plain, Stylized)
     assert torch.equal(plain.image, outcome.image)

@@ -49,8 +49,9 @@ MADE: dict[str, Callable[[], Exportable]] = {
 }
 
 
+QUICK = ("resnet",)
 SOME = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ("blur", "unet") else []) for name in MADE]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name not in QUICK else []) for name in MADE]
 )
 
 

@@ -67,6 +67,7 @@ def test_lowered_thresholds_keep_what_the_layers_see(
         assert float(alike.median()) > (0.99 if layer in ("conv1_1", "conv1_2") else 0.8), layer
 
 
+@pytest.mark.slow
 def test_random_channels_take_the_last_places_and_nothing_else_sees_them(
     patches: torch.Tensor, with_random: dict[str, torch.Tensor]
 ) -> None:
@@ -85,6 +86,7 @@ def test_random_channels_take_the_last_places_and_nothing_else_sees_them(
         assert bool(changed[-8:].all()) == (layer in SHARED), layer
 
 
+@pytest.mark.slow
 def test_kept_channels_and_layers_after_them_see_what_they_saw(
     patches: torch.Tensor, sparse: dict[str, torch.Tensor], with_random: dict[str, torch.Tensor]
 ) -> None:
