@@ -8,7 +8,7 @@ BENCHMARKS = $(basename $(notdir $(shell grep -l __main__ benchmarks/*.py)))
 # Where this is set, every process compiles anew what it imports, which takes most of a short command's time.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-pretrained test-slow test-s3 test-cluster test-browser test-long ceph chromium chaos stopping check format bench docs features clean
+.PHONY: demo test test-pretrained test-ray test-slow test-s3 test-cluster test-browser test-long ceph chromium chaos stopping check format bench docs features clean
 
 demo: $(STAMP)
 	$(BIN)/nst demo
@@ -20,11 +20,15 @@ test features: export MALLOC_TRIM_THRESHOLD_ := 17179869184
 
 # In three processes, each with one thread: much of it is waiting.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup -m "not slow and not browser and not s3 and not cluster and not pretrained"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup -m "not slow and not ray and not browser and not s3 and not cluster and not pretrained"
 
 # With ImageNet's VGG16, which NST_PRETRAINED names; without that file they are skipped, and say so.
 test-pretrained: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m pretrained tests/pretrained
+
+# On a Ray cluster, where a worker takes seconds to begin: some five minutes.
+test-ray: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

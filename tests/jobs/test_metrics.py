@@ -124,6 +124,7 @@ def test_prometheus_sees_what_was_counted(ray_session: str) -> None:  # noqa: AR
     }
 
 
+@pytest.mark.ray
 def test_an_actor_counts_what_its_worker_does(
     ray_session: str, tmp_path: Path, photos: Callable[..., Path]
 ) -> None:

@@ -247,14 +247,15 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path: Path, fits: int) -> None:
         assert {result.error_type for result in rows(job)} == {"OutOfMemoryError"}
 
 
-@pytest.mark.parametrize("pool", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("pool", ["local", pytest.param("ray", marks=pytest.mark.ray)])
 def test_a_photograph_that_takes_all_memory_is_blamed_alone(
-    tmp_path: Path, pool: str, ray_session: str
+    tmp_path: Path, pool: str, request: pytest.FixtureRequest
 ) -> None:
     for number in range(6):
         write(tmp_path, f"p{number}.jpg", number)
     write(tmp_path, "hog.jpg", 9, HOG)
-    place = {"pool": pool, "address": ray_session if pool == "ray" else None}
+    address = request.getfixturevalue("ray_session") if pool == "ray" else None
+    place = {"pool": pool, "address": address}
     job = begin(tmp_path, resources={**place, "memory_gb": 1.5, "shard_size": 4})
     assert run(job).exit_code == 3
     check_exactly_once(job, 7)
@@ -296,7 +297,7 @@ def test_retry_does_what_failed_again_and_nothing_else(tmp_path: Path) -> None:
     assert retry_work(job) == []
 
 
-@pytest.mark.parametrize("pool", ["local", "ray"])
+@pytest.mark.parametrize("pool", ["local", pytest.param("ray", marks=pytest.mark.ray)])
 def test_a_photo_that_kills_its_worker_is_quarantined_and_no_other(
     tmp_path: Path, pool: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,7 +341,7 @@ def test_a_pool_that_is_gone_ends_the_run_with_all_that_is_done(tmp_path: Path) 
     check_exactly_once(job, 6)
 
 
-@pytest.mark.parametrize("pool", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("pool", ["local", pytest.param("ray", marks=pytest.mark.ray)])
 def test_workers_killed_from_outside_blame_nobody(
     tmp_path: Path, pool: str, request: pytest.FixtureRequest
 ) -> None:
