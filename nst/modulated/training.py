@@ -7,21 +7,16 @@ batch has its own direction.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from nst import check
 from nst.errors import WeightsError
-from nst.gan.layers import MOST_LAYERS, Norm
-from nst.gan.losses import GANMode, check_penalty, discriminator_losses, generator_losses, gradient_penalty
+from nst.gan.losses import discriminator_losses, generator_losses, gradient_penalty
 from nst.gan.sampling import style_pair
 from nst.gan.starting import Sides, States
 from nst.gan.trainer import (
     GANTraining,
-    Precision,
     activations,
     evaluating,
     frozen,
@@ -30,102 +25,15 @@ from nst.gan.trainer import (
 )
 from nst.modulated.directions import direction_means
 from nst.modulated.method import ModulatedConfig, file_styles, modulated_file
-from nst.modulated.networks import StyleDiscriminator, check_styles
+from nst.modulated.networks import StyleDiscriminator
+from nst.modulated.options import ManyStylesOptions
 from nst.modulated.starting import by_style
-from nst.ops.equalized import Border, draw_parameters
+from nst.ops.equalized import draw_parameters
 from nst.ops.modulated import Form
 
 __all__ = ["ManyStylesOptions", "ManyStylesTraining", "direction_means", "train_step"]
 
 Losses = dict[str, Tensor]
-_GAN_MODES = tuple(mode for mode in get_args(GANMode) if mode != "wgangp")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ManyStylesOptions:
-    """Networks, losses and optimizers."""
-
-    styles: tuple[str, ...]
-    """Names of the styles; the first is that of the photographs."""
-    generator_channels: int = 64
-    """Channels of the generator's first layer."""
-    blocks: int = 6
-    """Residual blocks of the generator."""
-    latent: int = 64
-    """Length of a style's latent."""
-    mapping_layers: int = 2
-    """Layers that map a style's embedding to its latent."""
-    pixel_norm: bool = True
-    """Whether the styles' embeddings are normalized."""
-    padding: Border = "reflect"
-    """How the generator's convolutions pad: `reflect` or `zero`."""
-    norm: Norm = "instance"
-    """The normalization in the generator's encoder: `instance`, `batch` or `none`."""
-    discriminator_channels: int = 64
-    """Channels of the discriminator's first layer."""
-    discriminator_layers: int = 3
-    """Layers of stride 2 of the discriminator."""
-    discriminator_norm: Norm = "none"
-    """The discriminator's normalization: `instance`, `batch` or `none`."""
-    blur: bool = True
-    """Whether images are blurred before each of the discriminator's strides."""
-    gan_mode: GANMode = "vanilla"
-    """The adversarial loss: `vanilla`, `lsgan` or `hinge`."""
-    penalty: Literal["none", "r1"] = "r1"
-    """The penalty on the discriminator's gradients: `none` or `r1`, at real pictures (Mescheder et al. 2018):
-    penalty_weight / 2 times the mean over these of |g|^2, where g is the gradient of the mean of a picture's
-    logits with respect to the picture. The mean, unlike the sum of the logits, is one number whatever the size
-    of their map."""
-    penalty_weight: float = 10.0
-    """Gamma, the penalty's weight, as StyleGAN2 (Karras et al. 2020) writes it; but here `vanilla` has half of
-    its loss of the discriminator, so that the same gamma is twice as strong."""
-    penalty_every: int = 16
-    """Steps from one with the penalty to the next, which has it times as many (Karras et al. 2020, section
-    3.1)."""
-    lambda_cycle: float = 10.0
-    """Weight of the cycle a -> b -> a."""
-    lambda_identity: float = 0.0
-    """Weight of the identity loss a -> a, relative to the cycles'. 0: this pass is left out."""
-    learning_rate: float = 2e-3
-    """Adam's learning rate."""
-    discriminator_learning_rate: float | None = None
-    """Learning rate of the discriminator's Adam (Heusel et al. 2017). None: the same as the generator's."""
-    beta1: float = 0.0
-    """Adam's decay of the mean of gradients."""
-    beta2: float = 0.99
-    """Adam's decay of the mean of squared gradients."""
-    ema_decay: float = 0.999
-    """Decay of an average of the generator's parameters over steps; while few steps are done, the average is
-    over a tenth of them. 0: none."""
-    precision: Precision = "float32"
-    """Precision of activations: `float32`, `bfloat16`, or, for GPUs without it, `float16`, with losses scaled
-    so that gradients are in its range; parameters, losses and optimizers stay float32. `float64`, for proofs,
-    is that of everything."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "styles", tuple(self.styles))
-        check_styles(self.styles)
-        for option, choices in (
-            ("padding", get_args(Border)),
-            ("norm", get_args(Norm)),
-            ("discriminator_norm", get_args(Norm)),
-            ("gan_mode", _GAN_MODES),
-            ("penalty", ("none", "r1")),
-            ("precision", get_args(Precision)),
-        ):
-            check.one_of(option, getattr(self, option), choices)
-        check_penalty(self.penalty, self.discriminator_norm)
-        for option in ("generator_channels", "latent", "discriminator_channels", "discriminator_layers"):
-            check.at_least(option, getattr(self, option), 1)
-        check.at_most("discriminator_layers", self.discriminator_layers, MOST_LAYERS)
-        check.at_least("penalty_every", self.penalty_every, 1)
-        for option in ("blocks", "mapping_layers", "penalty_weight", "lambda_cycle", "lambda_identity"):
-            check.at_least(option, getattr(self, option), 0)
-        check.above_zero("learning_rate", self.learning_rate)
-        if self.discriminator_learning_rate is not None:
-            check.above_zero("discriminator_learning_rate", self.discriminator_learning_rate)
-        for option in ("beta1", "beta2", "ema_decay"):
-            check.below_one(option, getattr(self, option))
 
 
 class ManyStylesTraining(GANTraining):
@@ -247,7 +155,7 @@ def train_step(
     real_b: Tensor,
     directions: tuple[Tensor, Tensor] | None = None,
 ) -> Losses:
-    """One step of the generator, and one of the discriminator.
+    """One step of the generator, unless `critic_steps` leaves it out, and one of the discriminator.
 
     Args:
         real_a: (N, 3, H, W) in [-1, 1], of the styles that are translated; of a distributed training, its part.
@@ -270,29 +178,8 @@ def train_step(
     options = training.options
     sources, targets = training.directions(len(real_a)) if directions is None else directions
     real_a, real_b = (x.contiguous(memory_format=torch.channels_last) for x in (real_a, real_b))
-    G, D = training.trained  # noqa: N806
-
-    # The generator: fool the discriminator, find the way back, and leave alone what is there already.
-    with frozen(training.discriminators.values()):
-        with activations(options.precision, real_a):
-            fake, same = G(real_a, targets), None
-            back = G(fake, sources)
-            if options.lambda_identity:
-                same = G(real_a, sources)
-            judged = training.D(fake, targets)
-        each = {
-            "gan": _per_image(generator_losses(options.gan_mode, judged.to(real_a))),
-            "cycle": options.lambda_cycle * _per_image((back.to(real_a) - real_a).abs()),
-        }
-        if same is not None:
-            weight = options.lambda_identity * options.lambda_cycle
-            each["identity"] = weight * _per_image((same.to(real_a) - real_a).abs())
-        training.optimizer_g.zero_grad(set_to_none=True)
-        # The mean over images, and not over directions: a process may have no image of one.
-        training.backward("g", sum(each.values()).mean())  # type: ignore[union-attr]
-    g_done = training.descend("g")
-    if g_done:
-        training.average(options.ema_decay)
+    _, D = training.trained  # noqa: N806
+    each, fake, g_skipped = _generator(training, real_a, sources, targets)
 
     # The discriminator: tell real pictures of a style from fakes of it.
     training.optimizer_d.zero_grad(set_to_none=True)
@@ -311,11 +198,48 @@ def train_step(
         found = gradient_penalty(lambda seen: _per_image(D(seen, targets)), real_b, "r1")
         penalty = options.penalty_every * options.penalty_weight / 2 * found
     training.backward("d", total + penalty)
-    d_done = training.descend("d")
+    d_done = training.descend("d", options.max_gradient_norm)
     training.steps += 1
     losses = _by_direction(options.styles, sources, targets, each)
-    losses |= training.skipped(total, g=not g_done, d=not d_done)
+    losses |= training.skipped(total, g=g_skipped, d=not d_done)
     return losses if options.penalty == "none" else {**losses, "penalty": penalty.detach()}
+
+
+def _generator(
+    training: ManyStylesTraining, real_a: Tensor, sources: Tensor, targets: Tensor
+) -> tuple[Losses, Tensor, bool]:
+    """The generator's part of a step: fool the discriminator, find the way back, and leave alone what is there
+    already.
+
+    Returns:
+        Its losses by kind, (N,) each; its pictures; and whether its optimizer's step had to be left out.
+    """
+    options = training.options
+    G, _ = training.trained  # noqa: N806
+    trains = (training.steps + 1) % options.critic_steps == 0
+    with frozen(training.discriminators.values()), torch.set_grad_enabled(trains):
+        with activations(options.precision, real_a):
+            fake, same = G(real_a, targets), None
+            back = G(fake, sources)
+            if options.lambda_identity:
+                same = G(real_a, sources)
+            judged = training.D(fake, targets)
+        each = {
+            "gan": _per_image(generator_losses(options.gan_mode, judged.to(real_a))),
+            "cycle": options.lambda_cycle * _per_image((back.to(real_a) - real_a).abs()),
+        }
+        if same is not None:
+            weight = options.lambda_identity * options.lambda_cycle
+            each["identity"] = weight * _per_image((same.to(real_a) - real_a).abs())
+        if not trains:
+            return each, fake, False
+        training.optimizer_g.zero_grad(set_to_none=True)
+        # The mean over images, and not over directions: a process may have no image of one.
+        training.backward("g", sum(each.values()).mean())  # type: ignore[union-attr]
+    done = training.descend("g", options.max_gradient_norm)
+    if done:
+        training.average(options.ema_decay, options.critic_steps)
+    return each, fake, not done
 
 
 def _by_direction(

@@ -9,6 +9,8 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import pytest
+
 from jobs.driver.job import create_or_open
 from jobs.driver.run import worker_setup
 from jobs.ledger.results import Status

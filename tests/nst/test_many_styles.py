@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections import Counter
 from pathlib import Path
@@ -28,6 +29,7 @@ CASES: dict[str, dict[str, Any]] = {
     "identity and hinge": {"lambda_identity": 0.5, "gan_mode": "hinge", "form": "grouped"},
     "lsgan without a penalty": {"gan_mode": "lsgan", "penalty": "none", "discriminator_norm": "instance"},
     "batch norm": {"norm": "batch", "penalty": "none", "discriminator_norm": "batch"},
+    "critic": {"critic_steps": 2, "max_gradient_norm": 0.5},
 }
 
 
@@ -82,7 +84,7 @@ def test_directions_are_those_of_seed_and_step_in_any_number_of_processes() -> N
 # The step
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case != "batch norm"])
+@pytest.mark.parametrize("case", [case for case in CASES if case not in ("batch norm", "critic")])
 def test_five_steps_equal_the_plain_procedure(case: str) -> None:
     ours, plain = (training(**CASES[case]) for _ in range(2))
     for step, (real_a, real_b) in enumerate(batches(5)):
@@ -206,6 +208,36 @@ def test_the_average_follows_over_a_tenth_of_the_steps_and_then_as_asked() -> No
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
 
 
+def test_the_generator_is_trained_in_every_so_many_steps_and_the_discriminator_in_all() -> None:
+    """Its losses are those that it would be trained by."""
+    own, plain = training(critic_steps=3, ema_decay=0.5), training()
+    data = batches(7)
+    assert train_step(own, *data[0]) == train_step(plain, *data[0])
+    for step in range(2, 8):
+        before = copy.deepcopy(own.state_dict())
+        losses = train_step(own, *data[step - 1])
+        assert all(loss.isfinite() for loss in losses.values())
+        after = own.state_dict()
+        for kind, network in (("networks", "G"), ("averages", "G"), ("networks", "D")):
+            same = all(
+                torch.equal(tensor, before[kind][network][name])
+                for name, tensor in after[kind][network].items()
+            )
+            assert same == (network == "G" and step % 3 != 0), (step, kind)
+    assert [int(next(iter(each.state.values()))["step"]) for each in own.optimizers] == [2, 7]
+
+
+def test_gradients_of_each_side_are_clipped_if_asked_for() -> None:
+    """Adam's first step is the gradient's sign but for epsilon: its moments tell."""
+    for norm in (0.0, 1e-3):
+        own = training(max_gradient_norm=norm, penalty="none")
+        train_step(own, *batches(1)[0])
+        for optimizer in own.optimizers:
+            squares = sum(float(state["exp_avg_sq"].sum()) for state in optimizer.state.values())
+            found = (squares / (1 - own.options.beta2)) ** 0.5
+            assert (found == pytest.approx(norm, rel=1e-3)) if norm else found > 1e-2
+
+
 def test_the_discriminator_has_a_rate_of_its_own_if_asked_for() -> None:
     for rate, expected in ((None, 2e-3), (5e-3, 5e-3)):
         own = training(discriminator_learning_rate=rate)
@@ -262,6 +294,8 @@ def test_bfloat16_trains_float32_parameters() -> None:
         ({"discriminator_layers": 10**9}, "discriminator_layers = 1000000000: must be at most 12"),
         ({"beta2": 1.0}, r"beta2 = 1\.0"),
         ({"ema_decay": -0.1}, r"ema_decay = -0\.1"),
+        ({"critic_steps": 0}, "critic_steps = 0"),
+        ({"max_gradient_norm": -1.0}, r"max_gradient_norm = -1\.0"),
     ],
     ids=str,
 )
