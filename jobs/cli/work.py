@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "begin",
+    "begin_file",
     "begin_later",
     "begin_quickly",
     "errors",
@@ -128,7 +129,6 @@ def begin_quickly(
 ) -> None:
     """Begin a job that is said in arguments, not in a file."""
     from jobs.config.tables import apply_overrides
-    from jobs.spec import job_from_table
 
     own = absolute_url(out, Path.cwd())
     # `holiday/*` is also the output within, if it is there already.
@@ -136,8 +136,30 @@ def begin_quickly(
     table: dict[str, Any] = {"photos": places, "output": out, "method": method}
     if size is not None:
         table["image"] = {"max_side_px": size}
-    file = job_from_table(apply_overrides(table, overrides), Path.cwd())
-    begin(file, dry_run, wait=wait, log_format=log_format)
+    begin_table(apply_overrides(table, overrides), Path.cwd(), dry_run, wait, log_format)
+
+
+def begin_file(
+    path: Path, overrides: Sequence[str], dry_run: bool, *, wait: bool, log_format: LogFormat
+) -> None:
+    """Run the job in a file, or go on with it; with `dry_run` show it, and write nothing."""
+    from jobs.config.tables import apply_overrides, read_toml
+
+    begin_table(apply_overrides(read_toml(path), overrides), path.resolve().parent, dry_run, wait, log_format)
+
+
+def begin_table(table: Mapping[str, Any], base: Path, dry_run: bool, wait: bool, log_format: LogFormat) -> None:
+    """Do as `begin` with the job in a table. Local workers import torch while the job is planned."""
+    from jobs.pools.capacity import cluster_address
+    from jobs.pools.children import begin_warming
+    from jobs.spec import job_from_table
+
+    resources = table.get("resources")
+    asked = resources if isinstance(resources, Mapping) else {}
+    pool = asked.get("pool", "auto")
+    if not dry_run and (pool == "local" or (pool == "auto" and cluster_address(asked.get("address")) is None)):
+        begin_warming()
+    begin(job_from_table(table, base), dry_run, wait=wait, log_format=log_format)
 
 
 def begin(

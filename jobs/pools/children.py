@@ -25,7 +25,7 @@ from jobs.console.stop import STOP_SIGNALS
 from jobs.pools.memory import private_bytes, total_bytes, used_share
 from jobs.worker.messages import AtWork, Cause, Died, Event, Failed, Finished, Progress, Ready, Task, WorkerId
 
-__all__ = ["Children", "signals_blocked"]
+__all__ = ["Children", "begin_warming", "signals_blocked"]
 
 _PROGRESS_INTERVAL_S = 1.0
 _MEMORY_CHECK_INTERVAL_S = 0.1
@@ -33,6 +33,15 @@ _SCARCE_SHARE = 0.92
 """Share of the memory in use at which a worker is ended that took more than all others: before Ray's own
 monitor, at 0.95, ends the youngest ones, and before the kernel does. If none did, none is to blame."""
 _PR_SET_PDEATHSIG = 1
+_PRELOADED = ["jobs.pools.warm"]
+
+
+def begin_warming() -> None:
+    """Start what workers are forked from, so that it imports all that they need while this process does what is
+    to be done before them. Does not wait for it."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
+    with signals_blocked():
+        forkserver.ensure_running()
 
 
 @dataclass(slots=True)
@@ -62,7 +71,7 @@ class Children:
     def __init__(self, memory_bytes: int | None = None) -> None:
         self._memory_bytes = memory_bytes
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["jobs.pools.warm"])
+        self._context.set_forkserver_preload(_PRELOADED)
         self._lock = threading.Lock()
         self._children: dict[WorkerId, _Child] = {}
         self._failed_starts: list[Died] = []

@@ -27,6 +27,7 @@ from jobs.cli.arguments import (
 from jobs.cli.train import CHANGEABLE, begin_training, execute_training, is_training, reopen_training_at
 from jobs.cli.work import (
     begin,
+    begin_file,
     begin_later,
     begin_quickly,
     errors,
@@ -73,14 +74,13 @@ def run(
     """
     with errors(log_format):
         from jobs.cli.submit import is_training_file
-        from jobs.spec import read_job_file
 
         training = is_training_file(job, set_ or [])
         overrides = [*(set_ or []), *resources(pool, address, workers, training=training)]
         if training:
             begin_training(job, overrides, dry_run=dry_run, wait=wait, log_format=log_format)
         else:
-            begin(read_job_file(job, overrides), dry_run, wait=wait, log_format=log_format)
+            begin_file(job, overrides, dry_run, wait=wait, log_format=log_format)
 
 
 @app.command(
