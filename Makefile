@@ -8,7 +8,7 @@ BENCHMARKS = $(basename $(notdir $(shell grep -l __main__ benchmarks/*.py)))
 # Where this is set, every process compiles anew what it imports, which takes most of a short command's time.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-pretrained test-ray test-slow test-s3 test-cluster test-browser test-long ceph chromium chaos stopping check format bench docs features clean
+.PHONY: demo test test-pretrained test-ray test-slow test-s3 test-cluster test-browser ceph chromium chaos stopping check format bench docs features clean
 
 demo: $(STAMP)
 	$(BIN)/nst demo
@@ -53,10 +53,6 @@ test-cluster: $(STAMP)
 
 test-browser: $(STAMP) chromium
 	$(BIN)/python -m pytest -m browser
-
-# Before a release, or every night: some half an hour.
-test-long: test-s3 test-browser
-	$(BIN)/python -m tests.stopping --moments 20
 
 # Programs that suites need, from Debian's packages.
 ceph:
