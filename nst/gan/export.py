@@ -113,11 +113,11 @@ def largest_difference(generator: Exportable, run: Callable[[Tensor], Tensor]) -
 
 def _program(generator: Exportable) -> ExportedProgram:
     from torch.export import Dim, export
-    from torch.fx.experimental import _config
+    from torch.fx.experimental import _config as sizes
 
     step, fewest = generator.multiple, generator.least // generator.multiple
     rows, columns = (step * Dim(name, min=fewest) for name in ("rows", "columns"))
     example = torch.zeros(2, generator.channels, generator.least + step, generator.least + 2 * step)
     # Else sizes are taken to be 2 at least, also of activations: a U-Net's are 1 x 1 for the smallest images.
-    with torch.no_grad(), _config.patch(backed_size_oblivious=True):
+    with torch.no_grad(), sizes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         return export(generator.network, (example,), dynamic_shapes=({0: Dim("count"), 2: rows, 3: columns},))
