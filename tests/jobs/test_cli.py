@@ -432,6 +432,7 @@ def children_cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
+@pytest.mark.ray
 def test_a_signal_stops_gently_with_exit_code_75(
     folder: Path, ask: Callable[..., Result], ray_session: str
 ) -> None:

@@ -80,6 +80,7 @@ def done(summary: TrainSummary) -> dict[str, Any]:
     return dict(summary.done)
 
 
+@pytest.mark.ray
 def test_two_workers_train_as_one(photos: Path, ray_session: str) -> None:
     """With batch norm, image pool and identity loss. A finished training is over at once."""
     expected = plain(photos, model=BATCH_NORM)

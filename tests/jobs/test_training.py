@@ -137,7 +137,10 @@ def test_ends_with_every_step_generators_samples_and_checkpoints(photos: Path) -
     assert skipped["url"].endswith("b/3.png")
 
 
-BEFORE = pytest.mark.parametrize("before", [True, False], ids=["before a write", "after a write"])
+BEFORE = pytest.mark.parametrize(
+    "before",
+    [pytest.param(True, id="before a write"), pytest.param(False, id="after a write", marks=pytest.mark.slow)],
+)
 
 
 @BEFORE

@@ -94,6 +94,7 @@ def test_learns_to_tell_patches_apart(patches: torch.Tensor) -> None:
     assert last.accuracy > 3 / 48
 
 
+@pytest.mark.slow
 def test_folding_changes_only_the_units(patches: torch.Tensor) -> None:
     """With batch norm and folded, the network gives the same activations, up to a factor per channel."""
     training = ExemplarTraining(
@@ -116,6 +117,7 @@ def test_folding_changes_only_the_units(patches: torch.Tensor) -> None:
                 assert torch.allclose(ours * factor, x, atol=0.01 * float(x.abs().max())), name
 
 
+@pytest.mark.slow
 def test_the_first_filters_stay_as_seeded(patches: torch.Tensor) -> None:
     training = ExemplarTraining(
         patches, ExemplarTask(patches=48, steps=4, batch_size=16, crop_px=32), torch.device("cpu")
