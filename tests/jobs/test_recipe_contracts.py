@@ -93,3 +93,10 @@ def test_options_that_came_later_leave_trainings_the_same() -> None:
     assert {*plain, *later} == {item.name for item in dataclasses.fields(recipe.model_options())}
     table = {"a": "/a", "b": "/b", "model": {**TINY, "beta2": 0.9}}
     assert recipe.read(table, Path("/")).table()["model"] == {**plain, "beta2": 0.9}
+
+    recipe = TRAININGS["modulated"]
+    table = {"styles": {"a": "/a", "b": "/b"}, "model": {}}
+    plain = recipe.read(table, Path("/")).table()["model"]
+    assert not {"max_gradient_norm", "critic_steps"} & plain.keys()
+    changed = recipe.read({**table, "model": {"critic_steps": 2}}, Path("/"))
+    assert changed.table()["model"] == {**plain, "critic_steps": 2}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
-from jobs.config.tables import parse_table
+from jobs.config.tables import later_options, parse_table, without_defaults
 from jobs.stores.filesystems import option_place
 from jobs.training.recipes.recipe import Choice, Recipe, Trainer, Translation
 from nst import check
@@ -76,7 +75,8 @@ class ModulatedRecipe(Recipe):
         return cls(styles=styles, model=parse_table(cls.model_options(), given, "model"), form=form)
 
     def table(self) -> dict[str, Any]:
-        model = {"generator": "modulated", **dataclasses.asdict(self.model), "form": self.form}
+        given = without_defaults(self.model, later_options(self.model))
+        model = {"generator": "modulated", **given, "form": self.form}
         return {"styles": dict(self.styles), "model": model}
 
     def check_data(self, data: Preprocessing) -> None:
