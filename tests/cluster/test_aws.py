@@ -130,6 +130,7 @@ def open_to_the_world() -> list[dict[str, Any]]:
     return open_rules
 
 
+@pytest.mark.slow
 def test_ray_starts_machines_that_nobody_reaches(aws: dict[str, str]) -> None:
     machines = launch(filled_in(aws))
     assert open_to_the_world() == []

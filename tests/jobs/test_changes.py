@@ -221,6 +221,7 @@ def test_a_training_cannot_be_made_shorter(photos: Path) -> None:
     assert reopen_training(job.store, overrides={"schedule": {"n_epochs": 2, "n_epochs_decay": 0}}).steps == 12
 
 
+@pytest.mark.slow
 def test_generators_that_a_training_ended_with_stay_the_best_ones_if_they_are(photos: Path) -> None:
     log = {"metrics_every": 2, "checkpoint_every": 4, "keep_every": 3}
     job = begun(photos, evaluation={"every": 6, "layer": "relu1_1"}, log=log)

@@ -91,6 +91,12 @@ class TestRayPool(PoolContract):
         super().test_runs_tasks_one_after_the_other_and_two_at_once(make_pool, make_job)
 
     @pytest.mark.ray
+    def test_a_crash_is_reported_and_spares_the_others(
+        self, make_pool: MakePool, make_job: Callable[..., Job]
+    ) -> None:
+        super().test_a_crash_is_reported_and_spares_the_others(make_pool, make_job)
+
+    @pytest.mark.ray
     def test_an_actor_where_a_worker_could_not_start_is_not_used_again(
         self, make_pool: MakePool, make_job: Callable[..., Job]
     ) -> None:

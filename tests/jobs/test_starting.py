@@ -152,6 +152,7 @@ def test_a_training_without_weights_is_what_it_was(photos: Path) -> None:
 # A style more
 
 
+@pytest.mark.slow
 def test_a_style_is_added_to_a_generator(styles: Path) -> None:
     """And to its discriminator; those that were there are taken by their names, in whichever order."""
     job = test_training_styles.begun(styles)

@@ -103,6 +103,7 @@ def check_stopped(folder: Path, process: subprocess.Popen[str]) -> None:
     assert living("session", process.pid) == []
 
 
+@pytest.mark.slow
 def test_timeout_stops_gently(folder: Path) -> None:
     """As it does in its own process group: it signals the driver, and then all."""
     process = run_in_work(

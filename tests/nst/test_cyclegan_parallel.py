@@ -27,7 +27,7 @@ CASES: dict[str, dict[str, Any]] = {
 SIDE = 16
 RUNS = (("float64", 4, 2), ("float64", 3, 2), ("float32", 4, 1))
 """Precision, batch size, steps. Of three images, one process has two and one has one."""
-SOME = ("pool and identity", "batch norm", "wgangp")
+SOME = ("pool and identity", "batch norm")
 """Cases of all runs; the others are of the first."""
 
 

@@ -109,7 +109,7 @@ def test_best_matches_in_chunks_are_those_of_all_products(chunk_bytes: int) -> N
     assert torch.equal(best_matches(features, guide, chunk_bytes), (features.T @ guide).argmax(1))
 
 
-@pytest.mark.parametrize("count", [1, 3, 8])
+@pytest.mark.parametrize("count", [1, pytest.param(3, marks=pytest.mark.slow), 8])
 @pytest.mark.parametrize(
     "options",
     [{}, {"guide": "guide"}, {"zoom_frames": 1, "relu_backward": "redirected", "redirected_steps": 4}],

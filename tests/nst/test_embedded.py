@@ -68,6 +68,7 @@ def test_takes_its_own_weights_and_no_others() -> None:
         weights_asset("embedded", "seeded", "ab")
 
 
+@pytest.mark.slow
 def test_patches_are_of_every_kind_and_reproducible(patches: torch.Tensor) -> None:
     assert patches.shape == (48, 3, 128, 128)
     assert patches.dtype == torch.uint8
@@ -76,6 +77,7 @@ def test_patches_are_of_every_kind_and_reproducible(patches: torch.Tensor) -> No
     assert torch.equal(patches, render_patches(photographs, ExemplarTask(patches=48)))
 
 
+@pytest.mark.slow
 def test_a_short_training_is_reproducible_to_the_byte(patches: torch.Tensor) -> None:
     task = ExemplarTask(patches=48, steps=3, batch_size=16, crop_px=32)
     states = []
@@ -128,6 +130,7 @@ def test_the_first_filters_stay_as_seeded(patches: torch.Tensor) -> None:
     assert float(torch.nn.functional.cosine_similarity(trained, seeded).abs().min()) > 0.999
 
 
+@pytest.mark.slow
 def test_distortions_keep_range_and_vary(patches: torch.Tensor) -> None:
     random = torch.Generator().manual_seed(0)
     first, second = distort(patches, 64, random), distort(patches, 64, random)

@@ -155,6 +155,7 @@ def test_average_pooling() -> None:
         build_features("resnet50", ["layer1"], pooling="average")
 
 
+@pytest.mark.slow
 def test_an_image_that_vanishes_is_a_typed_error() -> None:
     network = build_features("vgg19", ["relu3_1"])  # behind two poolings
     assert network(torch.rand(1, 3, 4, 4))["relu3_1"].shape == (1, 256, 1, 1)

@@ -308,7 +308,7 @@ def test_bad_options_name_option_and_value(changes: dict[str, Any], said: str) -
 
 # Two processes
 
-RUNS = ((4, 4), (3, 3))
+RUNS = ((4, 3), (3, 2))
 """Batch size, steps. Of three images, one process has two; a direction is mostly on one process only."""
 
 

@@ -213,6 +213,7 @@ def test_exported_once_runs_batches_of_1_to_64(name: str) -> None:
         torch.testing.assert_close(program(x, indices(count)), own(x, indices(count)), rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_blend_is_exported_with_any_batch() -> None:
     batch = Dim("batch", min=1, max=64)
     own = generator().requires_grad_(False)

@@ -110,7 +110,9 @@ def test_one_latent_is_every_images(mode: tuple[str, int, str], form: Form) -> N
     torch.testing.assert_close(own(x, latents[:1]), expected, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", [FORMS[0], *(pytest.param(form, marks=pytest.mark.slow) for form in FORMS[1:])]
+)
 @pytest.mark.parametrize("resample", RESAMPLES)
 def test_modulated_convolutions_are_twice_differentiable(form: Form, resample: str) -> None:
     for kernel, padding in ((3, "reflect"), (3, "zero"), (1, "zero")):
