@@ -149,7 +149,10 @@ def begin_file(
 
 
 def begin_table(table: Mapping[str, Any], base: Path, dry_run: bool, wait: bool, log_format: LogFormat) -> None:
-    """Do as `begin` with the job in a table. Local workers import torch while the job is planned."""
+    """Do as `begin` with the job in a table. Local workers import torch while the job is planned.
+
+    Whether there will be some is not asked of `pool_kind`, which imports torch to count GPUs.
+    """
     from jobs.pools.capacity import cluster_address
     from jobs.pools.children import begin_warming
     from jobs.spec import job_from_table

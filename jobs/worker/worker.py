@@ -21,7 +21,7 @@ from jobs.errors import JobMismatch, StoreError
 from jobs.ledger.job_record import read_job
 from jobs.ledger.manifest import Manifest
 from jobs.ledger.receipts import JournalWriter, read_journal, seal
-from jobs.ledger.results import image_seed, total, write_receipt
+from jobs.ledger.results import image_seed, total
 from jobs.stores.store import open_store
 from jobs.worker.messages import NOTHING_SPENT, AtWork, Task, TaskProgress, TaskReport, WorkerInfo, WorkerSetup
 from jobs.worker.pipeline import Loaded, Pipeline
@@ -62,8 +62,6 @@ class Worker:
         self._running: dict[int, _Activity] = {}
         self._load_pool = ThreadPoolExecutor(setup.load_threads, "load")
         self._save_pool = ThreadPoolExecutor(setup.save_threads, "save")
-        # pyarrow's first conversion imports pandas where there is one: 0.8 s that would hold up photographs
-        write_receipt([], shard=0, generation=0, fingerprint="")
         self._build_s = time.perf_counter() - began
 
     def info(self, **seconds: float) -> WorkerInfo:

@@ -52,6 +52,7 @@ class TestLocalPool(PoolContract):
                 assert value in self.wait(pool, Died).detail
 
 
+@pytest.mark.ray
 class TestRayPool(PoolContract):
     @pytest.fixture
     def make_pool(self, ray_session: str) -> MakePool:
@@ -60,43 +61,6 @@ class TestRayPool(PoolContract):
 
         return make
 
-    @pytest.mark.ray
-    def test_a_worker_that_cannot_be_built_says_why(
-        self, make_pool: MakePool, make_job: Callable[..., Job]
-    ) -> None:
-        super().test_a_worker_that_cannot_be_built_says_why(make_pool, make_job)
-
-    @pytest.mark.ray
-    def test_a_worker_that_dies_while_it_is_built(
-        self, make_pool: MakePool, make_job: Callable[..., Job]
-    ) -> None:
-        super().test_a_worker_that_dies_while_it_is_built(make_pool, make_job)
-
-    @pytest.mark.ray
-    def test_drain_finishes_what_is_in_work_and_nothing_more(
-        self, make_pool: MakePool, make_job: Callable[..., Job]
-    ) -> None:
-        super().test_drain_finishes_what_is_in_work_and_nothing_more(make_pool, make_job)
-
-    @pytest.mark.ray
-    def test_stop_ends_a_worker_that_hangs_and_leaving_ends_all(
-        self, make_pool: MakePool, make_job: Callable[..., Job]
-    ) -> None:
-        super().test_stop_ends_a_worker_that_hangs_and_leaving_ends_all(make_pool, make_job)
-
-    @pytest.mark.ray
-    def test_runs_tasks_one_after_the_other_and_two_at_once(
-        self, make_pool: MakePool, make_job: Callable[..., Job]
-    ) -> None:
-        super().test_runs_tasks_one_after_the_other_and_two_at_once(make_pool, make_job)
-
-    @pytest.mark.ray
-    def test_a_crash_is_reported_and_spares_the_others(
-        self, make_pool: MakePool, make_job: Callable[..., Job]
-    ) -> None:
-        super().test_a_crash_is_reported_and_spares_the_others(make_pool, make_job)
-
-    @pytest.mark.ray
     def test_an_actor_where_a_worker_could_not_start_is_not_used_again(
         self, make_pool: MakePool, make_job: Callable[..., Job]
     ) -> None:

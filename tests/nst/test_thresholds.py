@@ -10,6 +10,8 @@ from nst.features import build_features, layer_names
 from nst.features.embedded.exemplar import some_normalized
 from nst.features.embedded.thresholds import SHARED, lower_thresholds
 
+pytestmark = pytest.mark.slow
+
 RELUS = [name for name in layer_names("embedded") if name.startswith("relu")]
 CONVOLUTIONS = [name for name in layer_names("embedded") if name.startswith("conv")]
 
@@ -31,7 +33,6 @@ def with_random(patches: torch.Tensor, sparse: dict[str, torch.Tensor]) -> dict[
     return lower_thresholds(sparse, some_normalized(patches, 24), random_channels=8, seed=1)
 
 
-@pytest.mark.slow
 def test_lowered_thresholds_leave_channels_silent_where_they_should_be(
     patches: torch.Tensor, lowered: dict[str, torch.Tensor]
 ) -> None:
@@ -49,7 +50,6 @@ def test_lowered_thresholds_leave_channels_silent_where_they_should_be(
         assert torch.allclose(activations.square().mean((0, 2, 3)), torch.tensor(1.0), atol=0.05), layer
 
 
-@pytest.mark.slow
 def test_lowered_thresholds_keep_what_the_layers_see(
     patches: torch.Tensor, sparse: dict[str, torch.Tensor], lowered: dict[str, torch.Tensor]
 ) -> None:
@@ -67,7 +67,6 @@ def test_lowered_thresholds_keep_what_the_layers_see(
         assert float(alike.median()) > (0.99 if layer in ("conv1_1", "conv1_2") else 0.8), layer
 
 
-@pytest.mark.slow
 def test_random_channels_take_the_last_places_and_nothing_else_sees_them(
     patches: torch.Tensor, with_random: dict[str, torch.Tensor]
 ) -> None:
@@ -86,7 +85,6 @@ def test_random_channels_take_the_last_places_and_nothing_else_sees_them(
         assert bool(changed[-8:].all()) == (layer in SHARED), layer
 
 
-@pytest.mark.slow
 def test_kept_channels_and_layers_after_them_see_what_they_saw(
     patches: torch.Tensor, sparse: dict[str, torch.Tensor], with_random: dict[str, torch.Tensor]
 ) -> None:
