@@ -64,7 +64,7 @@ def ray_session() -> Iterator[str]:
     ray.shutdown()
 
 
-_TOGETHER = ("ray_session", "patches", "in_two", "solo_runs", "reference", "begun")
+_TOGETHER = ("ray_session", "patches", "in_two", "reference", "begun")
 """Fixtures that are worth more than waiting for: tests that share one run in one process."""
 
 

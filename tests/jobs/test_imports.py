@@ -186,15 +186,17 @@ def test_public_names_are_the_ones_promised() -> None:
         assert names or path.name == "__init__.py", f"{path} has no __all__"
 
 
-def test_no_method_imports_torchs_compiler() -> None:
-    """It takes longer than all else of a worker's start. Also not to read the header of a generator's file."""
+def test_no_method_imports_what_takes_longer_than_torch() -> None:
+    """Torch's compiler, which takes longer than all else of a worker's start, also not to read the header of a
+    generator's file; and torchvision, which is not needed for VGGs."""
     script = """
 import sys, torch
 from tests.nst.test_modulated_method import stylizer
 from nst.features import build_features
+import nst.style_transfer.method, nst.deepdream.method
 stylizer()
 for network in ("vgg16", "embedded"):
     build_features(network, ["relu1_1"])
-assert "torch._dynamo" not in sys.modules
+assert not {"torch._dynamo", "torchvision"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

@@ -511,4 +511,4 @@ def _until(condition: Callable[[], bool], driver: subprocess.Popen[bytes]) -> No
     while not condition():
         assert driver.poll() is None, "it ended"
         assert time.monotonic() < deadline, "nothing happens"
-        time.sleep(0.05)
+        time.sleep(0.2)

@@ -18,7 +18,7 @@ from jobs.training.metrics import data_share, means, read_metrics, read_part
 from jobs.training.monitor import Watch
 from jobs.training.report import build_training_report
 from jobs.training.tensorboard import write_events
-from tests.jobs.test_training import begun, photos, setup
+from tests.jobs.test_training import begun, ended, photos, setup
 
 __all__ = ["photos"]  # the fixture
 EVALUATIONS = {6: {"fid_A2B": 3.0, "kid_A2B": 0.5}, 12: {"fid_A2B": 2.0, "kid_A2B": 0.25}}
@@ -72,8 +72,7 @@ def test_losses_times_pictures_and_distances_are_read_back(photos: Path) -> None
 
 def test_what_comes_late_is_in_files_that_come_after_what_was_read(photos: Path) -> None:
     """TensorBoard, while it runs, looks into no file whose name comes before that of one that it has read."""
-    job = begun(photos)
-    train(setup(job))
+    job = ended(photos)
     watch = Watch(job)
     watch.look()
     newest = job.store.names("tensorboard")[-1]
@@ -91,8 +90,7 @@ def test_what_comes_late_is_in_files_that_come_after_what_was_read(photos: Path)
 
 
 def test_what_a_change_takes_back_is_shown_anew(photos: Path) -> None:
-    job = begun(photos)
-    train(setup(job))
+    job = ended(photos)
     for step in checkpoint_steps(job.store)[1:]:
         job.store.remove(f"checkpoints/step-{step:09d}.pt")
     evaluated(job, Watch(job), (6, 12))
@@ -106,8 +104,7 @@ def test_what_a_change_takes_back_is_shown_anew(photos: Path) -> None:
 
 
 def test_the_report_has_axes_with_units_speed_and_what_photographs_cost(photos: Path) -> None:
-    job = begun(photos)
-    train(setup(job))
+    job = ended(photos)
     html = build_training_report(job.store)
     rows = read_metrics(job.store)
     share = data_share(rows)
@@ -128,8 +125,7 @@ def test_the_report_has_axes_with_units_speed_and_what_photographs_cost(photos: 
 
 def test_metrics_of_earlier_versions_are_read(photos: Path) -> None:
     """Without times of their own."""
-    job = begun(photos)
-    train(setup(job))
+    job = ended(photos)
     for name in job.store.names("metrics"):
         rows = read_part(job.store.read(f"metrics/{name}"))
         for row in rows:

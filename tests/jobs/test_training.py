@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
 import pickle
 import re
 import shutil
 import struct
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +81,18 @@ TINY: dict[str, Any] = {
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """A folder with eleven photographs of A and seven of B, one of which is none."""
+    write_photos(tmp_path)
+    return tmp_path
+
+
+def write_photos(folder: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     for side, count in (("a", 11), ("b", 7)):
-        (tmp_path / side).mkdir()
+        (folder / side).mkdir()
         for number in range(count):
             levels = torch.randint(0, 256, (20, 24, 3), generator=generator, dtype=torch.uint8)
-            Image.fromarray(levels.numpy()).save(tmp_path / side / f"{number}.png")
-    (tmp_path / "b/3.png").write_text("no picture")
-    return tmp_path
+            Image.fromarray(levels.numpy()).save(folder / side / f"{number}.png")
+    (folder / "b/3.png").write_text("no picture")
 
 
 def table(folder: Path, **changes: Any) -> dict[str, Any]:
@@ -108,6 +115,21 @@ def begun(folder: Path, **changes: Any) -> TrainJob:
 
 
 setup = LoopSetup.of
+
+
+def ended(folder: Path) -> TrainJob:
+    """What `begun` begins and `train` ends with, of photographs elsewhere: a copy, which takes no time."""
+    shutil.copytree(_ended_once() / "out", folder / "out")
+    return reopen_training(LocalStore(str(folder / "out")))
+
+
+@cache
+def _ended_once() -> Path:
+    home = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    write_photos(home)
+    train(setup(begun(home)))
+    return home
 
 
 def curve(store: Any) -> list[dict[str, Any]]:
@@ -193,8 +215,7 @@ def kill_at_any_write(
 
 def test_the_next_driver_reads_what_is_new(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the newest part of the metrics, which says how far the training is."""
-    job = begun(photos)
-    train(setup(job))
+    job = ended(photos)
     whole = [metrics_path(step) for step in metrics_steps(job.store)]
     assert Watch(job).look().step == 12
     first, *_, last = job.store.names("tensorboard")
@@ -350,7 +371,7 @@ def test_a_photograph_too_small_for_the_networks_is_left_out_by_name(photos: Pat
     [
         ({"discriminator": "basic"}, 16, 24),
         ({"discriminator": "n_layers", "discriminator_layers": 5}, 32, 96),
-        ({"discriminator": "n_layers", "discriminator_layers": 5}, 92, 96),
+        pytest.param({"discriminator": "n_layers", "discriminator_layers": 5}, 92, 96, marks=pytest.mark.slow),
         ({"discriminator": "pixel"}, 4, 8),
     ],
     ids=str,
@@ -527,8 +548,7 @@ def test_the_command_line_shows_options_plans_and_states(photos: Path) -> None:
     code, shown = nst("train", "cyclegan", str(photos / "job.toml"), "--set", "model.norm=bach")
     assert code == 2
     assert "model.norm = 'bach'" in shown
-    job = begun(photos)
-    train(setup(job))
+    job = ended(photos)
     code, shown = nst("status", job.store.url)
     assert code == 0
     assert "12; the newest checkpoint is of 12" in shown
@@ -697,8 +717,7 @@ def test_evaluation_knows_the_conventions_of_weights(photos: Path) -> None:
 
 
 def test_generators_are_what_the_batch_job_takes(photos: Path) -> None:
-    job = begun(photos)
-    train(setup(job))
+    job = ended(photos)
     data = job.store.read("generators/step-000000012.safetensors")
     for direction in ("A2B", "B2A"):
         stylizer = CycleGAN(weights="x", direction=direction).build({"x": data}, torch.device("cpu"))  # type: ignore[arg-type]
@@ -707,8 +726,7 @@ def test_generators_are_what_the_batch_job_takes(photos: Path) -> None:
 
 
 def test_metrics_become_parquet_and_events(photos: Path) -> None:
-    job = begun(photos)
-    train(setup(job))
+    job = ended(photos)
     rows = read_metrics(job.store)
     read = pq.read_table(io.BytesIO(write_metrics(rows))).to_pylist()
     assert read == rows

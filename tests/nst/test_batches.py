@@ -102,19 +102,13 @@ def run(it: StyleTransferStylizer, images: Sequence[Tensor]) -> list[Tensor]:
     return found
 
 
-@pytest.fixture(scope="module")
-def solo_runs(narrow_vggs: None) -> list[Tensor]:  # noqa: ARG001
-    alone = stylizer(torch.float64)
-    return [run(alone, [photo])[0] for photo in pictures(*SIZES, dtype=torch.float64)]
-
-
-@pytest.mark.parametrize("count", [2, 5, 8])
-def test_pictures_of_a_shared_batch_equal_solo_runs(count: int, solo_runs: list[Tensor]) -> None:
+@pytest.mark.parametrize("count", [2, *(pytest.param(count, marks=pytest.mark.slow) for count in (5, 8))])
+def test_pictures_of_a_shared_batch_equal_solo_runs(count: int) -> None:
     """Twenty evaluations and five at a coarser scale, all in mixed passes, in float64."""
     photos = pictures(*SIZES, dtype=torch.float64)[:count]
-    shared = run(stylizer(torch.float64, share_passes=True), photos)
-    for photo, picture, expected in zip(photos, shared, solo_runs, strict=False):
-        assert float((picture - expected).abs().max()) < 1e-10
+    shared, alone = run(stylizer(torch.float64, share_passes=True), photos), stylizer(torch.float64)
+    for photo, picture in zip(photos, shared, strict=True):
+        assert float((picture - run(alone, [photo])[0]).abs().max()) < 1e-10
         assert float((picture - photo).abs().mean()) > 1e-3
 
 

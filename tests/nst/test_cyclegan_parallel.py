@@ -14,6 +14,7 @@ from nst.cyclegan.training import CycleGANOptions, CycleGANTraining, train_step
 from nst.errors import OptionError
 from nst.gan.parallel import Share
 from nst.gan.scaling import LossScale, descend
+from tests.two import in_two_processes
 
 CASES: dict[str, dict[str, Any]] = {
     "pool and identity": {"pool_size": 5, "ema_decay": 0.9},
@@ -87,7 +88,7 @@ def one_of_two(rank: int, folder: str) -> None:
 def in_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with what two processes found."""
     folder = tmp_path_factory.mktemp("two")
-    torch.multiprocessing.spawn(one_of_two, args=(str(folder),), nprocs=2)  # type: ignore[no-untyped-call]
+    in_two_processes(one_of_two, folder)
     return folder
 
 

@@ -45,7 +45,7 @@ def batches(steps: int, dtype: torch.dtype = torch.float64) -> Tensor:
         {"gan_mode": "vanilla", "lambda_identity": 0.0, "pool_size": 3},
         {"gan_mode": "hinge", "penalty": "r1", "norm": "none"},
         {"gan_mode": "wgangp"},
-        {"norm": "batch", "discriminator": "pixel"},
+        pytest.param({"norm": "batch", "discriminator": "pixel"}, marks=pytest.mark.slow),
         {"generator": "unet_128", "generator_channels": 1, "norm": "none", "penalty": "zero_centered"},
     ],
     ids=str,
@@ -95,7 +95,7 @@ def test_the_generators_step_leaves_the_discriminators_gradients_alone(monkeypat
     [
         {},
         {"gan_mode": "wgangp", "ema_decay": 0.9, "pool_size": 4},
-        {"dropout": True},
+        pytest.param({"dropout": True}, marks=pytest.mark.slow),
         {"precision": "float16", "ema_decay": 0.9},
         {"critic_steps": 3, "spectral_norm": True},
     ],

@@ -59,9 +59,9 @@ OBJECTIVES: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize(
     "layers",
     [
-        {"relu2_1": 1.0},
+        pytest.param({"relu2_1": 1.0}, marks=pytest.mark.slow),
         {"relu1_2": 0.3, "relu2_1": 2.0},
-        {"conv2_2:17": 1.0},
+        pytest.param({"conv2_2:17": 1.0}, marks=pytest.mark.slow),
         {"relu2_1": 1e-4, "conv2_2:17": 1.0},
     ],
     ids=str,
@@ -109,10 +109,14 @@ def test_best_matches_in_chunks_are_those_of_all_products(chunk_bytes: int) -> N
     assert torch.equal(best_matches(features, guide, chunk_bytes), (features.T @ guide).argmax(1))
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(3, marks=pytest.mark.slow), 8])
+@pytest.mark.parametrize("count", [*(pytest.param(count, marks=pytest.mark.slow) for count in (1, 3)), 8])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"guide": "guide"}, {"zoom_frames": 1, "relu_backward": "redirected", "redirected_steps": 4}],
+    [
+        {},
+        pytest.param({"guide": "guide"}, marks=pytest.mark.slow),
+        {"zoom_frames": 1, "relu_backward": "redirected", "redirected_steps": 4},
+    ],
     ids=str,
 )
 def test_a_batch_of_mixed_sizes_equals_solo_runs_to_the_byte(count: int, options: dict[str, object]) -> None:
@@ -135,8 +139,8 @@ def test_a_batch_of_mixed_sizes_equals_solo_runs_to_the_byte(count: int, options
     ("file", "jitter_px", "options"),
     [
         ("chelsea.png", 0, {}),
-        ("coffee.png", 32, {"guide": "guide"}),
-        ("rocket.jpg", 32, {"layers": {"relu3_1:5": 1.0}}),
+        pytest.param("coffee.png", 32, {"guide": "guide"}, marks=pytest.mark.slow),
+        pytest.param("rocket.jpg", 32, {"layers": {"relu3_1:5": 1.0}}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -222,7 +226,7 @@ def test_gradient_blur_is_a_gaussian() -> None:
 @pytest.mark.parametrize(
     ("network", "layer"),
     [
-        ("vgg16", "relu3_1"),
+        pytest.param("vgg16", "relu3_1", marks=pytest.mark.slow),
         ("resnet50", "layer2"),
         pytest.param("resnet50", "layer3.1", marks=pytest.mark.slow),
         ("googlenet", "inception4b"),
@@ -249,7 +253,9 @@ def least_side(network: FeatureNetwork) -> int:
     return tile_side(network, least_pixels(network))
 
 
-@pytest.mark.parametrize("network", ["resnet50", "googlenet", pytest.param("vgg16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "network", ["googlenet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet50", "vgg16"))]
+)
 def test_a_class_is_torchvisions_own(network: str) -> None:
     """Logits and gradient of the whole published model with the same parameters."""
     extra = {"googlenet": {"aux_logits": False, "init_weights": False, "transform_input": True}}

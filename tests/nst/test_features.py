@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -95,7 +93,9 @@ def test_other_networks_equal_torchvision(network: str, layers: tuple[str, ...])
         torch.testing.assert_close(features[name], found[name], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("network", "layer"), [("vgg19", "relu2_1"), ("resnet50", "layer1")])
+@pytest.mark.parametrize(
+    ("network", "layer"), [("vgg19", "relu2_1"), pytest.param("resnet50", "layer1", marks=pytest.mark.slow)]
+)
 def test_nothing_deeper_than_the_deepest_layer_exists(network: str, layer: str) -> None:
     whole = build_features(network, [layer_names(network)[-1]])
     cut = build_features(network, [layer, layer_names(network)[0]])
@@ -118,14 +118,14 @@ def smooth_pictures() -> Tensor:
     return nn.functional.interpolate(coarse, size=(128, 128), mode="bicubic").clamp(0, 1)
 
 
-@pytest.mark.parametrize("network", ["vgg16", "vgg19"])
+@pytest.mark.parametrize("network", ["vgg16", pytest.param("vgg19", marks=pytest.mark.slow)])
 def test_seeded_activations_keep_unit_variance(network: str) -> None:
     layers = [name for name in layer_names(network) if name.startswith("conv")]
     for name, activation in build_features(network, layers, seed=5)(smooth_pictures()).items():
         assert 0.3 < float(activation.var()) < 3, name
 
 
-@pytest.mark.parametrize("network", ["resnet50", "googlenet"])
+@pytest.mark.parametrize("network", [pytest.param("resnet50", marks=pytest.mark.slow), "googlenet"])
 def test_seeded_activations_neither_vanish_nor_explode(network: str) -> None:
     """Behind residual sums, where the variances of the branches add."""
     layers = [name for name in layer_names(network) if name.startswith(("layer", "inception"))]
@@ -336,12 +336,3 @@ def test_published_files_are_torchvisions() -> None:
     preprocessing = models.VGG16_Weights.IMAGENET1K_FEATURES.transforms()
     own = CONVENTIONS["caffe_rgb"]
     assert (tuple(preprocessing.mean), tuple(preprocessing.std)) == (own.mean, own.std)
-
-
-def test_vggs_do_without_torchvision() -> None:
-    """Its import takes longer than torch's own, and every worker would wait for it."""
-    script = (
-        "import sys, torch; from nst.features import build_features; build_features('vgg16', ['relu1_1']); "
-        "import nst.style_transfer.method, nst.deepdream.method; assert 'torchvision' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True)

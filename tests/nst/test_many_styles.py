@@ -21,6 +21,7 @@ from nst.gan.sampling import style_pair
 from nst.modulated.training import ManyStylesOptions, ManyStylesTraining, direction_means, train_step
 from nst.ops.modulated import Form
 from reference.modulated import plain_step
+from tests.two import in_two_processes
 
 STYLES = ("photo", "ukiyo-e", "pastel")
 SIDE = 16
@@ -345,7 +346,7 @@ def one_of_two(rank: int, folder: str) -> None:
 def in_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with what two processes found."""
     folder = tmp_path_factory.mktemp("two")
-    torch.multiprocessing.spawn(one_of_two, args=(str(folder),), nprocs=2)  # type: ignore[no-untyped-call]
+    in_two_processes(one_of_two, folder)
     return folder
 
 
