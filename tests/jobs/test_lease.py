@@ -477,6 +477,7 @@ def drive(folder: Path, term_s: float) -> subprocess.Popen[bytes]:
     return spawn([sys.executable, "-c", DRIVER, str(folder), str(term_s)])
 
 
+@pytest.mark.ray
 def test_a_killed_driver_is_followed_at_once_and_a_stopped_one_gives_up(tmp_path: Path, photos: Photos) -> None:
     """SIGKILL: its process is known to be gone. SIGSTOP for longer than its term: it is taken over, and when it
     goes on it stops by itself."""

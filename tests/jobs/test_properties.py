@@ -301,7 +301,7 @@ class Model:
         return Result.from_json({**kept.to_json(), "attempts": before.attempts + again.attempts})
 
 
-@settings(many, max_examples=100)
+@settings(many, max_examples=60)
 @given(STEPS)
 @example(  # two retries at once, of which the later one has less luck
     [

@@ -103,7 +103,7 @@ def check_stopped(folder: Path, process: subprocess.Popen[str]) -> None:
     assert living("session", process.pid) == []
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_timeout_stops_gently(folder: Path) -> None:
     """As it does in its own process group: it signals the driver, and then all."""
     process = run_in_work(
@@ -116,6 +116,7 @@ def test_timeout_stops_gently(folder: Path) -> None:
     check_stopped(folder, process)
 
 
+@pytest.mark.ray
 def test_a_closed_terminal_stops_gently(folder: Path) -> None:
     """Nothing can be written to it any more, which is no error of the job."""
     ours, theirs = pty.openpty()

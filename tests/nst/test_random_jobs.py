@@ -23,7 +23,7 @@ from nst.stylizer import Stylized
 
 pytestmark = pytest.mark.usefixtures("narrow_vggs")
 
-JOBS, QUICK = 1000, 60
+JOBS, QUICK = 1000, 30
 LAYERS = (
     "conv1_1", "relu1_1", "conv1_2", "relu1_2", "pool1", "conv2_1", "relu2_1", "relu2_2", "pool2", "relu3_1",
 )  # fmt: skip

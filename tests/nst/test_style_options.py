@@ -428,14 +428,14 @@ def test_it_ends_when_the_loss_stops_falling() -> None:
     photo, style, other = pictures((16, 22), (24, 24), (20, 14))
     full = run(build({"style": style}, curve=True, steps=90), photo).curve["loss"]
     lengths = []
-    for tolerance in (0.1, 0.2, 0.5):
+    for tolerance in (0.1, 0.5):
         it = build({"style": style}, stop_tolerance=tolerance, steps=90, curve=True)
         outcome = run(it, photo)
         lengths.append(int(outcome.stats["evaluations"]))
         assert lengths[-1] == ends_after(full, tolerance)
         assert list(outcome.curve["loss"]) == list(full[: lengths[-1]])
         assert outcome.stats["loss"] == min(outcome.curve["loss"])
-    assert 90 > lengths[0] > lengths[1] > lengths[2] >= 21
+    assert 90 > lengths[0] > lengths[1] >= 21
     # With mates that go on for longer, or end before.
     it = build({"style": style}, stop_tolerance=0.2, steps=90)
     for mates in ([other, eighths(style)], [torch.full((3, 9, 9), 0.5)]):

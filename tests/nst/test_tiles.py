@@ -27,7 +27,11 @@ SIZES = ((75, 94), (61, 128), (32, 90), (94, 32))
 
 
 @pytest.mark.parametrize(
-    ("variant", "pooling", "size"), list(zip(VARIANTS, cycle(POOLINGS[::-1]), cycle(SIZES), strict=False))
+    ("variant", "pooling", "size"),
+    [
+        pytest.param(*each, marks=pytest.mark.slow if number % 2 else [])  # others: in batches
+        for number, each in enumerate(zip(VARIANTS, cycle(POOLINGS[::-1]), cycle(SIZES), strict=False))
+    ],
 )
 def test_loss_and_gradient_in_tiles_equal_the_whole(
     variant: str, pooling: Pooling, size: tuple[int, int]
