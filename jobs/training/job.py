@@ -29,7 +29,6 @@ from jobs.training.data import TrainingSet
 from jobs.training.evaluate import held_out
 from jobs.training.job_file import (
     HOW,
-    INIT,
     recorded_fingerprints,
     train_fingerprint,
     train_from_table,
@@ -47,7 +46,7 @@ from jobs.training.layout import (
 )
 from jobs.training.moved import as_recorded, check_moved, moved_urls, photographs_now
 from jobs.training.spec import TrainFile, TrainResources
-from jobs.training.starts import read_starts, recorded_assets, same_starts, start_notes
+from jobs.training.starts import TrainingFiles, read_files, recorded_assets, same_files, start_notes
 from nst.errors import OptionError
 
 __all__ = [
@@ -77,8 +76,8 @@ class TrainJob:
     """Options that were changed since it was begun, which `file` has."""
     asked: Change | None = None
     """A change that `file` has, too, and that is to be recorded before any work; its step is not known yet."""
-    starts: tuple[Asset, ...] = ()
-    """Files whose weights it begins with; none once there is a checkpoint."""
+    files: TrainingFiles = field(default_factory=TrainingFiles)
+    """What it needs beside its photographs."""
     moves: Mapping[str, Move] = field(default_factory=dict)
     """Where collections are now that were moved with the training, by name."""
 
@@ -109,8 +108,8 @@ class TrainPlan:
     manifests: Mapping[str, ManifestInfo]
     assets: tuple[Asset, ...]
     """Of the evaluation."""
-    starts: tuple[Asset, ...]
-    """Files whose weights it begins with."""
+    files: TrainingFiles
+    """What it needs beside its photographs."""
     fingerprint: str
     notes: tuple[str, ...]
 
@@ -156,7 +155,7 @@ def create_or_open_training(file: TrainFile) -> TrainJob:
                 store,
                 kind=TRAINING,
                 job=planned.table,
-                assets=recorded_assets(planned.assets, planned.starts),
+                assets=recorded_assets(planned.assets, planned.files),
                 manifests=planned.manifests,
                 fingerprint=planned.fingerprint,
                 notes=notes,
@@ -166,7 +165,7 @@ def create_or_open_training(file: TrainFile) -> TrainJob:
         for name in planned.manifests:
             store.publish(manifest_path(name), (Path(folder) / manifest_path(name)).read_bytes())
     manifests = {name: Manifest(store, manifest_path(name)) for name in planned.manifests}
-    return TrainJob(store, file, manifests, planned.assets, planned.fingerprint, notes, starts=planned.starts)
+    return TrainJob(store, file, manifests, planned.assets, planned.fingerprint, notes, files=planned.files)
 
 
 def reopen_training(
@@ -222,10 +221,9 @@ def reopen_training(
         held_out(file)
     assets = tuple(read_assets(file.evaluation, file.storage, table="evaluation"))
     notes = (*map(str, changes), *file.evaluation.notes(by_url(assets)), *try_writing(store))
-    starts = () if checkpoint_steps(store) else same_starts(file, record.assets)
-    job = TrainJob(
-        store, file, manifests, assets, record.fingerprint, notes, changes, starts=starts, moves=moves
-    )
+    needed = read_files(file, started=bool(checkpoint_steps(store)), over=over)
+    files = same_files(needed, record.assets)
+    job = TrainJob(store, file, manifests, assets, record.fingerprint, notes, changes, files=files, moves=moves)
     if not changed:
         return job
     options = {name: Changed(before=before, after=after) for name, (before, after) in changed.items()}
@@ -322,15 +320,15 @@ def _plan(file: TrainFile, folder: Path) -> TrainPlan:
     held_out(file)
     table = train_to_table(file)
     digests = {name: info.sha256 for name, info in manifests.items()}
-    starts = read_starts(file)
+    files = read_files(file)
     notes = (
-        *start_notes(file, starts),
+        *start_notes(file, files.starts),
         *file.evaluation.notes(by_url(assets)),
         *(f"{name}: {note}" for name, found in left_out.items() for note in found.notes(with_options=False)),
     )
-    begun_with = {INIT + asset.option: asset.sha256 for asset in starts}
+    begun_with = {name: asset.sha256 for name, asset in files.recorded().items()}
     fingerprint = train_fingerprint(table, digests, begun_with)
-    return TrainPlan(file, table, manifests, assets, starts, fingerprint, notes)
+    return TrainPlan(file, table, manifests, assets, files, fingerprint, notes)
 
 
 def _check_photographs(file: TrainFile, folder: Path) -> None:

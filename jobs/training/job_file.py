@@ -32,6 +32,7 @@ from nst.gan.schedule import Schedule
 __all__ = [
     "HOW",
     "INIT",
+    "MODEL",
     "TABLES",
     "OptionTable",
     "option_tables",
@@ -56,6 +57,8 @@ TABLES: Mapping[str, type[Any]] = {
 """The tables that all trainings' job files have, by name; and `storage`, and `model`, which is the recipe's."""
 INIT = "init."
 """Before the options of files of weights that a training begins with, among the assets in `job.json`."""
+MODEL = "model."
+"""And before those of files that its recipe needs."""
 _NUMBERS = {"seed": 0, "batch_size": 1, "max_pixels": 1}
 """And the least that each may be."""
 _RETIRED = {"ddp": {"static_graph": False}}
@@ -246,7 +249,7 @@ def recorded_fingerprints(
     Args:
         manifests: digests of the listings of its collections, by name.
     """
-    weights = {name: asset.sha256 for name, asset in record.assets.items() if name.startswith(INIT)}
+    weights = {name: asset.sha256 for name, asset in record.assets.items() if name.startswith((INIT, MODEL))}
     return [
         train_fingerprint(with_changes(record.job, changes[:end]), manifests, weights)
         for end in range(len(changes) + 1)

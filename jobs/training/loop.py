@@ -60,6 +60,8 @@ class LoopSetup:
     """Options that were changed since, which `spec` has."""
     starts: Mapping[str, bytes]
     """Files whose weights the networks begin with, by name, if there is no checkpoint yet."""
+    assets: Mapping[str, bytes]
+    """What the recipe needs, by URL."""
     urls: tuple[pa.ChunkedArray, ...]
     """Places of the photographs of each of the spec's collections."""
     epoch_steps: int
@@ -80,7 +82,8 @@ class LoopSetup:
             storage=file.storage,
             fingerprint=job.fingerprint,
             changes=job.changes,
-            starts=by_url(job.starts),
+            starts=by_url(job.files.starts),
+            assets=by_url(job.files.recipe),
             urls=job.urls,
             epoch_steps=job.epoch_steps,
             steps=job.steps,
@@ -127,6 +130,7 @@ class _Loop:
         self._setup, self._share, self._device = setup, share, device
         self._store = open_store(spec.output, setup.storage)
         self._trainer = spec.recipe.build(seed=spec.seed, device=device)
+        spec.recipe.equip(self._trainer, setup.assets)
         self._scheduler = Scheduler(spec.schedule, list(self._trainer.optimizers))
         self._epoch_loss, self._epoch_count = 0.0, 0
         self._photos = TrainingSet.of(spec, setup.urls, setup.storage)

@@ -1,27 +1,57 @@
-"""Files of weights that a training begins with, instead of random ones."""
+"""Files that a training needs beside photographs: weights that it begins with, and what its recipe asks for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from jobs.driver.assets import Asset, by_url, read_assets
 from jobs.ledger.job_record import RecordedAsset
-from jobs.training.job_file import INIT
+from jobs.training.job_file import INIT, MODEL
 from jobs.training.spec import TrainFile
 from nst.errors import OptionError, WeightsError
 
-__all__ = ["read_starts", "recorded_assets", "same_starts", "start_notes"]
+__all__ = ["TrainingFiles", "read_files", "recorded_assets", "same_files", "start_notes"]
 
 
-def read_starts(file: TrainFile) -> tuple[Asset, ...]:
-    """The files that the table `init` names. Raises OptionError: one is not there, or no state dict."""
-    return tuple(read_assets(file.spec.init, file.storage, table="init"))
+@dataclass(frozen=True, slots=True)
+class TrainingFiles:
+    """Files that a training needs, read and checked."""
+
+    starts: tuple[Asset, ...] = ()
+    """Those whose weights it begins with, instead of random ones; none once there is a checkpoint."""
+    recipe: tuple[Asset, ...] = ()
+    """Those that its recipe needs at every step."""
+
+    def recorded(self) -> dict[str, RecordedAsset]:
+        """As `job.json` has them, by option."""
+        return {
+            table + asset.option: RecordedAsset(asset.url, asset.sha256)
+            for table, some in ((INIT, self.starts), (MODEL, self.recipe))
+            for asset in some
+        }
+
+
+def read_files(file: TrainFile, *, started: bool = False, over: bool = False) -> TrainingFiles:
+    """Read what a training needs.
+
+    Args:
+        started: it has weights of its own.
+        over: it needs nothing any more.
+
+    Raises:
+        OptionError: a file is not there, or no state dict.
+    """
+    return TrainingFiles(
+        starts=() if started else tuple(read_assets(file.spec.init, file.storage, table="init")),
+        recipe=() if over else tuple(read_assets(file.spec.recipe, file.storage, table="model")),
+    )
 
 
 def start_notes(file: TrainFile, starts: Sequence[Asset]) -> list[str]:
-    """What is taken of them, unless it is all.
+    """What is taken of weights that a training begins with, unless it is all.
 
     Raises:
         OptionError: they do not fit the training's networks.
@@ -37,28 +67,24 @@ def start_notes(file: TrainFile, starts: Sequence[Asset]) -> list[str]:
     return [f"init: {note}" for note in notes]
 
 
-def same_starts(file: TrainFile, recorded: Mapping[str, RecordedAsset]) -> tuple[Asset, ...]:
-    """The files as they were when the training was begun.
+def same_files(files: TrainingFiles, recorded: Mapping[str, RecordedAsset]) -> TrainingFiles:
+    """The files, if they are as they were when the training was begun.
 
     Args:
         recorded: assets in `job.json`, by option.
 
     Raises:
-        OptionError: one is not there, or another one.
+        OptionError: one is another one.
     """
-    starts = read_starts(file)
-    for asset in starts:
-        option = INIT + asset.option
+    for option, asset in files.recorded().items():
         before = recorded[option].sha256
         if asset.sha256 != before:
             reason = f"its SHA-256 is {asset.sha256}; the training was begun with {before}"
             raise OptionError(option, asset.url, reason=reason)
-    return starts
+    return files
 
 
-def recorded_assets(assets: Sequence[Asset], starts: Sequence[Asset]) -> dict[str, RecordedAsset]:
+def recorded_assets(assets: Sequence[Asset], files: TrainingFiles) -> dict[str, RecordedAsset]:
     """Assets of the evaluation, and these files, as `job.json` has them."""
-    tables = (("", assets), (INIT, starts))
-    return {
-        table + asset.option: RecordedAsset(asset.url, asset.sha256) for table, some in tables for asset in some
-    }
+    evaluation = {asset.option: RecordedAsset(asset.url, asset.sha256) for asset in assets}
+    return {**evaluation, **files.recorded()}

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from jobs.cli.options import options_of
+from jobs.driver.assets import by_url, read_assets
 from jobs.errors import TrainingDiverged
 from jobs.training.checkpoints import checkpoint_bytes
 from jobs.training.job import TrainJob, create_or_open_training, record_change, reopen_training
@@ -71,7 +72,9 @@ class RecipeContract:
 
     @staticmethod
     def build(recipe: Recipe) -> Trainer:
-        return recipe.build(seed=3, device=CPU)
+        trainer = recipe.build(seed=3, device=CPU)
+        recipe.equip(trainer, by_url(read_assets(recipe, table="model")))
+        return trainer
 
     # The description
 
@@ -322,6 +325,7 @@ class RecipeContract:
         train(LoopSetup.of(job))
         ended = job.store.read(generator_path(6))
         trainer = job.file.spec.recipe.build(seed=99, device=CPU)
+        job.file.spec.recipe.equip(trainer, by_url(job.files.recipe))
         assert trainer.file_bytes() != ended
         assert trainer.start_from({"x": ended}, "generator", strict=True) == []
         assert trainer.file_bytes() == ended
@@ -340,6 +344,7 @@ class RecipeContract:
         train(LoopSetup.of(job))
         state = job.store.read(checkpoint_path(6))
         trainer = job.file.spec.recipe.build(seed=99, device=CPU)
+        job.file.spec.recipe.equip(trainer, by_url(job.files.recipe))
         trainer.start_from({"x": state}, "both", strict=True)
         assert trainer.file_bytes() == job.store.read(generator_path(6)), "averages, if there are any"
         wanted = read_state_dict(state)

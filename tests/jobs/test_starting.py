@@ -130,7 +130,7 @@ def test_the_file_must_be_the_same_until_it_was_taken(photos: Path) -> None:
     record = json.loads(job.store.read("job.json"))
     assert record["assets"]["init.weights"]["url"] == str(path)
     assert record["job"]["init"] == {"weights": str(path), "networks": "generator", "strict": True}
-    assert reopen_training(job.store).starts == job.starts
+    assert reopen_training(job.store).files.starts == job.files.starts
     path.write_bytes(source.store.read(checkpoint_path(12)))
     with pytest.raises(
         OptionError, match=r"init\.weights = .*: its SHA-256 is \w+; the training was begun with \w+$"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nst.gan.parallel import DDPOptions, Share
     from nst.gan.sampling import Preprocessing
     from nst.gan.starting import Sides
-    from nst.stylizer import AssetRef
+    from nst.stylizer import AssetRef, Assets
 
 __all__ = ["Choice", "Recipe", "Trainer", "Translation"]
 
@@ -256,6 +256,14 @@ class Recipe(ABC):
     @abstractmethod
     def build(self, *, seed: int, device: torch.device) -> Trainer:
         """Equal trainers for equal arguments, in every process."""
+
+    def assets(self) -> Sequence[AssetRef]:
+        """Files that a training needs beside its photographs, as options of [model]: read once by the driver,
+        of the same digests whenever it goes on."""
+        return ()
+
+    def equip(self, trainer: Any, assets: Assets) -> None:  # noqa: B027  most need nothing
+        """Give a trainer of this recipe the contents of `assets`, by URL, before its first step."""
 
     @abstractmethod
     def asset(self, url: str, sha256: str | None = None) -> AssetRef:
