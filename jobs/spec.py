@@ -29,6 +29,7 @@ from jobs.stores.filesystems import (
 from nst import check
 from nst.errors import OptionError
 from nst.methods import METHODS
+from nst.synthetic.styles import PREFIX
 
 if TYPE_CHECKING:
     from nst.stylizer import Method
@@ -288,7 +289,8 @@ def _method(table: Mapping[str, Any], base: Path, registry: Registry) -> tuple[s
         """`value`, its places made absolute; options like `weights` have values that are no places, too."""
         if isinstance(value, list | tuple):
             return type(value)(absolute(f"{option}[{index}]", item) for index, item in enumerate(value))
-        return absolute_url(value, base) if isinstance(value, str) and urls.get(option) == value else value
+        is_place = isinstance(value, str) and urls.get(option) == value and not value.startswith(PREFIX)
+        return absolute_url(value, base) if is_place else value
 
     given = {item.name: getattr(method, item.name) for item in fields(cast(Any, method))}
     resolved = {option: absolute(option, value) for option, value in given.items()}

@@ -13,6 +13,7 @@ from jobs.errors import UsageError
 from jobs.ledger.listing import pictures_in
 from jobs.stores.filesystems import STANDARD_STORAGE, StorageOptions, is_url, read_url, why_unreadable
 from nst.errors import DecodeError, ImageError, OptionError, WeightsError
+from nst.synthetic.styles import PREFIX, style_bytes
 
 if TYPE_CHECKING:
     from nst.stylizer import AssetRef, Method
@@ -70,6 +71,8 @@ def _takes_several(hint: Any) -> bool:
 
 def _pictures_in(ref: AssetRef, storage: StorageOptions, exclude: str | None) -> list[str] | None:
     option = f"method.{ref.option}"
+    if ref.url.startswith(PREFIX):
+        return None
     try:
         found = pictures_in(ref.url, exclude=exclude, storage=storage)
     except (OSError, UsageError) as error:
@@ -151,6 +154,8 @@ def _read(ref: AssetRef, read: Callable[[AssetRef], bytes], table: str) -> Asset
 
 
 def _bytes(kind: str, url: str, storage: StorageOptions) -> bytes:
+    if url.startswith(PREFIX):
+        return style_bytes(url)
     if kind == "weights":
         from nst.features.weights import is_published, published_bytes
 

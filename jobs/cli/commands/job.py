@@ -24,6 +24,7 @@ from jobs.cli.arguments import (
     Workers,
     examples,
 )
+from jobs.cli.styles import style_place
 from jobs.cli.train import CHANGEABLE, begin_training, execute_training, is_training, reopen_training_at
 from jobs.cli.work import (
     begin,
@@ -39,6 +40,7 @@ from jobs.cli.work import (
 )
 from jobs.stores.store import open_store
 from nst.errors import OptionError
+from nst.synthetic.styles import STYLES
 
 if TYPE_CHECKING:
     from jobs.driver.actions import Work
@@ -88,7 +90,7 @@ def run(
     epilog=examples(
         "nst stylize holiday --style wave.jpg --out holiday-painted",
         "nst stylize holiday/*.jpg --style wave.jpg --style reeds.jpg --out painted --size 1024",
-        "nst stylize holiday --style wave.jpg --out painted --set method.network=embedded",
+        "nst stylize holiday --style swirls --out painted --set method.network=embedded",
     ),
 )
 def stylize(
@@ -96,7 +98,10 @@ def stylize(
     style: Annotated[
         list[str],
         typer.Option(
-            "--style", metavar="PICTURE", help="The style picture, or a folder of them; may be repeated."
+            "--style",
+            metavar="PICTURE",
+            help="The style: a picture, a folder of them, or the name of one that comes with nst: "
+            f"{', '.join(STYLES)}; may be repeated.",
         ),
     ],
     out: OutOption,
@@ -111,7 +116,8 @@ def stylize(
 ) -> None:
     """Paint photographs in the style of a picture."""
     with errors(log_format):
-        method = {"kind": "style_transfer", "style": style[0] if len(style) == 1 else style}
+        places = [style_place(each) for each in style]
+        method = {"kind": "style_transfer", "style": places[0] if len(places) == 1 else places}
         overrides = [*(set_ or []), *resources(pool, address, workers)]
         begin_quickly(photos, out, method, size, overrides, dry_run, wait, log_format)
 
