@@ -8,15 +8,15 @@ BENCHMARKS = $(basename $(notdir $(shell grep -l __main__ benchmarks/*.py)))
 # Where this is set, every process compiles anew what it imports, which takes most of a short command's time.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-pretrained test-ray test-slow test-s3 test-cluster test-browser ceph chromium chaos stopping check format bench docs features clean
+.PHONY: demo test test-pretrained test-ray test-slow test-s3 test-cluster test-browser ceph chromium chaos stopping check format bench docs features fast-style clean
 
 demo: $(STAMP)
 	$(BIN)/nst demo
 
 # Freed memory is kept (glibc's allocator). Given back, the kernel clears it anew at every step, which takes up to
 # a fifth of a training's time. Results are the same.
-test features: export MALLOC_MMAP_MAX_ := 0
-test features: export MALLOC_TRIM_THRESHOLD_ := 17179869184
+test features fast-style: export MALLOC_MMAP_MAX_ := 0
+test features fast-style: export MALLOC_TRIM_THRESHOLD_ := 17179869184
 
 # In three processes, each with one thread: much of it is waiting.
 test: $(STAMP)
@@ -26,7 +26,7 @@ test: $(STAMP)
 test-pretrained: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m pretrained tests/pretrained
 
-# On a Ray cluster, where a worker takes seconds to begin: some five minutes.
+# On a Ray cluster, where a worker takes seconds to begin, and with drivers that are killed: some six minutes.
 test-ray: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray
 
@@ -84,6 +84,14 @@ docs: $(STAMP)
 # in its bytes on other machines: EMBEDDED_SHA256 in nst/features/weights.py has to follow.
 features: $(STAMP)
 	$(BIN)/python -m jobs.training.embedded nst/features/embedded/embedded.safetensors
+
+# Trains a network that paints in any style, or goes on: TEACHER, a file of VGG16's weights; PHOTOS and PICTURES,
+# folders; OUT, the training's folder. Hours, or a GPU: SET="--set resources.num_gpus=1".
+OUT ?= painter
+fast-style: $(STAMP)
+	$(BIN)/nst run examples/train_painter.toml --set photos=$(abspath $(PHOTOS)) \
+		--set pictures=$(abspath $(PICTURES)) --set model.teacher_weights=$(abspath $(TEACHER)) \
+		--set output=$(abspath $(OUT)) $(SET)
 
 clean:
 	rm -rf $(VENV) demo-out

@@ -46,6 +46,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
 
 METHODS: Registry[Method] = Registry(
     {
+        "feed_forward": "nst.feed_forward.method:FeedForward",
         "style_transfer": "nst.style_transfer.method:StyleTransfer",
         "deepdream": "nst.deepdream.method:DeepDream",
         "cyclegan": "nst.cyclegan.method:CycleGAN",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from jobs.training.recipes import TRAININGS
 from nst.features import read_state_dict
+from nst.images.codec import encode_image
 from nst.methods import METHODS
 from tests.contracts.method import CPU, image_of, photographs, seeded
 from tests.contracts.training import RecipeContract
@@ -58,6 +59,30 @@ class TestModulated(RecipeContract):
         return [
             stylize("modulated", data=data, style=style, **{option: "/g"}) for style in ("ukiyo-e", "pastel")
         ]
+
+
+class TestFeedForward(RecipeContract):
+    KIND = "feed_forward"
+
+    @pytest.fixture
+    def table(self) -> dict[str, Any]:
+        model = {
+            "half": 4,
+            "quarter": 4,
+            "blocks": 1,
+            "code": 6,
+            "side": 8,
+            "teacher": "embedded",
+            "teacher_weights": "embedded",
+            "style_layers": ["relu1_1", "relu2_1"],
+        }
+        return {"photos": "/photos", "pictures": "/pictures", "model": model}
+
+    def use(self, option: str, data: bytes) -> list[Tensor]:
+        photo, style = photographs()[:2]
+        method = METHODS["feed_forward"](style="/s", **{option: "/g"})  # type: ignore[call-arg]
+        assets = {"/s": encode_image(style, format="png"), "/g": data}
+        return [image_of(method.build(assets, CPU)([photo], seeded(1))[0])]
 
 
 class TestToy(RecipeContract):

@@ -111,7 +111,7 @@ def test_a_training_in_one_file_is_listed_planned_and_found_out(photos: Path) ->
         assert (code, shown.splitlines()[-1]) == (0, said), shown
     for changes, error in (
         ({"model.learning_rte": 1}, r"model.learning_rte = 1: unknown option .*'learning_rate'"),
-        ({"model.blocks": 1}, r"model.blocks = 1: is an option of trainings with model.kind = 'modulated'"),
+        ({"model.latent": 1}, r"model.latent = 1: is an option of trainings with model.kind = 'modulated'"),
         ({"b": "b"}, r"b = 'b': is an option of trainings with model.kind = 'cyclegan'. Choices: photos"),
         ({"photos_": "s3://id:secret@bucket/x"}, r"photos_ = 's3://\*\*\*'"),
     ):

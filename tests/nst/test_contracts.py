@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from nst.features.weights import published_bytes
+from nst.feed_forward.method import painter_file
 from nst.images.codec import encode_image
 from nst.methods import METHODS
 from nst.stylizer import Assets
 from tests.contracts.method import MethodContract, photographs
 from tests.nst.test_cyclegan import generator_file, small
+from tests.nst.test_feed_forward import made as made_painter
 from tests.nst.test_modulated_method import made
 
 STYLE = encode_image(photographs()[1], format="png")
@@ -27,6 +29,18 @@ class TestStyleTransfer(MethodContract):
     @pytest.fixture
     def assets(self) -> Assets:
         return {"/s.png": STYLE, "nst:embedded": published_bytes("nst:embedded")}
+
+
+class TestFeedForward(MethodContract):
+    KIND = "feed_forward"
+
+    @pytest.fixture(params=["none", "match"])
+    def options(self, request: pytest.FixtureRequest) -> dict[str, Any]:
+        return {"style": "/s.png", "weights": "/p.safetensors", "preserve_color": request.param}
+
+    @pytest.fixture
+    def assets(self) -> Assets:
+        return {"/s.png": STYLE, "/p.safetensors": painter_file(*made_painter())}
 
 
 class TestDeepDream(MethodContract):

@@ -18,6 +18,7 @@ __all__ = ["TRAININGS", "Choice", "Recipe", "Trainer", "Translation", "is_traini
 TRAININGS: Registry[Recipe] = Registry(
     {
         "cyclegan": "jobs.training.recipes.cyclegan:CycleGANRecipe",
+        "feed_forward": "jobs.training.recipes.feed_forward:FeedForwardRecipe",
         "modulated": "jobs.training.recipes.modulated:ModulatedRecipe",
     }
 )

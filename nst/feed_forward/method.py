@@ -1,0 +1,210 @@
+"""Any style in one pass, by a trained network, as a method of the batch runner."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any, get_args
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from nst import check
+from nst.errors import OptionError, WeightsError
+from nst.features import read_state_dict
+from nst.features.weights import read_metadata
+from nst.feed_forward.networks import Painter, PainterConfig, StyleEncoder
+from nst.feed_forward.stylizer import FeedForwardPlan, FeedForwardStylizer, Look
+from nst.gan.layers import load_published
+from nst.images.codec import decode_image, resize_image
+from nst.style_transfer.color import luminance
+from nst.style_transfer.options import PreserveColor
+from nst.stylizer import AssetRef, Assets, select
+
+__all__ = ["FeedForward", "painter_config", "painter_file", "read_painter"]
+
+_CONFIG = "nst.painter"
+_LEAST_STYLE_PX = 8
+"""Short side of the smallest style picture whose activations have moments."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FeedForward:
+    """Paint photographs in the style of any picture, in one pass through a trained network."""
+
+    style: str | tuple[str, ...]
+    """Path or URL of the style picture, or a list of several; in a job also of a folder of them. A photograph
+    that has a `style` in the manifest, a picture's name without its folder and suffix, gets that one; others
+    get all of them, blended."""
+    style_sha256: str | tuple[str, ...] | None = None
+    """Digest that the style picture must have; of several, a list."""
+    style_blend: tuple[float, ...] | None = None
+    """Weight of each of several style pictures, relative to the others; None: all alike."""
+    style_masks: tuple[str, ...] | None = None
+    """Pictures that say where each style picture is painted: where they are white. Each is stretched to the
+    photograph."""
+    style_side_px: int = 512
+    """Long side of the style pictures as the network sees them, in pixels; more for larger strokes. Smaller
+    pictures are seen as they are."""
+    strength: float = 1.0
+    """Strength of the style, from 0, the photograph, to 1."""
+    preserve_color: PreserveColor = "none"
+    """How the photograph's colors are kept. `luminance` paints its luminance only, `match` first gives the
+    style pictures its colors' mean and covariance, `original` paints in color and takes the photograph's chroma
+    at the end; `none` keeps none."""
+    stroke_side_px: int | None = 1536
+    """Long side in pixels at which larger photographs are painted, so that strokes have a size relative to the
+    photograph, whose fine detail is added to the picture at full size. None: all are painted at their own
+    size."""
+    reference: str | None = None
+    """Picture from which all photographs take what the network normalizes by, so that frames of one scene do
+    not flicker: the first frame. None: each is its own."""
+    weights: str
+    """Path or URL of the network: what a training of this kind ended with, a snapshot, or a checkpoint."""
+    weights_sha256: str | None = None
+    """Digest that the weights file must have."""
+    pass_memory_mb: int | None = 250
+    """Memory in MB for activations of one pass. Larger photographs are painted in tiles, with the same result.
+    None: no limit."""
+
+    def __post_init__(self) -> None:
+        count = len(self._styles())
+        if count == 0:
+            raise OptionError("style", self.style, reason="at least one picture is needed")
+        for option, entries in (
+            ("style_blend", self.style_blend),
+            ("style_masks", self.style_masks),
+            ("style_sha256", self._digests()),
+        ):
+            if entries is not None and len(entries) != count:
+                reason = f"must have one entry for each of {count} style pictures"
+                raise OptionError(option, getattr(self, option), reason=reason)
+        for index, weight in enumerate(self.style_blend or ()):
+            check.above_zero(f"style_blend[{index}]", weight)
+        if not 0 <= self.strength <= 1:
+            raise OptionError("strength", self.strength, reason="is from 0 to 1")
+        check.one_of("preserve_color", self.preserve_color, get_args(PreserveColor))
+        check.at_least("style_side_px", self.style_side_px, _LEAST_STYLE_PX)
+        for option in ("stroke_side_px", "pass_memory_mb"):
+            if getattr(self, option) is not None:
+                check.at_least(option, getattr(self, option), 1)
+
+    def _styles(self) -> tuple[str, ...]:
+        return (self.style,) if isinstance(self.style, str) else tuple(self.style)
+
+    def _digests(self) -> tuple[str | None, ...]:
+        if self.style_sha256 is None:
+            return (None,) * len(self._styles())
+        return (self.style_sha256,) if isinstance(self.style_sha256, str) else tuple(self.style_sha256)
+
+    def _named(self, option: str, urls: Sequence[str]) -> list[tuple[str, str]]:
+        """Pictures by what messages call them."""
+        if option == "style" and isinstance(self.style, str):
+            return [(option, self.style)]
+        return [(f"{option}[{index}]", url) for index, url in enumerate(urls)]
+
+    @property
+    def _weights(self) -> AssetRef:
+        return AssetRef(option="weights", url=self.weights, kind="weights", sha256=self.weights_sha256)
+
+    def assets(self) -> list[AssetRef]:
+        found = [
+            AssetRef(option=option, url=url, kind="image", sha256=digest)
+            for (option, url), digest in zip(self._named("style", self._styles()), self._digests(), strict=True)
+        ]
+        for option, url in self._named("style_masks", self.style_masks or ()):
+            found.append(AssetRef(option=option, url=url, kind="image"))
+        if self.reference is not None:
+            found.append(AssetRef(option="reference", url=self.reference, kind="image"))
+        return [*found, self._weights]
+
+    def notes(self, assets: Assets) -> list[str]:  # noqa: ARG002
+        return []
+
+    def check_style(self, assets: Assets) -> None:
+        for option, url in self._named("style", self._styles()):
+            self._picture(option, assets[url])
+
+    def build(self, assets: Assets, device: torch.device) -> FeedForwardStylizer:
+        """Raises OptionError: a style picture is too small."""
+        self.check_style(assets)
+        painter, encoder = read_painter(assets[self._weights.url], self.weights)
+        named = self._named("style", self._styles())
+        pictures = [partial(self._picture, option, assets[url]) for option, url in named]
+        blend = self.style_blend or (1.0,) * len(pictures)
+        shares = [weight / sum(blend) for weight in blend]
+        default: list[tuple[Look, Tensor | None]] = [(Look(pictures, shares), None)]
+        if self.style_masks is not None:
+            masks = [luminance(decode_image(assets[url]))[:1] for url in self.style_masks]
+            default = [
+                (Look([picture], [1.0]), share * mask.to(device))
+                for picture, share, mask in zip(pictures, shares, masks, strict=True)
+            ]
+        names = [PurePosixPath(url).stem for _, url in named]
+        looks = {
+            name: Look([picture], [1.0])
+            for name, picture in zip(names, pictures, strict=True)
+            if names.count(name) == 1
+        }
+        reference = None if self.reference is None else decode_image(assets[self.reference])
+        plan = select(FeedForwardPlan, self)
+        return FeedForwardStylizer(
+            plan, painter.to(device), encoder.to(device), looks, default, reference=reference
+        )
+
+    def _picture(self, option: str, data: bytes) -> Tensor:
+        """A style picture as the network sees it, (3, h, w)."""
+        picture = decode_image(data)
+        height, width = picture.shape[1:]
+        if min(height, width) < _LEAST_STYLE_PX:
+            reason = f"is {width} x {height} pixels, and must have {_LEAST_STYLE_PX} at least each way"
+            raise OptionError(option, dict(self._named("style", self._styles()))[option], reason=reason)
+        scale = min(1.0, self.style_side_px / max(height, width))
+        size = [max(_LEAST_STYLE_PX, round(side * scale)) for side in (height, width)]
+        return resize_image(picture, (size[0], size[1]))
+
+
+def painter_file(painter: Painter, encoder: StyleEncoder) -> bytes:
+    """The bytes of a .safetensors with both, in float16, and their shape. Equal input, equal bytes."""
+    tensors = {
+        f"{prefix}.{name}": tensor.detach().to("cpu", torch.float16).contiguous()
+        for prefix, network in (("painter", painter), ("encoder", encoder))
+        for name, tensor in network.state_dict().items()
+    }
+    return safetensors.torch.save(tensors, metadata=painter_config(painter))
+
+
+def painter_config(painter: Painter) -> dict[str, str]:
+    """The shape of a painter, as its file says it."""
+    return {_CONFIG: json.dumps(asdict(painter.config), sort_keys=True)}
+
+
+def read_painter(data: bytes, name: str) -> tuple[Painter, StyleEncoder]:
+    """The networks of a file that `painter_file` wrote, or of a checkpoint, in the precision of the file.
+
+    Raises:
+        WeightsError: it is none.
+    """
+    text = read_metadata(data).get(_CONFIG)
+    if text is None:
+        raise WeightsError(f"{name} is no painter: it does not say its shape")
+    try:
+        values = json.loads(text)
+        known: dict[str, Any] = {item.name: int(values[item.name]) for item in fields(PainterConfig)}
+        config = PainterConfig(**known)
+    except (ValueError, TypeError, KeyError, OptionError) as error:
+        raise WeightsError(f"the shape in {name} is not one of a painter: {error}") from error
+    painter, encoder = Painter(config), StyleEncoder(config.code)
+    state = {key: value.half().float() for key, value in read_state_dict(data).items()}
+    for prefix, network in (("painter", painter), ("encoder", encoder)):
+        load_published(network, _part(state, prefix))
+    return painter, encoder
+
+
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    start = f"{prefix}."
+    return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}

@@ -1,0 +1,225 @@
+"""The painter: folded as in training, in tiles as whole, of any size, for any style."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from nst.errors import DecodeError, OptionError, UnknownStyle, WeightsError
+from nst.feed_forward import stylizer as module
+from nst.feed_forward.method import FeedForward, painter_file, read_painter
+from nst.feed_forward.networks import Painter, PainterConfig, StyleEncoder
+from nst.feed_forward.stylizer import FeedForwardStylizer
+from nst.images.codec import encode_image, resize_image
+from nst.stylizer import Stylized
+
+SMALL = PainterConfig(half=4, quarter=8, blocks=2, code=16)
+
+
+def random_picture(height: int, width: int, seed: int = 0) -> Tensor:
+    """Smooth, with structure."""
+    random = torch.Generator().manual_seed(seed)
+    small = torch.rand(1, 3, max(2, height // 6), max(2, width // 6), generator=random)
+    return torch.nn.functional.interpolate(small, size=(height, width), mode="bicubic")[0].clamp(0, 1)
+
+
+def made(seed: int = 0) -> tuple[Painter, StyleEncoder]:
+    """Networks whose codes and fine detail matter."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        painter, encoder = Painter(SMALL), StyleEncoder(SMALL.code)
+        torch.nn.init.normal_(painter.fine.weight, std=0.2)
+        for each in painter.codes:
+            if isinstance(each, torch.nn.Linear):
+                torch.nn.init.normal_(each.weight, std=0.3)
+        encoder.settle(torch.cat([encoder.moments(random_picture(40, 40, seed)[None]) for seed in range(9)]))
+    return painter, encoder
+
+
+STYLES = {"wave": random_picture(60, 80, 1), "reeds": random_picture(48, 48, 2)}
+
+
+MASK = (random_picture(20, 20, 5)[:1] > 0.5).float()
+
+
+def build(more: Mapping[str, bytes] | None = None, **options: Any) -> FeedForwardStylizer:
+    assets = {f"/{name}.png": encode_image(each, format="png") for name, each in STYLES.items()}
+    assets["/p.safetensors"] = painter_file(*made())
+    assets["/mask.png"] = encode_image(MASK.expand(3, -1, -1), format="png")
+    assets["/rest.png"] = encode_image(1 - MASK.expand(3, -1, -1), format="png")
+    given = {"style": "/wave.png", "weights": "/p.safetensors", **options}
+    return FeedForward(**given).build({**assets, **(more or {})}, torch.device("cpu"))
+
+
+def painted(stylizer: FeedForwardStylizer, photo: Tensor, style: str | None = None) -> Tensor:
+    (found,) = stylizer([photo], [torch.Generator()], [style])
+    assert isinstance(found, Stylized), found
+    return found.image
+
+
+def test_folded_it_paints_what_it_was_trained_to_paint() -> None:
+    painter, _ = made()
+    photo = random_picture(64, 88)[None]
+    code = torch.randn(1, SMALL.code, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        expected, statistics = painter(photo, code)
+        found = painter.folded(code, statistics)(photo)
+        other = painter(photo, -code)[0]
+    torch.testing.assert_close(found, expected.clamp(0, 1), rtol=0, atol=1e-5)
+    assert float((expected - other).abs().mean()) > 0.01
+
+
+def test_the_margin_is_as_wide_as_it_looks() -> None:
+    """Pixels that far away change nothing, and those a little nearer do."""
+    painter, _ = made()
+    code = torch.zeros(1, SMALL.code)
+    photo = random_picture(160, 160)[None]
+    with torch.no_grad():
+        statistics = painter(photo, code)[1]
+        folded = painter.folded(code, statistics)
+        before = folded(photo)
+        reach = 0
+        for column in range(80, 160):
+            other = photo.clone()
+            other[..., column] = 1 - other[..., column]
+            if bool((folded(other)[..., 76:80] != before[..., 76:80]).any()):
+                reach = column - 79
+    margin = SMALL.margin_px
+    assert margin - 8 <= reach <= margin
+
+
+@pytest.mark.parametrize("size", [(97, 131), (40, 300), (1, 50), (3, 3), (160, 161)], ids=str)
+@pytest.mark.parametrize("tile", [1, 5])
+def test_in_tiles_as_whole(size: tuple[int, int], tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = random_picture(*size)
+    whole = painted(build(pass_memory_mb=None), photo)
+    monkeypatch.setattr(module, "_PIXEL_BYTES", 100)
+    tiled = painted(build(pass_memory_mb=tile), photo)
+    assert whole.shape == photo.shape
+    torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
+
+
+def test_strength_is_from_the_photograph_to_the_style() -> None:
+    photo = random_picture(64, 80)
+    assert torch.equal(painted(build(strength=0.0), photo), photo)
+    changes = [
+        float((painted(build(strength=strength), photo) - photo).abs().mean()) for strength in (0.02, 0.1, 0.2)
+    ]
+    assert changes[0] < changes[1] < changes[2]
+    assert changes[0] == pytest.approx(changes[2] / 10, rel=0.01)
+
+
+def test_large_photographs_keep_their_detail_and_strokes_their_size() -> None:
+    photo = random_picture(300, 400)
+    photo = (photo + 0.1 * torch.rand(photo.shape, generator=torch.Generator().manual_seed(4))).clamp(0, 1)
+    found = painted(build(stroke_side_px=100), photo)
+    small = resize_image(photo, (75, 100))
+    strokes = resize_image(painted(build(), small), (300, 400))
+    detail = (photo - resize_image(small, (300, 400))) * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    torch.testing.assert_close(found, (strokes + detail.sum(0)).clamp(0, 1), rtol=0, atol=1e-5)
+    assert float(detail.sum(0).abs().mean()) > 0.01
+
+
+def test_frames_share_a_reference() -> None:
+    """A part of a picture is painted as within it, but for its own borders; and else it is not."""
+    whole = (random_picture(200, 200) * 255).round() / 255
+    assets_of = encode_image(whole, format="png")
+    part = whole[:, 100:, 60:]
+    expected = painted(build(), whole)[:, 100:, 60:][:, 60:, 60:]
+    found = painted(build(reference="/frame.png", more={"/frame.png": assets_of}), part)[:, 60:, 60:]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    alone = painted(build(), part)[:, 60:, 60:]
+    assert float((alone - expected).abs().mean()) > 1e-3
+
+
+def test_a_photograph_may_ask_for_one_of_the_styles() -> None:
+    photo = random_picture(64, 80)
+    both = build(style=("/wave.png", "/reeds.png"))
+    alone = {name: painted(build(style=f"/{name}.png"), photo) for name in STYLES}
+    for name, expected in alone.items():
+        assert torch.equal(painted(both, photo, name), expected)
+    blended = painted(both, photo)
+    assert all(float((blended - each).abs().mean()) > 1e-3 for each in alone.values())
+    mostly = painted(build(style=("/wave.png", "/reeds.png"), style_blend=(1.0, 1e-6)), photo)
+    torch.testing.assert_close(mostly, alone["wave"], rtol=0, atol=1e-3)
+    unknown, known = both([photo, photo], [torch.Generator()] * 2, ["none", "wave"])
+    assert isinstance(unknown, UnknownStyle)
+    assert "none" in str(unknown)
+    assert isinstance(known, Stylized)
+
+
+def test_masks_say_where_each_style_is() -> None:
+    photo = random_picture(80, 80)
+    styles = ("/wave.png", "/reeds.png")
+    found = painted(build(style=styles, style_masks=("/mask.png", "/rest.png")), photo)
+    first, second = (painted(build(style=style), photo) for style in styles)
+    mask = torch.nn.functional.interpolate(MASK[None], size=(80, 80), mode="bilinear")[0]
+    for share, expected in ((mask, first), (1 - mask, second)):
+        there = (share > 0.999).expand_as(photo)
+        assert bool(there.any())
+        torch.testing.assert_close(found[there], expected[there], rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("keep", ["luminance", "match", "original"])
+def test_colors_are_kept(keep: str) -> None:
+    photo = random_picture(64, 80)
+    found, plain = painted(build(preserve_color=keep), photo), painted(build(), photo)
+    assert float((found - plain).abs().mean()) > 1e-3
+    assert float(found.min()) >= 0
+    assert float(found.max()) <= 1
+
+
+def test_its_file_has_all_of_it() -> None:
+    painter, encoder = made()
+    again, eyes = read_painter(painter_file(painter, encoder), "it")
+    assert again.config == SMALL
+    for one, other in ((painter, again), (encoder, eyes)):
+        for name, value in one.state_dict().items():
+            assert torch.equal(value.half().float(), other.state_dict()[name]), name
+    with pytest.raises(WeightsError, match="is no painter"):
+        read_painter(safetensors_of({"a": torch.zeros(1)}), "it")
+
+
+def safetensors_of(state: dict[str, Tensor]) -> bytes:
+    import safetensors.torch
+
+    return safetensors.torch.save(state)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"style": ()}, r"style = \[?\(?.*at least one picture"),
+        ({"strength": 1.5}, r"strength = 1\.5"),
+        ({"preserve_color": "some"}, "preserve_color = 'some'.*none, luminance, match, original"),
+        ({"style_side_px": 4}, "style_side_px = 4"),
+        ({"stroke_side_px": 0}, "stroke_side_px = 0"),
+        ({"pass_memory_mb": 0}, "pass_memory_mb = 0"),
+        ({"style_blend": (1.0, 2.0)}, "style_blend.*one entry for each of 1"),
+        ({"style_blend": (0.0,)}, r"style_blend\[0\] = 0"),
+        ({"style_masks": ("a", "b")}, "style_masks.*one entry for each of 1"),
+    ],
+    ids=str,
+)
+def test_bad_options_name_option_and_value(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        FeedForward(**{"style": "/s.png", "weights": "/p", **options})
+
+
+def test_style_pictures_that_are_none() -> None:
+    method = FeedForward(style="/s.png", weights="/p")
+    with pytest.raises(DecodeError):
+        method.check_style({"/s.png": b"no picture"})
+    dot = encode_image(torch.zeros(3, 1, 1), format="png")
+    with pytest.raises(OptionError, match=r"style = '/s.png'.*1 x 1 pixels.*8 at least"):
+        method.check_style({"/s.png": dot})
+
+
+def test_an_all_black_style_makes_a_picture() -> None:
+    assets = {"/s.png": encode_image(torch.zeros(3, 64, 64), format="png"), "/p": painter_file(*made())}
+    stylizer = FeedForward(style="/s.png", weights="/p").build(assets, torch.device("cpu"))
+    assert bool(painted(stylizer, random_picture(40, 40)).isfinite().all())
