@@ -18,9 +18,9 @@ demo: $(STAMP)
 test features fast-style: export MALLOC_MMAP_MAX_ := 0
 test features fast-style: export MALLOC_TRIM_THRESHOLD_ := 17179869184
 
-# In three processes, each with one thread: much of it is waiting.
+# In four processes, each with one thread: much of it is waiting.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup -m "not slow and not ray and not browser and not s3 and not cluster and not pretrained"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist loadgroup -m "not slow and not ray and not browser and not s3 and not cluster and not pretrained"
 
 # With ImageNet's VGG16, which NST_PRETRAINED names; without that file they are skipped, and say so.
 test-pretrained: $(STAMP)

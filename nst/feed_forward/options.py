@@ -89,5 +89,5 @@ class PainterOptions:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Of the teacher."""
+        """Layers of the teacher that the losses compare."""
         return tuple(dict.fromkeys((self.content_layer, *self.style_layers)))

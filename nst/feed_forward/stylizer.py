@@ -24,7 +24,7 @@ _REFERENCE_PX = 512
 _BORDER_PX = 32
 """Pixels that are mirrored around a photograph, painted and cut off; a multiple of 4."""
 _LEAST_STRENGTH = 0.2
-"""Below, the picture of this strength and the photograph are mixed."""
+"""Strength under which its picture and the photograph are mixed."""
 _PIXEL_BYTES = 220
 """Memory of a pass for each pixel, about."""
 
@@ -186,7 +186,7 @@ def _padded(photo: Tensor) -> Tensor:
 
 
 def _reduced(photo: Tensor, side_px: int | None) -> Tensor:
-    """At most this long."""
+    """The photograph, at most this long."""
     height, width = photo.shape[-2:]
     if side_px is None or max(height, width) <= side_px:
         return photo

@@ -52,7 +52,8 @@ def changed(job: TrainJob, **model: Any) -> TrainJob:
     return record_change(reopen_training(job.store, overrides={"model": model}))
 
 
-@pytest.mark.parametrize("rate", [1e39, pytest.param(1e30, marks=pytest.mark.slow)], ids=["at once", "later"])
+@pytest.mark.slow  # quick: the contract of recipes
+@pytest.mark.parametrize("rate", [1e39, 1e30], ids=["at once", "later"])
 def test_a_training_that_diverged_goes_on_with_another_learning_rate(photos: Path, rate: float) -> None:
     """And as if it had never diverged, if it gets its old one back: from an earlier checkpoint, if the newest
     is removed."""

@@ -162,7 +162,7 @@ def test_of_several_challengers_one_wins(store: Store, waits: bool) -> None:
         if isinstance(store, Timeless) and not waits:
             return
         won: list[Lease] = []
-        start = threading.Barrier(6)
+        start = threading.Barrier(4)
 
         def challenge(start: threading.Barrier = start, won: list[Lease] = won) -> None:
             lease = Lease(store, LeaseOptions(term_s=5.0, settle_s=0.3, wait=waits))
@@ -173,7 +173,7 @@ def test_of_several_challengers_one_wins(store: Store, waits: bool) -> None:
                 return
             won.append(lease)
 
-        threads = [threading.Thread(target=challenge, daemon=True) for _ in range(6)]
+        threads = [threading.Thread(target=challenge, daemon=True) for _ in range(4)]
         for thread in threads:
             thread.start()
         deadline = time.monotonic() + 20
@@ -183,7 +183,7 @@ def test_of_several_challengers_one_wins(store: Store, waits: bool) -> None:
         assert len(won) == 1, f"round {round_}"
         assert won[0].lost is None
         if waits:  # one after the other, as each gives it back
-            for count in range(1, 7):
+            for count in range(1, 5):
                 while len(won) < count and time.monotonic() < deadline:
                     time.sleep(0.01)
                 assert len(won) == count

@@ -127,6 +127,7 @@ def test_a_closed_terminal_stops_gently(folder: Path) -> None:
     check_stopped(folder, process)
 
 
+@pytest.mark.ray
 def test_a_reader_that_ended_costs_nothing(folder: Path) -> None:
     """`nst run job.toml | tee log`: Ctrl-C ends `tee`, too."""
     process = run_in_work(folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -129,6 +129,7 @@ def test_killed_at_any_write_it_ends_as_if_it_was_not(styles: Path, monkeypatch:
     kill_at_any_write(begun, styles, monkeypatch, before=True)
 
 
+@pytest.mark.slow  # quick: the contract of recipes
 def test_stopped_and_reopened_it_goes_on(styles: Path) -> None:
     """From its folder alone."""
     job = begun(styles)
@@ -310,7 +311,10 @@ def test_losses_are_shown_by_direction_and_by_style(styles: Path) -> None:
 
 @pytest.mark.parametrize(
     ("most", "expected"),
-    [(12, [*DIRECTIONS[:2], "ukiyo-e_to_photo", "pastel_to_photo"]), (1, ["photo_to_ukiyo-e"])],
+    [
+        pytest.param(12, [*DIRECTIONS[:2], "ukiyo-e_to_photo", "pastel_to_photo"], marks=pytest.mark.slow),
+        (1, ["photo_to_ukiyo-e"]),
+    ],
     ids=["all", "one"],
 )
 def test_distances_are_those_of_directions(styles: Path, most: int, expected: list[str]) -> None:

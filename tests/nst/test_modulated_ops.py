@@ -113,7 +113,9 @@ def test_one_latent_is_every_images(mode: tuple[str, int, str], form: Form) -> N
 @pytest.mark.parametrize(
     "form", [FORMS[0], *(pytest.param(form, marks=pytest.mark.slow) for form in FORMS[1:])]
 )
-@pytest.mark.parametrize("resample", RESAMPLES)
+@pytest.mark.parametrize(
+    "resample", [pytest.param(each, marks=[pytest.mark.slow] if each == "down" else []) for each in RESAMPLES]
+)
 def test_modulated_convolutions_are_twice_differentiable(form: Form, resample: str) -> None:
     for kernel, padding in ((3, "reflect"), (3, "zero"), (1, "zero")):
         own = layer((resample, kernel, padding), form, 2, 1)

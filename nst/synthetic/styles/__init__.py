@@ -12,7 +12,7 @@ from types import MappingProxyType
 __all__ = ["PREFIX", "STYLES", "style_bytes"]
 
 PREFIX = "nst:style/"
-"""Before a style's name, where places of pictures are asked for."""
+"""What is put before a style's name where places of pictures are asked for."""
 
 STYLES: Mapping[str, tuple[str, int]] = MappingProxyType(
     {
@@ -30,7 +30,7 @@ STYLES: Mapping[str, tuple[str, int]] = MappingProxyType(
         "terrazzo": ("voronoi_mosaic", 8),
     }
 )
-"""By name, the function of `nst.synthetic` that renders it, and its seed."""
+"""Names of the styles: the function of `nst.synthetic` that renders each, and its seed."""
 
 
 def style_bytes(place: str) -> bytes:
