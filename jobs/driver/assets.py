@@ -18,7 +18,7 @@ from nst.synthetic.styles import PREFIX, style_bytes
 if TYPE_CHECKING:
     from nst.stylizer import AssetRef, Method
 
-__all__ = ["Asset", "by_url", "expand_folders", "read_assets"]
+__all__ = ["Asset", "NeedsAssets", "by_url", "expand_folders", "read_assets"]
 
 
 class NeedsAssets(Protocol):

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.driver.assets import Asset, by_url, read_assets
+from jobs.driver.moved import along_with
 from jobs.errors import JobMismatch, NoPhotographs, UsageError
 from jobs.ledger.begin_job import begin_job, is_begun, refuse_foreign_folder, try_writing
 from jobs.ledger.job_record import TRAINING, changed_values, differences, read_job
@@ -221,8 +222,8 @@ def reopen_training(
         held_out(file)
     assets = tuple(read_assets(file.evaluation, file.storage, table="evaluation"))
     notes = (*map(str, changes), *file.evaluation.notes(by_url(assets)), *try_writing(store))
-    needed = read_files(file, started=bool(checkpoint_steps(store)), over=over)
-    files = same_files(needed, record.assets)
+    started = bool(checkpoint_steps(store))
+    files = same_files(file, record.assets, along_with(store, record), started=started, over=over)
     job = TrainJob(store, file, manifests, assets, record.fingerprint, notes, changes, files=files, moves=moves)
     if not changed:
         return job

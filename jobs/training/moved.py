@@ -22,18 +22,19 @@ __all__ = ["as_recorded", "check_moved", "moved_urls", "photographs_now"]
 
 
 def as_recorded(table: dict[str, Any], recipe: Recipe, stored: Mapping[str, Any], now: str) -> dict[str, Any]:
-    """A resolved table with the places on record of the collections that were moved with the training.
+    """A resolved table with the places on record of what was moved with the training: collections, and files
+    that it needs.
 
     Args:
         stored: the table on record.
         now: where the training's folder is.
     """
-    recorded = {name: holder.get(option) for name, holder, option in _places(stored, recipe)}
-    for name, holder, option in _places(table, recipe):
+    recorded = {name: holder.get(option) for name, holder, option in _all_places(stored, recipe)}
+    for name, holder, option in _all_places(table, recipe):
         before = recorded[name]
-        if isinstance(before, str) and before != holder[option] and _is_gone(before):
+        if isinstance(before, str) and before != holder.get(option) and _is_gone(before):
             move = _along(before, stored["output"], now)
-            if move is not None and move.place(before) == holder[option]:
+            if move is not None and move.place(before) == holder.get(option):
                 holder[option] = before
     return table
 
@@ -87,6 +88,14 @@ def _places(table: Mapping[str, Any], recipe: Recipe) -> Iterator[tuple[str, dic
         for each in above:
             holder = holder.get(each, {})
         yield name, holder, option
+
+
+def _all_places(table: Mapping[str, Any], recipe: Recipe) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Those of the collections, of one file of weights to begin with, and of the recipe's files."""
+    yield from _places(table, recipe)
+    yield "init.weights", table.get("init", {}), "weights"
+    for ref in recipe.assets():
+        yield f"model.{ref.option}", table["model"], ref.option
 
 
 def _is_gone(place: str) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from jobs.driver.assets import Asset, by_url, read_assets
+from jobs.driver.assets import Asset, NeedsAssets, by_url, read_assets
 from jobs.ledger.job_record import RecordedAsset
+from jobs.stores.filesystems import StorageOptions
 from jobs.training.job_file import INIT, MODEL
 from jobs.training.spec import TrainFile
 from nst.errors import OptionError, WeightsError
@@ -34,20 +36,15 @@ class TrainingFiles:
         }
 
 
-def read_files(file: TrainFile, *, started: bool = False, over: bool = False) -> TrainingFiles:
-    """Read what a training needs.
-
-    Args:
-        started: it has weights of its own.
-        over: it needs nothing any more.
-
-    Raises:
-        OptionError: a file is not there, or no state dict.
-    """
+def read_files(file: TrainFile) -> TrainingFiles:
+    """Read what a training needs to begin. Raises OptionError: a file is not there, or no state dict."""
     return TrainingFiles(
-        starts=() if started else tuple(read_assets(file.spec.init, file.storage, table="init")),
-        recipe=() if over else tuple(read_assets(file.spec.recipe, file.storage, table="model")),
+        _read(file.spec.init, INIT, file.storage), _read(file.spec.recipe, MODEL, file.storage)
     )
+
+
+def _read(needs: NeedsAssets, table: str, storage: StorageOptions, **more: Any) -> tuple[Asset, ...]:
+    return tuple(read_assets(needs, storage, table=table.rstrip("."), **more))
 
 
 def start_notes(file: TrainFile, starts: Sequence[Asset]) -> list[str]:
@@ -67,21 +64,42 @@ def start_notes(file: TrainFile, starts: Sequence[Asset]) -> list[str]:
     return [f"init: {note}" for note in notes]
 
 
-def same_files(files: TrainingFiles, recorded: Mapping[str, RecordedAsset]) -> TrainingFiles:
-    """The files, if they are as they were when the training was begun.
+def same_files(
+    file: TrainFile,
+    recorded: Mapping[str, RecordedAsset],
+    elsewhere: Callable[[str], str | None],
+    *,
+    started: bool,
+    over: bool,
+) -> TrainingFiles:
+    """Read what a training needs to go on, as it was when it was begun.
 
     Args:
         recorded: assets in `job.json`, by option.
+        elsewhere: gives where else a file may be.
+        started: it has weights of its own.
+        over: it needs nothing any more.
 
     Raises:
-        OptionError: one is another one.
+        OptionError: a file is not there, or another one.
     """
-    for option, asset in files.recorded().items():
-        before = recorded[option].sha256
-        if asset.sha256 != before:
-            reason = f"its SHA-256 is {asset.sha256}; the training was begun with {before}"
-            raise OptionError(option, asset.url, reason=reason)
-    return files
+
+    def read(needs: NeedsAssets, table: str) -> tuple[Asset, ...]:
+        before = {
+            name.removeprefix(table): asset.sha256 for name, asset in recorded.items() if name.startswith(table)
+        }
+        found = _read(needs, table, file.storage, recorded=before, elsewhere=elsewhere)
+        for asset in found:
+            if asset.sha256 != before[asset.option]:
+                was = f"the training was begun with {before[asset.option]}"
+                reason = f"its SHA-256 is {asset.sha256}; {was}"
+                raise OptionError(table + asset.option, asset.url, reason=reason)
+        return found
+
+    return TrainingFiles(
+        starts=() if started else read(file.spec.init, INIT),
+        recipe=() if over else read(file.spec.recipe, MODEL),
+    )
 
 
 def recorded_assets(assets: Sequence[Asset], files: TrainingFiles) -> dict[str, RecordedAsset]:

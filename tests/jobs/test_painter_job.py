@@ -11,6 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from jobs.stores.store import LocalStore
 from jobs.training.job import TrainJob, create_or_open_training, plan_training, reopen_training
 from jobs.training.job_file import train_from_table
 from jobs.training.layout import STOP
@@ -72,6 +73,22 @@ def test_it_is_recorded_and_must_stay_the_same(photos: Path) -> None:
     teacher.write_bytes(data)
     assert train(LoopSetup.of(reopen_training(job.store))) == 4
     assert job.store.exists("samples/step-000000004.jpg")
+
+
+def test_it_may_be_moved_with_the_training(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    job = begun(photos)
+    job.store.publish(STOP, b"")
+    assert train(LoopSetup.of(job)) == 1
+    job.store.remove(STOP)
+    there = tmp_path_factory.mktemp("new") / "here"
+    photos.rename(there)
+    moved = reopen_training(LocalStore(str(there / "out")), overrides={})
+    assert begun(there).fingerprint == moved.fingerprint == job.fingerprint
+    (there / "teacher.safetensors").write_bytes(b"another")
+    with pytest.raises(OptionError, match=r"model\.teacher_weights = .*not a readable state dict"):
+        reopen_training(moved.store, overrides={})
+    (there / "teacher.safetensors").write_bytes(published_bytes("nst:embedded"))
+    assert train(LoopSetup.of(moved)) == 4
 
 
 def test_another_teacher_is_another_training(photos: Path) -> None:
