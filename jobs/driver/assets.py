@@ -10,6 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, cast, get_args, get_origin, get_type_hints
 
 from jobs.errors import UsageError
+from jobs.ledger.left_out import LeftOut
 from jobs.ledger.listing import pictures_in
 from jobs.stores.filesystems import STANDARD_STORAGE, StorageOptions, is_url, read_url, why_unreadable
 from nst.errors import DecodeError, ImageError, OptionError, WeightsError
@@ -37,12 +38,15 @@ class Asset:
     sha256: str
 
 
-def expand_folders(method: Method, storage: StorageOptions, *, exclude: str | None = None) -> Method:
+def expand_folders(
+    method: Method, storage: StorageOptions, *, exclude: str | None = None, left_out: LeftOut | None = None
+) -> Method:
     """`method` with a folder's pictures, sorted, in place of the folder, in its options that take several
     pictures.
 
     Args:
         exclude: a folder whose pictures are not taken.
+        left_out: counts what is in the folders and is no picture.
 
     Raises:
         OptionError: a folder holds no picture or cannot be listed, or the method cannot take so many.
@@ -54,7 +58,7 @@ def expand_folders(method: Method, storage: StorageOptions, *, exclude: str | No
         name = ref.option.partition("[")[0]
         if ref.kind != "image" or not _takes_several(hints.get(name)):
             continue
-        found = _pictures_in(ref, storage, exclude)
+        found = _pictures_in(ref, storage, exclude, left_out)
         lists.setdefault(name, []).extend([ref.url] if found is None else found)
         if found is not None:
             folders.add(name)
@@ -69,12 +73,14 @@ def _takes_several(hint: Any) -> bool:
     return any(get_origin(each) is tuple for each in (hint, *get_args(hint)))
 
 
-def _pictures_in(ref: AssetRef, storage: StorageOptions, exclude: str | None) -> list[str] | None:
+def _pictures_in(
+    ref: AssetRef, storage: StorageOptions, exclude: str | None, left_out: LeftOut | None
+) -> list[str] | None:
     option = f"method.{ref.option}"
     if ref.url.startswith(PREFIX):
         return None
     try:
-        found = pictures_in(ref.url, exclude=exclude, storage=storage)
+        found = pictures_in(ref.url, exclude=exclude, storage=storage, left_out=left_out)
     except (OSError, UsageError) as error:
         if isinstance(error, OSError) and is_url(ref.url):
             return None  # reading it fails, too, and says whether it is the store that does

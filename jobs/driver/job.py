@@ -79,9 +79,10 @@ def plan(job: JobFile) -> Plan:
     Raises:
         OptionError, UsageError, WeightsError: the job is asked for wrongly.
     """
-    job, fitted = _fitted(_expanded(job))
+    beside = LeftOut()
+    job, fitted = _fitted(_expanded(job, beside))
     with tempfile.TemporaryDirectory() as folder:
-        planned = _plan(job, Path(folder) / MANIFEST)
+        planned = _plan(job, Path(folder) / MANIFEST, beside)
         sample = tuple(Manifest(LocalStore(folder)).sample(_SAMPLE))
     return replace(planned, notes=(*planned.notes, *fitted.notes), sample=sample)
 
@@ -96,13 +97,14 @@ def create_or_open(job: JobFile, registry: Mapping[str, type[Method]] = METHODS)
     store = open_store(job.spec.output, job.storage)
     _refuse_nesting(job.spec)
     begun = is_begun(store)
-    job = _expanded(job)
+    beside = LeftOut()
+    job = _expanded(job, beside)
     if begun:
         return reopen(store, job=job, registry=registry)
     job, _ = _fitted(job)
     with tempfile.TemporaryDirectory() as folder:
         listing = Path(folder) / MANIFEST
-        planned = _plan(job, listing)
+        planned = _plan(job, listing, beside)
         refuse_foreign_folder(store)
         notes = (*planned.notes, *try_writing(store))
         # job.json decides what the manifest is, so that of several that begin at once all publish the same.
@@ -224,13 +226,14 @@ def _at_recorded_places(
     return job, tuple(assets)
 
 
-def _expanded(job: JobFile) -> JobFile:
-    """`job` with the pictures that are now in the folders that its method names."""
-    method = expand_folders(job.spec.method, job.storage, exclude=job.spec.output)
+def _expanded(job: JobFile, beside: LeftOut) -> JobFile:
+    """`job` with the pictures that are now in the folders that its method names; `beside` counts what else is
+    in these."""
+    method = expand_folders(job.spec.method, job.storage, exclude=job.spec.output, left_out=beside)
     return replace(job, spec=replace(job.spec, method=method))
 
 
-def _plan(job: JobFile, listing: Path) -> Plan:
+def _plan(job: JobFile, listing: Path, beside: LeftOut) -> Plan:
     assets = tuple(read_assets(job.spec.method, job.storage))
     styled = _takes_styles(job.spec.method)
     if styled:
@@ -248,7 +251,8 @@ def _plan(job: JobFile, listing: Path) -> Plan:
         raise OptionError("photos", shown, reason=reason) from error
     table = job_to_table(job)
     digests = {asset.option: asset.sha256 for asset in assets}
-    notes = (*job.spec.method.notes(by_url(assets)), *left_out.notes())
+    aside = (f"pictures of [method]: {note}" for note in beside.notes(with_options=False))
+    notes = (*job.spec.method.notes(by_url(assets)), *aside, *left_out.notes())
     return Plan(job, table, info, assets, fingerprint(table, digests, info.sha256), notes, left_out)
 
 

@@ -78,9 +78,10 @@ def pictures_in(
     *,
     exclude: str | None = None,
     storage: StorageOptions = STANDARD_STORAGE,
+    left_out: LeftOut | None = None,
 ) -> list[str] | None:
     """Where the pictures in the folder or bucket prefix `place` (absolute) are, sorted, but for those below the
-    folder `exclude`; None if it is no folder.
+    folder `exclude`; None if it is no folder. `left_out` counts what else is in it.
 
     Raises:
         OSError: it cannot be asked for or listed.
@@ -88,7 +89,7 @@ def pictures_in(
     """
     if place.startswith(("http://", "https://")) or _kind_at(place, storage) != "directory":
         return None  # the web has no folders
-    photos = _list_folder(Selection(place, STANDARD_LISTING, storage, LeftOut(), output=exclude))
+    photos = _list_folder(Selection(place, STANDARD_LISTING, storage, left_out or LeftOut(), output=exclude))
     return sorted(absolute_url(photo.url, Path("/")) for photo in photos)
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from jobs.cli.app import app
 from jobs.cli.styles import style_place
-from jobs.driver.job import create_or_open
+from jobs.driver.job import create_or_open, plan
 from jobs.spec import job_from_table
 from jobs.stores.store import LocalStore
 from nst.errors import OptionError
@@ -75,3 +75,22 @@ def test_a_file_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.Mon
     assert style_place("s3://bucket/swirls") == "s3://bucket/swirls"
     with pytest.raises(OptionError, match=r"swrls.*did you mean 'swirls'"):
         style_place("swrls")
+
+
+def test_what_is_in_a_folder_of_styles_and_is_no_picture_is_said(
+    tmp_path: Path, photos: Callable[..., Path]
+) -> None:
+    photos(1)
+    folder = tmp_path / "styles"
+    (folder / "@eaDir").mkdir(parents=True)
+    for name in ("a.png", "@eaDir/a.png"):
+        picture(0, 16, 16).save(folder / name)
+    (folder / "notes.txt").write_text("about them")
+    method = {"kind": "style_transfer", "style": ["styles"], "network": "embedded", "steps": 1}
+    table = {"photos": "photos", "output": "out", "method": method}
+    planned = plan(job_from_table(table, tmp_path))
+    assert [note for note in planned.notes if note.startswith("pictures of")] == [
+        "pictures of [method]: left out: 1 (1 .txt): no photographs, by their names and first bytes",
+        "pictures of [method]: left out: 1 (1 @eaDir/): hidden, or thumbnails and other helpers of programs",
+    ]
+    assert planned.table["method"]["style"] == [str(folder / "a.png")]
