@@ -31,13 +31,13 @@ from jobs.training.layout import (
     generator_steps,
     manifest_path,
     read_done,
-    sample_path,
     skipped_path,
+    snapshot_path,
 )
 from jobs.training.monitor import TrainSnapshot
 from tests.jobs import test_training, test_training_styles
 from tests.jobs.test_lease import ELSEWHERE, leave
-from tests.jobs.test_training import TINY, begun, curve, photos, setup, train
+from tests.jobs.test_training import TINY, begun, curve, photos, setup, table, train
 from tests.jobs.test_training_styles import DIRECTIONS, MODEL, styles
 from tests.processes import living, spawn
 
@@ -118,12 +118,12 @@ def test_a_training_that_diverged_is_not_tried_again(photos: Path, ray_session: 
 
 @pytest.mark.slow
 def test_failures_that_a_training_got_over_do_not_end_it(photos: Path, ray_session: str) -> None:
-    """Two with `max_failures = 1`, and a checkpoint between them: where samples are to be published, there is a
+    """Two with `max_failures = 1`, and a checkpoint between them: where generators are to be kept, there is a
     folder, until workers failed at it."""
     expected = plain(photos)
     resources = {"address": ray_session, "num_cpus": 0.5, "max_failures": 1}
-    job = begun(photos, resources=resources)
-    obstacles = [photos / "out" / sample_path(step) for step in (5, 10)]
+    job = begun(photos, resources=resources, log={**table(photos)["log"], "keep_every": 5})
+    obstacles = [photos / "out" / snapshot_path(step) for step in (5, 10)]
     for obstacle in obstacles:
         obstacle.mkdir(parents=True)
     told: list[int] = []
