@@ -42,8 +42,8 @@ from nst.features.weights import published_bytes
 from nst.feed_forward.method import FeedForward
 from nst.feed_forward.training import balanced, content_distance, gram
 from nst.images.codec import decode_image, encode_image, resize_image
+from nst.styles import PREFIX, style_bytes
 from nst.stylizer import Stylized
-from nst.synthetic.styles import PREFIX, style_bytes
 
 LITE = """
 import json, resource, sys, time

@@ -29,7 +29,7 @@ from jobs.stores.filesystems import (
 from nst import check
 from nst.errors import OptionError
 from nst.methods import METHODS
-from nst.synthetic.styles import PREFIX
+from nst.styles import PREFIX
 
 if TYPE_CHECKING:
     from nst.stylizer import Method

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jobs.stores.filesystems import is_url
 from nst.errors import OptionError
-from nst.synthetic.styles import PREFIX, STYLES
+from nst.styles import PREFIX, STYLES
 
 __all__ = ["style_place"]
 

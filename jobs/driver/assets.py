@@ -14,7 +14,7 @@ from jobs.ledger.left_out import LeftOut
 from jobs.ledger.listing import pictures_in
 from jobs.stores.filesystems import STANDARD_STORAGE, StorageOptions, is_url, read_url, why_unreadable
 from nst.errors import DecodeError, ImageError, OptionError, WeightsError
-from nst.synthetic.styles import PREFIX, style_bytes
+from nst.styles import PREFIX, style_bytes
 
 if TYPE_CHECKING:
     from nst.stylizer import AssetRef, Method

@@ -17,7 +17,7 @@ from jobs.spec import job_from_table
 from jobs.stores.store import LocalStore
 from nst.errors import OptionError
 from nst.images.codec import decode_image
-from nst.synthetic.styles import PREFIX, STYLES, style_bytes
+from nst.styles import PREFIX, STYLES, style_bytes
 from tests.conftest import picture
 
 

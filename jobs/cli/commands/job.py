@@ -40,7 +40,7 @@ from jobs.cli.work import (
 )
 from jobs.stores.store import open_store
 from nst.errors import OptionError
-from nst.synthetic.styles import STYLES
+from nst.styles import STYLES
 
 if TYPE_CHECKING:
     from jobs.driver.actions import Work

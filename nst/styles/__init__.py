@@ -1,6 +1,6 @@
 """Style pictures that come with the package, rendered by itself.
 
-`python -m nst.synthetic.styles` renders them anew.
+`python -m nst.styles` renders them anew.
 """
 
 from __future__ import annotations
@@ -38,4 +38,4 @@ def style_bytes(place: str) -> bytes:
     name = place.removeprefix(PREFIX)
     if name not in STYLES:
         raise FileNotFoundError(f"{place}: the styles are {', '.join(STYLES)}")
-    return (resources.files("nst.synthetic") / "styles" / f"{name}.jpg").read_bytes()
+    return (resources.files("nst.styles") / f"{name}.jpg").read_bytes()

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from nst.styles import STYLES
 from nst.synthetic import strokes, textures
-from nst.synthetic.styles import STYLES
 
 __all__ = ["main"]
 
