@@ -226,7 +226,7 @@ def quality(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             content, theirs = curves[name, "lite"][-1]
             mine = sorted(curves[name, "ours"])
             at = float(np.interp(content, [each[0] for each in mine], [each[1] for each in mine]))
-            reached = content <= mine[-1][0]
+            reached = bool(content <= mine[-1][0])
             print(
                 f"{name}: at content {content:.3f} ours {at:.3f}, theirs {theirs:.3f}, ratio {at / theirs:.2f}"
                 + ("" if reached else "; ours goes less far")
