@@ -40,8 +40,9 @@ from jobs.demo import sample_photographs
 from nst.features import FeatureNetwork, build_features, read_state_dict
 from nst.features.weights import published_bytes
 from nst.feed_forward.method import FeedForward
-from nst.feed_forward.training import balanced, content_distance, gram
+from nst.feed_forward.training import balanced, content_distance
 from nst.images.codec import decode_image, encode_image, resize_image
+from nst.losses import gram_matrix
 from nst.styles import PREFIX, style_bytes
 from nst.stylizer import Stylized
 
@@ -169,7 +170,7 @@ def measure(
     @torch.no_grad()
     def distances(picture: Tensor, photo: Tensor, style: Tensor) -> tuple[float, float]:
         mine, content, wanted = (network(each[None]) for each in (picture, photo, style))
-        parts = [float(balanced(gram(mine[layer]), gram(wanted[layer]))) for layer in layers]
+        parts = [float(balanced(gram_matrix(mine[layer]), gram_matrix(wanted[layer]))) for layer in layers]
         return float(content_distance(mine["relu3_1"], content["relu3_1"])), statistics.mean(parts)
 
     return distances

@@ -34,6 +34,7 @@ __all__ = [
     "StyledStylizer",
     "Stylized",
     "Stylizer",
+    "asked_styles",
     "mean_change",
     "select",
 ]
@@ -90,6 +91,14 @@ class Stylized:
     was not asked for."""
     frames: Sequence[Frame] = ()
     """Intermediate pictures, in order; none if they were not asked for."""
+
+
+def asked_styles(images: Sequence[Tensor], styles: Sequence[str | None] | None) -> Sequence[str | None]:
+    """The style that each image asks for; None: none. Raises ValueError: there are more or fewer."""
+    asked = [None] * len(images) if styles is None else styles
+    if len(asked) != len(images):
+        raise ValueError(f"{len(asked)} styles for {len(images)} images")
+    return asked
 
 
 def mean_change(picture: Tensor, photo: Tensor) -> float:

@@ -20,6 +20,7 @@ from nst.features.networks import Geometry
 
 __all__ = [
     "Tile",
+    "grid",
     "layer_sizes",
     "layer_strides",
     "least_pixels",
@@ -119,7 +120,11 @@ def _least_side(geometry: Geometry) -> int:
 
 def tiles(network: FeatureNetwork, height: int, width: int, side: int) -> Iterator[Tile]:
     """Tiles of `side` pixels, a multiple of the network's largest stride, that own all of a picture."""
-    margin = _geometry(network).margin_px
+    yield from grid(height, width, side, _geometry(network).margin_px)
+
+
+def grid(height: int, width: int, side: int, margin: int) -> Iterator[Tile]:
+    """Tiles of `side` pixels that own all of a picture, and see `margin` pixels more."""
     for rows, owned_rows in spans(height, side, margin):
         for columns, owned_columns in spans(width, side, margin):
             yield Tile(rows, columns, (owned_rows, owned_columns))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import PurePosixPath
@@ -15,14 +14,15 @@ from torch import Tensor
 
 from nst import check
 from nst.errors import OptionError, WeightsError
-from nst.features import read_state_dict
 from nst.features.weights import read_metadata
 from nst.feed_forward.networks import Painter, PainterConfig, StyleEncoder
 from nst.feed_forward.stylizer import FeedForwardPlan, FeedForwardStylizer, Look
 from nst.gan.layers import load_published
+from nst.gan.starting import read_states
 from nst.images.codec import decode_image, resize_image
 from nst.style_transfer.color import luminance
 from nst.style_transfer.options import PreserveColor
+from nst.style_transfer.pictures import check_styles, names_of, style_assets, styles_of
 from nst.stylizer import AssetRef, Assets, select
 
 __all__ = ["FeedForward", "painter_config", "painter_file", "read_painter"]
@@ -72,19 +72,7 @@ class FeedForward:
     None: no limit."""
 
     def __post_init__(self) -> None:
-        count = len(self._styles())
-        if count == 0:
-            raise OptionError("style", self.style, reason="at least one picture is needed")
-        for option, entries in (
-            ("style_blend", self.style_blend),
-            ("style_masks", self.style_masks),
-            ("style_sha256", self._digests()),
-        ):
-            if entries is not None and len(entries) != count:
-                reason = f"must have one entry for each of {count} style pictures"
-                raise OptionError(option, getattr(self, option), reason=reason)
-        for index, weight in enumerate(self.style_blend or ()):
-            check.above_zero(f"style_blend[{index}]", weight)
+        check_styles(self)
         if not 0 <= self.strength <= 1:
             raise OptionError("strength", self.strength, reason="is from 0 to 1")
         check.one_of("preserve_color", self.preserve_color, get_args(PreserveColor))
@@ -93,31 +81,16 @@ class FeedForward:
             if getattr(self, option) is not None:
                 check.at_least(option, getattr(self, option), 1)
 
-    def _styles(self) -> tuple[str, ...]:
-        return (self.style,) if isinstance(self.style, str) else tuple(self.style)
-
-    def _digests(self) -> tuple[str | None, ...]:
-        if self.style_sha256 is None:
-            return (None,) * len(self._styles())
-        return (self.style_sha256,) if isinstance(self.style_sha256, str) else tuple(self.style_sha256)
-
-    def _named(self, option: str, urls: Sequence[str]) -> list[tuple[str, str]]:
-        """Pictures by what messages call them."""
-        if option == "style" and isinstance(self.style, str):
-            return [(option, self.style)]
-        return [(f"{option}[{index}]", url) for index, url in enumerate(urls)]
+    def _named(self) -> list[tuple[str, str]]:
+        """Style pictures by what messages call them."""
+        return list(zip(names_of("style", self.style), styles_of(self), strict=True))
 
     @property
     def _weights(self) -> AssetRef:
         return AssetRef(option="weights", url=self.weights, kind="weights", sha256=self.weights_sha256)
 
     def assets(self) -> list[AssetRef]:
-        found = [
-            AssetRef(option=option, url=url, kind="image", sha256=digest)
-            for (option, url), digest in zip(self._named("style", self._styles()), self._digests(), strict=True)
-        ]
-        for option, url in self._named("style_masks", self.style_masks or ()):
-            found.append(AssetRef(option=option, url=url, kind="image"))
+        found = style_assets(self)
         if self.reference is not None:
             found.append(AssetRef(option="reference", url=self.reference, kind="image"))
         return [*found, self._weights]
@@ -126,14 +99,14 @@ class FeedForward:
         return []
 
     def check_style(self, assets: Assets) -> None:
-        for option, url in self._named("style", self._styles()):
+        for option, url in self._named():
             self._picture(option, assets[url])
 
     def build(self, assets: Assets, device: torch.device) -> FeedForwardStylizer:
         """Raises OptionError: a style picture is too small."""
         self.check_style(assets)
         painter, encoder = read_painter(assets[self._weights.url], self.weights)
-        named = self._named("style", self._styles())
+        named = self._named()
         pictures = [partial(self._picture, option, assets[url]) for option, url in named]
         blend = self.style_blend or (1.0,) * len(pictures)
         shares = [weight / sum(blend) for weight in blend]
@@ -162,7 +135,7 @@ class FeedForward:
         height, width = picture.shape[1:]
         if min(height, width) < _LEAST_STYLE_PX:
             reason = f"is {width} x {height} pixels, and must have {_LEAST_STYLE_PX} at least each way"
-            raise OptionError(option, dict(self._named("style", self._styles()))[option], reason=reason)
+            raise OptionError(option, dict(self._named())[option], reason=reason)
         scale = min(1.0, self.style_side_px / max(height, width))
         size = [max(_LEAST_STYLE_PX, round(side * scale)) for side in (height, width)]
         return resize_image(picture, (size[0], size[1]))
@@ -199,12 +172,8 @@ def read_painter(data: bytes, name: str) -> tuple[Painter, StyleEncoder]:
     except (ValueError, TypeError, KeyError, OptionError) as error:
         raise WeightsError(f"the shape in {name} is not one of a painter: {error}") from error
     painter, encoder = Painter(config), StyleEncoder(config.code)
-    state = {key: value.half().float() for key, value in read_state_dict(data).items()}
+    states = read_states({name: data}, ["painter", "encoder"])
     for prefix, network in (("painter", painter), ("encoder", encoder)):
-        load_published(network, _part(state, prefix))
+        rounded = {key: value.half().float() for key, value in states.get(prefix, {}).items()}
+        load_published(network, rounded)
     return painter, encoder
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    start = f"{prefix}."
-    return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from nst.errors import OptionError, UnknownStyle
-from nst.features.tiles import spans
+from nst.features.tiles import grid
 from nst.feed_forward.networks import Folded, Painter, Statistics, StyleEncoder
-from nst.gan.translate import checked_outcome
+from nst.gan.translate import checked_outcome, mirrored_beyond
 from nst.images.codec import resize_image
 from nst.style_transfer.color import luminance, match_color, match_luminance, with_luminance
 from nst.style_transfer.options import PreserveColor
-from nst.stylizer import Outcome, Stylized, mean_change
+from nst.stylizer import Outcome, Stylized, asked_styles, mean_change
 
 __all__ = ["FeedForwardPlan", "FeedForwardStylizer", "Look"]
 
@@ -86,9 +86,7 @@ class FeedForwardStylizer:
         styles: Sequence[str | None] | None = None,
     ) -> list[Outcome]:
         """It needs no randomness, and paints one photograph after the other."""
-        asked = [None] * len(images) if styles is None else styles
-        if len(asked) != len(images):
-            raise ValueError(f"{len(asked)} styles for {len(images)} images")
+        asked = asked_styles(images, styles)
         return [self._outcome(image, name) for image, name in zip(images, asked, strict=True)]
 
     def _outcome(self, image: Tensor, name: str | None) -> Outcome:
@@ -162,26 +160,15 @@ class FeedForwardStylizer:
             pixels = self.plan.pass_memory_mb * 1e6 / _PIXEL_BYTES
             side = max(margin, (int(pixels**0.5) - 2 * margin) // 4 * 4)
         out = torch.empty_like(padded)
-        for rows, owned_rows in spans(padded.shape[1], side, margin):
-            for columns, owned_columns in spans(padded.shape[2], side, margin):
-                tile = folded(padded[None, :, rows, columns])[0]
-                out[:, owned_rows, owned_columns] = tile[
-                    :, _within(owned_rows, rows.start), _within(owned_columns, columns.start)
-                ]
+        for tile in grid(padded.shape[1], padded.shape[2], side, margin):
+            out[:, *tile.owned] = tile.pick(folded(tile.cut(padded)[None])[0], stride=1)
         return out[:, _BORDER_PX : _BORDER_PX + height, _BORDER_PX : _BORDER_PX + width]
-
-
-def _within(owned: slice, origin: int) -> slice:
-    return slice(owned.start - origin, None if owned.stop is None else owned.stop - origin)
 
 
 def _padded(photo: Tensor) -> Tensor:
     """Mirrored around, to sides that are multiples of 4."""
     for dim, length in ((1, photo.shape[1]), (2, photo.shape[2])):
-        places = torch.arange(-_BORDER_PX, length + _BORDER_PX + -length % 4, device=photo.device)
-        period = max(1, 2 * length - 2)  # back and forth where it is short
-        places = places.remainder(period)
-        photo = photo.index_select(dim, torch.where(places < length, places, period - places))
+        photo = mirrored_beyond(photo, dim, _BORDER_PX, _BORDER_PX + -length % 4)
     return photo
 
 

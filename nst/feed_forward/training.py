@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -24,11 +23,13 @@ from nst.feed_forward.method import painter_config, painter_file
 from nst.feed_forward.networks import Painter, PainterConfig, StyleEncoder
 from nst.feed_forward.options import PainterOptions
 from nst.gan.parallel import DDPOptions, Share, distributed
+from nst.gan.scaling import descend
 from nst.gan.starting import Sides, read_states, start_networks
-from nst.gan.trainer import follow
+from nst.gan.trainer import activations, follow, warmed_decay
 from nst.images.codec import resize_image
+from nst.losses import gram_matrix
 
-__all__ = ["PainterTraining", "balanced", "content_distance", "gram"]
+__all__ = ["PainterTraining", "balanced", "content_distance"]
 
 _WHOLE = 0.5
 """Share of steps in which photographs take their statistics from a larger part, as large ones will."""
@@ -127,7 +128,7 @@ class PainterTraining:
         with torch.no_grad():
             moments, grams = self._styles(larger, pictures, draws, self.share.take(normal))
         self._settle(moments)
-        with self._activations(photo):
+        with activations(options.precision, photo):
             given = larger if float(shared[0]) < _WHOLE else None
             painted = self._pass(photo, given, moments)
             seen = self._teacher(painted)
@@ -136,25 +137,17 @@ class PainterTraining:
         content = content_distance(seen[options.content_layer].float(), wanted)
         style = torch.stack(
             [
-                balanced(gram(seen[layer].float()), want)
+                balanced(gram_matrix(seen[layer].float()), want)
                 for layer, want in zip(options.style_layers, grams, strict=True)
             ]
         ).mean(0)
         loss = (content + options.style_weight * style).mean()
         self.optimizer.zero_grad(set_to_none=True)
         (self.share.weight * loss).backward()  # type: ignore[no-untyped-call]
-        if options.max_gradient_norm:
-            parameters = self.optimizer.param_groups[0]["params"]
-            nn.utils.clip_grad_norm_(parameters, options.max_gradient_norm)
-        self.optimizer.step()
+        descend(self.optimizer, options.max_gradient_norm)
         self.steps += 1
-        decay = min(options.ema_decay, 1 - 1 / max(1.0, self.steps / 10))
-        follow(self.average, self.networks, decay)
+        follow(self.average, self.networks, warmed_decay(options.ema_decay, self.steps))
         return {"loss": loss.detach(), "content": content.detach().mean(), "style": style.detach().mean()}
-
-    def _activations(self, like: Tensor) -> AbstractContextManager[Any]:
-        enabled = self.options.precision == "bfloat16"
-        return torch.autocast(like.device.type, torch.bfloat16, enabled=enabled)
 
     def _photographs(self, crops: Tensor, draws: list[list[float]]) -> tuple[Tensor, Tensor]:
         """(n, 3, side, side) each: a square of every crop, and of this a square of half its side."""
@@ -203,10 +196,10 @@ class PainterTraining:
 
     def _described(self, pictures: Tensor) -> list[Tensor]:
         assert self._teacher is not None
-        with self._activations(pictures):
+        with activations(self.options.precision, pictures):
             seen = self._teacher(pictures)
         moments = self.encoder.moments(pictures)
-        return [moments, *(gram(seen[layer].float()) for layer in self.options.style_layers)]
+        return [moments, *(gram_matrix(seen[layer].float()) for layer in self.options.style_layers)]
 
     @torch.no_grad()
     def _settle(self, moments: Tensor) -> None:
@@ -285,12 +278,6 @@ class _Pass(nn.Module):
         given = None if larger is None else painter(larger, code)[1]
         painted: Tensor = painter(photo, code, given)[0]
         return painted
-
-
-def gram(features: Tensor) -> Tensor:
-    """(N, C, C) of (N, C, h, w): means over positions."""
-    flat = features.flatten(2)
-    return flat @ flat.mT / flat.shape[-1]
 
 
 def balanced(found: Tensor, wanted: Tensor) -> Tensor:

@@ -51,6 +51,12 @@ class Preprocessing:
         """Whether all images have one size."""
         return self.preprocess.endswith("crop")
 
+    def check_square(self, why: str) -> None:
+        """Raises OptionError: images have several sizes, and `why` they must not."""
+        if not self.square:
+            choices = ("resize_and_crop", "crop", "scale_width_and_crop")
+            raise OptionError("preprocess", self.preprocess, choices=choices, reason=why)
+
     def check_multiple(self, multiple: int) -> None:
         """Raises OptionError: crops are no multiple of what a generator needs."""
         if self.square and self.crop_size % multiple:

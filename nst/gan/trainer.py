@@ -24,6 +24,7 @@ __all__ = [
     "frozen",
     "parameter_dtype",
     "side_by_side",
+    "warmed_decay",
 ]
 
 _MANY = 1 << 40
@@ -144,7 +145,7 @@ class GANTraining:
                 does not hold on to the first parameters, which are random.
             every: steps from one in which the generators are trained to the next.
         """
-        decay = min(decay, 1 - 1 / max(1.0, (self.steps + 1) // every / 10))
+        decay = warmed_decay(decay, (self.steps + 1) // every)
         for name, average in self.averages.items():
             follow(average, self.generators[name], decay)
 
@@ -239,6 +240,11 @@ def evaluating(networks: Iterable[nn.Module]) -> Iterator[None]:
 def side_by_side(images: Sequence[Tensor], side: int) -> Tensor:
     """Images (1, 3, h, w) as one picture (3, side, len(images) * side), on the CPU."""
     return torch.cat([resize_image(image[0].cpu().float(), (side, side)) for image in images], dim=2)
+
+
+def warmed_decay(decay: float, steps: int) -> float:
+    """That of an average over many steps; while few are done, of one over a tenth of them."""
+    return min(decay, 1 - 1 / max(1.0, steps / 10))
 
 
 @torch.no_grad()

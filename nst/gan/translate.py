@@ -10,7 +10,7 @@ from torch import Tensor
 from nst.errors import Diverged
 from nst.stylizer import Outcome, Stylized
 
-__all__ = ["checked_outcome", "translate", "with_channels"]
+__all__ = ["checked_outcome", "mirrored_beyond", "translate", "with_channels"]
 
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -37,7 +37,7 @@ def translate(
     for dim, length in ((-1, width), (-2, height)):
         wanted = max(least, length + -length % multiple)
         if wanted > length:
-            padded = _mirrored(padded, dim, wanted - length)
+            padded = mirrored_beyond(padded, dim, 0, wanted - length)
     found = network(2 * padded - 1)
     return with_channels(((found[..., :height, :width] + 1) / 2).clamp(0, 1), 3)
 
@@ -51,9 +51,9 @@ def with_channels(images: Tensor, channels: int) -> Tensor:
     return (images * images.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
 
 
-def _mirrored(x: Tensor, dim: int, more: int) -> Tensor:
-    """Append `more` pixels after the last of `dim`: mirrored, back and forth if it is short."""
+def mirrored_beyond(x: Tensor, dim: int, before: int, after: int) -> Tensor:
+    """Put pixels before the first and after the last of `dim`: mirrored, back and forth if it is short."""
     length = x.shape[dim]
     period = max(1, 2 * length - 2)
-    places = torch.arange(length + more, device=x.device) % period
+    places = torch.arange(-before, length + after, device=x.device) % period
     return x.index_select(dim, torch.where(places < length, places, period - places))

@@ -24,7 +24,7 @@ from nst.gan.translate import checked_outcome, translate
 from nst.modulated.networks import ModulatedGenerator
 from nst.ops.equalized import Border
 from nst.ops.modulated import Form
-from nst.stylizer import LATER, AssetRef, Assets, Outcome
+from nst.stylizer import LATER, AssetRef, Assets, Outcome, asked_styles
 
 __all__ = [
     "LEAST",
@@ -250,9 +250,7 @@ class ModulatedStylizer:
         styles: Sequence[str | None] | None = None,
     ) -> list[Outcome]:
         """It needs no randomness. The shares of the styles are in a picture's stats, as `style:ukiyo-e`."""
-        asked = [None] * len(images) if styles is None else styles
-        if len(asked) != len(images):
-            raise ValueError(f"{len(asked)} styles for {len(images)} images")
+        asked = asked_styles(images, styles)
         outcomes: dict[int, Outcome] = {}
         for index, name in enumerate(asked):
             if name is not None and name not in self._looks:

@@ -29,6 +29,7 @@ from nst.style_transfer.color import luminance
 from nst.style_transfer.losses import StyleLossName
 from nst.style_transfer.objective import StyleObjective
 from nst.style_transfer.options import ObjectiveOptions, PaintingPlan, PreserveColor, Start
+from nst.style_transfer.pictures import check_styles, style_assets, styles_of
 from nst.style_transfer.presets import left_out, suitable
 from nst.style_transfer.stylizer import Canvas, StyleTransferStylizer
 from nst.stylizer import AssetRef, Assets, select
@@ -228,33 +229,13 @@ class StyleTransfer:
         return weights_asset(self._network, self.weights, self.weights_sha256, self.weights_convention)
 
     def _check_styles(self) -> None:
-        count = len(self._styles())
-        if count == 0:
-            raise OptionError("style", self.style, reason="at least one picture is needed")
-        for option, entries in (
-            ("style_blend", self.style_blend),
-            ("style_masks", self.style_masks),
-            ("style_sha256", self._digests()),
-        ):
-            if entries is not None and len(entries) != count:
-                reason = f"must have one entry for each of {count} style pictures"
-                raise OptionError(option, getattr(self, option), reason=reason)
-        for index, weight in enumerate(self.style_blend or ()):
-            check.above_zero(f"style_blend[{index}]", weight)
+        check_styles(self)
         check.above_zero("style_scale", self.style_scale)
         if self.style_side_px is not None:
             check.at_least("style_side_px", self.style_side_px, 1)
             if self.style_scale != 1.0:
                 reason = f"says the style's size, and so does style_scale = {self.style_scale}"
                 raise OptionError("style_side_px", self.style_side_px, reason=reason)
-
-    def _styles(self) -> tuple[str, ...]:
-        return (self.style,) if isinstance(self.style, str) else tuple(self.style)
-
-    def _digests(self) -> tuple[str | None, ...]:
-        if self.style_sha256 is None:
-            return (None,) * len(self._styles())
-        return (self.style_sha256,) if isinstance(self.style_sha256, str) else tuple(self.style_sha256)
 
     @property
     def schedule(self) -> tuple[tuple[float, int], ...]:
@@ -268,13 +249,7 @@ class StyleTransfer:
         return 2 * 3 * 4 * pairs if self.optimizer == "lbfgs" else 2 * 3 * 4
 
     def assets(self) -> list[AssetRef]:
-        styles = zip(_names("style", self.style), self._styles(), self._digests(), strict=True)
-        found = [
-            AssetRef(option=option, url=url, kind="image", sha256=digest) for option, url, digest in styles
-        ]
-        masks = self.style_masks or ()
-        for option, url in zip(_names("style_masks", masks), masks, strict=True):
-            found.append(AssetRef(option=option, url=url, kind="image"))
+        found = style_assets(self)
         if self.init_picture is not None:
             found.append(AssetRef(option="init_picture", url=self.init_picture, kind="image"))
         weights = self._weights()
@@ -289,7 +264,7 @@ class StyleTransfer:
         state, convention = read_weights(self._network, self._weights(), self.weights_convention, assets)
         masks = self.style_masks
         return self.build_from(
-            [decode_image(assets[url]) for url in self._styles()],
+            [decode_image(assets[url]) for url in styles_of(self)],
             state,
             device,
             convention=convention,
@@ -342,8 +317,3 @@ class StyleTransfer:
         )
         objective = StyleObjective(network, styles, options, masks=masks)
         return StyleTransferStylizer(select(PaintingPlan, self), objective, init)
-
-
-def _names(option: str, value: str | Sequence[str]) -> list[str]:
-    """What its pictures are called in messages."""
-    return [option] if isinstance(value, str) else [f"{option}[{index}]" for index in range(len(value))]

@@ -15,8 +15,9 @@ from nst.errors import OptionError, WeightsError
 from nst.features import FeatureNetwork, build_features
 from nst.feed_forward.method import read_painter
 from nst.feed_forward.options import PainterOptions
-from nst.feed_forward.training import PainterTraining, balanced, content_distance, gram
+from nst.feed_forward.training import PainterTraining, balanced, content_distance
 from nst.gan.parallel import Share
+from nst.losses import gram_matrix
 from tests.two import in_two_processes
 
 SMALL: dict[str, Any] = {
@@ -57,11 +58,11 @@ def batch(seed: int, count: int = 4, side: int = 40) -> list[Tensor]:
 def test_the_styles_distance_is_relative() -> None:
     """0 of equal ones; 1, its supremum, of those that have nothing in common; whatever the contrast."""
     features = torch.rand(2, 5, 6, 7, dtype=torch.float64)
-    one, none = gram(features), torch.zeros(2, 5, 5, dtype=torch.float64)
+    one, none = gram_matrix(features), torch.zeros(2, 5, 5, dtype=torch.float64)
     torch.testing.assert_close(one[1], features[1].flatten(1) @ features[1].flatten(1).T / 42)
     assert balanced(one, one).tolist() == [0, 0]
     assert balanced(one, none).tolist() == [1, 1]
-    other = gram(torch.rand(2, 5, 6, 7, dtype=torch.float64))
+    other = gram_matrix(torch.rand(2, 5, 6, 7, dtype=torch.float64))
     torch.testing.assert_close(balanced(one, other), balanced(100 * one, 100 * other))
     assert bool((balanced(one, other) > 0).all())
 

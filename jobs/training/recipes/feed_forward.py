@@ -74,10 +74,7 @@ class FeedForwardRecipe(Recipe):
         return None if ref is None else replace(ref, option="teacher_weights")
 
     def check_data(self, data: Preprocessing) -> None:
-        if not data.square:
-            choices = ("resize_and_crop", "crop", "scale_width_and_crop")
-            reason = "photographs and pictures share a step, and must have one size"
-            raise OptionError("preprocess", data.preprocess, choices=choices, reason=reason)
+        data.check_square("photographs and pictures share a step, and must have one size")
         least = 2 * self.model.side
         if data.crop_size < least:
             reason = f"model.side = {self.model.side} needs twice as much, {least}"

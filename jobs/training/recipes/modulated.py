@@ -82,10 +82,7 @@ class ModulatedRecipe(Recipe):
     def check_data(self, data: Preprocessing) -> None:
         from nst.modulated.method import LEAST
 
-        if not data.square:
-            choices = ("resize_and_crop", "crop", "scale_width_and_crop")
-            reason = "images of two styles share a step, and must have one size"
-            raise OptionError("preprocess", data.preprocess, choices=choices, reason=reason)
+        data.check_square("images of two styles share a step, and must have one size")
         data.check_multiple(self.multiple)
         least = max(LEAST, 2 << self.model.discriminator_layers)
         if data.crop_size < least:
