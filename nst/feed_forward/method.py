@@ -15,7 +15,7 @@ from torch import Tensor
 from nst import check
 from nst.errors import OptionError, WeightsError
 from nst.features.weights import read_metadata
-from nst.feed_forward.networks import Painter, PainterConfig, StyleEncoder
+from nst.feed_forward.networks import Painter, PainterConfig
 from nst.feed_forward.stylizer import FeedForwardPlan, FeedForwardStylizer, Look
 from nst.gan.layers import load_published
 from nst.gan.starting import read_states
@@ -105,7 +105,7 @@ class FeedForward:
     def build(self, assets: Assets, device: torch.device) -> FeedForwardStylizer:
         """Raises OptionError: a style picture is too small."""
         self.check_style(assets)
-        painter, encoder = read_painter(assets[self._weights.url], self.weights)
+        painter = read_painter(assets[self._weights.url], self.weights)
         named = self._named()
         pictures = [partial(self._picture, option, assets[url]) for option, url in named]
         blend = self.style_blend or (1.0,) * len(pictures)
@@ -125,9 +125,7 @@ class FeedForward:
         }
         reference = None if self.reference is None else decode_image(assets[self.reference])
         plan = select(FeedForwardPlan, self)
-        return FeedForwardStylizer(
-            plan, painter.to(device), encoder.to(device), looks, default, reference=reference
-        )
+        return FeedForwardStylizer(plan, painter.to(device), looks, default, reference=reference)
 
     def _picture(self, option: str, data: bytes) -> Tensor:
         """A style picture as the network sees it, (3, h, w)."""
@@ -141,12 +139,11 @@ class FeedForward:
         return resize_image(picture, (size[0], size[1]))
 
 
-def painter_file(painter: Painter, encoder: StyleEncoder) -> bytes:
-    """The bytes of a .safetensors with both, in float16, and their shape. Equal input, equal bytes."""
+def painter_file(painter: Painter) -> bytes:
+    """The bytes of a .safetensors with it, in float16, and its shape. Equal input, equal bytes."""
     tensors = {
-        f"{prefix}.{name}": tensor.detach().to("cpu", torch.float16).contiguous()
-        for prefix, network in (("painter", painter), ("encoder", encoder))
-        for name, tensor in network.state_dict().items()
+        f"painter.{name}": tensor.detach().to("cpu", torch.float16).contiguous()
+        for name, tensor in painter.state_dict().items()
     }
     return safetensors.torch.save(tensors, metadata=painter_config(painter))
 
@@ -156,8 +153,8 @@ def painter_config(painter: Painter) -> dict[str, str]:
     return {_CONFIG: json.dumps(asdict(painter.config), sort_keys=True)}
 
 
-def read_painter(data: bytes, name: str) -> tuple[Painter, StyleEncoder]:
-    """The networks of a file that `painter_file` wrote, or of a checkpoint, in the precision of the file.
+def read_painter(data: bytes, name: str) -> Painter:
+    """The network of a file that `painter_file` wrote, or of a checkpoint, in the precision of the file.
 
     Raises:
         WeightsError: it is none.
@@ -168,12 +165,9 @@ def read_painter(data: bytes, name: str) -> tuple[Painter, StyleEncoder]:
     try:
         values = json.loads(text)
         known: dict[str, Any] = {item.name: int(values[item.name]) for item in fields(PainterConfig)}
-        config = PainterConfig(**known)
+        painter = Painter(PainterConfig(**known))
     except (ValueError, TypeError, KeyError, OptionError) as error:
         raise WeightsError(f"the shape in {name} is not one of a painter: {error}") from error
-    painter, encoder = Painter(config), StyleEncoder(config.code)
-    states = read_states({name: data}, ["painter", "encoder"])
-    for prefix, network in (("painter", painter), ("encoder", encoder)):
-        rounded = {key: value.half().float() for key, value in states.get(prefix, {}).items()}
-        load_published(network, rounded)
-    return painter, encoder
+    state = read_states({name: data}, ["painter", "sight"]).get("painter", {})
+    load_published(painter, {key: value.half().float() for key, value in state.items()})
+    return painter

@@ -1,81 +1,76 @@
-"""A painter, which paints a photograph in one pass as a code says, and an encoder, which makes codes of styles.
+"""A painter, which paints a photograph in one pass with the colors and strokes of a picture.
 
-The painter works at a half and a quarter of the photograph's size: pixels go to channels, which costs nothing.
-Its normalizations (conditional instance normalization, Dumoulin et al. 2017) take their statistics from a
-reference, so that parts of a photograph come out as they do within the whole. Given these and a code, all that
-is left are convolutions: see `Folded`.
+It looks at pictures, and paints what it sees: on its own, it is an autoencoder. At four places on the way, its
+activations get the mean and the covariance that a style's picture has there (whitening and coloring, Li et al.
+2017), and what comes out is the photograph in that style. So there is nothing to learn of styles but to see
+them and to paint them, and the same network is the encoder of photographs and of styles.
 
-The encoder's code is a function of moments of activations, which mix linearly: the moments of two pictures'
-mixture are the mixture of their moments, and so are their Gram matrices.
+It works at a half, a quarter and an eighth of the photograph's size: pixels go to channels, which costs
+nothing. The photograph's own moments are those of a reference, so that parts of it come out as they do within
+the whole. Given these, all that is left are convolutions: see `Folded`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst import check
+from nst.feed_forward.coloring import Moments, coloring
 
-__all__ = ["Folded", "Painter", "PainterConfig", "Statistics", "StyleEncoder"]
+__all__ = ["STRIDE_PX", "Folded", "Painted", "Painter", "PainterConfig"]
 
-_EPSILON = 1e-5
+STRIDE_PX = 8
+"""Photographs' sides are multiples of it."""
+
 _REACH = 1.1
 """How far the output goes beyond [0, 1], so that black and white are reached."""
-
-Statistics = Sequence[tuple[Tensor, Tensor]]
-"""Means and standard deviations, (N, C, 1, 1), of each normalization, in order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PainterConfig:
-    """Shape of the painter and of its codes."""
+    """Channels of the painter at each of the sizes that it works at."""
 
     half: int = 32
     """Channels at half the photograph's size."""
     quarter: int = 64
     """Channels at a quarter of it."""
-    blocks: int = 4
-    """Residual blocks."""
-    code: int = 128
-    """Length of a style's code."""
+    eighth: int = 128
+    """Channels at an eighth of it."""
 
     def __post_init__(self) -> None:
-        for name, least in (("half", 1), ("quarter", 1), ("blocks", 0), ("code", 1)):
-            check.at_least(name, getattr(self, name), least)
+        for name in ("half", "quarter", "eighth"):
+            check.at_least(name, getattr(self, name), 1)
 
     @property
     def margin_px(self) -> int:
-        """Pixels around a part of a photograph that it depends on; a multiple of 4."""
-        return 16 + 8 * self.blocks
+        """Pixels around a part of a photograph that it depends on; a multiple of `STRIDE_PX`."""
+        return 80
+
+    @property
+    def colored(self) -> tuple[int, int, int, int]:
+        """Channels where activations are colored: at a quarter, an eighth, a quarter and half the size."""
+        return self.quarter, self.eighth, self.quarter, self.half
 
 
-class _Coded(nn.Module):
-    """Convolution, normalization by given statistics, and scale and shift by the code."""
+class Painted(NamedTuple):
+    """What a pass gives."""
 
-    def __init__(self, before: int, after: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(before, after, 3, stride, 1, bias=False)
-        self.channels = after
-
-    def forward(
-        self, x: Tensor, code: tuple[Tensor, Tensor], given: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        x = self.conv(x)
-        if given is None:
-            mean = x.mean((2, 3), keepdim=True)
-            given = mean, ((x - mean).square().mean((2, 3), keepdim=True) + _EPSILON).sqrt()
-        (mean, deviation), (scale, shift) = given, code
-        factor = scale / deviation
-        return x * factor + (shift - mean * factor), given
+    picture: Tensor
+    """(N, 3, H, W), a little beyond [0, 1] at most"""
+    own: list[Moments]
+    """What was given, or else the photographs' own, at each of the four places"""
+    activations: list[Tensor]
+    """At each of the four places, before they are colored: (N, C, h, w)"""
 
 
 class Painter(nn.Module):
-    """Paints photographs (N, 3, H, W) in [0, 1], H and W multiples of 4.
+    """Paints photographs (N, 3, H, W) in [0, 1], H and W multiples of 8.
 
     Raises:
         OptionError: a number of the configuration is too small.
@@ -84,86 +79,133 @@ class Painter(nn.Module):
     def __init__(self, config: PainterConfig | None = None) -> None:
         super().__init__()
         self.config = config or PainterConfig()
-        half, quarter = self.config.half, self.config.quarter
-        self.enter = _Coded(12, half)
-        self.down = _Coded(half, quarter, stride=2)
-        self.blocks = nn.ModuleList(
-            nn.ModuleList((_Coded(quarter, quarter), _Coded(quarter, quarter)))
-            for _ in range(self.config.blocks)
-        )
-        self.up = _Coded(quarter, half)
-        self.coarse = nn.Conv2d(half, 3, 3, padding=1)
-        self.fine = nn.Conv2d(half, 12, 3, padding=1)
-        self._widths = [each.channels for each in self.normalized()]
-        code = self.config.code
-        self.codes = nn.Sequential(nn.Linear(code, code), nn.ReLU(), nn.Linear(code, 2 * sum(self._widths)))
+        half, quarter, eighth = self.config.half, self.config.quarter, self.config.eighth
+        self.enter = _convolution(12, half)
+        self.halve = _convolution(half, quarter, 2)
+        self.look = _convolution(quarter, quarter)
+        self.deepen = _convolution(quarter, eighth, 2)
+        self.see = _residual(eighth)
+        self.think = _residual(eighth)
+        self.rise = _convolution(eighth, quarter)
+        self.keep = nn.Conv2d(quarter, quarter, 1)
+        self.join = _convolution(quarter, quarter)
+        self.work = _residual(quarter)
+        self.emerge = _convolution(quarter, half)
+        self.finish = _convolution(half, half)
+        self.coarse = _convolution(half, 3)
+        self.fine = _convolution(half, 12)
         self._start()
 
-    def normalized(self) -> Iterator[_Coded]:
-        """The normalized convolutions, in their order."""
-        yield self.enter
-        yield self.down
-        for block in self.blocks:
-            yield from cast(Sequence[_Coded], block)
-        yield self.up
-
     def _start(self) -> None:
-        """He et al. 2015; fine detail begins as nothing, and all codes alike."""
-        for each in self.normalized():
-            nn.init.kaiming_normal_(each.conv.weight)
+        """He et al. 2015; residual blocks begin as little, and fine detail as nothing."""
+        for each in self.modules():
+            if isinstance(each, nn.Conv2d):
+                nn.init.kaiming_normal_(each.weight)
+                assert each.bias is not None
+                nn.init.zeros_(each.bias)
+        with torch.no_grad():
+            for last in (self.see[2], self.think[2], self.work[2], self.coarse):
+                last.weight.mul_(0.3)  # type: ignore[operator]
         nn.init.zeros_(self.fine.weight)
-        nn.init.zeros_(cast(Tensor, self.fine.bias))
-        last = cast(nn.Linear, self.codes[2])
-        nn.init.normal_(last.weight, std=0.01)
-        nn.init.zeros_(last.bias)
-
-    def modulations(self, code: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Scales and shifts, (N, C, 1, 1), of each normalization, by codes (N, config.code)."""
-        values = self.codes(code)[..., None, None]
-        parts = values.split([width for width in self._widths for _ in range(2)], 1)
-        return [(1 + scale, shift) for scale, shift in zip(parts[::2], parts[1::2], strict=True)]
 
     def forward(
-        self, photo: Tensor, code: Tensor, given: Statistics | None = None
-    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Paint, and tell the statistics: those that were given, or else the photographs' own.
+        self, photo: Tensor, wanted: Sequence[Moments] | None = None, own: Sequence[Moments] | None = None
+    ) -> Painted:
+        """Paint.
 
         Args:
             photo: (N, 3, H, W) in [0, 1].
-            code: (N, config.code).
-
-        Returns:
-            (N, 3, H, W), a little beyond [0, 1] at most.
+            wanted: what a style's own pass gave; None: activations are not colored.
+            own: the moments that activations are taken to have; None: those that they have.
         """
-        modulations = iter(self.modulations(code))
-        known = None if given is None else iter(given)
-        seen: list[tuple[Tensor, Tensor]] = []
+        moments: list[Moments] = []
+        activations: list[Tensor] = []
 
-        def layer(each: _Coded, x: Tensor) -> Tensor:
-            x, statistics = each(x, next(modulations), None if known is None else next(known))
-            seen.append(statistics)
-            return x
+        def colored(x: Tensor) -> Tensor:
+            place = len(moments)
+            activations.append(x)
+            with torch.autocast(x.device.type, enabled=False):
+                moments.append(Moments.of(x) if own is None else own[place])
+                if wanted is None:
+                    return x
+                matrix, shift = coloring(moments[place], wanted[place])
+                return (matrix @ x.flatten(2).to(matrix) + shift).view_as(x).to(x.dtype)
 
-        enter = F.relu(layer(self.enter, F.pixel_unshuffle(2 * photo - 1, 2)))
-        x = F.relu(layer(self.down, enter))
-        for block in self.blocks:
-            first, second = cast(Sequence[_Coded], block)
-            x = x + layer(second, F.relu(layer(first, x)))
-        x = F.interpolate(x, scale_factor=2, mode="nearest")
-        x = F.relu(layer(self.up, x) + enter)
-        return _picture(self.coarse(x), self.fine(x)), seen
+        enter = F.relu(self.enter(F.pixel_unshuffle(2 * photo - 1, 2)))
+        looked = F.relu(colored(self.look(F.relu(self.halve(enter)))))
+        deep = F.relu(self.deepen(looked))
+        deep = F.relu(colored(deep + self.see(deep)))
+        deep = deep + self.think(deep)
+        x = _larger(self.rise(deep)) + self.keep(looked)
+        x = F.relu(colored(self.join(F.relu(x))))
+        x = x + self.work(x)
+        x = F.relu(_larger(self.emerge(x)) + enter)
+        x = F.relu(colored(self.finish(x)))
+        return Painted(_picture(self.coarse(x), self.fine(x)), moments, activations)
 
     @torch.no_grad()
-    def folded(self, code: Tensor, given: Statistics) -> Folded:
-        """What is left of the painter for one photograph: (1, config.code) and its statistics."""
-        layers = []
-        for each, (scale, shift), (mean, deviation) in zip(
-            self.normalized(), self.modulations(code), given, strict=True
-        ):
-            factor = (scale / deviation)[0]
-            weight = (each.conv.weight * factor[..., None]).contiguous(memory_format=torch.channels_last)
-            layers.append((weight, shift[0].flatten() - (mean[0] * factor).flatten()))
-        return Folded(self, layers)
+    def folded(self, wanted: Sequence[Moments], own: Sequence[Moments]) -> Folded:
+        """What is left of the painter for a photograph and a style, each (1, C, ...)."""
+        return Folded(
+            self, [coloring(each.double(), want.double()) for each, want in zip(own, wanted, strict=True)]
+        )
+
+
+class Folded:
+    """The painter for one photograph and one style: its coloring is part of its convolutions.
+
+    Args:
+        colorings: matrix (1, C, C) and shift (1, C, 1) for each of the four places.
+    """
+
+    def __init__(self, painter: Painter, colorings: Sequence[tuple[Tensor, Tensor]]) -> None:
+        self._painter = painter
+        before = (painter.look, painter.see[2], painter.join, painter.finish)
+        layers = [
+            _folded(each, matrix[0], shift[0])  # type: ignore[arg-type]
+            for each, (matrix, shift) in zip(before, colorings, strict=True)
+        ]
+        self._look, self._see, self._join, self._finish = layers
+        self._past = colorings[1][0][0].to(painter.look.weight)[..., None, None]
+
+    @torch.no_grad()
+    def __call__(self, photo: Tensor) -> Tensor:
+        """(1, 3, H, W) in [0, 1] to the same, H and W multiples of 8."""
+        painter = self._painter
+        start = F.pixel_unshuffle(2 * photo - 1, 2).contiguous(memory_format=torch.channels_last)
+        enter = painter.enter(start).relu_()
+        looked = F.conv2d(painter.halve(enter).relu_(), *self._look, padding=1).relu_()
+        deep = painter.deepen(looked).relu_()
+        seen = F.conv2d(painter.see[:2](deep), *self._see, padding=1)
+        deep = seen.add_(F.conv2d(deep, self._past)).relu_()
+        deep = painter.think(deep).add_(deep)
+        x = _larger(painter.rise(deep)).add_(painter.keep(looked)).relu_()
+        x = F.conv2d(x, *self._join, padding=1).relu_()
+        x = painter.work(x).add_(x)
+        x = _larger(painter.emerge(x)).add_(enter).relu_()
+        del enter, looked, deep
+        x = F.conv2d(x, *self._finish, padding=1).relu_()
+        return _picture(painter.coarse(x), painter.fine(x)).clamp_(0, 1)
+
+
+def _convolution(before: int, after: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(before, after, 3, stride, 1)
+
+
+def _residual(channels: int) -> nn.Sequential:
+    return nn.Sequential(_convolution(channels, channels), nn.ReLU(), _convolution(channels, channels))
+
+
+def _larger(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def _folded(layer: nn.Conv2d, matrix: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution that is followed by an affine map."""
+    assert layer.bias is not None
+    weight = torch.einsum("ij,jkhw->ikhw", matrix, layer.weight.to(matrix))
+    bias = matrix @ layer.bias.to(matrix) + shift[:, 0]
+    return weight.to(layer.weight).contiguous(memory_format=torch.channels_last), bias.to(layer.bias)
 
 
 def _picture(coarse: Tensor, fine: Tensor) -> Tensor:
@@ -174,92 +216,3 @@ def _picture(coarse: Tensor, fine: Tensor) -> Tensor:
     across = detail.new_tensor([1.0, 2.0, 1.0]) / 4
     blur = torch.outer(across, across).expand(3, 1, 3, 3)
     return 0.5 + 0.5 * _REACH * torch.tanh(large + F.conv2d(detail, blur, padding=1, groups=3))
-
-
-class Folded:
-    """The painter for one photograph and one style, whose normalizations are part of its convolutions.
-
-    Args:
-        layers: weight and bias of each normalized convolution.
-    """
-
-    def __init__(self, painter: Painter, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
-        self._painter, self._layers = painter, layers
-
-    @torch.no_grad()
-    def __call__(self, photo: Tensor) -> Tensor:
-        """(1, 3, H, W) in [0, 1] to the same, H and W multiples of 4."""
-        layers = iter(self._layers)
-
-        def layer(x: Tensor, stride: int = 1) -> Tensor:
-            weight, bias = next(layers)
-            return F.conv2d(x, weight, bias, stride, 1)
-
-        start = F.pixel_unshuffle(2 * photo - 1, 2).contiguous(memory_format=torch.channels_last)
-        enter = layer(start).relu_()
-        x = layer(enter, 2).relu_()
-        for _ in self._painter.blocks:
-            x += layer(layer(x).relu_())
-        x = F.interpolate(x, scale_factor=2, mode="nearest")
-        x = layer(x).add_(enter).relu_()
-        return _picture(self._painter.coarse(x), self._painter.fine(x)).clamp_(0, 1)
-
-
-class StyleEncoder(nn.Module):
-    """Moments of a small frozen network's activations, and the code that they give.
-
-    Args:
-        code: its length.
-        widths: channels of the network's three blocks, of two convolutions each.
-        directions: of the channels of each block's end, whose second moments are taken.
-    """
-
-    middle: Tensor
-    spread: Tensor
-
-    def __init__(
-        self, code: int = 128, widths: tuple[int, int, int] = (64, 64, 128), directions: int = 64
-    ) -> None:
-        super().__init__()
-        channels, convolutions = 3, []
-        for width in widths:
-            for _ in range(2):
-                convolutions.append(nn.Conv2d(channels, width, 3, padding=1))
-                channels = width
-        self.eyes = nn.ModuleList(convolutions).requires_grad_(False)
-        for number, width in enumerate(widths):
-            chosen = torch.linalg.qr(torch.randn(width, width))[0][:directions]
-            self.register_buffer(f"directions_{number}", chosen)
-        count = 9 + sum(width + min(directions, width) for width in widths)
-        self.register_buffer("middle", torch.zeros(count))
-        self.register_buffer("spread", torch.ones(count))
-        self.code = nn.Sequential(nn.Linear(count, 2 * code), nn.ReLU(), nn.Linear(2 * code, code))
-
-    @torch.no_grad()
-    def moments(self, style: Tensor) -> Tensor:
-        """(N, count) of styles (N, 3, h, w) in [0, 1]; those of mixtures are mixtures of these."""
-        found = [style.mean((2, 3))]
-        flat = style.flatten(2)
-        second = flat @ flat.mT / flat.shape[-1]
-        rows, columns = torch.triu_indices(3, 3)
-        found.append(second[:, rows, columns])
-        x = 2 * style - 1
-        for number in range(len(self.eyes) // 2):
-            x = F.relu(self.eyes[2 * number + 1](F.relu(self.eyes[2 * number](x))))
-            found.append(x.mean((2, 3)))
-            along = torch.einsum("nchw,dc->ndhw", x, getattr(self, f"directions_{number}"))
-            found.append(along.square().mean((2, 3)))
-            x = F.avg_pool2d(x, 2)
-        return torch.cat(found, 1)
-
-    def forward(self, moments: Tensor) -> Tensor:
-        """(N, count) to (N, code)."""
-        found: Tensor = self.code((moments.clamp_min(0).sqrt() - self.middle) / self.spread)
-        return found
-
-    @torch.no_grad()
-    def settle(self, moments: Tensor) -> None:
-        """Have what `forward` sees of these moments, (N, count), mean zero and unit variance."""
-        values = moments.clamp_min(0).sqrt()
-        self.middle.copy_(values.mean(0))
-        self.spread.copy_(values.std(0).clamp_min(1e-4))

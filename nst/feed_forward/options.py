@@ -8,10 +8,13 @@ from typing import Literal, get_args
 from nst import check
 from nst.errors import OptionError
 from nst.features.conventions import check_convention
-from nst.features.layers import NETWORKS, check_layers
+from nst.features.layers import VGG_BLOCKS, check_layers
 from nst.features.weights import default_weights
 
-__all__ = ["PainterOptions"]
+__all__ = ["SIGHT", "PainterOptions"]
+
+SIGHT = ("relu3_1", "relu4_1", "relu3_1", "relu2_1")
+"""The teacher's layers whose activations the painter's, where they are colored, are to tell."""
 
 Precision = Literal["float32", "bfloat16"]
 _LEAST_SIDE = 8
@@ -25,15 +28,13 @@ class PainterOptions:
     """Channels of the painter at half a photograph's size."""
     quarter: int = 64
     """Channels of the painter at a quarter of a photograph's size."""
-    blocks: int = 4
-    """Residual blocks of the painter."""
-    code: int = 128
-    """Length of a style's code."""
+    eighth: int = 128
+    """Channels of the painter at an eighth of a photograph's size."""
     side: int = 128
-    """Side in pixels of the squares of photographs and pictures that are trained on; a multiple of 4. They are
+    """Side in pixels of the squares of photographs and pictures that are trained on; a multiple of 8. They are
     taken of crops, data.crop_size, which have twice this side at least, at random scales."""
     teacher: str = "vgg16"
-    """Feature network whose activations the losses compare: vgg19, vgg16, resnet50, googlenet, or embedded."""
+    """Feature network whose activations the losses compare: vgg19, vgg16, or embedded."""
     teacher_weights: str | None = None
     """Weights of the teacher: the path or URL of a state dict, `imagenet`, `embedded`, or `seeded`. None: those
     that the network is published with."""
@@ -47,7 +48,14 @@ class PainterOptions:
     """Layers whose Gram matrices are to be the style's."""
     style_weight: float = 12.0
     """Weight of the style's loss, relative to the content's."""
-    learning_rate: float = 1.5e-3
+    reconstruction_weight: float = 10.0
+    """Weight of the loss of pictures that are painted as they are, relative to the content's."""
+    sight_weight: float = 0.3
+    """Weight of what the painter does not see of what the teacher sees, relative to the content's loss."""
+    warmup_steps: int = 2000
+    """Steps at first in which the painter only learns to see pictures as the teacher does, and to paint them as
+    they are. A step takes half of what later ones do."""
+    learning_rate: float = 1e-3
     """Adam's learning rate."""
     beta1: float = 0.9
     """Adam's decay of the mean of gradients."""
@@ -62,13 +70,12 @@ class PainterOptions:
     """Norm that the gradients of all parameters together are clipped to. 0: they are not."""
 
     def __post_init__(self) -> None:
-        for option in ("half", "quarter", "code"):
+        for option in ("half", "quarter", "eighth"):
             check.at_least(option, getattr(self, option), 1)
-        check.at_least("blocks", self.blocks, 0)
         check.at_least("side", self.side, _LEAST_SIDE)
-        if self.side % 4:
-            raise OptionError("side", self.side, reason="must be a multiple of 4")
-        check.one_of("teacher", self.teacher, NETWORKS)
+        if self.side % 8:
+            raise OptionError("side", self.side, reason="must be a multiple of 8")
+        check.one_of("teacher", self.teacher, tuple(VGG_BLOCKS))
         if self.teacher_weights is None:
             object.__setattr__(self, "teacher_weights", default_weights(self.teacher))
         try:
@@ -81,7 +88,13 @@ class PainterOptions:
         check_layers("style_layers", self.teacher, self.style_layers)
         check_layers("content_layer", self.teacher, [self.content_layer])
         check.above_zero("learning_rate", self.learning_rate)
-        for option in ("style_weight", "max_gradient_norm"):
+        for option in (
+            "style_weight",
+            "reconstruction_weight",
+            "sight_weight",
+            "warmup_steps",
+            "max_gradient_norm",
+        ):
             check.at_least(option, getattr(self, option), 0)
         for option in ("beta1", "beta2", "ema_decay"):
             check.below_one(option, getattr(self, option))
@@ -90,4 +103,4 @@ class PainterOptions:
     @property
     def layers(self) -> tuple[str, ...]:
         """Layers of the teacher that the losses compare."""
-        return tuple(dict.fromkeys((self.content_layer, *self.style_layers)))
+        return tuple(dict.fromkeys((self.content_layer, *self.style_layers, *SIGHT)))

@@ -1,4 +1,4 @@
-"""Photographs of any size through the painter, in tiles, with statistics and codes of the whole."""
+"""Photographs of any size through the painter, in tiles, with the moments of the whole."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from nst.errors import OptionError, UnknownStyle
 from nst.features.tiles import grid
-from nst.feed_forward.networks import Folded, Painter, Statistics, StyleEncoder
+from nst.feed_forward.coloring import Moments
+from nst.feed_forward.networks import STRIDE_PX, Folded, Painter
 from nst.gan.translate import checked_outcome, mirrored_beyond
 from nst.images.codec import resize_image
 from nst.style_transfer.color import luminance, match_color, match_luminance, with_luminance
@@ -19,10 +20,10 @@ from nst.stylizer import Outcome, Stylized, asked_styles, mean_change
 
 __all__ = ["FeedForwardPlan", "FeedForwardStylizer", "Look"]
 
-_REFERENCE_PX = 512
-"""Long side of what a photograph's statistics are taken from."""
+_REFERENCE_PX = 384
+"""Long side of what a photograph's moments are taken from."""
 _BORDER_PX = 32
-"""Pixels that are mirrored around a photograph, painted and cut off; a multiple of 4."""
+"""Pixels that are mirrored around a photograph, painted and cut off; a multiple of `STRIDE_PX`."""
 _LEAST_STRENGTH = 0.2
 """Strength under which its picture and the photograph are mixed."""
 _PIXEL_BYTES = 220
@@ -56,7 +57,7 @@ class FeedForwardStylizer:
         looks: the styles that a photograph may ask for, by name.
         default: for photographs that ask for none; each is painted where its mask is white, (1, h, w), and
             everywhere if that is None.
-        reference: a picture (3, h, w) in [0, 1] from which photographs take their statistics; None: each is its
+        reference: a picture (3, h, w) in [0, 1] from which photographs take their moments; None: each is its
             own.
     """
 
@@ -64,7 +65,6 @@ class FeedForwardStylizer:
         self,
         plan: FeedForwardPlan,
         painter: Painter,
-        encoder: StyleEncoder,
         looks: Mapping[str, Look],
         default: Sequence[tuple[Look, Tensor | None]],
         *,
@@ -72,11 +72,10 @@ class FeedForwardStylizer:
     ) -> None:
         self.plan = plan
         self._painter = painter.requires_grad_(False).eval()
-        self._encoder = encoder.requires_grad_(False).eval()
         self._like = painter.coarse.weight
         self._looks, self._default = looks, default
         self._reference = None if reference is None else _reduced(self._seen(reference), _REFERENCE_PX)
-        self._moments: dict[int, Tensor] = {}
+        self._known: dict[int, list[Moments]] = {}
 
     @torch.no_grad()
     def __call__(
@@ -110,7 +109,7 @@ class FeedForwardStylizer:
         for look, mask in wanted:
             share = small.new_ones(1, *small.shape[1:]) if mask is None else _mask(mask, small)
             total += share
-            painted += share * self._tiled(small, self._folded(reference, self._code(look, reference)))
+            painted += share * self._tiled(small, self._folded(reference, look))
         painted /= total.clamp_min(1e-6)
         painted = torch.where(total > 1e-6, painted, small)  # no mask is white there
         if self.plan.strength < _LEAST_STRENGTH:
@@ -126,29 +125,29 @@ class FeedForwardStylizer:
         photo = image.to(self._like)
         return luminance(photo) if self.plan.preserve_color == "luminance" else photo
 
-    def _code(self, look: Look, reference: Tensor) -> Tensor:
-        change = {"match": match_color, "luminance": match_luminance}.get(self.plan.preserve_color)
-        moments = None if change else self._moments.get(id(look))
-        if moments is None:
-            pictures = [load().to(self._like) for load in look.pictures]
-            if change:
-                pictures = [change(each, reference).clamp(0, 1) for each in pictures]
-            each_moments = [self._encoder.moments(each[None]) for each in pictures]
-            moments = sum(
-                (weight * each for weight, each in zip(look.weights, each_moments, strict=True)),
-                torch.zeros_like(each_moments[0]),
-            )
-            if not change:
-                self._moments[id(look)] = moments
+    def _folded(self, reference: Tensor, look: Look) -> Folded:
+        wanted, seen = self._wanted(look, reference), _padded(reference)[None]
         strength = max(self.plan.strength, _LEAST_STRENGTH)
         if strength < 1:
-            moments = torch.lerp(self._encoder.moments(reference[None]), moments, strength)
-        code: Tensor = self._encoder(moments)
-        return code
+            own = self._painter(seen).own
+            shares = self._like.new_tensor([[1 - strength, strength]])
+            wanted = [Moments.cat(each).mixed(shares) for each in zip(own, wanted, strict=True)]
+        return self._painter.folded(wanted, self._painter(seen, wanted).own)
 
-    def _folded(self, reference: Tensor, code: Tensor) -> Folded:
-        given: Statistics = self._painter(_padded(reference)[None], code)[1]
-        return self._painter.folded(code, given)
+    def _wanted(self, look: Look, reference: Tensor) -> list[Moments]:
+        """What the pictures of a style have at each place; for each photograph anew if its colors count."""
+        change = {"match": match_color, "luminance": match_luminance}.get(self.plan.preserve_color)
+        if change is None and id(look) in self._known:
+            return self._known[id(look)]
+        pictures = [load().to(self._like) for load in look.pictures]
+        if change is not None:
+            pictures = [change(each, reference).clamp(0, 1) for each in pictures]
+        each_own = [self._painter(_padded(each)[None]).own for each in pictures]
+        shares = self._like.new_tensor([look.weights])
+        wanted = [Moments.cat(parts).mixed(shares) for parts in zip(*each_own, strict=True)]
+        if change is None:
+            self._known[id(look)] = wanted
+        return wanted
 
     def _tiled(self, photo: Tensor, folded: Folded) -> Tensor:
         """(3, H, W) painted, tile by tile: equal to painting it whole, but for rounding."""
@@ -158,7 +157,7 @@ class FeedForwardStylizer:
         side = max(padded.shape[-2:])
         if self.plan.pass_memory_mb is not None:
             pixels = self.plan.pass_memory_mb * 1e6 / _PIXEL_BYTES
-            side = max(margin, (int(pixels**0.5) - 2 * margin) // 4 * 4)
+            side = max(margin, (int(pixels**0.5) - 2 * margin) // STRIDE_PX * STRIDE_PX)
         out = torch.empty_like(padded)
         for tile in grid(padded.shape[1], padded.shape[2], side, margin):
             out[:, *tile.owned] = tile.pick(folded(tile.cut(padded)[None])[0], stride=1)
@@ -166,9 +165,9 @@ class FeedForwardStylizer:
 
 
 def _padded(photo: Tensor) -> Tensor:
-    """Mirrored around, to sides that are multiples of 4."""
+    """Mirrored around, to sides that are multiples of `STRIDE_PX`."""
     for dim, length in ((1, photo.shape[1]), (2, photo.shape[2])):
-        photo = mirrored_beyond(photo, dim, _BORDER_PX, _BORDER_PX + -length % 4)
+        photo = mirrored_beyond(photo, dim, _BORDER_PX, _BORDER_PX + -length % STRIDE_PX)
     return photo
 
 

@@ -1,27 +1,28 @@
 """Training of the painter: any photograph, any picture as its style.
 
-Losses are those of Gatys et al. 2016 in a pretrained teacher, each style layer relative to the largest value
-that it can have (Cheng et al. 2021), so that bright and contrasty styles do not count for more than others.
-Mixtures of styles are styles, too, also such with the photograph's own: weaker ones.
+At first it learns to see what a pretrained teacher sees, and to paint pictures as they are. That is most of
+what any style needs, since styles come of the moments of what it sees (see `networks`). Then photographs are
+painted in the styles of pictures, and losses are those of Gatys et al. 2016 in the teacher, each style layer
+relative to the largest value that it can have (Cheng et al. 2021), so that bright and contrasty styles do not
+count for more than others. Mixtures of two styles are styles, too.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst.errors import WeightsError
-from nst.features import FeatureNetwork, read_state_dict
-from nst.features.weights import published_bytes
+from nst.features import FeatureNetwork
+from nst.features.layers import VGG_CHANNELS
 from nst.feed_forward.method import painter_config, painter_file
-from nst.feed_forward.networks import Painter, PainterConfig, StyleEncoder
-from nst.feed_forward.options import PainterOptions
+from nst.feed_forward.networks import Painted, Painter, PainterConfig
+from nst.feed_forward.options import SIGHT, PainterOptions
+from nst.feed_forward.views import recolored, resized, square
 from nst.gan.parallel import DDPOptions, Share, distributed
 from nst.gan.scaling import descend
 from nst.gan.starting import Sides, read_states, start_networks
@@ -31,24 +32,20 @@ from nst.losses import gram_matrix
 
 __all__ = ["PainterTraining", "balanced", "content_distance"]
 
-_WHOLE = 0.5
-"""Share of steps in which photographs take their statistics from a larger part, as large ones will."""
-_OWN_STYLE = 0.075
-"""Share of samples whose style is the photograph itself."""
-_MIXED = 0.4
-"""Share of samples whose style is a mixture: half of them with the photograph's own."""
+_WHOLE = 0.3
+"""Share of steps in which photographs take their moments from a larger part, as large ones will."""
+_MIXED = 0.25
+"""Share of samples whose style is a mixture of two pictures'."""
 _RECOLORED = 0.5
-_SETTLING = 400
-"""Steps in which the encoder learns the mean and the spread of what it sees."""
 _DRAWS = 24
 """Random numbers for each sample of a step."""
 
 
 class PainterTraining:
-    """The painter and the encoder, their averages and the optimizer.
+    """The painter, its average and the optimizer.
 
     Args:
-        options: networks, losses and the optimizer.
+        options: network, losses and the optimizer.
         seed: what random numbers depend on.
     """
 
@@ -57,21 +54,20 @@ class PainterTraining:
 
     def __init__(self, options: PainterOptions, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
         self.options, self.share, self.steps = options, Share(), 0
-        config = PainterConfig(
-            half=options.half, quarter=options.quarter, blocks=options.blocks, code=options.code
-        )
+        config = PainterConfig(half=options.half, quarter=options.quarter, eighth=options.eighth)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            encoder = StyleEncoder(options.code)
-            self.networks = nn.ModuleDict({"painter": Painter(config), "encoder": encoder})
-        encoder.eyes.load_state_dict(_embedded_convolutions(len(encoder.eyes)))
-        encoder.eyes.requires_grad_(False)
+            self.networks = nn.ModuleDict(
+                {"painter": Painter(config), "sight": _Sight(config.colored, options.teacher)}
+            )
         self.networks.to(device).to(memory_format=torch.channels_last)
-        self.average = copy.deepcopy(self.networks).requires_grad_(False)
+        self.average = copy.deepcopy(self.networks["painter"]).requires_grad_(False)
         self._pass: nn.Module = _Pass(self.networks)
-        trained = [each for each in self.networks.parameters() if each.requires_grad]
         self.optimizer = torch.optim.Adam(
-            trained, options.learning_rate, betas=(options.beta1, options.beta2), fused=True
+            self.networks.parameters(),
+            options.learning_rate,
+            betas=(options.beta1, options.beta2),
+            fused=True,
         )
         self._teacher: FeatureNetwork | None = None
         self._generator = torch.Generator().manual_seed(seed)
@@ -80,26 +76,25 @@ class PainterTraining:
     def optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
         return (self.optimizer,)
 
-    @property
-    def encoder(self) -> StyleEncoder:
-        return self.networks["encoder"]  # type: ignore[return-value]
-
     def learn_from(self, teacher: FeatureNetwork) -> None:
         """Before the first step: the network whose activations the losses compare, with the options' layers."""
         self._teacher = teacher.to(next(self.networks.parameters()).device)
 
     def start_from(self, files: Mapping[str, bytes], networks: Sides, *, strict: bool) -> list[str]:
-        """Begin with weights from files: of the painter and its encoder, whatever `networks` says.
+        """Begin with a painter from a file, and with what tells what it sees, if that has it, whatever `networks`
+        says; and behind the warmup.
 
         Raises:
             WeightsError: a file is not readable, does not fit, or `networks` is `discriminator`.
         """
         if networks == "discriminator":
             raise WeightsError("this training has no discriminator")
-        wanted: dict[str, nn.Module] = dict(self.networks.named_children())
-        notes = start_networks(wanted, read_states(files, list(wanted)), strict=strict)
-        self.average.load_state_dict(self.networks.state_dict())
-        self.steps = max(self.steps, _SETTLING)  # they have learned the mean and the spread
+        known = dict(self.networks.named_children())
+        states = read_states(files, list(known))
+        wanted = {name: each for name, each in known.items() if name == "painter" or name in states}
+        notes = start_networks(wanted, states, strict=strict)
+        self.average.load_state_dict(self.networks["painter"].state_dict())
+        self.steps = max(self.steps, self.options.warmup_steps)
         return notes
 
     def distribute(self, share: Share, options: DDPOptions = DDPOptions()) -> None:  # noqa: B008  frozen
@@ -114,105 +109,116 @@ class PainterTraining:
             images: (n, 3, h, h) in [-1, 1]: photographs, and for each two pictures whose styles it may get.
 
         Returns:
-            The loss and its parts, `content` and `style`: from 0 to about 2, and from 0 to 1.
+            The loss and its parts: `content`, from 0 to about 2, and `style`, from 0 to 1, both 0 in the
+            warmup; `reconstruction`, the mean squared error of pictures painted as they are; and `sight`.
         """
         if self._teacher is None:
             raise RuntimeError("learn_from comes first")
         photos, *pictures = ((each + 1) / 2 for each in images)
-        options, whole = self.options, len(photos) if self.share.world == 1 else self.share.batch_size
-        shared = torch.rand(2, generator=self._generator)
+        whole = len(photos) if self.share.world == 1 else self.share.batch_size
+        shared = float(torch.rand((), generator=self._generator))
         drawn = torch.rand(whole, _DRAWS, generator=self._generator)
-        normal = torch.randn(whole, 2, 4, 3, generator=self._generator)
+        normal = self.share.take(torch.randn(whole, 2, 4, 3, generator=self._generator))
         draws = self.share.take(drawn).tolist()
         larger, photo = self._photographs(photos, draws)
-        with torch.no_grad():
-            moments, grams = self._styles(larger, pictures, draws, self.share.take(normal))
-        self._settle(moments)
-        with activations(options.precision, photo):
-            given = larger if float(shared[0]) < _WHOLE else None
-            painted = self._pass(photo, given, moments)
-            seen = self._teacher(painted)
-            with torch.no_grad():
-                wanted = self._teacher(photo)[options.content_layer].float()
-        content = content_distance(seen[options.content_layer].float(), wanted)
-        style = torch.stack(
-            [
-                balanced(gram_matrix(seen[layer].float()), want)
-                for layer, want in zip(options.style_layers, grams, strict=True)
-            ]
-        ).mean(0)
-        loss = (content + options.style_weight * style).mean()
+        views = [
+            torch.stack(
+                [
+                    self._view(*each)
+                    for each in zip(crops, (row[at : at + 8] for row in draws), turns, strict=True)
+                ]
+            )
+            for at, crops, turns in zip((8, 16), pictures, normal.unbind(1), strict=True)
+        ]
+        with activations(self.options.precision, photo):
+            if self.steps < self.options.warmup_steps:
+                losses = self._warmup(torch.cat([photo, views[0]]))
+            else:
+                shares = [1 - row[0] / _MIXED if row[0] < _MIXED else 0.0 for row in draws]
+                losses = self._styled(photo, larger if shared < _WHOLE else None, views, shares)
+        weights = self.options
+        loss = (
+            losses["content"]
+            + weights.style_weight * losses["style"]
+            + weights.reconstruction_weight * losses["reconstruction"]
+            + weights.sight_weight * losses["sight"]
+        )
         self.optimizer.zero_grad(set_to_none=True)
         (self.share.weight * loss).backward()  # type: ignore[no-untyped-call]
-        descend(self.optimizer, options.max_gradient_norm)
+        descend(self.optimizer, weights.max_gradient_norm)
         self.steps += 1
-        follow(self.average, self.networks, warmed_decay(options.ema_decay, self.steps))
-        return {"loss": loss.detach(), "content": content.detach().mean(), "style": style.detach().mean()}
+        follow(self.average, self.networks["painter"], warmed_decay(weights.ema_decay, self.steps))
+        return {name: each.detach() for name, each in {"loss": loss, **losses}.items()}
+
+    def _warmup(self, pictures: Tensor) -> dict[str, Tensor]:
+        """Losses of pictures that are painted as they are."""
+        with torch.no_grad():
+            seen = self._seen(pictures)
+        (itself, told), _ = self._pass(None, None, pictures, None)
+        none = pictures.new_zeros(())
+        return {"content": none, "style": none, **_own_losses(pictures, itself, told, seen)}
+
+    def _styled(
+        self, photo: Tensor, larger: Tensor | None, views: Sequence[Tensor], shares: Sequence[float]
+    ) -> dict[str, Tensor]:
+        """Losses of photographs in the styles of pictures.
+
+        Args:
+            larger: what photographs take their moments from; None: from themselves.
+            views: two pictures for each photograph.
+            shares: how much of the second one is mixed to the first.
+        """
+        options, (first, second) = self.options, views
+        mixed = [number for number, share in enumerate(shares) if share]
+        styles = torch.cat([first, second[mixed]])
+        # For each photograph, how much it has of each of the styles.
+        mixture = torch.eye(len(first), len(styles)) * (1 - torch.tensor(shares))[:, None]
+        for number, index in enumerate(mixed):
+            mixture[index, len(first) + number] = shares[index]
+        mixture = mixture.to(photo)
+        with torch.no_grad():
+            seen = self._seen(styles)
+            content = self._seen(photo)[options.content_layer]
+            wanted = [
+                torch.einsum("nk,kij->nij", mixture, gram_matrix(seen[layer])) for layer in options.style_layers
+            ]
+        (itself, told), painted = self._pass(photo, larger, styles, mixture)
+        found = self._seen(painted)
+        distances = [
+            balanced(gram_matrix(found[layer]), want)
+            for layer, want in zip(options.style_layers, wanted, strict=True)
+        ]
+        # The first pictures, of which each sample has one: so that the mean is that over samples.
+        own = slice(len(first))
+        return {
+            "content": content_distance(found[options.content_layer], content).mean(),
+            "style": torch.stack(distances).mean(),
+            **_own_losses(
+                first, itself[own], [each[own] for each in told], {n: each[own] for n, each in seen.items()}
+            ),
+        }
+
+    def _seen(self, pictures: Tensor) -> dict[str, Tensor]:
+        assert self._teacher is not None
+        return {name: each.float() for name, each in self._teacher(pictures).items()}
 
     def _photographs(self, crops: Tensor, draws: list[list[float]]) -> tuple[Tensor, Tensor]:
         """(n, 3, side, side) each: a square of every crop, and of this a square of half its side."""
         side, most = self.options.side, crops.shape[-1]
         larger, photo = [], []
         for crop, row in zip(crops, draws, strict=True):
-            whole = _square(crop, 2 * side, most, row[1:4])
-            half = _square(whole, whole.shape[-1] // 2, whole.shape[-1] // 2, row[4:7])
-            larger.append(_resized(whole, side))
-            photo.append(_resized(half, side))
+            whole = square(crop, 2 * side, most, row[1:4])
+            half = square(whole, whole.shape[-1] // 2, whole.shape[-1] // 2, row[4:7])
+            larger.append(resized(whole, side))
+            photo.append(resized(half, side))
         return torch.stack(larger), torch.stack(photo)
-
-    def _styles(
-        self, own: Tensor, pictures: Sequence[Tensor], draws: list[list[float]], normal: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Moments (n, count) and, for each of the style layers, Gram matrices (n, c, c): those of a picture, of
-        the photograph itself, or a mixture of two pictures'."""
-        first, second = (
-            torch.stack([self._view(crop, row[at : at + 8], each[number]) for crop, row, each in rows])
-            for number, at, rows in (
-                (number, 8 + 8 * number, list(zip(crops, draws, normal, strict=True)))
-                for number, crops in enumerate(pictures)
-            )
-        )
-        first, second = (
-            torch.where(torch.tensor(is_own, device=own.device)[:, None, None, None], own, views)
-            for views, is_own in (
-                (first, [row[7] < _OWN_STYLE for row in draws]),
-                (second, [row[0] < 0.5 for row in draws]),
-            )
-        )
-        described = self._described(first)
-        shares = {number: 1 - row[8] / _MIXED for number, row in enumerate(draws) if row[8] < _MIXED}
-        if shares:
-            for values, others in zip(described, self._described(second[list(shares)]), strict=True):
-                for (number, share), other in zip(shares.items(), others, strict=True):
-                    values[number].lerp_(other, share)
-        return described[0], described[1:]
 
     def _view(self, crop: Tensor, row: list[float], normal: Tensor) -> Tensor:
         """A square of a picture, turned, with other colors at times: (3, side, side)."""
         side = self.options.side
-        view = _resized(_square(crop, side, crop.shape[-1], row[1:4]), side)
+        view = resized(square(crop, side, crop.shape[-1], row[1:4]), side)
         view = view.rot90(int(row[4] * 4) if row[5] < 0.3 else 0, (1, 2))
-        return _recolored(view, row[7] / _RECOLORED, normal) if row[6] < _RECOLORED else view
-
-    def _described(self, pictures: Tensor) -> list[Tensor]:
-        assert self._teacher is not None
-        with activations(self.options.precision, pictures):
-            seen = self._teacher(pictures)
-        moments = self.encoder.moments(pictures)
-        return [moments, *(gram_matrix(seen[layer].float()) for layer in self.options.style_layers)]
-
-    @torch.no_grad()
-    def _settle(self, moments: Tensor) -> None:
-        """Have what the encoder sees mean zero and unit variance, about, going by the first steps."""
-        if self.steps >= _SETTLING:
-            return
-        values = moments.clamp_min(0).sqrt()
-        encoder, share = self.encoder, 1 / (self.steps + 1)
-        mean = self.share.mean(values.mean(0))
-        square = encoder.spread.square() + encoder.middle.square() if self.steps else torch.zeros_like(mean)
-        square = square.lerp(self.share.mean(values.square().mean(0)), share)
-        encoder.middle.lerp_(mean, share)
-        encoder.spread.copy_((square - encoder.middle.square()).clamp_min(1e-8).sqrt())
+        return recolored(view, row[6] / _RECOLORED, normal) if row[6] < _RECOLORED else view
 
     # What there is to keep
 
@@ -225,7 +231,7 @@ class PainterTraining:
             "steps": self.steps,
             "config": painter_config(self.networks["painter"]),  # type: ignore[arg-type]
             "networks": {name: each.state_dict() for name, each in self.networks.named_children()},
-            "averages": {name: each.state_dict() for name, each in self.average.named_children()},
+            "averages": {"painter": self.average.state_dict()},
             "optimizer": self.optimizer.state_dict(),
             "generator": self._generator.get_state(),
         }
@@ -234,14 +240,13 @@ class PainterTraining:
         self.steps = state["steps"]
         for name, network in self.networks.named_children():
             network.load_state_dict(state["networks"][name])
-        for name, network in self.average.named_children():
-            network.load_state_dict(state["averages"][name])
+        self.average.load_state_dict(state["averages"]["painter"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._generator.set_state(state["generator"])
 
     def file_bytes(self) -> bytes:
-        """The averages, as a file that the method `feed_forward` takes."""
-        return painter_file(self.average["painter"], self.average["encoder"])  # type: ignore[arg-type]
+        """The average, as a file that the method `feed_forward` takes."""
+        return painter_file(self.average)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def samples(self, photos: Mapping[str, Sequence[Tensor]], side: int) -> Tensor:
@@ -254,16 +259,37 @@ class PainterTraining:
             (3, H, W) in [-1, 1].
         """
         own, pictures = ([(each + 1) / 2 for each in some] for some in photos.values())
-        painter, encoder = self.average["painter"], self.average["encoder"]
-        codes = [encoder(encoder.moments(picture)) for picture in pictures]  # type: ignore[operator]
+        own, pictures = (
+            [each[..., : each.shape[2] // 8 * 8, : each.shape[3] // 8 * 8] for each in some]
+            for some in (own, pictures)
+        )
+        styles = [self.average(picture).own for picture in pictures]
         rows = [[torch.ones_like(own[0]), *pictures]]
         for photo in own:
-            rows.append([photo, *(painter(photo, code)[0] for code in codes)])
+            rows.append([photo, *(self.average(photo, style).picture for style in styles)])
         cells = [
             torch.cat([resize_image(each[0].cpu().float().clamp(0, 1), (side, side)) for each in row], 2)
             for row in rows
         ]
         return 2 * torch.cat(cells, 1) - 1
+
+
+class _Sight(nn.Module):
+    """What a teacher sees, told by the painter's activations where these are colored: linear maps, so that
+    their moments tell those of the teacher's activations."""
+
+    def __init__(self, channels: Sequence[int], teacher: str) -> None:
+        super().__init__()
+        blocks = (int(layer[4]) for layer in SIGHT)
+        self.maps = nn.ModuleList(
+            nn.Conv2d(before, VGG_CHANNELS[teacher][block - 1], 1)
+            for before, block in zip(channels, blocks, strict=True)
+        )
+        for each in self.maps:
+            nn.init.normal_(each.weight, std=0.05)  # type: ignore[arg-type]
+
+    def forward(self, activations: Sequence[Tensor]) -> list[Tensor]:
+        return [each(x) for each, x in zip(self.maps, activations, strict=True)]
 
 
 class _Pass(nn.Module):
@@ -273,11 +299,27 @@ class _Pass(nn.Module):
         super().__init__()
         self.networks = networks
 
-    def forward(self, photo: Tensor, larger: Tensor | None, moments: Tensor) -> Tensor:
-        painter, code = self.networks["painter"], self.networks["encoder"](moments)
-        given = None if larger is None else painter(larger, code)[1]
-        painted: Tensor = painter(photo, code, given)[0]
-        return painted
+    def forward(
+        self, photo: Tensor | None, larger: Tensor | None, pictures: Tensor, mixture: Tensor | None
+    ) -> tuple[tuple[Tensor, list[Tensor]], Tensor | None]:
+        painter = self.networks["painter"]
+        itself: Painted = painter(pictures)
+        own = itself.picture, self.networks["sight"](itself.activations)
+        if photo is None or mixture is None:
+            return own, None
+        wanted = [each.mixed(mixture) for each in itself.own]
+        with torch.no_grad():
+            given = None if larger is None else painter(larger, wanted).own
+        painted: Painted = painter(photo, wanted, given)
+        return own, painted.picture
+
+
+def _own_losses(
+    pictures: Tensor, itself: Tensor, told: Sequence[Tensor], seen: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Losses of pictures (N, 3, h, w) that are painted as they are."""
+    sight = [(found.float() - seen[layer]).square().mean() for found, layer in zip(told, SIGHT, strict=True)]
+    return {"reconstruction": (itself - pictures).square().mean(), "sight": torch.stack(sight).mean()}
 
 
 def balanced(found: Tensor, wanted: Tensor) -> Tensor:
@@ -294,44 +336,3 @@ def content_distance(found: Tensor, wanted: Tensor) -> Tensor:
 def _normalized(features: Tensor) -> Tensor:
     mean = features.mean((2, 3), keepdim=True)
     return (features - mean) / (features.var((2, 3), unbiased=False, keepdim=True) + 1e-5).sqrt()
-
-
-def _square(image: Tensor, least: int, most: int, row: Sequence[float]) -> Tensor:
-    """A random square of an image (3, h, h): all ratios of its sides are alike.
-
-    Args:
-        row: three numbers in [0, 1).
-    """
-    side = round(math.exp(math.log(least) + row[0] * (math.log(most) - math.log(least))))
-    top, left = (int(each * (image.shape[-1] - side + 1)) for each in row[1:3])
-    return image[:, top : top + side, left : left + side]
-
-
-def _resized(image: Tensor, side: int) -> Tensor:
-    return F.interpolate(image[None], (side, side), mode="bilinear", antialias=True, align_corners=False)[0]
-
-
-def _recolored(image: Tensor, share: float, normal: Tensor) -> Tensor:
-    """An image (3, h, w) with its channels mixed about their means, which move.
-
-    Args:
-        share: from 0, the image's own, to 1, the directions of a random rotation.
-        normal: (4, 3), numbers of a normal distribution.
-    """
-    normal = normal.to(image)
-    mean = image.mean((1, 2), keepdim=True)
-    rotation = torch.linalg.qr(normal[:3])[0]
-    mixing = (1 - share) * torch.eye(3).to(image) + share * rotation
-    mixed = torch.einsum("ij,jhw->ihw", mixing, image - mean)
-    return (mixed + mean + 0.1 * normal[3].view(3, 1, 1)).clamp(0, 1)
-
-
-def _embedded_convolutions(count: int) -> dict[str, Tensor]:
-    """The first ones of the embedded network, which are the encoder's."""
-    state = read_state_dict(published_bytes("nst:embedded"))
-    layers = sorted({int(name.split(".")[1]) for name in state if name.startswith("features.")})[:count]
-    return {
-        f"{number}.{kind}": state[f"features.{layer}.{kind}"].float()
-        for number, layer in enumerate(layers)
-        for kind in ("weight", "bias")
-    }

@@ -26,9 +26,9 @@ MODEL: dict[str, Any] = {
     "kind": "feed_forward",
     "half": 4,
     "quarter": 4,
-    "blocks": 1,
-    "code": 6,
+    "eighth": 4,
     "side": 8,
+    "warmup_steps": 2,
     "teacher": "embedded",
     "style_layers": ["relu1_1", "relu2_1"],
 }

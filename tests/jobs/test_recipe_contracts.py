@@ -69,9 +69,9 @@ class TestFeedForward(RecipeContract):
         model = {
             "half": 4,
             "quarter": 4,
-            "blocks": 1,
-            "code": 6,
+            "eighth": 4,
             "side": 8,
+            "warmup_steps": 2,
             "teacher": "embedded",
             "teacher_weights": "embedded",
             "style_layers": ["relu1_1", "relu2_1"],

@@ -40,7 +40,7 @@ class TestFeedForward(MethodContract):
 
     @pytest.fixture
     def assets(self) -> Assets:
-        return {"/s.png": STYLE, "/p.safetensors": painter_file(*made_painter())}
+        return {"/s.png": STYLE, "/p.safetensors": painter_file(made_painter())}
 
 
 class TestDeepDream(MethodContract):

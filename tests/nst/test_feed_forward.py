@@ -11,13 +11,14 @@ from torch import Tensor
 
 from nst.errors import DecodeError, OptionError, UnknownStyle, WeightsError
 from nst.feed_forward import stylizer as module
+from nst.feed_forward.coloring import Moments, coloring
 from nst.feed_forward.method import FeedForward, painter_file, read_painter
-from nst.feed_forward.networks import Painter, PainterConfig, StyleEncoder
+from nst.feed_forward.networks import Painter, PainterConfig
 from nst.feed_forward.stylizer import FeedForwardStylizer
 from nst.images.codec import encode_image, resize_image
 from nst.stylizer import Stylized
 
-SMALL = PainterConfig(half=4, quarter=8, blocks=2, code=16)
+SMALL = PainterConfig(half=4, quarter=6, eighth=8)
 
 
 def random_picture(height: int, width: int, seed: int = 0) -> Tensor:
@@ -27,17 +28,13 @@ def random_picture(height: int, width: int, seed: int = 0) -> Tensor:
     return torch.nn.functional.interpolate(small, size=(height, width), mode="bicubic")[0].clamp(0, 1)
 
 
-def made(seed: int = 0) -> tuple[Painter, StyleEncoder]:
-    """Networks whose codes and fine detail matter."""
+def made(seed: int = 0) -> Painter:
+    """A network whose fine detail matters."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        painter, encoder = Painter(SMALL), StyleEncoder(SMALL.code)
+        painter = Painter(SMALL)
         torch.nn.init.normal_(painter.fine.weight, std=0.2)
-        for each in painter.codes:
-            if isinstance(each, torch.nn.Linear):
-                torch.nn.init.normal_(each.weight, std=0.3)
-        encoder.settle(torch.cat([encoder.moments(random_picture(40, 40, seed)[None]) for seed in range(9)]))
-    return painter, encoder
+    return painter
 
 
 STYLES = {"wave": random_picture(60, 80, 1), "reeds": random_picture(48, 48, 2)}
@@ -48,7 +45,7 @@ MASK = (random_picture(20, 20, 5)[:1] > 0.5).float()
 
 def build(more: Mapping[str, bytes] | None = None, **options: Any) -> FeedForwardStylizer:
     assets = {f"/{name}.png": encode_image(each, format="png") for name, each in STYLES.items()}
-    assets["/p.safetensors"] = painter_file(*made())
+    assets["/p.safetensors"] = painter_file(made())
     assets["/mask.png"] = encode_image(MASK.expand(3, -1, -1), format="png")
     assets["/rest.png"] = encode_image(1 - MASK.expand(3, -1, -1), format="png")
     given = {"style": "/wave.png", "weights": "/p.safetensors", **options}
@@ -62,32 +59,74 @@ def painted(stylizer: FeedForwardStylizer, photo: Tensor, style: str | None = No
 
 
 def test_folded_it_paints_what_it_was_trained_to_paint() -> None:
-    painter, _ = made()
-    photo = random_picture(64, 88)[None]
-    code = torch.randn(1, SMALL.code, generator=torch.Generator().manual_seed(3))
+    painter, photo = made(), random_picture(64, 88)[None]
     with torch.no_grad():
-        expected, statistics = painter(photo, code)
-        found = painter.folded(code, statistics)(photo)
-        other = painter(photo, -code)[0]
+        first, second = (painter(random_picture(64, 72, seed)[None]).own for seed in (3, 4))
+        expected, own, _ = painter(photo, first)
+        found = painter.folded(first, own)(photo)
+        other = painter(photo, second).picture
     torch.testing.assert_close(found, expected.clamp(0, 1), rtol=0, atol=1e-5)
     assert float((expected - other).abs().mean()) > 0.01
 
 
+def test_in_its_own_style_a_picture_is_painted_as_it_is() -> None:
+    painter, photo = made(), random_picture(64, 88)[None]
+    with torch.no_grad():
+        plain = painter(photo)
+        torch.testing.assert_close(painter(photo, plain.own).picture, plain.picture, rtol=0, atol=1e-4)
+
+
+def test_activations_get_the_moments_of_the_style() -> None:
+    """At each place, but for the noise that is added to both."""
+    painter = made()
+    with torch.no_grad():
+        wanted = painter(random_picture(160, 160, 3)[None]).own
+        own, activations = painter(random_picture(160, 160, 4)[None], wanted)[1:]
+    for before, x, want in zip(own, activations, wanted, strict=True):
+        matrix, shift = coloring(before, want)
+        found = Moments.of((matrix @ x.flatten(2) + shift).view_as(x))
+        torch.testing.assert_close(found.mean, want.mean, rtol=0, atol=1e-4)
+        apart = float((found.covariance - want.covariance).norm() / want.covariance.norm())
+        assert apart < 0.05 < float((before.covariance - want.covariance).norm() / want.covariance.norm())
+
+
+def test_the_gradient_of_coloring() -> None:
+    """Also where eigenvalues are equal."""
+    random = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(2, 4, 9, generator=random, dtype=torch.float64).requires_grad_() for _ in range(2))
+    same = torch.eye(4, dtype=torch.float64).expand(2, 4, 4).clone().requires_grad_()
+
+    def of(x: Tensor, y: Tensor, equal: Tensor) -> tuple[Tensor, ...]:
+        one, other = (Moments(each.mean(2, keepdim=True), each @ each.mT) for each in (x, y))
+        flat = Moments(one.mean, equal @ equal.mT)
+        return (*coloring(one, other), *coloring(flat, one), *coloring(other, flat))
+
+    assert torch.autograd.gradcheck(of, (x, y, same))
+
+
+def test_mixed_moments_are_those_of_the_mixture() -> None:
+    random = torch.Generator().manual_seed(0)
+    first, second = torch.rand(1, 3, 4, 6, generator=random), torch.rand(1, 3, 12, 6, generator=random) + 1
+    whole = Moments.of(torch.cat([first, second], 2))
+    found = Moments.cat([Moments.of(first), Moments.of(second)]).mixed(torch.tensor([[0.25, 0.75]]))
+    torch.testing.assert_close(found.mean, whole.mean)
+    torch.testing.assert_close(found.covariance, whole.covariance)
+
+
 def test_the_margin_is_as_wide_as_it_looks() -> None:
     """Pixels that far away change nothing, and those a little nearer do."""
-    painter, _ = made()
-    code = torch.zeros(1, SMALL.code)
-    photo = random_picture(160, 160)[None]
+    painter = made()
+    photo = random_picture(256, 256)[None]
     with torch.no_grad():
-        statistics = painter(photo, code)[1]
-        folded = painter.folded(code, statistics)
+        own = painter(photo).own
+        folded = painter.folded(own, own)
         before = folded(photo)
         reach = 0
-        for column in range(80, 160):
+        for column in range(256):
             other = photo.clone()
             other[..., column] = 1 - other[..., column]
-            if bool((folded(other)[..., 76:80] != before[..., 76:80]).any()):
-                reach = column - 79
+            if bool((folded(other)[..., 120:128] != before[..., 120:128]).any()):
+                reach = max(reach, 120 - column, column - 127)
     margin = SMALL.margin_px
     assert margin - 8 <= reach <= margin
 
@@ -128,11 +167,11 @@ def test_frames_share_a_reference() -> None:
     """A part of a picture is painted as within it, but for its own borders; and else it is not."""
     whole = (random_picture(200, 200) * 255).round() / 255
     assets_of = encode_image(whole, format="png")
-    part = whole[:, 100:, 60:]
-    expected = painted(build(), whole)[:, 100:, 60:][:, 60:, 60:]
-    found = painted(build(reference="/frame.png", more={"/frame.png": assets_of}), part)[:, 60:, 60:]
+    part = whole[:, 56:, 56:]
+    expected = painted(build(), whole)[:, 136:, 136:]
+    found = painted(build(reference="/frame.png", more={"/frame.png": assets_of}), part)[:, 80:, 80:]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-    alone = painted(build(), part)[:, 60:, 60:]
+    alone = painted(build(), part)[:, 80:, 80:]
     assert float((alone - expected).abs().mean()) > 1e-3
 
 
@@ -174,12 +213,11 @@ def test_colors_are_kept(keep: str) -> None:
 
 
 def test_its_file_has_all_of_it() -> None:
-    painter, encoder = made()
-    again, eyes = read_painter(painter_file(painter, encoder), "it")
+    painter = made()
+    again = read_painter(painter_file(painter), "it")
     assert again.config == SMALL
-    for one, other in ((painter, again), (encoder, eyes)):
-        for name, value in one.state_dict().items():
-            assert torch.equal(value.half().float(), other.state_dict()[name]), name
+    for name, value in painter.state_dict().items():
+        assert torch.equal(value.half().float(), again.state_dict()[name]), name
     with pytest.raises(WeightsError, match="is no painter"):
         read_painter(safetensors_of({"a": torch.zeros(1)}), "it")
 
@@ -220,6 +258,6 @@ def test_style_pictures_that_are_none() -> None:
 
 
 def test_an_all_black_style_makes_a_picture() -> None:
-    assets = {"/s.png": encode_image(torch.zeros(3, 64, 64), format="png"), "/p": painter_file(*made())}
+    assets = {"/s.png": encode_image(torch.zeros(3, 64, 64), format="png"), "/p": painter_file(made())}
     stylizer = FeedForward(style="/s.png", weights="/p").build(assets, torch.device("cpu"))
     assert bool(painted(stylizer, random_picture(40, 40)).isfinite().all())

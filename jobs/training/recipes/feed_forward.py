@@ -99,7 +99,10 @@ class FeedForwardRecipe(Recipe):
         model = self.model
         file = self._teacher_file()
         state, convention = read_weights(model.teacher, file, model.teacher_weights_convention, assets)
-        trainer.learn_from(build_features(model.teacher, model.layers, state=state, convention=convention))
+        teacher = build_features(
+            model.teacher, model.layers, state=state, convention=convention, unit_activations=True
+        )
+        trainer.learn_from(teacher)
 
     def asset(self, url: str, sha256: str | None = None) -> AssetRef:
         from nst.stylizer import AssetRef

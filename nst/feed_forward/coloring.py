@@ -1,0 +1,91 @@
+"""Whitening and coloring (Li et al. 2017, "Universal Style Transfer via Feature Transforms"): the affine map
+after which activations have the mean and the covariance of others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Moments", "coloring"]
+
+_NOISE = 1e-2
+"""Added to the variance along each direction, as a share of their mean over both: what has none in one
+picture must not decide what the other becomes."""
+_LEAST_VARIANCE = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Means (N, C, 1) and covariances (N, C, C) of activations."""
+
+    mean: Tensor
+    covariance: Tensor
+
+    @classmethod
+    def of(cls, activations: Tensor) -> Moments:
+        """Those of each of (N, C, h, w), over positions."""
+        flat = activations.flatten(2).float()
+        mean = flat.mean(2, keepdim=True)
+        flat = flat - mean
+        return cls(mean, flat @ flat.mT / flat.shape[2])
+
+    def double(self) -> Moments:
+        """The same in float64."""
+        return Moments(self.mean.double(), self.covariance.double())
+
+    @classmethod
+    def cat(cls, parts: Sequence[Moments]) -> Moments:
+        """All of these, in order."""
+        return cls(torch.cat([each.mean for each in parts]), torch.cat([each.covariance for each in parts]))
+
+    def mixed(self, shares: Tensor) -> Moments:
+        """Those of pictures of which each of the N makes up a share: (M, N) to M of them."""
+        second = self.covariance + self.mean @ self.mean.mT
+        mean, second = (torch.einsum("mn,nij->mij", shares, each) for each in (self.mean, second))
+        return Moments(mean, second - mean @ mean.mT)
+
+
+def coloring(own: Moments, wanted: Moments) -> tuple[Tensor, Tensor]:
+    """Matrices (N, C, C) and shifts (N, C, 1): of x with the moments `own`, `matrix @ x + shift` has the
+    moments `wanted`, about. Where both are equal, x stays what it is."""
+    channels = own.mean.shape[1]
+    total = own.covariance.diagonal(dim1=1, dim2=2).mean(1) + wanted.covariance.diagonal(dim1=1, dim2=2).mean(1)
+    noise = (_NOISE / 2 * total + _LEAST_VARIANCE)[:, None, None] * torch.eye(channels).to(own.mean)
+    root, _ = _Roots.apply(wanted.covariance + noise)
+    _, inverse = _Roots.apply(own.covariance + noise)
+    matrix = root @ inverse
+    return matrix, wanted.mean - matrix @ own.mean
+
+
+class _Roots(torch.autograd.Function):
+    """Square roots of positive definite matrices (N, C, C), and their inverses.
+
+    The gradient is that of functions of matrices (Daleckii and Krein 1965), where equal eigenvalues do no harm,
+    as they do to that of an eigendecomposition.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, matrices: Tensor) -> tuple[Tensor, Tensor]:
+        try:
+            values, vectors = torch.linalg.eigh(matrices)
+        except RuntimeError:  # they are not finite: let the loss say so
+            return matrices * torch.nan, matrices * torch.nan
+        roots = values.clamp_min(torch.finfo(values.dtype).tiny).sqrt()
+        ctx.save_for_backward(roots, vectors)
+        return (vectors * roots[:, None]) @ vectors.mT, (vectors / roots[:, None]) @ vectors.mT
+
+    @staticmethod
+    def backward(ctx: Any, of_root: Tensor, of_inverse: Tensor) -> Tensor:
+        if not ctx.saved_tensors:
+            return of_root * torch.nan
+        roots, vectors = ctx.saved_tensors
+        sums = roots[:, :, None] + roots[:, None]
+        products = roots[:, :, None] * roots[:, None]
+        inner = vectors.mT @ of_root @ vectors - vectors.mT @ of_inverse @ vectors / products
+        gradient = vectors @ (inner / sums) @ vectors.mT
+        symmetric: Tensor = (gradient + gradient.mT) / 2
+        return symmetric
