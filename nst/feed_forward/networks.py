@@ -66,7 +66,7 @@ class Painted(NamedTuple):
     own: list[Moments]
     """What was given, or else the photographs' own, at each of the four places"""
     activations: list[Tensor]
-    """At each of the four places, before they are colored: (N, C, h, w)"""
+    """Those at each of the four places, before they are colored: (N, C, h, w)"""
 
 
 class Painter(nn.Module):

@@ -81,8 +81,8 @@ class PainterTraining:
         self._teacher = teacher.to(next(self.networks.parameters()).device)
 
     def start_from(self, files: Mapping[str, bytes], networks: Sides, *, strict: bool) -> list[str]:
-        """Begin with a painter from a file, and with what tells what it sees, if that has it, whatever `networks`
-        says; and behind the warmup.
+        """Begin with a painter from a file, and with the maps of its sight, if these are there, whatever
+        `networks` says; and behind the warmup.
 
         Raises:
             WeightsError: a file is not readable, does not fit, or `networks` is `discriminator`.
