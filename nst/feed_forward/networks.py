@@ -5,6 +5,9 @@ activations get the mean and the covariance that a style's picture has there (wh
 2017), and what comes out is the photograph in that style. So there is nothing to learn of styles but to see
 them and to paint them, and the same network is the encoder of photographs and of styles.
 
+What a flat sky lacks for strokes it gets of noise, which goes into the network with the photograph and depends
+on the place alone.
+
 It works at a half, a quarter and an eighth of the photograph's size: pixels go to channels, which costs
 nothing. The photograph's own moments are those of a reference, so that parts of it come out as they do within
 the whole. Given these, all that is left are convolutions: see `Folded`.
@@ -22,6 +25,7 @@ from torch import Tensor, nn
 
 from nst import check
 from nst.feed_forward.coloring import Moments, coloring
+from nst.feed_forward.grain import CHANNELS, grain
 
 __all__ = ["STRIDE_PX", "Folded", "Painted", "Painter", "PainterConfig"]
 
@@ -80,10 +84,10 @@ class Painter(nn.Module):
         super().__init__()
         self.config = config or PainterConfig()
         half, quarter, eighth = self.config.half, self.config.quarter, self.config.eighth
-        self.enter = _convolution(12, half)
+        self.enter = _convolution(12 + CHANNELS, half)
         self.halve = _convolution(half, quarter, 2)
         self.look = _convolution(quarter, quarter)
-        self.deepen = _convolution(quarter, eighth, 2)
+        self.deepen = _convolution(quarter + CHANNELS, eighth, 2)
         self.see = _residual(eighth)
         self.think = _residual(eighth)
         self.rise = _convolution(eighth, quarter)
@@ -109,7 +113,12 @@ class Painter(nn.Module):
         nn.init.zeros_(self.fine.weight)
 
     def forward(
-        self, photo: Tensor, wanted: Sequence[Moments] | None = None, own: Sequence[Moments] | None = None
+        self,
+        photo: Tensor,
+        wanted: Sequence[Moments] | None = None,
+        own: Sequence[Moments] | None = None,
+        *,
+        at: tuple[int, int] = (0, 0),
     ) -> Painted:
         """Paint.
 
@@ -117,6 +126,7 @@ class Painter(nn.Module):
             photo: (N, 3, H, W) in [0, 1].
             wanted: what a style's own pass gave; None: activations are not colored.
             own: the moments that activations are taken to have; None: those that they have.
+            at: top and left, where the photograph is within what it is a part of; multiples of 8.
         """
         moments: list[Moments] = []
         activations: list[Tensor] = []
@@ -131,9 +141,9 @@ class Painter(nn.Module):
                 matrix, shift = coloring(moments[place], wanted[place])
                 return (matrix @ x.flatten(2).to(matrix) + shift).view_as(x).to(x.dtype)
 
-        enter = F.relu(self.enter(F.pixel_unshuffle(2 * photo - 1, 2)))
+        enter = F.relu(self.enter(_grained(F.pixel_unshuffle(2 * photo - 1, 2), at, 2)))
         looked = F.relu(colored(self.look(F.relu(self.halve(enter)))))
-        deep = F.relu(self.deepen(looked))
+        deep = F.relu(self.deepen(_grained(looked, at, 4)))
         deep = F.relu(colored(deep + self.see(deep)))
         deep = deep + self.think(deep)
         x = _larger(self.rise(deep)) + self.keep(looked)
@@ -169,13 +179,14 @@ class Folded:
         self._past = colorings[1][0][0].to(painter.look.weight)[..., None, None]
 
     @torch.no_grad()
-    def __call__(self, photo: Tensor) -> Tensor:
-        """(1, 3, H, W) in [0, 1] to the same, H and W multiples of 8."""
+    def __call__(self, photo: Tensor, at: tuple[int, int] = (0, 0)) -> Tensor:
+        """(1, 3, H, W) in [0, 1] to the same, H and W multiples of 8, as is `at`: top and left."""
         painter = self._painter
-        start = F.pixel_unshuffle(2 * photo - 1, 2).contiguous(memory_format=torch.channels_last)
+        start = _grained(F.pixel_unshuffle(2 * photo - 1, 2), at, 2)
+        start = start.contiguous(memory_format=torch.channels_last)
         enter = painter.enter(start).relu_()
         looked = F.conv2d(painter.halve(enter).relu_(), *self._look, padding=1).relu_()
-        deep = painter.deepen(looked).relu_()
+        deep = painter.deepen(_grained(looked, at, 4)).relu_()
         seen = F.conv2d(painter.see[:2](deep), *self._see, padding=1)
         deep = seen.add_(F.conv2d(deep, self._past)).relu_()
         deep = painter.think(deep).add_(deep)
@@ -194,6 +205,12 @@ def _convolution(before: int, after: int, stride: int = 1) -> nn.Conv2d:
 
 def _residual(channels: int) -> nn.Sequential:
     return nn.Sequential(_convolution(channels, channels), nn.ReLU(), _convolution(channels, channels))
+
+
+def _grained(x: Tensor, at: tuple[int, int], stride_px: int) -> Tensor:
+    """(N, C, h, w) and channels of noise."""
+    noise = grain(x.shape[2], x.shape[3], at[0] // stride_px, at[1] // stride_px, stride_px, x)
+    return torch.cat([x, noise.expand(len(x), -1, -1, -1)], 1)
 
 
 def _larger(x: Tensor) -> Tensor:

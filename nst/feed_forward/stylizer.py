@@ -160,7 +160,8 @@ class FeedForwardStylizer:
             side = max(margin, (int(pixels**0.5) - 2 * margin) // STRIDE_PX * STRIDE_PX)
         out = torch.empty_like(padded)
         for tile in grid(padded.shape[1], padded.shape[2], side, margin):
-            out[:, *tile.owned] = tile.pick(folded(tile.cut(padded)[None])[0], stride=1)
+            at = tile.rows.start, tile.columns.start
+            out[:, *tile.owned] = tile.pick(folded(tile.cut(padded)[None], at)[0], stride=1)
         return out[:, _BORDER_PX : _BORDER_PX + height, _BORDER_PX : _BORDER_PX + width]
 
 

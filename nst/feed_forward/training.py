@@ -37,6 +37,8 @@ _WHOLE = 0.3
 _MIXED = 0.25
 """Share of samples whose style is a mixture of two pictures'."""
 _RECOLORED = 0.5
+_PLACES = 10_000
+"""Places within a picture that a step may be at, each with noise of its own."""
 _DRAWS = 24
 """Random numbers for each sample of a step."""
 
@@ -70,6 +72,7 @@ class PainterTraining:
             fused=True,
         )
         self._teacher: FeatureNetwork | None = None
+        self._at = 0, 0
         self._generator = torch.Generator().manual_seed(seed)
 
     @property
@@ -117,6 +120,7 @@ class PainterTraining:
         photos, *pictures = ((each + 1) / 2 for each in images)
         whole = len(photos) if self.share.world == 1 else self.share.batch_size
         shared = float(torch.rand((), generator=self._generator))
+        self._at = 8 * int(torch.randint(_PLACES, (), generator=self._generator)), 0
         drawn = torch.rand(whole, _DRAWS, generator=self._generator)
         normal = self.share.take(torch.randn(whole, 2, 4, 3, generator=self._generator))
         draws = self.share.take(drawn).tolist()
@@ -154,7 +158,7 @@ class PainterTraining:
         """Losses of pictures that are painted as they are."""
         with torch.no_grad():
             seen = self._seen(pictures)
-        (itself, told), _ = self._pass(None, None, pictures, None)
+        (itself, told), _ = self._pass(None, None, pictures, None, self._at)
         none = pictures.new_zeros(())
         return {"content": none, "style": none, **_own_losses(pictures, itself, told, seen)}
 
@@ -182,7 +186,7 @@ class PainterTraining:
             wanted = [
                 torch.einsum("nk,kij->nij", mixture, gram_matrix(seen[layer])) for layer in options.style_layers
             ]
-        (itself, told), painted = self._pass(photo, larger, styles, mixture)
+        (itself, told), painted = self._pass(photo, larger, styles, mixture, self._at)
         found = self._seen(painted)
         distances = [
             balanced(gram_matrix(found[layer]), want)
@@ -300,17 +304,22 @@ class _Pass(nn.Module):
         self.networks = networks
 
     def forward(
-        self, photo: Tensor | None, larger: Tensor | None, pictures: Tensor, mixture: Tensor | None
+        self,
+        photo: Tensor | None,
+        larger: Tensor | None,
+        pictures: Tensor,
+        mixture: Tensor | None,
+        at: tuple[int, int],
     ) -> tuple[tuple[Tensor, list[Tensor]], Tensor | None]:
         painter = self.networks["painter"]
-        itself: Painted = painter(pictures)
+        itself: Painted = painter(pictures, at=at)
         own = itself.picture, self.networks["sight"](itself.activations)
         if photo is None or mixture is None:
             return own, None
         wanted = [each.mixed(mixture) for each in itself.own]
         with torch.no_grad():
-            given = None if larger is None else painter(larger, wanted).own
-        painted: Painted = painter(photo, wanted, given)
+            given = None if larger is None else painter(larger, wanted, at=at).own
+        painted: Painted = painter(photo, wanted, given, at=at)
         return own, painted.picture
 
 

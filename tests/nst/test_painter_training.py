@@ -100,9 +100,9 @@ def test_mixtures_are_the_styles_of_both(monkeypatch: pytest.MonkeyPatch) -> Non
         seen.append(len(some))
         return look(some)
 
-    def painting(photo: Tensor, larger: None, styles: Tensor, mixture: Tensor) -> Any:
+    def painting(photo: Tensor, larger: None, styles: Tensor, mixture: Tensor, at: Any) -> Any:
         passes.append(mixture)
-        return paint(photo, larger, styles, mixture)
+        return paint(photo, larger, styles, mixture, at)
 
     monkeypatch.setattr(own, "_seen", looking)
     monkeypatch.setattr(own, "_pass", painting)
