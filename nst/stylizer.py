@@ -39,6 +39,9 @@ __all__ = [
     "select",
 ]
 
+_BAND_ROWS = 256
+"""Rows that are worked on at a time, where whole large pictures would be copied."""
+
 
 @dataclass(frozen=True, slots=True)
 class AssetRef:
@@ -104,7 +107,8 @@ def asked_styles(images: Sequence[Tensor], styles: Sequence[str | None] | None) 
 def mean_change(picture: Tensor, photo: Tensor) -> float:
     """Mean absolute difference over pixels and channels of two (3, H, W), in [0, 1]: 0 where the picture is the
     photograph."""
-    return float((picture - photo.to(picture)).abs().mean())
+    bands = zip(*(torch.split(each, _BAND_ROWS, 1) for each in (picture, photo)), strict=True)
+    return sum(float((one - other.to(one)).abs_().sum()) for one, other in bands) / picture.numel()
 
 
 P = TypeVar("P")

@@ -27,6 +27,7 @@ from jobs.worker.messages import NOTHING_SPENT, AtWork, Task, TaskProgress, Task
 from jobs.worker.pipeline import Loaded, Pipeline
 from jobs.worker.stages import TaskStages
 from nst.errors import ImageError
+from nst.images.codec import is_finite
 from nst.stylizer import IterativeStylizer, Outcome, StyledMethod
 
 __all__ = ["Worker"]
@@ -217,6 +218,6 @@ def _checked(outcome: Outcome) -> Outcome:
     if isinstance(outcome, ImageError):
         return outcome
     image = outcome.image
-    if image.ndim != 3 or image.shape[0] != 3 or not bool(torch.isfinite(image).all()):
+    if image.ndim != 3 or image.shape[0] != 3 or not is_finite(image):
         return ImageError(f"the method's picture is not finite or no (3, H, W): {tuple(image.shape)}")
     return outcome

@@ -26,6 +26,7 @@ _BORDER_PX = 32
 """Pixels that are mirrored around a photograph, painted and cut off; a multiple of `STRIDE_PX`."""
 _LEAST_STRENGTH = 0.2
 """Strength under which its picture and the photograph are mixed."""
+_BAND_ROWS = 256
 _PIXEL_BYTES = 220
 """Memory of a pass for each pixel, about."""
 
@@ -74,7 +75,9 @@ class FeedForwardStylizer:
         self._painter = painter.requires_grad_(False).eval()
         self._like = painter.coarse.weight
         self._looks, self._default = looks, default
-        self._reference = None if reference is None else _reduced(self._seen(reference), _REFERENCE_PX)
+        self._reference = (
+            None if reference is None else self._seen(_reduced(reference.to(self._like), _REFERENCE_PX))
+        )
         self._known: dict[int, list[Moments]] = {}
 
     @torch.no_grad()
@@ -102,27 +105,43 @@ class FeedForwardStylizer:
         """A photograph (3, H, W) in [0, 1] in the looks that are wanted, each where its mask is white."""
         if self.plan.strength == 0:
             return image.clone()
-        photo = self._seen(image)
-        small = _reduced(photo, self.plan.stroke_side_px)
+        image = image.to(self._like)
+        small = self._seen(_reduced(image, self.plan.stroke_side_px))
         reference = _reduced(small, _REFERENCE_PX) if self._reference is None else self._reference
-        painted, total = torch.zeros_like(small), small.new_zeros(1, *small.shape[1:])
-        for look, mask in wanted:
-            share = small.new_ones(1, *small.shape[1:]) if mask is None else _mask(mask, small)
-            total += share
-            painted += share * self._tiled(small, self._folded(reference, look))
-        painted /= total.clamp_min(1e-6)
-        painted = torch.where(total > 1e-6, painted, small)  # no mask is white there
+        if len(wanted) == 1 and wanted[0][1] is None:
+            painted = self._tiled(small, self._folded(reference, wanted[0][0]))
+        else:
+            painted, total = torch.zeros_like(small), small.new_zeros(1, *small.shape[1:])
+            for look, mask in wanted:
+                share = small.new_ones(total.shape) if mask is None else _mask(mask, small)
+                total += share
+                painted += share * self._tiled(small, self._folded(reference, look))
+            painted = torch.where(
+                total > 1e-6, painted / total.clamp_min(1e-6), small
+            )  # no mask is white there
         if self.plan.strength < _LEAST_STRENGTH:
             painted = torch.lerp(small, painted, self.plan.strength / _LEAST_STRENGTH)
-        if small.shape != photo.shape:
-            painted = _with_detail(painted, small, photo)
-        if self.plan.preserve_color in ("luminance", "original"):
-            painted = with_luminance(image.to(painted), painted)
-        return painted.clamp_(0, 1)
+        return self._finished(image, small, painted)
 
-    def _seen(self, image: Tensor) -> Tensor:
+    def _finished(self, image: Tensor, small: Tensor, painted: Tensor) -> Tensor:
+        """The painted picture (3, h, w) at the photograph's size (3, H, W), with what of the photograph's
+        luminance `small` has lost, and in its colors if they are kept. Some rows at a time: photographs may be
+        large."""
+        larger = small.shape != image.shape
+        change = painted - luminance(small) if larger else painted
+        out = torch.empty_like(image)
+        for start in range(0, image.shape[1], _BAND_ROWS):
+            rows = slice(start, min(start + _BAND_ROWS, image.shape[1]))
+            band = _enlarged(change, (image.shape[1], image.shape[2]), rows)
+            if larger:
+                band = band + luminance(image[:, rows])
+            if self.plan.preserve_color in ("luminance", "original"):
+                band = with_luminance(image[:, rows], band)
+            torch.clamp(band, 0, 1, out=out[:, rows])
+        return out
+
+    def _seen(self, photo: Tensor) -> Tensor:
         """A photograph as it is painted."""
-        photo = image.to(self._like)
         return luminance(photo) if self.plan.preserve_color == "luminance" else photo
 
     def _folded(self, reference: Tensor, look: Look) -> Folded:
@@ -185,11 +204,16 @@ def _mask(mask: Tensor, photo: Tensor) -> Tensor:
     return resize_image(mask.to(photo), (photo.shape[1], photo.shape[2])).clamp(0, 1)
 
 
-def _with_detail(painted: Tensor, small: Tensor, photo: Tensor) -> Tensor:
-    """The painted picture (3, h, w) at the photograph's size (3, H, W), with what of the photograph's luminance
-    `small` has lost. A few rows at a time would do; what is there at once is two pictures."""
-    size = photo.shape[1], photo.shape[2]
-    lost = (
-        (photo - resize_image(small, size)).mul_(photo.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(0)
-    )
-    return resize_image(painted, size).add_(lost)
+def _enlarged(image: Tensor, size: tuple[int, int], rows: slice) -> Tensor:
+    """These rows of an image (3, h, w) at a size, as `resize_image` enlarges."""
+    (height, width), (before, _) = size, image.shape[1:]
+    if (height, width) == tuple(image.shape[1:]):
+        return image[:, rows]
+    places = (torch.arange(rows.start, rows.stop, device=image.device) + 0.5) * before / height - 0.5
+    places = places.clamp(0, before - 1)
+    above = places.floor().long()
+    first, last = int(above[0]), min(int(above[-1]) + 2, before)
+    wide = resize_image(image[:, first:last], (last - first, width))
+    below = (above + 1).clamp_max(before - 1) - first
+    share = (places - above).to(image)[:, None]
+    return torch.lerp(wide[:, above - first], wide[:, below], share)

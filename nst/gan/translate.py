@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nst.errors import Diverged
+from nst.images.codec import is_finite
 from nst.stylizer import Outcome, Stylized
 
 __all__ = ["checked_outcome", "mirrored_beyond", "translate", "with_channels"]
@@ -17,7 +18,7 @@ _LUMA = (0.299, 0.587, 0.114)
 
 def checked_outcome(image: Tensor, stats: Mapping[str, float] | None = None) -> Outcome:
     """What a generator made of a photograph, (3, H, W), as its outcome: an error if it is not finite."""
-    if not image.isfinite().all():
+    if not is_finite(image):
         return Diverged("the generator's picture is not finite")
     return Stylized(image=image, stats=stats or {})
 

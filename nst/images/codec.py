@@ -30,6 +30,7 @@ __all__ = [
     "decode_photo",
     "encode_animation",
     "encode_image",
+    "is_finite",
     "mirrored",
     "picture_tensor",
     "resize_image",
@@ -37,6 +38,9 @@ __all__ = [
 ]
 
 ImageFormat = Literal["jpeg", "png", "webp", "avif", "tiff"]
+_BAND_ROWS = 256
+"""Rows that are worked on at a time, where whole large pictures would be copied."""
+
 BitDepth = Literal[8, 16]
 AnimationFormat = Literal["gif", "webp"]
 
@@ -105,11 +109,17 @@ def decode_photo(
 
 def picture_tensor(picture: Image.Image | npt.NDArray[np.uint8]) -> Tensor:
     """An RGB picture of 8 bits, (H, W, 3) if it is an array, as float32 (3, H, W) in [0, 1]."""
-    return _levels(picture).permute(2, 0, 1).contiguous()
+    return _levels(np.array(picture, dtype=np.uint8).transpose(2, 0, 1))
 
 
 def _levels(image: Image.Image | npt.NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(np.array(image, dtype=np.uint8)).to(torch.float32).div_(255.0)
+    levels = np.array(image, dtype=np.uint8, order="C")
+    return torch.from_numpy(levels).to(torch.float32).div_(255.0)
+
+
+def is_finite(image: Tensor) -> bool:
+    """Whether no value of it is infinite or no number. Takes no memory, as `image.isfinite()` does."""
+    return bool(torch.stack(image.aminmax()).isfinite().all())
 
 
 def encode_image(
@@ -145,7 +155,7 @@ def encode_image(
         raise OptionError("format", format, choices=("png", "tiff"), reason="cannot have 16 bits")
     if alpha is not None and format == "jpeg":
         raise OptionError("format", format, choices=("png", "webp", "avif", "tiff"), reason="cannot have alpha")
-    if image.ndim != 3 or image.shape[0] != 3 or not bool(torch.isfinite(image).all()):
+    if image.ndim != 3 or image.shape[0] != 3 or not is_finite(image):
         raise ValueError(f"expected a finite (3, H, W) tensor, got {tuple(image.shape)}")
     planes = image.detach().to("cpu", torch.float32)
     if alpha is not None:
@@ -210,8 +220,12 @@ def encode_animation(
 
 def _quantized(planes: Tensor, bit_depth: BitDepth) -> npt.NDArray[Any]:
     """(H, W, C) of uint8 or uint16, from (C, H, W) in [0, 1]."""
-    levels = planes.clamp(0, 1).mul(2**bit_depth - 1).round().permute(1, 2, 0).contiguous()
-    return levels.numpy().astype(np.uint8 if bit_depth == 8 else np.uint16)
+    channels, height, width = planes.shape
+    levels = np.empty((height, width, channels), np.uint8 if bit_depth == 8 else np.uint16)
+    for start in range(0, height, _BAND_ROWS):
+        band = planes[:, start : start + _BAND_ROWS].clamp(0, 1).mul_(2**bit_depth - 1).round_()
+        levels[start : start + _BAND_ROWS] = band.permute(1, 2, 0).numpy()
+    return levels
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:

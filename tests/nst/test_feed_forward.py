@@ -168,7 +168,12 @@ def test_strength_is_from_the_photograph_to_the_style() -> None:
     assert changes[0] == pytest.approx(changes[2] / 10, rel=0.01)
 
 
-def test_large_photographs_keep_their_detail_and_strokes_their_size() -> None:
+@pytest.mark.parametrize("rows", [1000, 7])
+def test_large_photographs_keep_their_detail_and_strokes_their_size(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many rows are worked on at a time."""
+    monkeypatch.setattr(module, "_BAND_ROWS", rows)
     photo = random_picture(300, 400)
     photo = (photo + 0.1 * torch.rand(photo.shape, generator=torch.Generator().manual_seed(4))).clamp(0, 1)
     found = painted(build(stroke_side_px=100), photo)

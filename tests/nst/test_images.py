@@ -16,9 +16,18 @@ import torch
 from PIL import Image, ImageCms
 
 from nst.errors import DecodeError, ImageTooLarge, OptionError
-from nst.images.codec import BitDepth, ImageFormat, decode_image, decode_photo, encode_image, resize_image
+from nst.images.codec import (
+    BitDepth,
+    ImageFormat,
+    decode_image,
+    decode_photo,
+    encode_image,
+    is_finite,
+    resize_image,
+)
 from nst.images.color import srgb_profile
 from nst.images.decode import scaled_size
+from nst.stylizer import mean_change
 from tests.charts import read_png_16
 from tests.conftest import encoded, picture
 
@@ -39,6 +48,26 @@ def test_values_and_layout() -> None:
     assert tensor.dtype == torch.float32
     assert tensor.shape == (3, 2, 3)
     torch.testing.assert_close(tensor[1, 0, 2], torch.tensor(levels[0, 2, 1] / 255, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("bit_depth", [8, 16])
+def test_a_few_rows_at_a_time_give_the_same_file(bit_depth: BitDepth, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = torch.rand(3, 50, 20, generator=torch.Generator().manual_seed(0))
+    whole = encode_image(image, format="png", bit_depth=bit_depth)
+    changed = mean_change(image, image.flip(0))
+    assert changed == pytest.approx(float((image - image.flip(0)).abs().mean()))
+    monkeypatch.setattr("nst.images.codec._BAND_ROWS", 7)
+    monkeypatch.setattr("nst.stylizer._BAND_ROWS", 7)
+    assert encode_image(image, format="png", bit_depth=bit_depth) == whole
+    assert mean_change(image, image.flip(0)) == pytest.approx(changed)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_not_finite_is_found(value: float) -> None:
+    image = torch.rand(3, 9, 8)
+    assert is_finite(image)
+    image[1, 4, 5] = value
+    assert not is_finite(image)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
