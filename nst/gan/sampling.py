@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -20,18 +21,21 @@ from nst.images.codec import picture_tensor
 
 __all__ = ["Preprocess", "Preprocessing", "photo_index", "stream", "style_pair", "style_turns"]
 
-Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
+Preprocess = Literal[
+    "resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "shrink_and_crop", "none"
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preprocessing:
-    """Photographs to training images. The names are those of the public implementation."""
+    """Photographs to training images. Names are those of the public implementation, but for `shrink_and_crop`."""
 
     preprocess: Preprocess = "resize_and_crop"
     """How photographs become images. `resize_and_crop`: to a square of load_size, of which a random square of
     crop_size is taken. `crop`: only that. `scale_width`: to a width of load_size. `scale_width_and_crop`: both.
-    `none`: sizes stay, but for what the generator needs. Photographs that are smaller than the crop are
-    enlarged first."""
+    `shrink_and_crop`: the same, but narrower ones stay as they are. `none`: sizes stay, but for what the
+    generator needs. Photographs that are smaller than the crop are enlarged first, for `shrink_and_crop`
+    mirrored beyond their borders."""
     load_size: int = 286
     """Side, or width, in pixels to which photographs are scaled."""
     crop_size: int = 256
@@ -43,7 +47,7 @@ class Preprocessing:
         check.one_of("preprocess", self.preprocess, get_args(Preprocess))
         check.at_least("load_size", self.load_size, 1)
         check.at_least("crop_size", self.crop_size, 1)
-        if self.preprocess in ("resize_and_crop", "scale_width_and_crop") and self.load_size < self.crop_size:
+        if self.preprocess.endswith("_and_crop") and self.load_size < self.crop_size:
             raise OptionError("load_size", self.load_size, reason=f"less than crop_size = {self.crop_size}")
 
     @property
@@ -54,7 +58,7 @@ class Preprocessing:
     def check_square(self, why: str) -> None:
         """Raises OptionError: images have several sizes, and `why` they must not."""
         if not self.square:
-            choices = ("resize_and_crop", "crop", "scale_width_and_crop")
+            choices = [each for each in get_args(Preprocess) if each.endswith("crop")]
             raise OptionError("preprocess", self.preprocess, choices=choices, reason=why)
 
     def check_multiple(self, multiple: int) -> None:
@@ -68,10 +72,16 @@ class Preprocessing:
         crop_size."""
         image = self._scaled(photo, multiple)
         if self.square:
-            left, top = (_within(side - self.crop_size, generator) for side in image.size)
-            image = image.crop((left, top, left + self.crop_size, top + self.crop_size))
+            left, top = (_within(max(0, side - self.crop_size), generator) for side in image.size)
+            right, bottom = (
+                min(side, start + self.crop_size) for side, start in zip(image.size, (left, top), strict=True)
+            )
+            image = image.crop((left, top, right, bottom))
         if self.flip and float(torch.rand((), generator=generator)) < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if self.square and image.size != (self.crop_size, self.crop_size):
+            beyond = [(0, self.crop_size - side) for side in reversed(image.size)]
+            return picture_tensor(np.pad(np.asarray(image), (*beyond, (0, 0)), "symmetric")).mul_(2).sub_(1)
         return picture_tensor(image).mul_(2).sub_(1)
 
     def image_size(self, width: int, height: int, multiple: int = 4) -> tuple[int, int]:
@@ -87,6 +97,9 @@ class Preprocessing:
             width = height = self.load_size
         elif self.preprocess.startswith("scale_width"):
             width, height = self.load_size, round(height * self.load_size / width)
+        elif self.preprocess == "shrink_and_crop":
+            scale = min(1.0, self.load_size / width)
+            return max(1, round(width * scale)), max(1, round(height * scale))
         if self.square:
             more = max(1.0, self.crop_size / min(width, height))
             width, height = (max(self.crop_size, round(side * more)) for side in (width, height))

@@ -47,7 +47,7 @@ def test_the_other_collection_is_drawn_independently() -> None:
     assert 50 < min(pairs.values()) <= max(pairs.values()) < 150
 
 
-@pytest.mark.parametrize("preprocess", ["resize_and_crop", "crop", "scale_width_and_crop"])
+@pytest.mark.parametrize("preprocess", ["resize_and_crop", "crop", "scale_width_and_crop", "shrink_and_crop"])
 @pytest.mark.parametrize("size", [(64, 48), (48, 64), (20, 300), (300, 20), (7, 5), (1, 1), (40, 40)])
 def test_crops_have_their_size_whatever_the_photographs(preprocess: Any, size: tuple[int, int]) -> None:
     ours = Preprocessing(preprocess=preprocess, load_size=36, crop_size=32)
@@ -68,6 +68,15 @@ def test_scaled_photographs_keep_what_they_show_and_fit_the_generator() -> None:
     assert Preprocessing(preprocess="none")(ramp(1, 1), stream(0, "A", 0), 8).shape == (3, 16, 16)
 
 
+def test_small_ones_are_mirrored_where_they_are_not_to_be_enlarged() -> None:
+    ours = Preprocessing(preprocess="shrink_and_crop", load_size=36, crop_size=32, flip=False)
+    small = ours(ramp(20, 40), stream(0, "A", 0))
+    assert torch.equal(small[..., :20], small[..., :20].sort(dim=-1)[0])
+    assert torch.equal(small[..., 20:], small[..., 8:20].flip(-1))
+    wide = ours(ramp(360, 320), stream(0, "A", 0))
+    assert float(wide[0, 0, -1] - wide[0, 0, 0]) > 1.6, "32 of 36 columns"
+
+
 def test_crops_are_flipped_half_of_the_time_and_lie_everywhere() -> None:
     ours = Preprocessing(preprocess="crop", crop_size=10)
     images = [ours(ramp(15, 12), stream(0, "B", sample)) for sample in range(400)]
@@ -84,7 +93,10 @@ def test_crops_are_flipped_half_of_the_time_and_lie_everywhere() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"preprocess": "resize"}, "resize_and_crop, crop, scale_width, scale_width_and_crop, none"),
+        (
+            {"preprocess": "resize"},
+            "resize_and_crop, crop, scale_width, scale_width_and_crop, shrink_and_crop, none",
+        ),
         ({"load_size": 200}, "load_size = 200: less than crop_size = 256"),
         ({"crop_size": 0}, "crop_size = 0"),
     ],
