@@ -28,7 +28,7 @@ Preprocess = Literal[
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preprocessing:
-    """Photographs to training images. Names are those of the public implementation, but for `shrink_and_crop`."""
+    """Photographs to training images. Names: the public implementation's, but for `shrink_and_crop`."""
 
     preprocess: Preprocess = "resize_and_crop"
     """How photographs become images. `resize_and_crop`: to a square of load_size, of which a random square of
