@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -209,11 +210,11 @@ def _enlarged(image: Tensor, size: tuple[int, int], rows: slice) -> Tensor:
     (height, width), (before, _) = size, image.shape[1:]
     if (height, width) == tuple(image.shape[1:]):
         return image[:, rows]
-    places = (torch.arange(rows.start, rows.stop, device=image.device) + 0.5) * before / height - 0.5
-    places = places.clamp(0, before - 1)
-    above = places.floor().long()
+    places = (np.arange(rows.start, rows.stop) + 0.5) * before / height - 0.5
+    places = places.clip(0, before - 1)
+    above = places.astype(np.int64)
     first, last = int(above[0]), min(int(above[-1]) + 2, before)
+    below = (above + 1).clip(max=before - 1)
     wide = resize_image(image[:, first:last], (last - first, width))
-    below = (above + 1).clamp_max(before - 1) - first
-    share = (places - above).to(image)[:, None]
-    return torch.lerp(wide[:, above - first], wide[:, below], share)
+    one, other = (wide[:, torch.from_numpy(each - first).to(image.device)] for each in (above, below))
+    return torch.lerp(one, other, torch.from_numpy(places - above).to(image)[:, None])

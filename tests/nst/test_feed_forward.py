@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nst.errors import DecodeError, OptionError, UnknownStyle, WeightsError
 from nst.feed_forward import stylizer as module
@@ -15,7 +16,7 @@ from nst.feed_forward.coloring import Moments, coloring
 from nst.feed_forward.grain import grain
 from nst.feed_forward.method import FeedForward, painter_file, read_painter
 from nst.feed_forward.networks import Painter, PainterConfig
-from nst.feed_forward.stylizer import FeedForwardStylizer
+from nst.feed_forward.stylizer import FeedForwardPlan, FeedForwardStylizer, Look
 from nst.images.codec import encode_image, resize_image
 from nst.stylizer import Stylized
 
@@ -145,6 +146,21 @@ def test_the_margin_is_as_wide_as_it_looks() -> None:
                 reach = max(reach, 120 - column, column - 127)
     margin = SMALL.margin_px
     assert margin - 8 <= reach <= margin
+
+
+@pytest.mark.parametrize("keep", ["none", "original"])
+def test_all_of_it_is_where_the_photograph_is(keep: Any) -> None:
+    """On a GPU that is none: operations on tensors of two devices are errors."""
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            painter = Painter(SMALL)
+        photo, style, mask = torch.rand(3, 100, 140), torch.rand(3, 50, 60), torch.rand(1, 9, 9)
+        look = Look([lambda: style, lambda: style], [0.5, 0.5])
+        plan = FeedForwardPlan(strength=0.5, preserve_color=keep, stroke_side_px=90, pass_memory_mb=1)
+        stylizer = FeedForwardStylizer(plan, painter, {}, [], reference=photo)
+        for wanted in ([(look, None)], [(look, mask.to("cuda")), (look, mask)]):
+            painted = stylizer.paint(photo, wanted)
+            assert (painted.device.type, painted.shape) == ("cuda", photo.shape)
 
 
 @pytest.mark.parametrize("size", [(97, 131), (40, 300), (1, 50), (3, 3), (160, 161)], ids=str)
