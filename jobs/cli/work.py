@@ -40,6 +40,7 @@ __all__ = [
     "reach",
     "reopen_at",
     "resources",
+    "storage_of",
     "store_at",
     "tables_of",
     "tell_end",
@@ -76,6 +77,13 @@ def _say_error(text: str, log_format: LogFormat) -> None:
 def store_at(out: str, overrides: Sequence[str] | None) -> Store:
     """The store at OUT, reached as `--set storage.NAME=VALUE` says."""
     return open_at(out, tables_of(overrides, ("storage",)))
+
+
+def storage_of(overrides: Sequence[str]) -> StorageOptions:
+    """How stores are reached, as `--set storage.NAME=VALUE` says."""
+    from jobs.spec import storage_from_table
+
+    return storage_from_table(tables_of(overrides, ("storage",)).get("storage", {}))
 
 
 def open_at(out: str, tables: Mapping[str, Any]) -> Store:
@@ -120,7 +128,7 @@ def resources(
 def begin_quickly(
     photos: list[str],
     out: str,
-    method: dict[str, Any],
+    tables: Mapping[str, Any],
     size: int | None,
     overrides: list[str],
     dry_run: bool,
@@ -133,9 +141,9 @@ def begin_quickly(
     own = absolute_url(out, Path.cwd())
     # `holiday/*` is also the output within, if it is there already.
     places = [each for each in photos if absolute_url(each, Path.cwd()) != own] if len(photos) > 1 else photos
-    table: dict[str, Any] = {"photos": places, "output": out, "method": method}
+    table: dict[str, Any] = {"photos": places, "output": out, **tables}
     if size is not None:
-        table["image"] = {"max_side_px": size}
+        table["image"] = {**table.get("image", {}), "max_side_px": size}
     begin_table(apply_overrides(table, overrides), Path.cwd(), dry_run, wait, log_format)
 
 

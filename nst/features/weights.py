@@ -26,8 +26,8 @@ from nst.features.conventions import CONVENTIONS, check_convention, has_conventi
 from nst.stylizer import AssetRef, Assets
 
 __all__ = [
-    "EMBEDDED_SHA256",
     "PUBLISHED",
+    "SHIPPED_SHA256",
     "default_weights",
     "is_place",
     "is_published",
@@ -52,8 +52,15 @@ PUBLISHED = {
     "googlenet": _SITE + "googlenet-1378be20.pth",
 }
 
-# How the file came to be: nst/features/embedded/README.md.
-EMBEDDED_SHA256 = "461ef966bd203fa40219bde53892c0098456b981472cbd34a77ae317f932bfd4"
+# How the files came to be: README.md beside each.
+_SHIPPED = {
+    "nst:embedded": ("nst.features", "embedded/embedded.safetensors"),
+    "nst:painter": ("nst.feed_forward", "painter/painter.safetensors"),
+}
+SHIPPED_SHA256 = {
+    "nst:embedded": "461ef966bd203fa40219bde53892c0098456b981472cbd34a77ae317f932bfd4",
+    "nst:painter": "f6b8c179df5808b289a4c6916848294639bc2b03fbbccd91d811a51162e4ddf3",
+}
 
 # Files in other conventions than torchvision's, by the head of their SHA-256, with which their names end, too:
 # jcjohnson's VGG19 and VGG16 (neural-style-pt saves them anew, with other digests), and the one above.
@@ -147,7 +154,7 @@ def weights_notes(network: str, weights: AssetRef | None, convention: str | None
 
 def is_published(url: str) -> bool:
     """Whether an asset's bytes come from `published_bytes`."""
-    return url == _EMBEDDED or url.startswith(_TORCHVISION)
+    return url in _SHIPPED or url.startswith(_TORCHVISION)
 
 
 def published_bytes(url: str) -> bytes:
@@ -158,8 +165,8 @@ def published_bytes(url: str) -> bytes:
         WeightsError: the file is neither in the cache nor to be downloaded, or its digest is wrong. Names
             the file, where it is looked for, and the alternatives.
     """
-    if url == _EMBEDDED:
-        return _embedded_bytes()
+    if url in _SHIPPED:
+        return _shipped_bytes(url)
     published = url.removeprefix(_TORCHVISION)
     if not url.startswith(_TORCHVISION) or published not in PUBLISHED:
         raise ValueError(f"not a published network: {url!r}")
@@ -187,12 +194,13 @@ def published_bytes(url: str) -> bytes:
     return data
 
 
-def _embedded_bytes() -> bytes:
-    file = resources.files("nst.features") / "embedded" / "embedded.safetensors"
+def _shipped_bytes(url: str) -> bytes:
+    package, name = _SHIPPED[url]
+    file = resources.files(package) / name
     data = file.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
-    if digest != EMBEDDED_SHA256:
-        raise WeightsError(f"{file} is damaged: its SHA-256 is {digest}, expected {EMBEDDED_SHA256}")
+    if digest != SHIPPED_SHA256[url]:
+        raise WeightsError(f"{file} is damaged: its SHA-256 is {digest}, expected {SHIPPED_SHA256[url]}")
     return data
 
 

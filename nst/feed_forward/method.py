@@ -25,7 +25,10 @@ from nst.style_transfer.options import PreserveColor
 from nst.style_transfer.pictures import check_styles, names_of, style_assets, styles_of
 from nst.stylizer import AssetRef, Assets, select
 
-__all__ = ["FeedForward", "painter_config", "painter_file", "read_painter"]
+__all__ = ["SHIPPED", "FeedForward", "painter_config", "painter_file", "read_painter"]
+
+SHIPPED = "nst:painter"
+"""The network that comes with this package."""
 
 _CONFIG = "nst.painter"
 _LEAST_STYLE_PX = 8
@@ -63,8 +66,9 @@ class FeedForward:
     reference: str | None = None
     """Picture from which all photographs take what the network normalizes by, so that frames of one scene do
     not flicker: the first frame. None: each is its own."""
-    weights: str
-    """Path or URL of the network: what a training of this kind ended with, a snapshot, or a checkpoint."""
+    weights: str = "embedded"
+    """Path or URL of the network: what a training of this kind ended with, a snapshot, or a checkpoint; or
+    `embedded`, the one that comes with nst."""
     weights_sha256: str | None = None
     """Digest that the weights file must have."""
     pass_memory_mb: int | None = 250
@@ -87,7 +91,8 @@ class FeedForward:
 
     @property
     def _weights(self) -> AssetRef:
-        return AssetRef(option="weights", url=self.weights, kind="weights", sha256=self.weights_sha256)
+        url = SHIPPED if self.weights == "embedded" else self.weights
+        return AssetRef(option="weights", url=url, kind="weights", sha256=self.weights_sha256)
 
     def assets(self) -> list[AssetRef]:
         found = style_assets(self)

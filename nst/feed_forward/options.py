@@ -46,7 +46,7 @@ class PainterOptions:
     """Layer whose activations, normalized as instance normalization does, are to be the photograph's."""
     style_layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
     """Layers whose Gram matrices are to be the style's."""
-    style_weight: float = 12.0
+    style_weight: float = 40.0
     """Weight of the style's loss, relative to the content's."""
     reconstruction_weight: float = 10.0
     """Weight of the loss of pictures that are painted as they are, relative to the content's."""
@@ -55,7 +55,7 @@ class PainterOptions:
     warmup_steps: int = 2000
     """Steps at first in which the painter only learns to see pictures as the teacher does, and to paint them as
     they are. A step takes half of what later ones do."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 7e-4
     """Adam's learning rate."""
     beta1: float = 0.9
     """Adam's decay of the mean of gradients."""

@@ -19,14 +19,18 @@ from nst.images.codec import decode_image
 from nst.synthetic import brush_strokes
 
 
-def test_prepares_photographs_style_and_two_jobs(tmp_path: Path) -> None:
-    stylize, dream = demo_jobs(tmp_path, "local")
-    assert (stylize.spec.kind, dream.spec.kind) == ("style_transfer", "deepdream")
-    for job in (stylize, dream):
+def test_prepares_photographs_style_and_three_jobs(tmp_path: Path) -> None:
+    jobs = demo_jobs(tmp_path, "local")
+    found = []
+    for job in jobs:
         planned = plan(job)
-        assert planned.manifest.rows == 6
         assert planned.notes == ()
-        assert [asset.url for asset in planned.assets][-1:] == ["nst:embedded"]
+        found.append((job.spec.kind, planned.manifest.rows, planned.assets[-1].url))
+    assert found == [
+        ("feed_forward", 6, "nst:painter"),
+        ("style_transfer", 3, "nst:embedded"),
+        ("deepdream", 3, "nst:embedded"),
+    ]
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     demo_jobs(tmp_path, "local")
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before

@@ -197,12 +197,17 @@ def test_the_first_job_runs_as_it_is_told(
         words = shlex.split(line, comments=True)
         if words[:1] != ["nst"] or words[1] == "--help":
             continue
-        more = {"run": quick + few, "resume": quick, "retry": quick}.get(words[1], [])
+        more = {
+            **dict.fromkeys(("resume", "retry", "stylize"), quick),
+            "run": quick + few,
+            "dream": [*quick, "--set", "method.steps=1"],
+        }.get(words[1], [])
         words = [keys[0] if word == "KEY" else word for word in words[1:]]
         done = CliRunner().invoke(app, [*words, *more])
         assert done.exit_code == 0, (line, done.output, done.exception)
         keys = keys or [path.stem for path in (tmp_path / "holiday-painted/images").iterdir()]
         ran.append(words[0])
-    assert ran == ["run", "status", "report", "verify", "resume", "retry", "explain", "gc"]
+    expected = ["run", "status", "report", "verify", "stylize", "dream", "resume", "retry", "explain", "gc"]
+    assert ran == expected
     assert len(list((tmp_path / "holiday-painted/images").rglob("*.jpg"))) == 2
     assert (tmp_path / "holiday-painted/report.html").exists()

@@ -29,7 +29,7 @@ def test_commands_are_found() -> None:
     parts = script((ROOT / "README.md").read_text())
     assert [part.split()[0] for part in parts] == [
         *("set", "make", "make", "python3", "pip", "nst", "pip", "pip", "cd"),
-        *("nst",) * 8,
+        *("nst",) * 10,
     ]
 
 

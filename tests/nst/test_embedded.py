@@ -29,9 +29,9 @@ def shipped() -> bytes:
 def test_the_file_is_small_and_its_digest_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     data = shipped()
     assert len(data) <= 4 * 2**20
-    assert hashlib.sha256(data).hexdigest() == weights.EMBEDDED_SHA256
+    assert hashlib.sha256(data).hexdigest() == weights.SHIPPED_SHA256["nst:embedded"]
     assert {tensor.dtype for tensor in read_state_dict(data).values()} == {torch.float16}
-    monkeypatch.setattr(weights, "EMBEDDED_SHA256", "0" * 64)
+    monkeypatch.setitem(weights.SHIPPED_SHA256, "nst:embedded", "0" * 64)
     with pytest.raises(WeightsError, match="is damaged: its SHA-256 is"):
         shipped()
 

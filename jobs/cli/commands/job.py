@@ -24,7 +24,7 @@ from jobs.cli.arguments import (
     Workers,
     examples,
 )
-from jobs.cli.styles import style_place
+from jobs.cli.quality import Quality, first_photo, stylize_table
 from jobs.cli.train import CHANGEABLE, begin_training, execute_training, is_training, reopen_training_at
 from jobs.cli.work import (
     begin,
@@ -35,6 +35,7 @@ from jobs.cli.work import (
     execute,
     reopen_at,
     resources,
+    storage_of,
     store_at,
     tables_of,
 )
@@ -88,9 +89,9 @@ def run(
 @app.command(
     rich_help_panel=_PANEL,
     epilog=examples(
-        "nst stylize holiday --style wave.jpg --out holiday-painted",
-        "nst stylize holiday/*.jpg --style wave.jpg --style reeds.jpg --out painted --size 1024",
-        "nst stylize holiday --style swirls --out painted --set method.network=embedded",
+        "nst stylize holiday/*.jpg --style wave.jpg --style reeds.jpg --out painted",
+        "nst stylize holiday --style swirls --out painted --quality best --set method.network=embedded",
+        "nst stylize frames --style wave.jpg --out painted --sequence",
     ),
 )
 def stylize(
@@ -105,6 +106,20 @@ def stylize(
         ),
     ],
     out: OutOption,
+    quality: Annotated[
+        Quality | None,
+        typer.Option(
+            "--quality",
+            help="How photographs are painted: draft, by a network, in one pass and at their own size; best, "
+            "by optimization, 512 pixels long. Left out: draft, unless --set has an option that only best has.",
+        ),
+    ] = None,
+    sequence: Annotated[
+        bool,
+        typer.Option(
+            "--sequence", help="The photographs are frames of one scene: all are painted as the first one is."
+        ),
+    ] = False,
     size: Size = None,
     set_: Set = None,
     dry_run: DryRun = False,
@@ -116,10 +131,11 @@ def stylize(
 ) -> None:
     """Paint photographs in the style of a picture."""
     with errors(log_format):
-        places = [style_place(each) for each in style]
-        method = {"kind": "style_transfer", "style": places[0] if len(places) == 1 else places}
+        given = [each for each in set_ or [] if each.startswith("storage.")]
+        first = first_photo(photos, out, storage_of(given)) if sequence else None
+        tables = stylize_table(style, quality, set_ or [], first_frame=first)
         overrides = [*(set_ or []), *resources(pool, address, workers)]
-        begin_quickly(photos, out, method, size, overrides, dry_run, wait, log_format)
+        begin_quickly(photos, out, tables, size, overrides, dry_run, wait, log_format)
 
 
 @app.command(
@@ -149,7 +165,7 @@ def dream(
     with errors(log_format):
         method = {"kind": "deepdream"} if guide is None else {"kind": "deepdream", "guide": guide}
         overrides = [*(set_ or []), *resources(pool, address, workers)]
-        begin_quickly(photos, out, method, size, overrides, dry_run, wait, log_format)
+        begin_quickly(photos, out, {"method": method}, size, overrides, dry_run, wait, log_format)
 
 
 @app.command(

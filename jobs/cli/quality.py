@@ -1,0 +1,73 @@
+"""What `nst stylize` makes of --quality and --style."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast
+
+from jobs.cli.styles import style_place
+from jobs.stores.filesystems import StorageOptions, absolute_url
+from nst.errors import OptionError
+from nst.methods import METHODS
+
+__all__ = ["Quality", "first_photo", "stylize_table"]
+
+Quality: TypeAlias = Literal["draft", "best"]
+_KINDS: Mapping[Quality, str] = {"draft": "feed_forward", "best": "style_transfer"}
+
+
+def stylize_table(
+    styles: Sequence[str], quality: Quality | None, overrides: Sequence[str], *, first_frame: str | None
+) -> dict[str, Any]:
+    """The tables `method` and `image` of a job.
+
+    Args:
+        quality: None: `draft`, unless an option is set that only `best` has.
+        overrides: what --set says.
+        first_frame: that of a sequence.
+
+    Raises:
+        OptionError: a style is neither a file, nor a folder, nor one that comes with this package; or a
+            sequence is not to be had in this quality.
+    """
+    chosen = quality or ("best" if _only_best_has(overrides) else "draft")
+    places = [style_place(style) for style in styles]
+    method: dict[str, Any] = {"kind": _KINDS[chosen], "style": places[0] if len(places) == 1 else places}
+    if chosen == "best":
+        if first_frame is not None:
+            raise OptionError("--sequence", True, reason="goes with --quality draft")
+        return {"method": method}
+    if first_frame is not None:
+        method["reference"] = first_frame
+    return {"method": method, "image": {"max_side_px": 0}}
+
+
+def first_photo(photos: Sequence[str], out: str, storage: StorageOptions) -> str:
+    """The first photograph that there is, in the order of a job at `out`.
+
+    Raises:
+        OptionError, UsageError: there is none.
+    """
+    from jobs.ledger.listing import list_photos
+
+    own, places = absolute_url(out, Path.cwd()), [absolute_url(each, Path.cwd()) for each in photos]
+    found = list_photos(
+        places[0] if len(places) == 1 else [place for place in places if place != own],
+        exclude=own,
+        storage=storage,
+    )
+    first = next(found, None)
+    if first is None:
+        raise OptionError("photos", photos[0], reason="there is no photograph")
+    return first.url
+
+
+def _only_best_has(overrides: Sequence[str]) -> bool:
+    """Whether --set has an option of optimization that the network has not."""
+    names = {each.partition("=")[0] for each in overrides}
+    if "method.kind" in names or not any(name.startswith("method.") for name in names):
+        return False
+    draft, best = ({item.name for item in fields(cast(Any, METHODS[kind]))} for kind in _KINDS.values())
+    return any(name.removeprefix("method.").partition(".")[0] in best - draft for name in names)
