@@ -16,7 +16,7 @@ from nst import check
 from nst.errors import OptionError, WeightsError
 from nst.features.weights import read_metadata
 from nst.feed_forward.networks import Painter, PainterConfig
-from nst.feed_forward.stylizer import FeedForwardPlan, FeedForwardStylizer, Look
+from nst.feed_forward.stylizer import FeedForwardPlan, FeedForwardStylizer, Look, Precision
 from nst.gan.layers import load_published
 from nst.gan.starting import read_states
 from nst.images.codec import decode_image, resize_image
@@ -71,6 +71,9 @@ class FeedForward:
     `embedded`, the one that comes with nst."""
     weights_sha256: str | None = None
     """Digest that the weights file must have."""
+    precision: Precision = "float32"
+    """Precision in which photographs are painted: `float32`, or `bfloat16`, which is faster on GPUs and on CPUs
+    that have it, and slower on others."""
     pass_memory_mb: int | None = 250
     """Memory in MB for activations of one pass. Larger photographs are painted in tiles, with the same result.
     None: no limit."""
@@ -80,6 +83,7 @@ class FeedForward:
         if not 0 <= self.strength <= 1:
             raise OptionError("strength", self.strength, reason="is from 0 to 1")
         check.one_of("preserve_color", self.preserve_color, get_args(PreserveColor))
+        check.one_of("precision", self.precision, get_args(Precision))
         check.at_least("style_side_px", self.style_side_px, _LEAST_STYLE_PX)
         for option in ("stroke_side_px", "pass_memory_mb"):
             if getattr(self, option) is not None:

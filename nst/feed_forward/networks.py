@@ -15,7 +15,7 @@ the whole. Given these, all that is left are convolutions: see `Folded`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -154,10 +154,43 @@ class Painter(nn.Module):
         return Painted(_picture(self.coarse(x), self.fine(x)), moments, activations)
 
     @torch.no_grad()
-    def folded(self, wanted: Sequence[Moments], own: Sequence[Moments]) -> Folded:
-        """What is left of the painter for a photograph and a style, each (1, C, ...)."""
+    def folded(
+        self, wanted: Sequence[Moments], own: Sequence[Moments], dtype: torch.dtype = torch.float32
+    ) -> Folded:
+        """What is left of the painter for a photograph and a style, each (1, C, ...).
+
+        Args:
+            dtype: in which it computes.
+        """
+        maps = [coloring(each.double(), want.double()) for each, want in zip(own, wanted, strict=True)]
+        layers: dict[str, tuple[Tensor, Tensor | None]] = {
+            name: (each.weight, each.bias)
+            for name, each in self.named_modules()
+            if isinstance(each, nn.Conv2d) and name not in ("coarse", "fine")
+        }
+        for name, (matrix, shift) in zip(("look", "see.2", "join", "finish"), maps, strict=True):
+            weight, bias = layers[name]
+            assert bias is not None
+            matrix = matrix[0]
+            layers[name] = (
+                torch.einsum("ij,jkhw->ikhw", matrix, weight.to(matrix)),
+                matrix @ bias.to(matrix) + shift[0, :, 0],
+            )
+        layers["past"] = maps[1][0][0][..., None, None], None
+        ends = [(each.weight, each.bias) for each in (self.coarse, self.fine)]
+        layers["end"] = (
+            torch.cat([weight for weight, _ in ends]),
+            torch.cat([cast(Tensor, bias) for _, bias in ends]),
+        )
+        like = self.look.weight
         return Folded(
-            self, [coloring(each.double(), want.double()) for each, want in zip(own, wanted, strict=True)]
+            {
+                name: (
+                    weight.to(like.device, dtype).contiguous(memory_format=torch.channels_last),
+                    None if bias is None else bias.to(like.device, dtype),
+                )
+                for name, (weight, bias) in layers.items()
+            }
         )
 
 
@@ -165,43 +198,35 @@ class Folded:
     """The painter for one photograph and one style: its coloring is part of its convolutions.
 
     Args:
-        colorings: matrix (1, C, C) and shift (1, C, 1) for each of the four places.
+        layers: weights and biases; what goes past the residual of `see` has a matrix of its own.
     """
 
-    def __init__(self, painter: Painter, colorings: Sequence[tuple[Tensor, Tensor]]) -> None:
-        self._painter = painter
-        before = (painter.look, painter.see[2], painter.join, painter.finish)
-        layers = [
-            _folded(each, matrix[0], shift[0])  # type: ignore[arg-type]
-            for each, (matrix, shift) in zip(before, colorings, strict=True)
-        ]
-        self._look, self._see, self._join, self._finish = layers
-        self._past = colorings[1][0][0].to(painter.look.weight)[..., None, None]
-        ends = (painter.coarse, painter.fine)
-        self._end = (
-            torch.cat([each.weight for each in ends]),
-            torch.cat([cast(Tensor, each.bias) for each in ends]),
-        )
+    def __init__(self, layers: Mapping[str, tuple[Tensor, Tensor | None]]) -> None:
+        self._layers = layers
 
     @torch.no_grad()
     def __call__(self, photo: Tensor, at: tuple[int, int] = (0, 0)) -> Tensor:
         """(1, 3, H, W) in [0, 1] to the same, H and W multiples of 8, as is `at`: top and left."""
-        painter = self._painter
-        start = _grained(F.pixel_unshuffle(2 * photo - 1, 2), at, 2)
-        start = start.contiguous(memory_format=torch.channels_last)
-        enter = painter.enter(start).relu_()
-        looked = F.conv2d(painter.halve(enter).relu_(), *self._look, padding=1).relu_()
-        deep = painter.deepen(_grained(looked, at, 4)).relu_()
-        seen = F.conv2d(painter.see[:2](deep), *self._see, padding=1)
-        deep = seen.add_(F.conv2d(deep, self._past)).relu_()
-        deep = painter.think(deep).add_(deep)
-        x = _larger(painter.rise(deep)).add_(painter.keep(looked)).relu_()
-        x = F.conv2d(x, *self._join, padding=1).relu_()
-        x = painter.work(x).add_(x)
-        x = _larger(painter.emerge(x)).add_(enter).relu_()
-        del enter, looked, deep
-        x = F.conv2d(x, *self._finish, padding=1).relu_()
-        x = F.conv2d(x, *self._end, padding=1)
+
+        def layer(name: str, x: Tensor, stride: int = 1) -> Tensor:
+            weight, bias = self._layers[name]
+            return F.conv2d(x, weight, bias, stride, weight.shape[2] // 2)
+
+        def residual(name: str, x: Tensor) -> Tensor:
+            return layer(f"{name}.2", layer(f"{name}.0", x).relu_())
+
+        start = _grained(F.pixel_unshuffle(2 * photo - 1, 2), at, 2).to(self._layers["end"][0])
+        enter = layer("enter", start.contiguous(memory_format=torch.channels_last)).relu_()
+        looked = layer("look", layer("halve", enter, 2).relu_()).relu_()
+        deep = layer("deepen", _grained(looked, at, 4), 2).relu_()
+        deep = residual("see", deep).add_(layer("past", deep)).relu_()
+        deep = residual("think", deep).add_(deep)
+        x = _larger(layer("rise", deep)).add_(layer("keep", looked)).relu_()
+        x = layer("join", x).relu_()
+        x = residual("work", x).add_(x)
+        x = _larger(layer("emerge", x)).add_(enter).relu_()
+        del start, enter, looked, deep
+        x = layer("end", layer("finish", x).relu_()).to(photo.dtype)
         return _picture(x[:, :3], x[:, 3:]).clamp_(0, 1)
 
 
@@ -224,14 +249,6 @@ def _grained(x: Tensor, at: tuple[int, int], stride_px: int) -> Tensor:
 
 def _larger(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="nearest")
-
-
-def _folded(layer: nn.Conv2d, matrix: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution that is followed by an affine map."""
-    assert layer.bias is not None
-    weight = torch.einsum("ij,jkhw->ikhw", matrix, layer.weight.to(matrix))
-    bias = matrix @ layer.bias.to(matrix) + shift[:, 0]
-    return weight.to(layer.weight).contiguous(memory_format=torch.channels_last), bias.to(layer.bias)
 
 
 def _picture(coarse: Tensor, fine: Tensor) -> Tensor:

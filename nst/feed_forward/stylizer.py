@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +20,9 @@ from nst.style_transfer.color import luminance, match_color, match_luminance, wi
 from nst.style_transfer.options import PreserveColor
 from nst.stylizer import Outcome, Stylized, asked_styles, mean_change
 
-__all__ = ["FeedForwardPlan", "FeedForwardStylizer", "Look"]
+__all__ = ["FeedForwardPlan", "FeedForwardStylizer", "Look", "Precision"]
+
+Precision = Literal["float32", "bfloat16"]
 
 _REFERENCE_PX = 384
 """Long side of what a photograph's moments are taken from."""
@@ -39,6 +42,7 @@ class FeedForwardPlan:
     strength: float
     preserve_color: PreserveColor
     stroke_side_px: int | None
+    precision: Precision
     pass_memory_mb: int | None
 
 
@@ -152,7 +156,8 @@ class FeedForwardStylizer:
             own = self._painter(seen).own
             shares = self._like.new_tensor([[1 - strength, strength]])
             wanted = [Moments.cat(each).mixed(shares) for each in zip(own, wanted, strict=True)]
-        return self._painter.folded(wanted, self._painter(seen, wanted).own)
+        own = self._painter(seen, wanted).own
+        return self._painter.folded(wanted, own, getattr(torch, self.plan.precision))
 
     def _wanted(self, look: Look, reference: Tensor) -> list[Moments]:
         """What the pictures of a style have at each place; for each photograph anew if its colors count."""

@@ -148,15 +148,18 @@ def test_the_margin_is_as_wide_as_it_looks() -> None:
     assert margin - 8 <= reach <= margin
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("keep", ["none", "original"])
-def test_all_of_it_is_where_the_photograph_is(keep: Any) -> None:
+def test_all_of_it_is_where_the_photograph_is(keep: Any, precision: Any) -> None:
     """On a GPU that is none: operations on tensors of two devices are errors."""
     with FakeTensorMode():
         with torch.device("cuda"):
             painter = Painter(SMALL)
         photo, style, mask = torch.rand(3, 100, 140), torch.rand(3, 50, 60), torch.rand(1, 9, 9)
         look = Look([lambda: style, lambda: style], [0.5, 0.5])
-        plan = FeedForwardPlan(strength=0.5, preserve_color=keep, stroke_side_px=90, pass_memory_mb=1)
+        plan = FeedForwardPlan(
+            strength=0.5, preserve_color=keep, stroke_side_px=90, precision=precision, pass_memory_mb=1
+        )
         stylizer = FeedForwardStylizer(plan, painter, {}, [], reference=photo)
         for wanted in ([(look, None)], [(look, mask.to("cuda")), (look, mask)]):
             painted = stylizer.paint(photo, wanted)
@@ -198,6 +201,13 @@ def test_large_photographs_keep_their_detail_and_strokes_their_size(
     detail = (photo - resize_image(small, (300, 400))) * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     torch.testing.assert_close(found, (strokes + detail.sum(0)).clamp(0, 1), rtol=0, atol=1e-5)
     assert float(detail.sum(0).abs().mean()) > 0.01
+
+
+def test_in_bfloat16_it_paints_about_the_same() -> None:
+    photo = random_picture(64, 80)
+    found, expected = painted(build(precision="bfloat16"), photo), painted(build(), photo)
+    assert found.dtype == torch.float32
+    assert 0 < float((found - expected).abs().mean()) < 0.01
 
 
 def test_frames_share_a_reference() -> None:
@@ -274,6 +284,7 @@ def safetensors_of(state: dict[str, Tensor]) -> bytes:
         ({"style_side_px": 4}, "style_side_px = 4"),
         ({"stroke_side_px": 0}, "stroke_side_px = 0"),
         ({"pass_memory_mb": 0}, "pass_memory_mb = 0"),
+        ({"precision": "float16"}, "precision = 'float16'.*float32, bfloat16"),
         ({"style_blend": (1.0, 2.0)}, "style_blend.*one entry for each of 1"),
         ({"style_blend": (0.0,)}, r"style_blend\[0\] = 0"),
         ({"style_masks": ("a", "b")}, "style_masks.*one entry for each of 1"),
