@@ -26,6 +26,7 @@ __all__ = [
     "least_pixels",
     "max_pass_pixels",
     "owned_features",
+    "spans",
     "tile_side",
     "tiles",
 ]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nst.errors import OptionError, UnknownStyle
-from nst.features.tiles import grid
+from nst.features.tiles import Tile, spans
 from nst.feed_forward.coloring import Moments
 from nst.feed_forward.networks import STRIDE_PX, Folded, Painter
 from nst.gan.translate import checked_outcome, mirrored_beyond
@@ -31,7 +31,7 @@ _BORDER_PX = 32
 _LEAST_STRENGTH = 0.2
 """Strength under which its picture and the photograph are mixed."""
 _BAND_ROWS = 256
-_PIXEL_BYTES = 220
+_PIXEL_BYTES = 150
 """Memory of a pass for each pixel, about."""
 
 
@@ -179,15 +179,26 @@ class FeedForwardStylizer:
         height, width = photo.shape[-2:]
         padded = _padded(photo)
         margin = self._painter.config.margin_px
-        side = max(padded.shape[-2:])
-        if self.plan.pass_memory_mb is not None:
-            pixels = self.plan.pass_memory_mb * 1e6 / _PIXEL_BYTES
-            side = max(margin, (int(pixels**0.5) - 2 * margin) // STRIDE_PX * STRIDE_PX)
+        tall, wide = self._tile_size(padded.shape[1], padded.shape[2])
         out = torch.empty_like(padded)
-        for tile in grid(padded.shape[1], padded.shape[2], side, margin):
-            at = tile.rows.start, tile.columns.start
-            out[:, *tile.owned] = tile.pick(folded(tile.cut(padded)[None], at)[0], stride=1)
+        for rows, owned_rows in spans(padded.shape[1], tall, margin):
+            for columns, owned_columns in spans(padded.shape[2], wide, margin):
+                tile = Tile(rows, columns, (owned_rows, owned_columns))
+                painted = folded(tile.cut(padded)[None], (rows.start, columns.start))
+                out[:, *tile.owned] = tile.pick(painted[0], stride=1)
         return out[:, _BORDER_PX : _BORDER_PX + height, _BORDER_PX : _BORDER_PX + width]
+
+    def _tile_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the tiles: bands as wide as the picture, if they are not too flat, else squares."""
+        if self.plan.pass_memory_mb is None:
+            return height, width
+        pixels, margin = self.plan.pass_memory_mb * 1e6 / _PIXEL_BYTES, self._painter.config.margin_px
+        if height * width <= pixels:
+            return height, width
+        tall, side = (
+            (int(each) - 2 * margin) // STRIDE_PX * STRIDE_PX for each in (pixels / width, pixels**0.5)
+        )
+        return (tall, width) if tall >= 4 * margin else (max(margin, side),) * 2
 
 
 def _padded(photo: Tensor) -> Tensor:

@@ -166,8 +166,8 @@ def test_all_of_it_is_where_the_photograph_is(keep: Any, precision: Any) -> None
             assert (painted.device.type, painted.shape) == ("cuda", photo.shape)
 
 
-@pytest.mark.parametrize("size", [(97, 131), (40, 300), (1, 50), (3, 3), (160, 161)], ids=str)
-@pytest.mark.parametrize("tile", [1, 5])
+@pytest.mark.parametrize("size", [(97, 131), (40, 300), (1, 50), (3, 3), (160, 161), (500, 130)], ids=str)
+@pytest.mark.parametrize("tile", [1, 5, 10])
 def test_in_tiles_as_whole(size: tuple[int, int], tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     photo = random_picture(*size)
     whole = painted(build(pass_memory_mb=None), photo)
