@@ -189,7 +189,7 @@ class FeedForwardStylizer:
         return out[:, _BORDER_PX : _BORDER_PX + height, _BORDER_PX : _BORDER_PX + width]
 
     def _tile_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the tiles: bands as wide as the picture, if they are not too flat, else squares."""
+        """Height and width of tiles: bands as wide as the picture, if they are not too flat, else squares."""
         if self.plan.pass_memory_mb is None:
             return height, width
         pixels, margin = self.plan.pass_memory_mb * 1e6 / _PIXEL_BYTES, self._painter.config.margin_px
