@@ -188,13 +188,28 @@ def measure(
 ) -> Callable[[Tensor, Tensor, Tensor], tuple[float, float]]:
     """Distances of a picture from its photograph's content and from its style; all (3, h, w)."""
 
+    known: dict[int, tuple[Tensor, list[dict[str, Tensor]]]] = {}
+
+    styles: dict[int, tuple[Tensor, list[Tensor]]] = {}
+
+    def seen(image: Tensor, keep: bool) -> list[dict[str, Tensor]]:
+        """What it sees of the squares of an image; a photograph and a style are asked for again."""
+        if id(image) in known:
+            return known[id(image)][1]
+        found = [network(each[None]) for each in squares(image)]
+        if keep:
+            known[id(image)] = image, found  # with the image, so that no other one has its number
+        return found
+
     def grams(squares: Sequence[dict[str, Tensor]]) -> list[Tensor]:
         return [torch.stack([gram_matrix(each[layer]) for each in squares]).mean(0) for layer in layers]
 
     @torch.no_grad()
     def distances(picture: Tensor, photo: Tensor, style: Tensor) -> tuple[float, float]:
-        mine, content = ([network(each[None]) for each in squares(image)] for image in (picture, photo))
-        wanted = grams([network(style[None])])
+        mine, content = seen(picture, keep=False), seen(photo, keep=True)
+        if id(style) not in styles:
+            styles[id(style)] = style, grams([network(style[None])])
+        wanted = styles[id(style)][1]
         parts = [float(balanced(found, want)) for found, want in zip(grams(mine), wanted, strict=True)]
         apart = [
             float(content_distance(one["relu3_1"], other["relu3_1"]))
