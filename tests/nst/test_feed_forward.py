@@ -139,7 +139,7 @@ def test_the_margin_is_as_wide_as_it_looks() -> None:
         folded = painter.folded(own, own)
         before = folded(photo)
         reach = 0
-        for column in range(256):
+        for column in (*range(20, 60), *range(188, 228)):
             other = photo.clone()
             other[..., column] = 1 - other[..., column]
             if bool((folded(other)[..., 120:128] != before[..., 120:128]).any()):
@@ -148,8 +148,7 @@ def test_the_margin_is_as_wide_as_it_looks() -> None:
     assert margin - 8 <= reach <= margin
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("keep", ["none", "original"])
+@pytest.mark.parametrize(("keep", "precision"), [("none", "bfloat16"), ("original", "float32")])
 def test_all_of_it_is_where_the_photograph_is(keep: Any, precision: Any) -> None:
     """On a GPU that is none: operations on tensors of two devices are errors."""
     with FakeTensorMode():
