@@ -177,6 +177,11 @@ def cost(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             cpu, peak = (statistics.median(each[what] for each in runs) for what in ("cpu_s", "peak_mb"))
             print(f"{name:14} {size:5g} {cpu:8.2f} {cpu / size:9.3f} {peak:8.0f}", flush=True)
             result[f"{key}_{size:g}mp"] = {"cpu_s_per_mp": round(cpu / size, 3), "peak_mb": round(peak)}
+            if name == "ours":
+                result.setdefault("cpu_s_per_mp", round(cpu / size, 3))
+                result[f"peak_mb_{size:g}mp"] = round(peak)
+            elif name == "lite built-in":
+                result.setdefault("lite_cpu_s_per_mp", round(cpu / size, 3))
     return result
 
 
