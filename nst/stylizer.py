@@ -36,11 +36,11 @@ __all__ = [
     "Stylizer",
     "asked_styles",
     "mean_change",
+    "row_bands",
     "select",
 ]
 
 _BAND_ROWS = 256
-"""Rows that are worked on at a time, where whole large pictures would be copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,17 @@ def asked_styles(images: Sequence[Tensor], styles: Sequence[str | None] | None) 
 def mean_change(picture: Tensor, photo: Tensor) -> float:
     """Mean absolute difference over pixels and channels of two (3, H, W), in [0, 1]: 0 where the picture is the
     photograph."""
-    bands = zip(*(torch.split(each, _BAND_ROWS, 1) for each in (picture, photo)), strict=True)
-    return sum(float((one - other.to(one)).abs_().sum()) for one, other in bands) / picture.numel()
+    sums = (
+        float((picture[:, rows] - photo[:, rows].to(picture)).abs_().sum())
+        for rows in row_bands(picture.shape[1])
+    )
+    return sum(sums) / picture.numel()
+
+
+def row_bands(height: int) -> Iterator[slice]:
+    """The rows of a picture, some at a time, so that large ones are not copied whole."""
+    for start in range(0, height, _BAND_ROWS):
+        yield slice(start, min(start + _BAND_ROWS, height))
 
 
 P = TypeVar("P")

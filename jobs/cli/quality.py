@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 from jobs.cli.styles import style_place
+from jobs.cli.work import without_output
 from jobs.stores.filesystems import StorageOptions, absolute_url
 from nst.errors import OptionError
 from nst.methods import METHODS
@@ -44,7 +45,7 @@ def stylize_table(
     return {"method": method, "image": {"max_side_px": 0}}
 
 
-def first_photo(photos: Sequence[str], out: str, storage: StorageOptions) -> str:
+def first_photo(photos: list[str], out: str, storage: StorageOptions) -> str:
     """The first photograph that there is, in the order of a job at `out`.
 
     Raises:
@@ -52,11 +53,9 @@ def first_photo(photos: Sequence[str], out: str, storage: StorageOptions) -> str
     """
     from jobs.ledger.listing import list_photos
 
-    own, places = absolute_url(out, Path.cwd()), [absolute_url(each, Path.cwd()) for each in photos]
+    places = [absolute_url(each, Path.cwd()) for each in without_output(photos, out)]
     found = list_photos(
-        places[0] if len(places) == 1 else [place for place in places if place != own],
-        exclude=own,
-        storage=storage,
+        places[0] if len(places) == 1 else places, exclude=absolute_url(out, Path.cwd()), storage=storage
     )
     first = next(found, None)
     if first is None:

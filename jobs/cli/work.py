@@ -45,6 +45,7 @@ __all__ = [
     "tables_of",
     "tell_end",
     "tell_notes",
+    "without_output",
 ]
 
 
@@ -138,13 +139,16 @@ def begin_quickly(
     """Begin a job that is said in arguments, not in a file."""
     from jobs.config.tables import apply_overrides
 
-    own = absolute_url(out, Path.cwd())
-    # `holiday/*` is also the output within, if it is there already.
-    places = [each for each in photos if absolute_url(each, Path.cwd()) != own] if len(photos) > 1 else photos
-    table: dict[str, Any] = {"photos": places, "output": out, **tables}
+    table: dict[str, Any] = {"photos": without_output(photos, out), "output": out, **tables}
     if size is not None:
         table["image"] = {**table.get("image", {}), "max_side_px": size}
     begin_table(apply_overrides(table, overrides), Path.cwd(), dry_run, wait, log_format)
+
+
+def without_output(photos: list[str], out: str) -> list[str]:
+    """The places of photographs: `holiday/*` is also the output within, if it is there already."""
+    own = absolute_url(out, Path.cwd())
+    return [each for each in photos if absolute_url(each, Path.cwd()) != own] if len(photos) > 1 else photos
 
 
 def begin_file(

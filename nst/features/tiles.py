@@ -26,7 +26,6 @@ __all__ = [
     "least_pixels",
     "max_pass_pixels",
     "owned_features",
-    "spans",
     "tile_side",
     "tiles",
 ]
@@ -121,13 +120,13 @@ def _least_side(geometry: Geometry) -> int:
 
 def tiles(network: FeatureNetwork, height: int, width: int, side: int) -> Iterator[Tile]:
     """Tiles of `side` pixels, a multiple of the network's largest stride, that own all of a picture."""
-    yield from grid(height, width, side, _geometry(network).margin_px)
+    yield from grid(height, width, (side, side), _geometry(network).margin_px)
 
 
-def grid(height: int, width: int, side: int, margin: int) -> Iterator[Tile]:
-    """Tiles of `side` pixels that own all of a picture, and see `margin` pixels more."""
-    for rows, owned_rows in spans(height, side, margin):
-        for columns, owned_columns in spans(width, side, margin):
+def grid(height: int, width: int, sides: tuple[int, int], margin: int) -> Iterator[Tile]:
+    """Tiles of `sides` pixels, down and across, that own all of a picture, and see `margin` pixels more."""
+    for rows, owned_rows in spans(height, sides[0], margin):
+        for columns, owned_columns in spans(width, sides[1], margin):
             yield Tile(rows, columns, (owned_rows, owned_columns))
 
 

@@ -27,10 +27,12 @@ from nst import check
 from nst.feed_forward.coloring import Moments, coloring
 from nst.feed_forward.grain import CHANNELS, grain
 
-__all__ = ["STRIDE_PX", "Folded", "Painted", "Painter", "PainterConfig"]
+__all__ = ["MARGIN_PX", "STRIDE_PX", "Folded", "Painted", "Painter", "PainterConfig"]
 
 STRIDE_PX = 8
 """Photographs' sides are multiples of it."""
+MARGIN_PX = 80
+"""Pixels around a part of a photograph that it depends on; a multiple of `STRIDE_PX`."""
 
 _REACH = 1.1
 """How far the output goes beyond [0, 1], so that black and white are reached."""
@@ -50,11 +52,6 @@ class PainterConfig:
     def __post_init__(self) -> None:
         for name in ("half", "quarter", "eighth"):
             check.at_least(name, getattr(self, name), 1)
-
-    @property
-    def margin_px(self) -> int:
-        """Pixels around a part of a photograph that it depends on; a multiple of `STRIDE_PX`."""
-        return 80
 
     @property
     def colored(self) -> tuple[int, int, int, int]:

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from nst.errors import OptionError, UnknownStyle
-from nst.features.tiles import Tile, spans
+from nst.features.tiles import grid
 from nst.feed_forward.coloring import Moments
-from nst.feed_forward.networks import STRIDE_PX, Folded, Painter
+from nst.feed_forward.networks import MARGIN_PX, STRIDE_PX, Folded, Painter
 from nst.gan.translate import checked_outcome, mirrored_beyond
 from nst.images.codec import resize_image
 from nst.style_transfer.color import luminance, match_color, match_luminance, with_luminance
 from nst.style_transfer.options import PreserveColor
-from nst.stylizer import Outcome, Stylized, asked_styles, mean_change
+from nst.stylizer import Outcome, Stylized, asked_styles, mean_change, row_bands
 
 __all__ = ["FeedForwardPlan", "FeedForwardStylizer", "Look", "Precision"]
 
@@ -30,7 +30,6 @@ _BORDER_PX = 32
 """Pixels that are mirrored around a photograph, painted and cut off; a multiple of `STRIDE_PX`."""
 _LEAST_STRENGTH = 0.2
 """Strength under which its picture and the photograph are mixed."""
-_BAND_ROWS = 256
 _PIXEL_BYTES = 150
 """Memory of a pass for each pixel, about."""
 
@@ -135,8 +134,7 @@ class FeedForwardStylizer:
         larger = small.shape != image.shape
         change = painted - luminance(small) if larger else painted
         out = torch.empty_like(image)
-        for start in range(0, image.shape[1], _BAND_ROWS):
-            rows = slice(start, min(start + _BAND_ROWS, image.shape[1]))
+        for rows in row_bands(image.shape[1]):
             band = _enlarged(change, (image.shape[1], image.shape[2]), rows)
             if larger:
                 band = band + luminance(image[:, rows])
@@ -178,27 +176,24 @@ class FeedForwardStylizer:
         """(3, H, W) painted, tile by tile: equal to painting it whole, but for rounding."""
         height, width = photo.shape[-2:]
         padded = _padded(photo)
-        margin = self._painter.config.margin_px
-        tall, wide = self._tile_size(padded.shape[1], padded.shape[2])
+        height_px, width_px = padded.shape[1:]
         out = torch.empty_like(padded)
-        for rows, owned_rows in spans(padded.shape[1], tall, margin):
-            for columns, owned_columns in spans(padded.shape[2], wide, margin):
-                tile = Tile(rows, columns, (owned_rows, owned_columns))
-                painted = folded(tile.cut(padded)[None], (rows.start, columns.start))
-                out[:, *tile.owned] = tile.pick(painted[0], stride=1)
+        for tile in grid(height_px, width_px, self._tile_size(height_px, width_px), MARGIN_PX):
+            painted = folded(tile.cut(padded)[None], (tile.rows.start, tile.columns.start))
+            out[:, *tile.owned] = tile.pick(painted[0], stride=1)
         return out[:, _BORDER_PX : _BORDER_PX + height, _BORDER_PX : _BORDER_PX + width]
 
     def _tile_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of tiles: bands as wide as the picture, if they are not too flat, else squares."""
         if self.plan.pass_memory_mb is None:
             return height, width
-        pixels, margin = self.plan.pass_memory_mb * 1e6 / _PIXEL_BYTES, self._painter.config.margin_px
+        pixels = self.plan.pass_memory_mb * 1e6 / _PIXEL_BYTES
         if height * width <= pixels:
             return height, width
         tall, side = (
-            (int(each) - 2 * margin) // STRIDE_PX * STRIDE_PX for each in (pixels / width, pixels**0.5)
+            (int(each) - 2 * MARGIN_PX) // STRIDE_PX * STRIDE_PX for each in (pixels / width, pixels**0.5)
         )
-        return (tall, width) if tall >= 4 * margin else (max(margin, side),) * 2
+        return (tall, width) if tall >= 4 * MARGIN_PX else (max(MARGIN_PX, side),) * 2
 
 
 def _padded(photo: Tensor) -> Tensor:

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from nst.errors import WeightsError
 from nst.features import FeatureNetwork
 from nst.features.layers import VGG_CHANNELS
+from nst.feed_forward.losses import balanced, content_distance
 from nst.feed_forward.method import painter_config, painter_file
-from nst.feed_forward.networks import Painted, Painter, PainterConfig
+from nst.feed_forward.networks import STRIDE_PX, Painted, Painter, PainterConfig
 from nst.feed_forward.options import SIGHT, PainterOptions
 from nst.feed_forward.views import recolored, resized, square
 from nst.gan.parallel import DDPOptions, Share, distributed
@@ -30,7 +31,7 @@ from nst.gan.trainer import activations, follow, warmed_decay
 from nst.images.codec import resize_image
 from nst.losses import gram_matrix
 
-__all__ = ["PainterTraining", "balanced", "content_distance"]
+__all__ = ["PainterTraining"]
 
 _WHOLE = 0.3
 """Share of steps in which photographs take their moments from a larger part, as large ones will."""
@@ -72,7 +73,6 @@ class PainterTraining:
             fused=True,
         )
         self._teacher: FeatureNetwork | None = None
-        self._at = 0, 0
         self._generator = torch.Generator().manual_seed(seed)
 
     @property
@@ -120,7 +120,7 @@ class PainterTraining:
         photos, *pictures = ((each + 1) / 2 for each in images)
         whole = len(photos) if self.share.world == 1 else self.share.batch_size
         shared = float(torch.rand((), generator=self._generator))
-        self._at = 8 * int(torch.randint(_PLACES, (), generator=self._generator)), 0
+        at = STRIDE_PX * int(torch.randint(_PLACES, (), generator=self._generator)), 0
         drawn = torch.rand(whole, _DRAWS, generator=self._generator)
         normal = self.share.take(torch.randn(whole, 2, 4, 3, generator=self._generator))
         draws = self.share.take(drawn).tolist()
@@ -136,10 +136,10 @@ class PainterTraining:
         ]
         with activations(self.options.precision, photo):
             if self.steps < self.options.warmup_steps:
-                losses = self._warmup(torch.cat([photo, views[0]]))
+                losses = self._warmup(torch.cat([photo, views[0]]), at)
             else:
                 shares = [1 - row[0] / _MIXED if row[0] < _MIXED else 0.0 for row in draws]
-                losses = self._styled(photo, larger if shared < _WHOLE else None, views, shares)
+                losses = self._styled(photo, larger if shared < _WHOLE else None, views, shares, at)
         weights = self.options
         loss = (
             losses["content"]
@@ -154,16 +154,21 @@ class PainterTraining:
         follow(self.average, self.networks["painter"], warmed_decay(weights.ema_decay, self.steps))
         return {name: each.detach() for name, each in {"loss": loss, **losses}.items()}
 
-    def _warmup(self, pictures: Tensor) -> dict[str, Tensor]:
+    def _warmup(self, pictures: Tensor, at: tuple[int, int]) -> dict[str, Tensor]:
         """Losses of pictures that are painted as they are."""
         with torch.no_grad():
             seen = self._seen(pictures)
-        (itself, told), _ = self._pass(None, None, pictures, None, self._at)
+        (itself, told), _ = self._pass(None, None, pictures, None, at)
         none = pictures.new_zeros(())
         return {"content": none, "style": none, **_own_losses(pictures, itself, told, seen)}
 
     def _styled(
-        self, photo: Tensor, larger: Tensor | None, views: Sequence[Tensor], shares: Sequence[float]
+        self,
+        photo: Tensor,
+        larger: Tensor | None,
+        views: Sequence[Tensor],
+        shares: Sequence[float],
+        at: tuple[int, int],
     ) -> dict[str, Tensor]:
         """Losses of photographs in the styles of pictures.
 
@@ -186,7 +191,7 @@ class PainterTraining:
             wanted = [
                 torch.einsum("nk,kij->nij", mixture, gram_matrix(seen[layer])) for layer in options.style_layers
             ]
-        (itself, told), painted = self._pass(photo, larger, styles, mixture, self._at)
+        (itself, told), painted = self._pass(photo, larger, styles, mixture, at)
         found = self._seen(painted)
         distances = [
             balanced(gram_matrix(found[layer]), want)
@@ -262,11 +267,7 @@ class PainterTraining:
         Returns:
             (3, H, W) in [-1, 1].
         """
-        own, pictures = ([(each + 1) / 2 for each in some] for some in photos.values())
-        own, pictures = (
-            [each[..., : each.shape[2] // 8 * 8, : each.shape[3] // 8 * 8] for each in some]
-            for some in (own, pictures)
-        )
+        own, pictures = ([_whole_strides((each + 1) / 2) for each in some] for some in photos.values())
         styles = [self.average(picture).own for picture in pictures]
         rows = [[torch.ones_like(own[0]), *pictures]]
         for photo in own:
@@ -331,17 +332,7 @@ def _own_losses(
     return {"reconstruction": (itself - pictures).square().mean(), "sight": torch.stack(sight).mean()}
 
 
-def balanced(found: Tensor, wanted: Tensor) -> Tensor:
-    """(N,) squared distances of matrices (N, C, C), over the sum of their squares: from 0 to 1."""
-    over = found.square().sum((1, 2)) + wanted.square().sum((1, 2))
-    return (found - wanted).square().sum((1, 2)) / over.clamp_min(1e-20)
-
-
-def content_distance(found: Tensor, wanted: Tensor) -> Tensor:
-    """(N,) mean squared differences of instance-normalized activations (N, C, h, w)."""
-    return (_normalized(found) - _normalized(wanted)).square().mean((1, 2, 3))
-
-
-def _normalized(features: Tensor) -> Tensor:
-    mean = features.mean((2, 3), keepdim=True)
-    return (features - mean) / (features.var((2, 3), unbiased=False, keepdim=True) + 1e-5).sqrt()
+def _whole_strides(image: Tensor) -> Tensor:
+    """As much of an image (1, 3, h, w) as the painter takes."""
+    height, width = (side // STRIDE_PX * STRIDE_PX for side in image.shape[2:])
+    return image[..., :height, :width]

@@ -19,6 +19,7 @@ from nst.images.color import srgb_profile
 from nst.images.decode import AlphaMode, Truncated, read_photo
 from nst.images.exif import KeepExif
 from nst.images.lossless import png_16, tiff
+from nst.stylizer import row_bands
 
 __all__ = [
     "AnimationFormat",
@@ -38,9 +39,6 @@ __all__ = [
 ]
 
 ImageFormat = Literal["jpeg", "png", "webp", "avif", "tiff"]
-_BAND_ROWS = 256
-"""Rows that are worked on at a time, where whole large pictures would be copied."""
-
 BitDepth = Literal[8, 16]
 AnimationFormat = Literal["gif", "webp"]
 
@@ -222,9 +220,9 @@ def _quantized(planes: Tensor, bit_depth: BitDepth) -> npt.NDArray[Any]:
     """(H, W, C) of uint8 or uint16, from (C, H, W) in [0, 1]."""
     channels, height, width = planes.shape
     levels = np.empty((height, width, channels), np.uint8 if bit_depth == 8 else np.uint16)
-    for start in range(0, height, _BAND_ROWS):
-        band = planes[:, start : start + _BAND_ROWS].clamp(0, 1).mul_(2**bit_depth - 1).round_()
-        levels[start : start + _BAND_ROWS] = band.permute(1, 2, 0).numpy()
+    for rows in row_bands(height):
+        band = planes[:, rows].clamp(0, 1).mul_(2**bit_depth - 1).round_()
+        levels[rows] = band.permute(1, 2, 0).numpy()
     return levels
 
 

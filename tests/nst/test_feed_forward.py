@@ -15,7 +15,7 @@ from nst.feed_forward import stylizer as module
 from nst.feed_forward.coloring import Moments, coloring
 from nst.feed_forward.grain import grain
 from nst.feed_forward.method import FeedForward, painter_file, read_painter
-from nst.feed_forward.networks import Painter, PainterConfig
+from nst.feed_forward.networks import MARGIN_PX, Painter, PainterConfig
 from nst.feed_forward.stylizer import FeedForwardPlan, FeedForwardStylizer, Look
 from nst.images.codec import encode_image, resize_image
 from nst.stylizer import Stylized
@@ -144,7 +144,7 @@ def test_the_margin_is_as_wide_as_it_looks() -> None:
             other[..., column] = 1 - other[..., column]
             if bool((folded(other)[..., 120:128] != before[..., 120:128]).any()):
                 reach = max(reach, 120 - column, column - 127)
-    margin = SMALL.margin_px
+    margin = MARGIN_PX
     assert margin - 8 <= reach <= margin
 
 
@@ -191,7 +191,7 @@ def test_large_photographs_keep_their_detail_and_strokes_their_size(
     rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many rows are worked on at a time."""
-    monkeypatch.setattr(module, "_BAND_ROWS", rows)
+    monkeypatch.setattr("nst.stylizer._BAND_ROWS", rows)
     photo = random_picture(300, 400)
     photo = (photo + 0.1 * torch.rand(photo.shape, generator=torch.Generator().manual_seed(4))).clamp(0, 1)
     found = painted(build(stroke_side_px=100), photo)

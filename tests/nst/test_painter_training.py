@@ -13,9 +13,10 @@ from torch import Tensor
 
 from nst.errors import OptionError, WeightsError
 from nst.features import FeatureNetwork, build_features
+from nst.feed_forward.losses import balanced, content_distance
 from nst.feed_forward.method import read_painter
 from nst.feed_forward.options import PainterOptions
-from nst.feed_forward.training import PainterTraining, balanced, content_distance
+from nst.feed_forward.training import PainterTraining
 from nst.gan.parallel import Share
 from nst.losses import gram_matrix
 from tests.two import in_two_processes
@@ -106,7 +107,7 @@ def test_mixtures_are_the_styles_of_both(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(own, "_seen", looking)
     monkeypatch.setattr(own, "_pass", painting)
-    own._styled(photos, None, pictures, [0.0, 0.75, 0.0, 0.0])
+    own._styled(photos, None, pictures, [0.0, 0.75, 0.0, 0.0], (0, 0))
     assert seen[0] == 5
     torch.testing.assert_close(passes[0][1], torch.tensor([0.0, 0.25, 0.0, 0.0, 0.75]))
     torch.testing.assert_close(passes[0][2], torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0]))
