@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Moments", "coloring"]
+__all__ = ["Moments", "coloring", "root"]
 
 _NOISE = 1e-2
 """Added to the variance along each direction, as a share of their mean over both: what has none in one
@@ -59,6 +59,13 @@ def coloring(own: Moments, wanted: Moments) -> tuple[Tensor, Tensor]:
     _, inverse = _Roots.apply(own.covariance + noise)
     matrix = root @ inverse
     return matrix, wanted.mean - matrix @ own.mean
+
+
+def root(covariance: Tensor) -> Tensor:
+    """Square roots of covariances (N, C, C), symmetric."""
+    noise = _LEAST_VARIANCE * torch.eye(covariance.shape[-1]).to(covariance)
+    found: Tensor = _Roots.apply(covariance + noise)[0]
+    return found
 
 
 class _Roots(torch.autograd.Function):

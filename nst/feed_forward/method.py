@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Any, get_args
+from typing import Literal, get_args
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from nst import check
-from nst.errors import OptionError, WeightsError
-from nst.features.weights import read_metadata
-from nst.feed_forward.networks import Painter, PainterConfig
-from nst.feed_forward.stylizer import FeedForwardPlan, FeedForwardStylizer, Look, Precision
-from nst.gan.layers import load_published
-from nst.gan.starting import read_states
+from nst.errors import OptionError
+from nst.feed_forward.files import Learned, published_state, read_learned, read_names, read_painter
+from nst.feed_forward.published import PublishedStylizer, TransformationNetwork
+from nst.feed_forward.size import FeedForwardPlan, Precision
+from nst.feed_forward.stylizer import FeedForwardStylizer, Look, Source
 from nst.images.codec import decode_image, resize_image
 from nst.style_transfer.color import luminance
 from nst.style_transfer.options import PreserveColor
 from nst.style_transfer.pictures import check_styles, names_of, style_assets, styles_of
 from nst.stylizer import AssetRef, Assets, select
 
-__all__ = ["SHIPPED", "FeedForward", "painter_config", "painter_file", "read_painter"]
+__all__ = ["SHIPPED", "FeedForward", "has_bfloat16"]
 
 SHIPPED = "nst:painter"
 """The network that comes with this package."""
 
-_CONFIG = "nst.painter"
+_CHANGES = ("match", "luminance")
+"""Ways to keep colors that change the style pictures."""
 _LEAST_STYLE_PX = 8
 """Short side of the smallest style picture whose activations have moments."""
 
@@ -39,10 +39,10 @@ _LEAST_STYLE_PX = 8
 class FeedForward:
     """Paint photographs in the style of any picture, in one pass through a trained network."""
 
-    style: str | tuple[str, ...]
+    style: str | tuple[str, ...] | None = None
     """Path or URL of the style picture, or a list of several; in a job also of a folder of them. A photograph
     that has a `style` in the manifest, a picture's name without its folder and suffix, gets that one; others
-    get all of them, blended."""
+    get all of them, blended. None: the styles that the network was trained for."""
     style_sha256: str | tuple[str, ...] | None = None
     """Digest that the style picture must have; of several, a list."""
     style_blend: tuple[float, ...] | None = None
@@ -67,13 +67,15 @@ class FeedForward:
     """Picture from which all photographs take what the network normalizes by, so that frames of one scene do
     not flicker: the first frame. None: each is its own."""
     weights: str = "embedded"
-    """Path or URL of the network: what a training of this kind ended with, a snapshot, or a checkpoint; or
-    `embedded`, the one that comes with nst."""
+    """Path or URL of the network: what a training of this kind ended with, a snapshot, or a checkpoint; a
+    network of one style as PyTorch's examples publish them (fast_neural_style); or `embedded`, the one that
+    comes with nst."""
     weights_sha256: str | None = None
     """Digest that the weights file must have."""
-    precision: Precision = "float32"
-    """Precision in which photographs are painted: `float32`, or `bfloat16`, which is faster on GPUs and on CPUs
-    that have it, and slower on others."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision in which photographs are painted: `float32`, or `bfloat16`, which is twice as fast where the
+    hardware has it, and slower elsewhere. `auto`: `bfloat16` on each machine that has it; pictures of machines
+    with and without it differ by about one gray level."""
     pass_memory_mb: int | None = 250
     """Memory in MB for activations of one pass. Larger photographs are painted in tiles, with the same result.
     None: no limit."""
@@ -83,7 +85,7 @@ class FeedForward:
         if not 0 <= self.strength <= 1:
             raise OptionError("strength", self.strength, reason="is from 0 to 1")
         check.one_of("preserve_color", self.preserve_color, get_args(PreserveColor))
-        check.one_of("precision", self.precision, get_args(Precision))
+        check.one_of("precision", self.precision, ("auto", *get_args(Precision)))
         check.at_least("style_side_px", self.style_side_px, _LEAST_STYLE_PX)
         for option in ("stroke_side_px", "pass_memory_mb"):
             if getattr(self, option) is not None:
@@ -91,6 +93,8 @@ class FeedForward:
 
     def _named(self) -> list[tuple[str, str]]:
         """Style pictures by what messages call them."""
+        if self.style is None:
+            return []
         return list(zip(names_of("style", self.style), styles_of(self), strict=True))
 
     @property
@@ -110,31 +114,76 @@ class FeedForward:
     def check_style(self, assets: Assets) -> None:
         for option, url in self._named():
             self._picture(option, assets[url])
+        data = assets[self._weights.url]
+        if self.style is None:
+            self._check_own_styles(data)
+        elif published_state(data) is not None:
+            reason = f"weights = {self.weights!r} has one style, and takes no other; leave it out"
+            raise OptionError("style", self.style, reason=reason)
 
-    def build(self, assets: Assets, device: torch.device) -> FeedForwardStylizer:
+    def _check_own_styles(self, data: bytes) -> None:
+        """Check what goes without style pictures."""
+        if published_state(data) is not None:
+            if self.preserve_color == "match":
+                raise OptionError("preserve_color", "match", reason="needs a style picture")
+            return
+        if not read_names(data):
+            reason = f"is required: weights = {self.weights!r} was trained for no style of its own"
+            raise OptionError("style", None, reason=reason)
+        if self.preserve_color in _CHANGES:
+            reason = "changes the style's picture: name it with the option style"
+            raise OptionError("preserve_color", self.preserve_color, reason=reason)
+
+    def build(self, assets: Assets, device: torch.device) -> FeedForwardStylizer | PublishedStylizer:
         """Raises OptionError: a style picture is too small."""
         self.check_style(assets)
-        painter = read_painter(assets[self._weights.url], self.weights)
-        named = self._named()
-        pictures = [partial(self._picture, option, assets[url]) for option, url in named]
-        blend = self.style_blend or (1.0,) * len(pictures)
-        shares = [weight / sum(blend) for weight in blend]
-        default: list[tuple[Look, Tensor | None]] = [(Look(pictures, shares), None)]
-        if self.style_masks is not None:
-            masks = [luminance(decode_image(assets[url]))[:1] for url in self.style_masks]
-            default = [
-                (Look([picture], [1.0]), share * mask.to(device))
-                for picture, share, mask in zip(pictures, shares, masks, strict=True)
-            ]
-        names = [PurePosixPath(url).stem for _, url in named]
-        looks = {
-            name: Look([picture], [1.0])
-            for name, picture in zip(names, pictures, strict=True)
-            if names.count(name) == 1
-        }
-        reference = None if self.reference is None else decode_image(assets[self.reference])
+        data = assets[self._weights.url]
         plan = select(FeedForwardPlan, self)
-        return FeedForwardStylizer(plan, painter.to(device), looks, default, reference=reference)
+        state = published_state(data)
+        if state is not None:
+            network = TransformationNetwork()
+            network.load(state)
+            if self.precision == "auto":
+                plan = replace(plan, precision="float32")
+            return PublishedStylizer(plan, network.to(device))
+        if self.precision == "auto":
+            plan = replace(plan, precision="bfloat16" if has_bfloat16(device) else "float32")
+        painter = read_painter(data, self.weights)
+        named = self._sources(assets, read_learned(data, self.weights, painter))
+        looks, default = self._looks(named)
+        if self.style_masks is not None:
+            masks = [luminance(decode_image(assets[url]))[:1].to(device) for url in self.style_masks]
+            shares = default.weights
+            parts: list[tuple[Look, Tensor | None]] = [
+                (Look([source], [1.0]), share * mask)
+                for source, mask, share in zip(default.sources, masks, shares, strict=True)
+            ]
+        else:
+            parts = [(default, None)]
+        reference = None if self.reference is None else decode_image(assets[self.reference])
+        return FeedForwardStylizer(plan, painter.to(device), looks, parts, reference=reference)
+
+    def _sources(self, assets: Assets, learned: Learned) -> list[tuple[str, Source]]:
+        """What each style is described by, by its name: the moments that the network was trained to give it, or
+        else its picture."""
+        if self.style is None:
+            return [(each.name, moments) for each, moments in learned]
+        found: list[tuple[str, Source]] = []
+        known = {each.sha256: moments for each, moments in learned}
+        for option, url in self._named():
+            digest = hashlib.sha256(assets[url]).hexdigest() if known else ""
+            source: Source = partial(self._picture, option, assets[url])
+            if digest in known and self.preserve_color not in _CHANGES:
+                source = known[digest]
+            found.append((PurePosixPath(url).stem, source))
+        return found
+
+    def _looks(self, named: Sequence[tuple[str, Source]]) -> tuple[dict[str, Look], Look]:
+        """Each style by its name, and all of them, blended."""
+        names, sources = [name for name, _ in named], [source for _, source in named]
+        blend = self.style_blend or (1.0,) * len(named)
+        looks = {name: Look([source], [1.0]) for name, source in named if names.count(name) == 1}
+        return looks, Look(sources, [weight / sum(blend) for weight in blend])
 
     def _picture(self, option: str, data: bytes) -> Tensor:
         """A style picture as the network sees it, (3, h, w)."""
@@ -148,35 +197,9 @@ class FeedForward:
         return resize_image(picture, (size[0], size[1]))
 
 
-def painter_file(painter: Painter) -> bytes:
-    """The bytes of a .safetensors with it, in float16, and its shape. Equal input, equal bytes."""
-    tensors = {
-        f"painter.{name}": tensor.detach().to("cpu", torch.float16).contiguous()
-        for name, tensor in painter.state_dict().items()
-    }
-    return safetensors.torch.save(tensors, metadata=painter_config(painter))
-
-
-def painter_config(painter: Painter) -> dict[str, str]:
-    """The shape of a painter, as its file says it."""
-    return {_CONFIG: json.dumps(asdict(painter.config), sort_keys=True)}
-
-
-def read_painter(data: bytes, name: str) -> Painter:
-    """The network of a file that `painter_file` wrote, or of a checkpoint, in the precision of the file.
-
-    Raises:
-        WeightsError: it is none.
-    """
-    text = read_metadata(data).get(_CONFIG)
-    if text is None:
-        raise WeightsError(f"{name} is no painter: it does not say its shape")
-    try:
-        values = json.loads(text)
-        known: dict[str, Any] = {item.name: int(values[item.name]) for item in fields(PainterConfig)}
-        painter = Painter(PainterConfig(**known))
-    except (ValueError, TypeError, KeyError, OptionError) as error:
-        raise WeightsError(f"the shape in {name} is not one of a painter: {error}") from error
-    state = read_states({name: data}, ["painter", "sight"]).get("painter", {})
-    load_published(painter, {key: value.half().float() for key, value in state.items()})
-    return painter
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether its arithmetic in bfloat16 is faster than in float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    known = torch.cpu.get_capabilities()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,15 +12,13 @@ from nst.errors import OptionError, UnknownStyle
 from nst.features.tiles import grid
 from nst.feed_forward.coloring import Moments
 from nst.feed_forward.networks import MARGIN_PX, STRIDE_PX, Folded, Painter
+from nst.feed_forward.size import FeedForwardPlan, at_its_size, reduced, seen_as
 from nst.gan.translate import checked_outcome, mirrored_beyond
 from nst.images.codec import resize_image
-from nst.style_transfer.color import luminance, match_color, match_luminance, with_luminance
-from nst.style_transfer.options import PreserveColor
-from nst.stylizer import Outcome, Stylized, asked_styles, mean_change, row_bands
+from nst.style_transfer.color import match_color, match_luminance
+from nst.stylizer import Outcome, Stylized, asked_styles, mean_change
 
-__all__ = ["FeedForwardPlan", "FeedForwardStylizer", "Look", "Precision"]
-
-Precision = Literal["float32", "bfloat16"]
+__all__ = ["FeedForwardStylizer", "Look", "Source"]
 
 _REFERENCE_PX = 384
 """Long side of what a photograph's moments are taken from."""
@@ -34,23 +30,15 @@ _PIXEL_BYTES = 150
 """Memory of a pass for each pixel, about."""
 
 
-@dataclass(frozen=True, slots=True)
-class FeedForwardPlan:
-    """Options of the method that the stylizer needs."""
-
-    strength: float
-    preserve_color: PreserveColor
-    stroke_side_px: int | None
-    precision: Precision
-    pass_memory_mb: int | None
+Source = Callable[[], Tensor] | list[Moments]
+"""What describes a style: what decodes its picture, (3, h, w) in [0, 1], or its moments at each place."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
     """One style, or several blended."""
 
-    pictures: Sequence[Callable[[], Tensor]]
-    """What decodes them: (3, h, w) in [0, 1]"""
+    sources: Sequence[Source]
     weights: Sequence[float]
     """Their sum is 1."""
 
@@ -80,7 +68,7 @@ class FeedForwardStylizer:
         self._like = painter.coarse.weight
         self._looks, self._default = looks, default
         self._reference = (
-            None if reference is None else self._seen(_reduced(reference.to(self._like), _REFERENCE_PX))
+            None if reference is None else seen_as(plan, reduced(reference.to(self._like), _REFERENCE_PX))
         )
         self._known: dict[int, list[Moments]] = {}
 
@@ -107,11 +95,10 @@ class FeedForwardStylizer:
 
     def paint(self, image: Tensor, wanted: Sequence[tuple[Look, Tensor | None]]) -> Tensor:
         """A photograph (3, H, W) in [0, 1] in the looks that are wanted, each where its mask is white."""
-        if self.plan.strength == 0:
-            return image.clone()
-        image = image.to(self._like)
-        small = self._seen(_reduced(image, self.plan.stroke_side_px))
-        reference = _reduced(small, _REFERENCE_PX) if self._reference is None else self._reference
+        return at_its_size(self.plan, image.to(self._like), lambda small: self._painted(small, wanted))
+
+    def _painted(self, small: Tensor, wanted: Sequence[tuple[Look, Tensor | None]]) -> Tensor:
+        reference = reduced(small, _REFERENCE_PX) if self._reference is None else self._reference
         if len(wanted) == 1 and wanted[0][1] is None:
             painted = self._tiled(small, self._folded(reference, wanted[0][0]))
         else:
@@ -125,27 +112,7 @@ class FeedForwardStylizer:
             )  # no mask is white there
         if self.plan.strength < _LEAST_STRENGTH:
             painted = torch.lerp(small, painted, self.plan.strength / _LEAST_STRENGTH)
-        return self._finished(image, small, painted)
-
-    def _finished(self, image: Tensor, small: Tensor, painted: Tensor) -> Tensor:
-        """The painted picture (3, h, w) at the photograph's size (3, H, W), with what of the photograph's
-        luminance `small` has lost, and in its colors if they are kept. Some rows at a time: photographs may be
-        large."""
-        larger = small.shape != image.shape
-        change = painted - luminance(small) if larger else painted
-        out = torch.empty_like(image)
-        for rows in row_bands(image.shape[1]):
-            band = _enlarged(change, (image.shape[1], image.shape[2]), rows)
-            if larger:
-                band = band + luminance(image[:, rows])
-            if self.plan.preserve_color in ("luminance", "original"):
-                band = with_luminance(image[:, rows], band)
-            torch.clamp(band, 0, 1, out=out[:, rows])
-        return out
-
-    def _seen(self, photo: Tensor) -> Tensor:
-        """A photograph as it is painted."""
-        return luminance(photo) if self.plan.preserve_color == "luminance" else photo
+        return painted
 
     def _folded(self, reference: Tensor, look: Look) -> Folded:
         wanted, seen = self._wanted(look, reference), _padded(reference)[None]
@@ -162,15 +129,23 @@ class FeedForwardStylizer:
         change = {"match": match_color, "luminance": match_luminance}.get(self.plan.preserve_color)
         if change is None and id(look) in self._known:
             return self._known[id(look)]
-        pictures = [load().to(self._like) for load in look.pictures]
-        if change is not None:
-            pictures = [change(each, reference).clamp(0, 1) for each in pictures]
-        each_own = [self._painter(_padded(each)[None]).own for each in pictures]
+        each_own = [self._moments(source, change, reference) for source in look.sources]
         shares = self._like.new_tensor([look.weights])
         wanted = [Moments.cat(parts).mixed(shares) for parts in zip(*each_own, strict=True)]
         if change is None:
             self._known[id(look)] = wanted
         return wanted
+
+    def _moments(
+        self, source: Source, change: Callable[[Tensor, Tensor], Tensor] | None, reference: Tensor
+    ) -> list[Moments]:
+        if isinstance(source, list):
+            return [Moments(each.mean.to(self._like), each.covariance.to(self._like)) for each in source]
+        picture = source().to(self._like)
+        if change is not None:
+            picture = change(picture, reference).clamp(0, 1)
+        own: list[Moments] = self._painter(_padded(picture)[None]).own
+        return own
 
     def _tiled(self, photo: Tensor, folded: Folded) -> Tensor:
         """(3, H, W) painted, tile by tile: equal to painting it whole, but for rounding."""
@@ -203,29 +178,5 @@ def _padded(photo: Tensor) -> Tensor:
     return photo
 
 
-def _reduced(photo: Tensor, side_px: int | None) -> Tensor:
-    """The photograph, at most this long."""
-    height, width = photo.shape[-2:]
-    if side_px is None or max(height, width) <= side_px:
-        return photo
-    scale = side_px / max(height, width)
-    return resize_image(photo, (max(1, round(height * scale)), max(1, round(width * scale))))
-
-
 def _mask(mask: Tensor, photo: Tensor) -> Tensor:
     return resize_image(mask.to(photo), (photo.shape[1], photo.shape[2])).clamp(0, 1)
-
-
-def _enlarged(image: Tensor, size: tuple[int, int], rows: slice) -> Tensor:
-    """These rows of an image (3, h, w) at a size, as `resize_image` enlarges."""
-    (height, width), (before, _) = size, image.shape[1:]
-    if (height, width) == tuple(image.shape[1:]):
-        return image[:, rows]
-    places = (np.arange(rows.start, rows.stop) + 0.5) * before / height - 0.5
-    places = places.clip(0, before - 1)
-    above = places.astype(np.int64)
-    first, last = int(above[0]), min(int(above[-1]) + 2, before)
-    below = (above + 1).clip(max=before - 1)
-    wide = resize_image(image[:, first:last], (last - first, width))
-    one, other = (wide[:, torch.from_numpy(each - first).to(image.device)] for each in (above, below))
-    return torch.lerp(one, other, torch.from_numpy(places - above).to(image)[:, None])

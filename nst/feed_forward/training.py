@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from nst.errors import WeightsError
 from nst.features import FeatureNetwork
 from nst.features.layers import VGG_CHANNELS
+from nst.feed_forward.files import painter_config, painter_file
 from nst.feed_forward.losses import balanced, content_distance
-from nst.feed_forward.method import painter_config, painter_file
 from nst.feed_forward.networks import STRIDE_PX, Painted, Painter, PainterConfig
 from nst.feed_forward.options import SIGHT, PainterOptions
 from nst.feed_forward.views import recolored, resized, square

@@ -18,7 +18,7 @@ class StylePictures(Protocol):
     """The options of a method with style pictures."""
 
     @property
-    def style(self) -> OneOrMore: ...
+    def style(self) -> OneOrMore | None: ...
     @property
     def style_sha256(self) -> OneOrMore | None: ...
     @property
@@ -30,7 +30,7 @@ class StylePictures(Protocol):
 def check_styles(method: StylePictures) -> None:
     """Raises OptionError: there is no picture, another number of weights, masks or digests, or no weight."""
     count = len(styles_of(method))
-    if count == 0:
+    if count == 0 and method.style is not None:
         raise OptionError("style", method.style, reason="at least one picture is needed")
     for option, entries in (
         ("style_blend", method.style_blend),
@@ -46,12 +46,14 @@ def check_styles(method: StylePictures) -> None:
 
 def styles_of(method: StylePictures) -> tuple[str, ...]:
     """Places of the style pictures, in order."""
+    if method.style is None:
+        return ()
     return (method.style,) if isinstance(method.style, str) else tuple(method.style)
 
 
 def style_assets(method: StylePictures) -> list[AssetRef]:
     """The style pictures and their masks."""
-    styles = zip(names_of("style", method.style), styles_of(method), _digests(method), strict=True)
+    styles = zip(names_of("style", method.style or ()), styles_of(method), _digests(method), strict=True)
     found = [AssetRef(option=option, url=url, kind="image", sha256=digest) for option, url, digest in styles]
     masks = method.style_masks or ()
     for option, url in zip(names_of("style_masks", masks), masks, strict=True):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nst.features.weights import published_bytes
-from nst.feed_forward.method import painter_file
+from nst.feed_forward.files import painter_file
 from nst.images.codec import encode_image
 from nst.methods import METHODS
 from nst.stylizer import Assets

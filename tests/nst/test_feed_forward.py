@@ -13,10 +13,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from nst.errors import DecodeError, OptionError, UnknownStyle, WeightsError
 from nst.feed_forward import stylizer as module
 from nst.feed_forward.coloring import Moments, coloring
+from nst.feed_forward.files import painter_file, read_painter
 from nst.feed_forward.grain import grain
-from nst.feed_forward.method import FeedForward, painter_file, read_painter
+from nst.feed_forward.method import FeedForward
 from nst.feed_forward.networks import MARGIN_PX, Painter, PainterConfig
-from nst.feed_forward.stylizer import FeedForwardPlan, FeedForwardStylizer, Look
+from nst.feed_forward.size import FeedForwardPlan
+from nst.feed_forward.stylizer import FeedForwardStylizer, Look
 from nst.images.codec import encode_image, resize_image
 from nst.stylizer import Stylized
 
@@ -50,7 +52,7 @@ def build(more: Mapping[str, bytes] | None = None, **options: Any) -> FeedForwar
     assets["/p.safetensors"] = painter_file(made())
     assets["/mask.png"] = encode_image(MASK.expand(3, -1, -1), format="png")
     assets["/rest.png"] = encode_image(1 - MASK.expand(3, -1, -1), format="png")
-    given = {"style": "/wave.png", "weights": "/p.safetensors", **options}
+    given = {"style": "/wave.png", "weights": "/p.safetensors", "precision": "float32", **options}
     return FeedForward(**given).build({**assets, **(more or {})}, torch.device("cpu"))
 
 
@@ -209,6 +211,23 @@ def test_in_bfloat16_it_paints_about_the_same() -> None:
     assert 0 < float((found - expected).abs().mean()) < 0.01
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_machine_decides_on_the_precision(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo, has = random_picture(64, 80), precision == "bfloat16"
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": has, "avx2": True})
+    expected = painted(build(precision=precision), photo)
+    assert torch.equal(painted(build(precision="auto"), photo), expected)
+
+
+def test_tiles_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more than a gray level from the whole."""
+    photo = random_picture(300, 200)
+    whole = painted(build(precision="bfloat16", pass_memory_mb=None), photo)
+    monkeypatch.setattr(module, "_PIXEL_BYTES", 100)
+    tiled = painted(build(precision="bfloat16", pass_memory_mb=3), photo)
+    torch.testing.assert_close(tiled, whole, rtol=0, atol=1 / 255)
+
+
 def test_frames_share_a_reference() -> None:
     """Where one frame is as the other, it is painted as the other; without, what changes elsewhere counts."""
     first = (random_picture(120, 240) * 255).round() / 255
@@ -283,7 +302,7 @@ def safetensors_of(state: dict[str, Tensor]) -> bytes:
         ({"style_side_px": 4}, "style_side_px = 4"),
         ({"stroke_side_px": 0}, "stroke_side_px = 0"),
         ({"pass_memory_mb": 0}, "pass_memory_mb = 0"),
-        ({"precision": "float16"}, "precision = 'float16'.*float32, bfloat16"),
+        ({"precision": "float16"}, "precision = 'float16'.*auto, float32, bfloat16"),
         ({"style_blend": (1.0, 2.0)}, "style_blend.*one entry for each of 1"),
         ({"style_blend": (0.0,)}, r"style_blend\[0\] = 0"),
         ({"style_masks": ("a", "b")}, "style_masks.*one entry for each of 1"),

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from nst.errors import OptionError, WeightsError
 from nst.features import FeatureNetwork, build_features
+from nst.feed_forward.files import read_painter
 from nst.feed_forward.losses import balanced, content_distance
-from nst.feed_forward.method import read_painter
 from nst.feed_forward.options import PainterOptions
 from nst.feed_forward.training import PainterTraining
 from nst.gan.parallel import Share
