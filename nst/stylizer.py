@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LATER",
+    "AdaptableMethod",
+    "Adaptation",
     "AssetRef",
     "Assets",
     "BoundedMethod",
@@ -221,6 +223,55 @@ class StyledMethod(Method, Protocol):
         ...
 
     def build(self, assets: Assets, device: torch.device) -> StyledStylizer: ...
+
+
+class Adaptation(Protocol):
+    """Training of a method's network on photographs of the job that it is for."""
+
+    steps: int
+    """Steps that were done"""
+
+    def prepared(self, photo: Tensor) -> object:
+        """What a step needs of a photograph (3, H, W) in [0, 1]."""
+        ...
+
+    def step(self, photos: Sequence[Any]) -> dict[str, float]:
+        """Learn from some photographs, prepared. Returns losses by name, the first one of which falls."""
+        ...
+
+    def state_bytes(self) -> bytes:
+        """All that it takes to go on."""
+        ...
+
+    def restore(self, state: bytes) -> None:
+        """Go on from there."""
+        ...
+
+    def file_bytes(self) -> bytes:
+        """The weights that it ends with, for `AdaptableMethod.adapted`."""
+        ...
+
+
+@runtime_checkable
+class AdaptableMethod(Method, Protocol):
+    """A method whose network may first learn on photographs of the job."""
+
+    adapt_steps: int
+    """Steps of that; 0: it does not."""
+    adapt_photos: int
+    """How many photographs it learns on."""
+
+    def adaptation(self, assets: Assets, device: torch.device, seed: int) -> Adaptation:
+        """The training, to be begun or restored.
+
+        Raises:
+            OptionError, WeightsError: as of `build`.
+        """
+        ...
+
+    def adapted(self, url: str, sha256: str) -> AdaptableMethod:
+        """The same method with the weights that the training ended with, an asset of this URL."""
+        ...
 
 
 @runtime_checkable

@@ -53,6 +53,8 @@ class Job:
     notes: tuple[str, ...]
     moved: Move | None = None
     """Where the photographs are, if not where they were when the job was begun."""
+    adapted: str | None = None
+    """Digest of the weights that the method's network has learned on the job's photographs, if it has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,7 @@ class Records:
             results,
             generation=action.generation,
             fingerprint=self._job.fingerprint,
+            adapted=self._job.adapted,
         )
         return list(results)
 

@@ -25,6 +25,7 @@ from jobs.driver.actions import (
     Submit,
     Work,
 )
+from jobs.driver.adapting import Adapting, adapted_job, needs_adapting
 from jobs.driver.assets import by_url
 from jobs.driver.estimate import evaluations_per_image
 from jobs.driver.job import Job
@@ -79,7 +80,7 @@ def run(
     Raises:
         LeaseHeld: another driver is at it.
     """
-    failure: StoreError | None = None
+    failure: NstError | None = None
     with ExitStack() as stack:
         held = None
         try:
@@ -88,8 +89,27 @@ def run(
             failure = _store_error(error)
         work = work() if callable(work) else work
         items = shards_to_do(job) if work is None else list(work)
-        one = _Run(job, items, observe or (lambda _: None), stop or StopSignal(), held)
-        return one.go(pool, failure)
+        observe, stop = observe or (lambda _: None), stop or StopSignal()
+        stopped = False
+        if items and failure is None and needs_adapting(job):
+            try:
+                adapted = _adapted(job, observe, stop, held)
+            except NstError as error:
+                failure = error
+            except OSError as error:
+                failure = _store_error(error)
+            else:
+                stopped, job = adapted is None, adapted or job
+        return _Run(job, items, observe, stop, held).go(pool, failure, stopped=stopped)
+
+
+def _adapted(
+    job: Job, observe: Callable[[Snapshot], None], stop: StopSignal, lease: Lease | None
+) -> Job | None:
+    """The job with the weights that its network learns first, if it has not yet; None: it was stopped."""
+    stop.running()
+    adapted = adapted_job(job)
+    return adapted or Adapting(job, worker_setup(job), observe, stop, lease).run()
 
 
 class _Run:
@@ -124,12 +144,18 @@ class _Run:
         self._log.notes(fitted.notes)
         self._error: NstError | None = None
 
-    def go(self, pool: Pool | None, failure: StoreError | None = None) -> Summary:
-        stopped, self._error = False, failure
+    def go(self, pool: Pool | None, failure: NstError | None = None, *, stopped: bool = False) -> Summary:
+        """Do the work.
+
+        Args:
+            failure: why it cannot be done.
+            stopped: it is not to be done any more.
+        """
+        self._error = failure
         self._stop.running()
         try:
             self._job.store.clean()
-            if self._unsealed and self._error is None:
+            if self._unsealed and self._error is None and not stopped:
                 with pool or open_pool(self._job.resources, self._setup, by_url(self._job.assets)) as entered:
                     self._tally.mark("pool")
                     stopped = self._loop(entered)
@@ -320,4 +346,5 @@ def worker_setup(job: Job) -> WorkerSetup:
         threads=resources.threads,
         use_gpu=bool(resources.num_gpus),
         moved=job.moved,
+        adapted=job.adapted,
     )

@@ -74,6 +74,10 @@ class RunLog:
         for note in notes:
             self._log("note", f"note: {note}")
 
+    def adapting(self, text: str) -> None:
+        """Log how far the network has learned on photographs of the job."""
+        self._log("adapting", text)
+
     def stopping(self, grace_s: float) -> None:
         self._log("stopping", f"stopping: photographs in work have {grace_s:g} s", "warning")
 

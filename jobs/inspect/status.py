@@ -9,6 +9,7 @@ from typing import Any
 
 from jobs.console.progress import SHOWN_FAILURES, end_notes
 from jobs.errors import EXIT_FAILED_ROWS, EXIT_OK, EXIT_UNFINISHED
+from jobs.ledger.adapted import AdaptProgress, read_progress
 from jobs.ledger.job_record import read_job
 from jobs.ledger.lease import read_holder
 from jobs.ledger.lease_holder import Holder
@@ -35,6 +36,8 @@ class JobStatus:
     failures: tuple[Result, ...]
     """Rows that failed or were quarantined, in order: the first ones, `SHOWN_FAILURES`, or all."""
     notes: tuple[str, ...]
+    adapting: AdaptProgress | None
+    """How far the network has learned on the photographs; None: it is not at that."""
     driver: Holder | None
     """Who works on it, or was killed at it; None: nobody."""
 
@@ -93,5 +96,6 @@ def job_status(store: Store, *, all_failures: bool = False) -> JobStatus:
         counts=found.counts,
         failures=tuple(sorted(failures, key=lambda result: result.row)[:most]),
         notes=(*record.notes, *end_notes(found, record.method)),
+        adapting=read_progress(store),
         driver=read_holder(store),
     )

@@ -17,16 +17,19 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.errors import StoreError, UsageError
+from jobs.ledger.adapted import read_adapted
 from jobs.ledger.curves import read_curve
 from jobs.ledger.job_record import JobRecord, read_job
 from jobs.ledger.layout import (
     JOB,
     MANIFEST,
+    AdaptedFile,
     CommonFile,
     JournalFile,
     LeaseFile,
     PhotoFile,
     ReceiptFile,
+    adapted_path,
     curve_path,
     picture_path,
     place_of,
@@ -74,7 +77,7 @@ def verify(store: Store) -> Iterator[Fault]:
         yield Fault(MANIFEST, "is not the one that the job was begun with")
     with ThreadPoolExecutor(_THREADS) as pool:
         keys = yield from _verify_shards(store, record, shards, pool)
-        curves = yield from _verify_places(store, record.image, keys, len(shards))
+        curves = yield from _verify_places(store, record, keys, len(shards))
         for problem in pool.map(lambda curve: _curve_fault(store, *curve), curves):
             if problem is not None:
                 yield problem
@@ -90,6 +93,8 @@ def _verify_shards(
 ) -> Generator[Fault, None, set[str]]:
     """Faults of receipts and pictures; gives the keys of photographs that may have files."""
     ledger, image = Ledger(store), record.image
+    weights = read_adapted(store, record.fingerprint) if record.method.get("adapt_steps") else None
+    adapted = None if weights is None else hashlib.sha256(weights).hexdigest()
     keys: set[str] = set()
     for shard, rows in enumerate(shards):
         path = receipt_path(shard)
@@ -103,6 +108,8 @@ def _verify_shards(
             keys.update(row.key for row in rows)
             continue
         yield from _verify_receipt(record, shard, rows, results, meta, image)
+        if meta.get("adapted") != adapted:
+            yield Fault(path, "is of other weights than those that the network has learned")
         good = [result for result in results if result.status == "ok" and result.output]
         keys.update(result.key for result in good)
         for problem in pool.map(lambda result: _picture_fault(store, result), good):
@@ -112,13 +119,17 @@ def _verify_shards(
 
 
 def _verify_places(
-    store: Store, image: ImageSpec, keys: set[str], shards: int
+    store: Store, record: JobRecord, keys: set[str], shards: int
 ) -> Generator[Fault, None, list[tuple[str, str]]]:
     """Files that are not the job's; gives the paths of curves, and their keys."""
     curves = []
     for path in store.find():
-        match place_of(path, image):
+        match place_of(path, record.image):
             case CommonFile() | LeaseFile():
+                pass
+            case AdaptedFile(weights) if record.method.get("adapt_steps") and (
+                not weights or path == adapted_path(record.fingerprint)
+            ):
                 pass
             case ReceiptFile(shard) | JournalFile(shard) if shard < shards:
                 pass

@@ -9,6 +9,7 @@
     results/shard-00017.parquet         the receipt: one row per photograph of the shard; published last
     journal/shard-00017/g0-5e1f0c-00000.jsonl   results as they came, so that a killed shard does not begin anew
     lease-000017.json                   who works on the job now
+    adapted/<fingerprint>.safetensors   what the network learned on them: see `jobs.ledger.adapted`
     report.html                         the contact sheet, if it was asked for
     .tmp/                               what is being written; also what killed processes left
 
@@ -28,18 +29,21 @@ if TYPE_CHECKING:
     from jobs.spec import ImageSpec
 
 __all__ = [
+    "ADAPTED",
     "CURVES",
     "JOB",
     "JOURNAL",
     "MANIFEST",
     "REPORT",
     "RESULTS",
+    "AdaptedFile",
     "CommonFile",
     "JournalFile",
     "LeaseFile",
     "PhotoFile",
     "Place",
     "ReceiptFile",
+    "adapted_path",
     "animation_path",
     "curve_path",
     "frame_path",
@@ -56,8 +60,10 @@ JOB = "job.json"
 MANIFEST = "manifest.parquet"
 REPORT = "report.html"
 RESULTS, JOURNAL, IMAGES, CURVES, FRAMES = "results", "journal", "images", "curves", "frames"
+ADAPTED = "adapted"
 
 _LEASE = re.compile(r"lease-([0-9]+)\.json")
+_ADAPTED = re.compile(rf"{ADAPTED}/([0-9a-f]{{16}}\.safetensors|checkpoint\.pt|(?:progress|loading)\.json)")
 _RECEIPT = re.compile(rf"{RESULTS}/shard-([0-9]+)\.parquet")
 _JOURNAL_FOLDER = re.compile(rf"{JOURNAL}/shard-([0-9]+)")
 _JOURNAL_NAME = re.compile(r"g([0-9]+)-[0-9a-f]+-[0-9]+\.jsonl")
@@ -73,6 +79,14 @@ class CommonFile:
     role: Literal["record", "manifest", "report", "temporary"]
 
 
+@dataclass(frozen=True, slots=True)
+class AdaptedFile:
+    """A file of the network that learned on the job's photographs."""
+
+    weights: bool
+    """Whether it is what came out, and not what is needed on the way."""
+
+
 _COMMON = {JOB: CommonFile("record"), MANIFEST: CommonFile("manifest"), REPORT: CommonFile("report")}
 
 
@@ -86,6 +100,11 @@ class LeaseFile:
 def lease_path(generation: int) -> str:
     """Where the lease of a generation is."""
     return f"lease-{generation:06d}.json"
+
+
+def adapted_path(fingerprint: str) -> str:
+    """Where the weights are that the network of the job with this fingerprint has learned."""
+    return f"{ADAPTED}/{fingerprint[:16]}.safetensors"
 
 
 # Of a shard
@@ -165,7 +184,7 @@ def animation_path(key: str, image: ImageSpec) -> str:
 
 # Whose file it is
 
-Place: TypeAlias = CommonFile | LeaseFile | ReceiptFile | JournalFile | PhotoFile
+Place: TypeAlias = CommonFile | AdaptedFile | LeaseFile | ReceiptFile | JournalFile | PhotoFile
 
 
 def place_of(path: str, image: ImageSpec | None = None) -> Place | None:
@@ -178,6 +197,8 @@ def place_of(path: str, image: ImageSpec | None = None) -> Place | None:
         return _COMMON[path]
     if path.startswith(f"{TEMPORARY}/"):
         return CommonFile("temporary")
+    if found := _ADAPTED.fullmatch(path):
+        return AdaptedFile(weights=found[1].endswith(".safetensors"))
     # A number that is not written as we write it is somebody else's.
     if (found := _LEASE.fullmatch(path)) and path == lease_path(int(found[1])):
         return LeaseFile(int(found[1]))

@@ -210,6 +210,7 @@ def seal(
     *,
     generation: int,
     fingerprint: str,
+    adapted: str | None = None,
 ) -> None:
     """Publish a shard's receipt: exactly one result for each of its manifest rows.
 
@@ -235,7 +236,9 @@ def seal(
     missing = [row.key for row in rows if row.index not in by_row]
     if missing or len(by_row) != len(rows):
         raise ValueError(f"shard {shard} cannot be sealed: {len(missing)} rows have no result ({missing[:3]})")
-    data = write_receipt(list(by_row.values()), shard=shard, generation=generation, fingerprint=fingerprint)
+    data = write_receipt(
+        list(by_row.values()), shard=shard, generation=generation, fingerprint=fingerprint, adapted=adapted
+    )
     try:
         store.publish(receipt_path(shard), data, create_only=generation == 0)
     except FileExistsError:

@@ -146,8 +146,13 @@ SCHEMA = pa.schema(
 )
 
 
-def write_receipt(results: Sequence[Result], *, shard: int, generation: int, fingerprint: str) -> bytes:
+def write_receipt(
+    results: Sequence[Result], *, shard: int, generation: int, fingerprint: str, adapted: str | None = None
+) -> bytes:
     """A shard's receipt: Parquet bytes, rows in manifest order, the counts in its metadata.
+
+    Args:
+        adapted: digest of the weights that the job's network had learned.
 
     Raises:
         ValueError: a row occurs twice.
@@ -164,6 +169,7 @@ def write_receipt(results: Sequence[Result], *, shard: int, generation: int, fin
         "shard": shard,
         "generation": generation,
         "fingerprint": fingerprint,
+        **({} if adapted is None else {"adapted": adapted}),
         **asdict(tally(ordered)),
         "digest": results_digest(ordered),
     }

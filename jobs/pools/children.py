@@ -253,6 +253,7 @@ def _serve(
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # with the process that it is forked from
     began = time.perf_counter()
+    from jobs.worker.adapting import Adapter
     from jobs.worker.worker import Worker
 
     imported = time.perf_counter()
@@ -264,7 +265,7 @@ def _serve(
 
     try:
         setup, assets = pickle.loads(payload)
-        worker = Worker(setup, assets, AtWork(at_work))
+        worker = Adapter(setup, assets) if setup.adapt_rows else Worker(setup, assets, AtWork(at_work))
     except Exception as error:  # noqa: BLE001  sent to the driver, which ends the job with it
         send(Died, _picklable(error))
         pipe.close()

@@ -13,6 +13,7 @@ from jobs.stores.filesystems import StorageOptions
 from jobs.stores.moved import Move
 
 if TYPE_CHECKING:
+    from jobs.ledger.manifest import Row
     from nst.stylizer import Method
 
 __all__ = [
@@ -62,6 +63,10 @@ class WorkerSetup:
     use_gpu: bool
     moved: Move | None = None
     """Where the photographs are, if not where the manifest says."""
+    adapted: str | None = None
+    """Digest of the weights that the method's network has learned on the job's photographs, for receipts."""
+    adapt_rows: tuple[Row, ...] = ()
+    """Photographs that the method's network is to learn on: the worker does that, and nothing else."""
 
     @property
     def window(self) -> int:

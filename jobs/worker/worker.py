@@ -123,6 +123,7 @@ class Worker:
                 results,
                 generation=task.generation,
                 fingerprint=self._setup.fingerprint,
+                adapted=self._setup.adapted,
             )
         return TaskReport(
             shard=task.shard,

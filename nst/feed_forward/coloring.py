@@ -42,11 +42,20 @@ class Moments:
         """All of these, in order."""
         return cls(torch.cat([each.mean for each in parts]), torch.cat([each.covariance for each in parts]))
 
+    def of_one(self, number: int) -> Moments:
+        """Those of one of the N."""
+        return Moments(self.mean[number, None], self.covariance[number, None])
+
+    def repeated(self, times: int) -> Moments:
+        """Each of them so many times."""
+        return Moments(self.mean.repeat_interleave(times, 0), self.covariance.repeat_interleave(times, 0))
+
     def mixed(self, shares: Tensor) -> Moments:
         """Those of pictures of which each of the N makes up a share: (M, N) to M of them."""
-        second = self.covariance + self.mean @ self.mean.mT
-        mean, second = (torch.einsum("mn,nij->mij", shares, each) for each in (self.mean, second))
-        return Moments(mean, second - mean @ mean.mT)
+        with torch.autocast(shares.device.type, enabled=False):  # rounded, they would be no covariances
+            second = self.covariance + self.mean @ self.mean.mT
+            mean, second = (torch.einsum("mn,nij->mij", shares, each) for each in (self.mean, second))
+            return Moments(mean, second - mean @ mean.mT)
 
 
 def coloring(own: Moments, wanted: Moments) -> tuple[Tensor, Tensor]:

@@ -47,4 +47,5 @@ class LearnedStyle(nn.Module):
     def forward(self) -> list[Moments]:
         """The moments at each place, each (1, C, ...)."""
         pairs: list[tuple[Tensor, Tensor]] = list(zip(self.means, self.roots, strict=True))
-        return [Moments(mean, one @ one.mT) for mean, one in pairs]
+        with torch.autocast(self.means[0].device.type, enabled=False):
+            return [Moments(mean, one @ one.mT) for mean, one in pairs]

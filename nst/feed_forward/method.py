@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Literal, get_args
@@ -14,15 +14,20 @@ from torch import Tensor
 
 from nst import check
 from nst.errors import OptionError
+from nst.feed_forward.adaptation import PainterAdaptation
 from nst.feed_forward.files import Learned, published_state, read_learned, read_names, read_painter
+from nst.feed_forward.options import StyleTrainingOptions
+from nst.feed_forward.pictures import LEAST_STYLE_PX, style_picture
 from nst.feed_forward.published import PublishedStylizer, TransformationNetwork
 from nst.feed_forward.size import FeedForwardPlan, Precision
+from nst.feed_forward.style_training import StyleTraining, pictures_of
 from nst.feed_forward.stylizer import FeedForwardStylizer, Look, Source
-from nst.images.codec import decode_image, resize_image
+from nst.feed_forward.teacher import teacher_file, teacher_of
+from nst.images.codec import decode_image
 from nst.style_transfer.color import luminance
 from nst.style_transfer.options import PreserveColor
 from nst.style_transfer.pictures import check_styles, names_of, style_assets, styles_of
-from nst.stylizer import AssetRef, Assets, select
+from nst.stylizer import LATER, AssetRef, Assets, select
 
 __all__ = ["SHIPPED", "FeedForward", "has_bfloat16"]
 
@@ -31,8 +36,6 @@ SHIPPED = "nst:painter"
 
 _CHANGES = ("match", "luminance")
 """Ways to keep colors that change the style pictures."""
-_LEAST_STYLE_PX = 8
-"""Short side of the smallest style picture whose activations have moments."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,16 +83,47 @@ class FeedForward:
     """Memory in MB for activations of one pass. Larger photographs are painted in tiles, with the same result.
     None: no limit."""
 
+    adapt_steps: int = field(default=0, metadata=LATER)
+    """Steps for which the network first learns the styles on the job's own photographs, once, before any is
+    painted: some hundred, a second or two of a CPU core each. 0: it paints as it is."""
+    adapt_photos: int = field(default=64, metadata=LATER)
+    """Photographs that it learns on: of all, those whose names have the least digests."""
+    style_weight: float = field(default=15.0, metadata=LATER)
+    """Weight of the style's loss, relative to the content's, while it learns: the strength of the style."""
+    teacher: str = field(default="vgg16", metadata=LATER)
+    """Feature network that it learns from: vgg19, vgg16, or embedded, which comes with nst."""
+    teacher_weights: str | None = field(default=None, metadata=LATER)
+    """Weights of the teacher: the path or URL of a state dict, `imagenet`, or `embedded`. None: those that the
+    network is published with."""
+    teacher_weights_sha256: str | None = field(default=None, metadata=LATER)
+    """Digest that the file of the teacher's weights must have."""
+    teacher_weights_convention: str | None = field(default=None, metadata=LATER)
+    """What the weights of a teacher that is a VGG want as input, as that of the other methods."""
+
     def __post_init__(self) -> None:
         check_styles(self)
+        self._check_adaptation()
         if not 0 <= self.strength <= 1:
             raise OptionError("strength", self.strength, reason="is from 0 to 1")
         check.one_of("preserve_color", self.preserve_color, get_args(PreserveColor))
         check.one_of("precision", self.precision, ("auto", *get_args(Precision)))
-        check.at_least("style_side_px", self.style_side_px, _LEAST_STYLE_PX)
+        check.at_least("style_side_px", self.style_side_px, LEAST_STYLE_PX)
         for option in ("stroke_side_px", "pass_memory_mb"):
             if getattr(self, option) is not None:
                 check.at_least(option, getattr(self, option), 1)
+
+    def _check_adaptation(self) -> None:
+        check.at_least("adapt_steps", self.adapt_steps, 0)
+        check.at_least("adapt_photos", self.adapt_photos, 1)
+        check.at_least("style_weight", self.style_weight, 0)
+        if not self.adapt_steps:
+            return
+        if self.style is None:
+            raise OptionError("style", None, reason="is what adapt_steps learns: a picture is required")
+        if self.preserve_color in _CHANGES:
+            reason = "changes the style's picture for each photograph, and adapt_steps learns it as it is"
+            raise OptionError("preserve_color", self.preserve_color, reason=reason)
+        self._training_options("cpu")  # which checks the teacher
 
     def _named(self) -> list[tuple[str, str]]:
         """Style pictures by what messages call them."""
@@ -106,6 +140,9 @@ class FeedForward:
         found = style_assets(self)
         if self.reference is not None:
             found.append(AssetRef(option="reference", url=self.reference, kind="image"))
+        if self.adapt_steps:
+            teacher = teacher_file(self._training_options("cpu"))
+            found += [] if teacher is None else [teacher]
         return [*found, self._weights]
 
     def notes(self, assets: Assets) -> list[str]:  # noqa: ARG002
@@ -163,6 +200,33 @@ class FeedForward:
         reference = None if self.reference is None else decode_image(assets[self.reference])
         return FeedForwardStylizer(plan, painter.to(device), looks, parts, reference=reference)
 
+    def _training_options(self, device: str) -> StyleTrainingOptions:
+        assert self.style is not None
+        half = self.precision == "auto" and has_bfloat16(torch.device(device))
+        return StyleTrainingOptions(
+            style=self.style,
+            style_side_px=self.style_side_px,
+            teacher=self.teacher,
+            teacher_weights=self.teacher_weights,
+            teacher_weights_sha256=self.teacher_weights_sha256,
+            teacher_weights_convention=self.teacher_weights_convention,
+            style_weight=self.style_weight,
+            precision="bfloat16" if half or self.precision == "bfloat16" else "float32",
+        )
+
+    def adaptation(self, assets: Assets, device: torch.device, seed: int) -> PainterAdaptation:
+        """Raises OptionError, WeightsError: as of `build`, or the teacher's weights do not fit."""
+        options = self._training_options(device.type)
+        painter = read_painter(assets[self._weights.url], self.weights)
+        options = replace(options, **asdict(painter.config))
+        training = StyleTraining(options, seed=seed, device=device)
+        training.learn_from(teacher_of(options, assets), pictures_of(options, assets))
+        training.begin_with(assets[self._weights.url], self.weights)
+        return PainterAdaptation(training, options, self.adapt_steps, self.stroke_side_px)
+
+    def adapted(self, url: str, sha256: str) -> FeedForward:
+        return replace(self, weights=url, weights_sha256=sha256, adapt_steps=0)
+
     def _sources(self, assets: Assets, learned: Learned) -> list[tuple[str, Source]]:
         """What each style is described by, by its name: the moments that the network was trained to give it, or
         else its picture."""
@@ -186,15 +250,7 @@ class FeedForward:
         return looks, Look(sources, [weight / sum(blend) for weight in blend])
 
     def _picture(self, option: str, data: bytes) -> Tensor:
-        """A style picture as the network sees it, (3, h, w)."""
-        picture = decode_image(data)
-        height, width = picture.shape[1:]
-        if min(height, width) < _LEAST_STYLE_PX:
-            reason = f"is {width} x {height} pixels, and must have {_LEAST_STYLE_PX} at least each way"
-            raise OptionError(option, dict(self._named())[option], reason=reason)
-        scale = min(1.0, self.style_side_px / max(height, width))
-        size = [max(_LEAST_STYLE_PX, round(side * scale)) for side in (height, width)]
-        return resize_image(picture, (size[0], size[1]))
+        return style_picture(option, dict(self._named())[option], data, self.style_side_px)
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -18,9 +18,9 @@ from nst.images.codec import resize_image
 from nst.style_transfer.color import match_color, match_luminance
 from nst.stylizer import Outcome, Stylized, asked_styles, mean_change
 
-__all__ = ["FeedForwardStylizer", "Look", "Source"]
+__all__ = ["REFERENCE_PX", "FeedForwardStylizer", "Look", "Source", "padded"]
 
-_REFERENCE_PX = 384
+REFERENCE_PX = 576
 """Long side of what a photograph's moments are taken from."""
 _BORDER_PX = 32
 """Pixels that are mirrored around a photograph, painted and cut off; a multiple of `STRIDE_PX`."""
@@ -41,6 +41,12 @@ class Look:
     sources: Sequence[Source]
     weights: Sequence[float]
     """Their sum is 1."""
+
+    @property
+    def learned(self) -> bool:
+        """Whether the network was trained for it. Then it has lost what it was, and a weaker style is a mixture
+        of photograph and picture."""
+        return any(isinstance(source, list) for source in self.sources)
 
 
 class FeedForwardStylizer:
@@ -68,7 +74,7 @@ class FeedForwardStylizer:
         self._like = painter.coarse.weight
         self._looks, self._default = looks, default
         self._reference = (
-            None if reference is None else seen_as(plan, reduced(reference.to(self._like), _REFERENCE_PX))
+            None if reference is None else seen_as(plan, reduced(reference.to(self._like), REFERENCE_PX))
         )
         self._known: dict[int, list[Moments]] = {}
 
@@ -98,30 +104,29 @@ class FeedForwardStylizer:
         return at_its_size(self.plan, image.to(self._like), lambda small: self._painted(small, wanted))
 
     def _painted(self, small: Tensor, wanted: Sequence[tuple[Look, Tensor | None]]) -> Tensor:
-        reference = reduced(small, _REFERENCE_PX) if self._reference is None else self._reference
+        reference = reduced(small, REFERENCE_PX) if self._reference is None else self._reference
         if len(wanted) == 1 and wanted[0][1] is None:
-            painted = self._tiled(small, self._folded(reference, wanted[0][0]))
-        else:
-            painted, total = torch.zeros_like(small), small.new_zeros(1, *small.shape[1:])
-            for look, mask in wanted:
-                share = small.new_ones(total.shape) if mask is None else _mask(mask, small)
-                total += share
-                painted += share * self._tiled(small, self._folded(reference, look))
-            painted = torch.where(
-                total > 1e-6, painted / total.clamp_min(1e-6), small
-            )  # no mask is white there
-        if self.plan.strength < _LEAST_STRENGTH:
-            painted = torch.lerp(small, painted, self.plan.strength / _LEAST_STRENGTH)
-        return painted
+            return self._in_look(small, reference, wanted[0][0])
+        painted, total = torch.zeros_like(small), small.new_zeros(1, *small.shape[1:])
+        for look, mask in wanted:
+            share = small.new_ones(total.shape) if mask is None else _mask(mask, small)
+            total += share
+            painted += share * self._in_look(small, reference, look)
+        return torch.where(total > 1e-6, painted / total.clamp_min(1e-6), small)  # no mask is white there
+
+    def _in_look(self, small: Tensor, reference: Tensor, look: Look) -> Tensor:
+        painted = self._tiled(small, self._folded(reference, look))
+        share = self.plan.strength if look.learned else self.plan.strength / _LEAST_STRENGTH
+        return painted if share >= 1 else torch.lerp(small, painted, share)
 
     def _folded(self, reference: Tensor, look: Look) -> Folded:
-        wanted, seen = self._wanted(look, reference), _padded(reference)[None]
+        wanted, seen = self._wanted(look, reference), padded(reference)[None]
         strength = max(self.plan.strength, _LEAST_STRENGTH)
-        if strength < 1:
-            own = self._painter(seen).own
+        if strength < 1 and not look.learned:
+            own = self._own(seen)
             shares = self._like.new_tensor([[1 - strength, strength]])
             wanted = [Moments.cat(each).mixed(shares) for each in zip(own, wanted, strict=True)]
-        own = self._painter(seen, wanted).own
+        own = self._own(seen, wanted)
         return self._painter.folded(wanted, own, getattr(torch, self.plan.precision))
 
     def _wanted(self, look: Look, reference: Tensor) -> list[Moments]:
@@ -144,17 +149,23 @@ class FeedForwardStylizer:
         picture = source().to(self._like)
         if change is not None:
             picture = change(picture, reference).clamp(0, 1)
-        own: list[Moments] = self._painter(_padded(picture)[None]).own
+        return self._own(padded(picture)[None])
+
+    def _own(self, picture: Tensor, wanted: list[Moments] | None = None) -> list[Moments]:
+        """The moments of a picture (1, 3, h, w), painted in a style if one is wanted."""
+        half = self.plan.precision == "bfloat16"
+        with torch.autocast(picture.device.type, torch.bfloat16, enabled=half):
+            own: list[Moments] = self._painter(picture, wanted).own
         return own
 
     def _tiled(self, photo: Tensor, folded: Folded) -> Tensor:
         """(3, H, W) painted, tile by tile: equal to painting it whole, but for rounding."""
         height, width = photo.shape[-2:]
-        padded = _padded(photo)
-        height_px, width_px = padded.shape[1:]
-        out = torch.empty_like(padded)
+        whole = padded(photo)
+        height_px, width_px = whole.shape[1:]
+        out = torch.empty_like(whole)
         for tile in grid(height_px, width_px, self._tile_size(height_px, width_px), MARGIN_PX):
-            painted = folded(tile.cut(padded)[None], (tile.rows.start, tile.columns.start))
+            painted = folded(tile.cut(whole)[None], (tile.rows.start, tile.columns.start))
             out[:, *tile.owned] = tile.pick(painted[0], stride=1)
         return out[:, _BORDER_PX : _BORDER_PX + height, _BORDER_PX : _BORDER_PX + width]
 
@@ -171,7 +182,7 @@ class FeedForwardStylizer:
         return (tall, width) if tall >= 4 * MARGIN_PX else (max(MARGIN_PX, side),) * 2
 
 
-def _padded(photo: Tensor) -> Tensor:
+def padded(photo: Tensor) -> Tensor:
     """Mirrored around, to sides that are multiples of `STRIDE_PX`."""
     for dim, length in ((1, photo.shape[1]), (2, photo.shape[2])):
         photo = mirrored_beyond(photo, dim, _BORDER_PX, _BORDER_PX + -length % STRIDE_PX)

@@ -23,12 +23,11 @@ from nst.feed_forward.files import painter_config, painter_file
 from nst.feed_forward.losses import balanced, content_distance
 from nst.feed_forward.networks import STRIDE_PX, Painted, Painter, PainterConfig
 from nst.feed_forward.options import SIGHT, PainterOptions
-from nst.feed_forward.views import recolored, resized, square
+from nst.feed_forward.views import contact_sheet, recolored, resized, square, whole_strides
 from nst.gan.parallel import DDPOptions, Share, distributed
 from nst.gan.scaling import descend
 from nst.gan.starting import Sides, read_states, start_networks
 from nst.gan.trainer import activations, follow, warmed_decay
-from nst.images.codec import resize_image
 from nst.losses import gram_matrix
 
 __all__ = ["PainterTraining"]
@@ -267,16 +266,12 @@ class PainterTraining:
         Returns:
             (3, H, W) in [-1, 1].
         """
-        own, pictures = ([_whole_strides((each + 1) / 2) for each in some] for some in photos.values())
+        own, pictures = ([whole_strides((each + 1) / 2) for each in some] for some in photos.values())
         styles = [self.average(picture).own for picture in pictures]
         rows = [[torch.ones_like(own[0]), *pictures]]
         for photo in own:
             rows.append([photo, *(self.average(photo, style).picture for style in styles)])
-        cells = [
-            torch.cat([resize_image(each[0].cpu().float().clamp(0, 1), (side, side)) for each in row], 2)
-            for row in rows
-        ]
-        return 2 * torch.cat(cells, 1) - 1
+        return contact_sheet(rows, side)
 
 
 class _Sight(nn.Module):
@@ -330,9 +325,3 @@ def _own_losses(
     """Losses of pictures (N, 3, h, w) that are painted as they are."""
     sight = [(found.float() - seen[layer]).square().mean() for found, layer in zip(told, SIGHT, strict=True)]
     return {"reconstruction": (itself - pictures).square().mean(), "sight": torch.stack(sight).mean()}
-
-
-def _whole_strides(image: Tensor) -> Tensor:
-    """As much of an image (1, 3, h, w) as the painter takes."""
-    height, width = (side // STRIDE_PX * STRIDE_PX for side in image.shape[2:])
-    return image[..., :height, :width]

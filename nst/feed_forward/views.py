@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["recolored", "resized", "square"]
+from nst.feed_forward.networks import STRIDE_PX
+from nst.images.codec import resize_image
+
+__all__ = ["contact_sheet", "recolored", "resized", "square", "whole_strides"]
 
 
 def square(image: Tensor, least: int, most: int, row: Sequence[float]) -> Tensor:
@@ -40,3 +43,18 @@ def recolored(image: Tensor, share: float, normal: Tensor) -> Tensor:
     mixing = (1 - share) * torch.eye(3).to(image) + share * rotation
     mixed = torch.einsum("ij,jhw->ihw", mixing, image - mean)
     return (mixed + mean + 0.1 * normal[3].view(3, 1, 1)).clamp(0, 1)
+
+
+def whole_strides(image: Tensor) -> Tensor:
+    """As much of an image (1, 3, h, w) as the painter takes."""
+    height, width = (side // STRIDE_PX * STRIDE_PX for side in image.shape[2:])
+    return image[..., :height, :width]
+
+
+def contact_sheet(rows: Sequence[Sequence[Tensor]], side: int) -> Tensor:
+    """Images (1, 3, h, w) in [0, 1], in rows, as squares of a picture (3, H, W) in [-1, 1]."""
+    cells = [
+        torch.cat([resize_image(each[0].cpu().float().clamp(0, 1), (side, side)) for each in row], 2)
+        for row in rows
+    ]
+    return 2 * torch.cat(cells, 1) - 1

@@ -19,6 +19,7 @@ TRAININGS: Registry[Recipe] = Registry(
     {
         "cyclegan": "jobs.training.recipes.cyclegan:CycleGANRecipe",
         "feed_forward": "jobs.training.recipes.feed_forward:FeedForwardRecipe",
+        "feed_forward_styles": "jobs.training.recipes.styles:StylesRecipe",
         "modulated": "jobs.training.recipes.modulated:ModulatedRecipe",
     }
 )

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from jobs.stores.filesystems import option_place
 from jobs.training.recipes.recipe import Choice, Recipe, Trainer
+from jobs.training.recipes.teacher import teacher_asset, with_teacher_place
 from nst.errors import OptionError
 
 if TYPE_CHECKING:
@@ -40,38 +40,12 @@ class FeedForwardRecipe(Recipe):
 
     @classmethod
     def read(cls, table: Mapping[str, Any], base: Path) -> Self:
-        from nst.features.weights import is_place
-
         # A dataclass with slots is another class than the one that `super()` alone would look for.
         recipe = super(FeedForwardRecipe, cls).read(table, base)
-        weights = recipe.model.teacher_weights
-        assert weights is not None
-        if is_place(weights):
-            place = option_place("model.teacher_weights", weights, base)
-            recipe = replace(recipe, model=replace(recipe.model, teacher_weights=place))
-        return recipe
+        return replace(recipe, model=with_teacher_place(recipe.model, base))
 
     def assets(self) -> list[AssetRef]:
-        found = self._teacher_file()
-        return [] if found is None else [found]
-
-    def _teacher_file(self) -> AssetRef | None:
-        from nst.features import weights_asset
-
-        model = self.model
-        assert model.teacher_weights is not None
-        try:
-            ref = weights_asset(
-                model.teacher,
-                model.teacher_weights,
-                model.teacher_weights_sha256,
-                model.teacher_weights_convention,
-            )
-        except OptionError as error:
-            raise OptionError(
-                f"model.teacher_{error.option}", error.value, choices=error.choices, reason=error.reason
-            ) from error
-        return None if ref is None else replace(ref, option="teacher_weights")
+        return teacher_asset(self.model)
 
     def check_data(self, data: Preprocessing) -> None:
         data.check_square("photographs and pictures share a step, and must have one size")
@@ -94,15 +68,9 @@ class FeedForwardRecipe(Recipe):
         return PainterTraining(self.model, seed=seed, device=device)
 
     def equip(self, trainer: Any, assets: Assets) -> None:
-        from nst.features import build_features, read_weights
+        from nst.feed_forward.teacher import teacher_of
 
-        model = self.model
-        file = self._teacher_file()
-        state, convention = read_weights(model.teacher, file, model.teacher_weights_convention, assets)
-        teacher = build_features(
-            model.teacher, model.layers, state=state, convention=convention, unit_activations=True
-        )
-        trainer.learn_from(teacher)
+        trainer.learn_from(teacher_of(self.model, assets))
 
     def asset(self, url: str, sha256: str | None = None) -> AssetRef:
         from nst.stylizer import AssetRef

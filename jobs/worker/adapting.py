@@ -1,0 +1,147 @@
+"""A worker that does one thing: let the method's network learn on photographs of the job."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+
+import numpy as np
+import PIL.Image
+import torch
+
+from jobs.errors import JobMismatch, StoreError
+from jobs.ledger.adapted import CHECKPOINT, LOADING, PROGRESS, AdaptProgress, clean_adapting, read_adapted
+from jobs.ledger.job_record import read_job
+from jobs.ledger.layout import adapted_path
+from jobs.ledger.manifest import Row
+from jobs.ledger.results import Result
+from jobs.stores.store import Store, open_store
+from jobs.worker.messages import Task, TaskProgress, TaskReport, WorkerInfo, WorkerSetup
+from jobs.worker.stages import TaskStages
+from nst.stylizer import AdaptableMethod, Adaptation
+
+__all__ = ["Adapter"]
+
+_CHECKPOINT_S = 30.0
+_PROGRESS_S = 2.0
+_RECENT = 20
+"""Steps whose losses are averaged for people."""
+
+
+class Adapter:
+    """Learns, and publishes the weights that come out, unless they are there. When one is killed, the next goes
+    on from the last checkpoint.
+
+    Raises:
+        NstError: the method cannot be built, e.g. weights that do not fit.
+    """
+
+    def __init__(self, setup: WorkerSetup, assets: Mapping[str, bytes]) -> None:
+        began = time.perf_counter()
+        assert isinstance(setup.method, AdaptableMethod)
+        self._setup, self._method = setup, setup.method
+        self.store = open_store(setup.output, setup.storage, create_only=setup.create_only)
+        if read_job(self.store).fingerprint != setup.fingerprint:
+            raise JobMismatch(f"{setup.output} belongs to another job")
+        PIL.Image.MAX_IMAGE_PIXELS = None  # decode_photo has a limit of its own, from the header
+        torch.set_num_threads(setup.threads)
+        self._device = torch.device("cuda" if setup.use_gpu else "cpu")
+        self._training: Adaptation = self._method.adaptation(assets, self._device, setup.seed)
+        self._draining = threading.Event()
+        self._build_s = time.perf_counter() - began
+
+    def info(self, **seconds: float) -> WorkerInfo:
+        name = torch.cuda.get_device_name() if self._device.type == "cuda" else "cpu"
+        seconds["build"] = self._build_s
+        return WorkerInfo(host=socket.gethostname(), pid=os.getpid(), device=name, seconds=seconds)
+
+    def progress(self) -> tuple[TaskProgress, ...]:
+        """None: the store says it."""
+        return ()
+
+    def gpu_memory_bytes(self) -> int:
+        """GPU memory that this process holds."""
+        return torch.cuda.memory_reserved() if self._device.type == "cuda" else 0
+
+    def evaluations(self) -> int:
+        """None are of a photograph."""
+        return 0
+
+    def drain(self) -> None:
+        """End at the next step, with a checkpoint."""
+        self._draining.set()
+
+    def run(self, task: Task) -> TaskReport:
+        """Learn to the end, or until drained.
+
+        Raises:
+            StoreError: the job's store failed.
+        """
+        torch.set_num_threads(self._setup.threads)  # of this thread
+        try:
+            complete = read_adapted(self.store, self._setup.fingerprint) is not None or self._learn(task)
+            if complete:
+                clean_adapting(self.store)
+        except OSError as error:
+            raise StoreError(f"{self._setup.output}: {type(error).__name__}: {error}") from error
+        return TaskReport(shard=task.shard, counts={}, complete=complete, sealed=False)
+
+    def _learn(self, task: Task) -> bool:
+        stages = TaskStages(task, self.store, self._setup, lambda _: [])
+        photos = []
+        for row in _not_left_out(self.store, self._setup.adapt_rows):
+            if self._draining.is_set():
+                return False
+            loaded = stages.load(row)
+            if not isinstance(loaded, Result):  # such are rows of their own, later
+                photos.append(self._training.prepared(loaded.photo.image))
+        total = self._method.adapt_steps if photos else 0
+        with suppress(FileNotFoundError):
+            self._training.restore(self.store.read(CHECKPOINT))
+        began, first = time.monotonic(), self._training.steps
+        saved = shown = began - _PROGRESS_S
+        recent: deque[Mapping[str, float]] = deque(maxlen=_RECENT)
+        while self._training.steps < total:
+            step = self._training.steps
+            # Each step draws anew, so that a checkpoint says all.
+            chosen = np.random.default_rng([self._setup.seed, step]).integers(len(photos))
+            recent.append(self._training.step([photos[chosen]]))
+            now = time.monotonic()
+            if now - shown >= _PROGRESS_S:
+                shown, rate = now, (now - began) / (step + 1 - first)
+                means = {name: float(np.mean([each[name] for each in recent])) for name in recent[0]}
+                progress = AdaptProgress(
+                    step=step + 1, steps=total, losses=means, seconds_left=rate * (total - step - 1)
+                )
+                self.store.publish(PROGRESS, progress.to_bytes())
+            if now - saved >= _CHECKPOINT_S or self._draining.is_set():
+                saved = now
+                self.store.publish(CHECKPOINT, self._training.state_bytes())
+            if self._draining.is_set():
+                return False
+        with suppress(FileExistsError):  # another driver's worker was quicker: all photographs use that
+            self.store.publish(
+                adapted_path(self._setup.fingerprint), self._training.file_bytes(), create_only=True
+            )
+        return True
+
+
+def _not_left_out(store: Store, rows: tuple[Row, ...]) -> Iterator[Row]:
+    """`rows`, one after the other, each noted in the store before it is decoded: one that was noted when a
+    process ended is left out from then on."""
+    try:
+        noted = json.loads(store.read(LOADING))
+    except FileNotFoundError:
+        noted = {"key": None, "left_out": []}
+    left_out = [*noted["left_out"], *([noted["key"]] if noted["key"] is not None else [])]
+    for row in rows:
+        if row.key not in left_out:
+            store.publish(LOADING, json.dumps({"key": row.key, "left_out": left_out}).encode())
+            yield row
+    store.publish(LOADING, json.dumps({"key": None, "left_out": left_out}).encode())
