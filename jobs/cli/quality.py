@@ -15,12 +15,22 @@ from nst.methods import METHODS
 
 __all__ = ["Quality", "first_photo", "stylize_table"]
 
-Quality: TypeAlias = Literal["draft", "best"]
-_KINDS: Mapping[Quality, str] = {"draft": "feed_forward", "best": "style_transfer"}
+Quality: TypeAlias = Literal["draft", "adapted", "best"]
+_KINDS: Mapping[Quality, str] = {
+    "draft": "feed_forward",
+    "adapted": "feed_forward",
+    "best": "style_transfer",
+}
+_ADAPT_STEPS = 400
 
 
 def stylize_table(
-    styles: Sequence[str], quality: Quality | None, overrides: Sequence[str], *, first_frame: str | None
+    styles: Sequence[str],
+    quality: Quality | None,
+    overrides: Sequence[str],
+    *,
+    first_frame: str | None,
+    weights: str | None = None,
 ) -> dict[str, Any]:
     """The tables `method` and `image` of a job.
 
@@ -28,18 +38,29 @@ def stylize_table(
         quality: None: `draft`, unless an option is set that only `best` has.
         overrides: what --set says.
         first_frame: that of a sequence.
+        weights: the network's; None: those that come along.
 
     Raises:
-        OptionError: a style is neither a file, nor a folder, nor one that comes with this package; or a
-            sequence is not to be had in this quality.
+        OptionError: there is neither a style nor a network of one; a style is neither a file, nor a folder, nor
+            one that comes with this package; or a sequence or a network is not to be had in this quality.
     """
     chosen = quality or ("best" if _only_best_has(overrides) else "draft")
     places = [style_place(style) for style in styles]
-    method: dict[str, Any] = {"kind": _KINDS[chosen], "style": places[0] if len(places) == 1 else places}
+    if not places and (weights is None or chosen != "draft"):
+        raise OptionError("--style", None, reason="a picture is required")
+    method: dict[str, Any] = {"kind": _KINDS[chosen]}
+    if places:
+        method["style"] = places[0] if len(places) == 1 else places
     if chosen == "best":
         if first_frame is not None:
-            raise OptionError("--sequence", True, reason="goes with --quality draft")
+            raise OptionError("--sequence", True, reason="goes with --quality draft or adapted")
+        if weights is not None:
+            raise OptionError("--weights", weights, reason="goes with --quality draft or adapted")
         return {"method": method}
+    if weights is not None:
+        method["weights"] = weights
+    if chosen == "adapted":
+        method["adapt_steps"] = _ADAPT_STEPS
     if first_frame is not None:
         method["reference"] = first_frame
     return {"method": method, "image": {"max_side_px": 0}}
@@ -68,5 +89,6 @@ def _only_best_has(overrides: Sequence[str]) -> bool:
     names = {each.partition("=")[0] for each in overrides}
     if "method.kind" in names or not any(name.startswith("method.") for name in names):
         return False
-    draft, best = ({item.name for item in fields(cast(Any, METHODS[kind]))} for kind in _KINDS.values())
+    kinds = (_KINDS["draft"], _KINDS["best"])
+    draft, best = ({item.name for item in fields(cast(Any, METHODS[kind]))} for kind in kinds)
     return any(name.removeprefix("method.").partition(".")[0] in best - draft for name in names)

@@ -48,6 +48,8 @@ def show_status(found: JobStatus) -> None:
     counts = ", ".join(f"{number} {name}" for name, number in found.counts.items())
     table.add_row("images", f"{found.done} of {found.rows} done: {counts}")
     table.add_row("shards", f"{found.sealed_shards} of {found.shards} sealed")
+    if found.adapting is not None:
+        table.add_row("the network learns", str(found.adapting))
     _add_driver(table, found)
     for line in describe_failures(found.failures, found.counts, found.output):
         table.add_row("", escape(printable(line)))

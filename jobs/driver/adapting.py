@@ -30,6 +30,8 @@ __all__ = ["Adapting", "adapt_rows", "adapted_job", "needs_adapting"]
 
 _POLL_S = 0.25
 _TELL_S = 10.0
+_WORTH_IT = 12
+"""Photographs under which optimizing each takes no longer."""
 _MOST_DEATHS = 5
 """Deaths of workers in a row, none of which came a step further, after which the job is given up for now."""
 
@@ -103,6 +105,9 @@ class Adapting:
         """
         rows = len(self._setup.adapt_rows)
         self._log.adapting(f"the network learns on {rows} of the photographs")
+        if self._job.manifest.rows < _WORTH_IT:
+            better = 'method.kind = "style_transfer" optimizes each in as long, and better'
+            self._log.notes([f"that takes minutes, for {self._job.manifest.rows} photographs; {better}"])
         with open_pool(self._resources, self._setup, by_url(self._job.assets)) as pool:
             pool.start(self._worker)
             if not self._loop(pool):

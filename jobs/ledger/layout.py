@@ -9,7 +9,7 @@
     results/shard-00017.parquet         the receipt: one row per photograph of the shard; published last
     journal/shard-00017/g0-5e1f0c-00000.jsonl   results as they came, so that a killed shard does not begin anew
     lease-000017.json                   who works on the job now
-    adapted/<fingerprint>.safetensors   what the network learned on them: see `jobs.ledger.adapted`
+    adapted/5e1f0c8a9b7d3f24.safetensors   what the network learned on them: see `jobs.ledger.adapted`
     report.html                         the contact sheet, if it was asked for
     .tmp/                               what is being written; also what killed processes left
 

@@ -26,7 +26,7 @@ from jobs.worker.messages import Task, TaskProgress, TaskReport, WorkerInfo, Wor
 from jobs.worker.stages import TaskStages
 from nst.stylizer import AdaptableMethod, Adaptation
 
-__all__ = ["Adapter"]
+__all__ = ["Adapter", "not_left_out"]
 
 _CHECKPOINT_S = 30.0
 _PROGRESS_S = 2.0
@@ -95,7 +95,7 @@ class Adapter:
     def _learn(self, task: Task) -> bool:
         stages = TaskStages(task, self.store, self._setup, lambda _: [])
         photos = []
-        for row in _not_left_out(self.store, self._setup.adapt_rows):
+        for row in not_left_out(self.store, self._setup.adapt_rows):
             if self._draining.is_set():
                 return False
             loaded = stages.load(row)
@@ -105,7 +105,7 @@ class Adapter:
         with suppress(FileNotFoundError):
             self._training.restore(self.store.read(CHECKPOINT))
         began, first = time.monotonic(), self._training.steps
-        saved = shown = began - _PROGRESS_S
+        saved, shown = began - _CHECKPOINT_S, began - _PROGRESS_S
         recent: deque[Mapping[str, float]] = deque(maxlen=_RECENT)
         while self._training.steps < total:
             step = self._training.steps
@@ -132,7 +132,7 @@ class Adapter:
         return True
 
 
-def _not_left_out(store: Store, rows: tuple[Row, ...]) -> Iterator[Row]:
+def not_left_out(store: Store, rows: tuple[Row, ...]) -> Iterator[Row]:
     """`rows`, one after the other, each noted in the store before it is decoded: one that was noted when a
     process ended is left out from then on."""
     try:

@@ -21,6 +21,7 @@ from nst.gan.starting import read_states
 
 __all__ = [
     "Learned",
+    "names_in",
     "painter_config",
     "painter_file",
     "published_state",
@@ -30,7 +31,6 @@ __all__ = [
 ]
 
 _CONFIG = "nst.painter"
-_STYLES = "nst.styles"
 _NETWORKS = ("painter", "sight", "styles")
 
 Learned = list[tuple[StyleName, list[Moments]]]
@@ -55,10 +55,9 @@ def painter_file(
 
 def painter_config(painter: Painter, names: Sequence[StyleName] = ()) -> dict[str, str]:
     """The shape of a painter, and its styles, as its file says them."""
-    config = {_CONFIG: json.dumps(asdict(painter.config), sort_keys=True)}
-    if names:
-        config[_STYLES] = json.dumps([each.table() for each in names], sort_keys=True)
-    return config
+    styles = {"styles": [each.table() for each in names]} if names else {}
+    # One entry: safetensors writes several in any order.
+    return {_CONFIG: json.dumps({**asdict(painter.config), **styles}, sort_keys=True)}
 
 
 def read_painter(data: bytes, name: str) -> Painter:
@@ -87,10 +86,15 @@ def read_names(data: bytes) -> list[StyleName]:
     Raises:
         WeightsError: what the file says of them is damaged.
     """
-    text = read_metadata(data).get(_STYLES, "[]")
+    return names_in(read_metadata(data))
+
+
+def names_in(config: Mapping[str, str]) -> list[StyleName]:
+    """The same, of what `painter_config` gave."""
     try:
-        return [StyleName(each["name"], each["sha256"]) for each in json.loads(text)]
-    except (ValueError, TypeError, KeyError) as error:
+        said = json.loads(config.get(_CONFIG, "{}")).get("styles", [])
+        return [StyleName(each["name"], each["sha256"]) for each in said]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise WeightsError(f"the styles in a painter's file are not readable: {error}") from error
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from nst.errors import WeightsError
 from nst.features import FeatureNetwork
 from nst.feed_forward.coloring import Moments
-from nst.feed_forward.files import painter_config, painter_file, read_painter
+from nst.feed_forward.files import names_in, painter_config, painter_file, read_painter
 from nst.feed_forward.learned import LearnedStyle, StyleName
 from nst.feed_forward.losses import balanced, content_distance
 from nst.feed_forward.networks import STRIDE_PX, Painter, PainterConfig
@@ -97,6 +97,7 @@ class StyleTraining:
         self._generator = torch.Generator().manual_seed(seed)
         self._teacher: FeatureNetwork | None = None
         self._pictures: list[StylePicture] = []
+        self._names: list[StyleName] = []
         self._wanted: dict[str, Tensor] = {}
 
     @property
@@ -113,6 +114,7 @@ class StyleTraining:
         """Have the losses compare the activations of `teacher`, which has the options' layers, with those of
         the style pictures."""
         self._teacher, self._pictures = teacher.to(self._device), list(pictures)
+        self._names = [name for name, _ in pictures]
         grams: dict[str, list[Tensor]] = {layer: [] for layer in self.options.style_layers}
         with torch.no_grad():
             for _, picture in self._pictures:
@@ -241,10 +243,6 @@ class StyleTraining:
     def plateau_loss(losses: Mapping[str, float]) -> float:
         return losses["loss"]
 
-    @property
-    def _names(self) -> list[StyleName]:
-        return [name for name, _ in self._pictures]
-
     def state_dict(self) -> dict[str, Any]:
         return {
             "steps": self.steps,
@@ -256,7 +254,7 @@ class StyleTraining:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.steps = state["steps"]
+        self.steps, self._names = state["steps"], names_in(state["config"])
         for name in self.networks:
             self.networks[name].load_state_dict(state["networks"][name])
             self.average[name].load_state_dict(state["averages"][name])
@@ -331,7 +329,8 @@ def _styles(networks: nn.ModuleDict) -> list[LearnedStyle]:
 
 
 def _pieces(photo: Tensor, options: StyleTrainingOptions, row: Sequence[float]) -> Tensor:
-    """Squares of a photograph (3, H, W), and what is around them: (pieces, 3, side + 2 margins, the same)."""
+    """Squares of a photograph (3, H, W), where tiles of it may begin, and what is around them: (pieces, 3,
+    side + 2 margins, the same)."""
     around = photo
     for dim in (1, 2):
         around = mirrored_beyond(around, dim, _MARGIN_PX, _MARGIN_PX)
@@ -339,7 +338,7 @@ def _pieces(photo: Tensor, options: StyleTrainingOptions, row: Sequence[float]) 
     cut = []
     for number in range(options.pieces):
         top, left = (
-            int(share * (length - side + 1))
+            STRIDE_PX * int(share * ((length - side) // STRIDE_PX + 1))
             for share, length in zip(row[2 * number : 2 * number + 2], around.shape[1:], strict=True)
         )
         cut.append(around[:, top : top + side, left : left + side])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ from nst.style_transfer.options import ObjectiveOptions, PaintingPlan, PreserveC
 from nst.style_transfer.pictures import check_styles, style_assets, styles_of
 from nst.style_transfer.presets import left_out, suitable
 from nst.style_transfer.stylizer import Canvas, StyleTransferStylizer
-from nst.stylizer import AssetRef, Assets, select
+from nst.stylizer import LATER, AssetRef, Assets, Method, Stylizer, select
 
 __all__ = ["Canvas", "StyleTransfer", "StyleTransferStylizer"]
 
@@ -108,9 +108,13 @@ class StyleTransfer:
     at the end; `none` keeps none."""
     init: Start = "photo"
     """Where the optimization starts: from the `photo`, from uniform `noise`, from `gray` with a trace of noise,
-    or from `init_picture`."""
+    from `init_picture`, or, with `feed_forward`, from what the network of the method feed_forward paints, where
+    that has a lower loss than the photograph; then coarse scales are left out."""
     init_picture: str | None = None
     """Path or URL of the picture that the optimization starts from; stretched to each photograph."""
+    init_weights: str = field(default="embedded", metadata=LATER)
+    """Path or URL of the network of `init = "feed_forward"`: what a training ended with; or `embedded`, the one
+    that comes with nst."""
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
     """The optimizer: `lbfgs`, with a history per photograph, or `adam`."""
     learning_rate: float | None = None
@@ -252,8 +256,26 @@ class StyleTransfer:
         found = style_assets(self)
         if self.init_picture is not None:
             found.append(AssetRef(option="init_picture", url=self.init_picture, kind="image"))
+        if (fast := self._fast()) is not None:
+            found += [replace(ref, option="init_weights") for ref in fast.assets() if ref.kind == "weights"]
         weights = self._weights()
         return found if weights is None else [*found, weights]
+
+    def _fast(self) -> Method | None:
+        """The method whose pictures are started from."""
+        from nst.methods import METHODS  # by its name: it builds on this package
+
+        if self.init != "feed_forward":
+            return None
+        fast: Any = METHODS["feed_forward"]
+        made: Method = fast(
+            style=self.style,
+            style_blend=self.style_blend,
+            style_masks=self.style_masks,
+            weights=self.init_weights,
+            precision="float32",
+        )
+        return made
 
     def notes(self, assets: Assets) -> list[str]:
         if self.weights == "seeded":
@@ -270,6 +292,7 @@ class StyleTransfer:
             convention=convention,
             masks=None if masks is None else [luminance(decode_image(assets[url]))[:1] for url in masks],
             init=None if self.init_picture is None else decode_image(assets[self.init_picture]),
+            fast=None if (fast := self._fast()) is None else fast.build(assets, device),
         )
 
     def build_from(
@@ -281,10 +304,11 @@ class StyleTransfer:
         convention: str | None = None,
         masks: Sequence[Tensor] | None = None,
         init: Tensor | None = None,
+        fast: Stylizer | None = None,
     ) -> StyleTransferStylizer:
         """Build as `build` does, from style pictures (3, H, W), a state dict (None: seeded), masks (1, H, W)
-        and a picture (3, H, W) to start from. `convention` is the state dict's; None: as `weights_convention`
-        says.
+        and a picture (3, H, W), or what makes one, to start from. `convention` is the state dict's; None: as
+        `weights_convention` says.
 
         Raises:
             OptionError: masks or a picture to start from are given without their option, or it without them; or
@@ -296,6 +320,7 @@ class StyleTransfer:
         for option, value, given in (
             ("style_masks", self.style_masks, masks),
             ("init_picture", self.init_picture, init),
+            ("init", self.init if self.init == "feed_forward" else None, fast),
         ):
             if (value is None) != (given is None):
                 raise OptionError(option, value, reason="must come with its pictures, and they with it")
@@ -316,4 +341,4 @@ class StyleTransfer:
             max_pass_pixels=max_pass_pixels(network, self.pass_memory_mb),
         )
         objective = StyleObjective(network, styles, options, masks=masks)
-        return StyleTransferStylizer(select(PaintingPlan, self), objective, init)
+        return StyleTransferStylizer(select(PaintingPlan, self), objective, init, fast)

@@ -12,7 +12,7 @@ from nst.style_transfer.losses import StyleLossName
 __all__ = ["ObjectiveOptions", "PaintingPlan", "PreserveColor", "Start"]
 
 PreserveColor = Literal["none", "luminance", "match", "original"]
-Start = Literal["photo", "noise", "gray", "picture"]
+Start = Literal["photo", "noise", "gray", "picture", "feed_forward"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,7 +18,7 @@ from nst.style_transfer.color import luminance, with_luminance
 from nst.style_transfer.objective import StyleObjective
 from nst.style_transfer.options import PaintingPlan
 from nst.style_transfer.targets import Targets
-from nst.stylizer import Frame, Outcome, Stylized, mean_change
+from nst.stylizer import Frame, Outcome, Stylized, Stylizer, mean_change
 
 __all__ = ["Canvas", "StyleTransferStylizer"]
 
@@ -41,6 +41,8 @@ class Canvas:
     """(3, H, W) in [0, 1], as the method sees it."""
     image: Tensor
     """The best picture so far, (3, h, w) in [0, 1], at the size of the current scale."""
+    fast: Tensor | None = None
+    """A picture (3, H, W) made in one pass, to start from instead, if its loss is lower."""
     losses: Mapping[str, float] = field(default_factory=dict)
     """Losses of `image` by name, at the current scale."""
     evaluations: int = 0
@@ -64,9 +66,15 @@ class _Request:
 class StyleTransferStylizer:
     """The loaded network and style, ready for photographs."""
 
-    def __init__(self, plan: PaintingPlan, objective: StyleObjective, init: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        plan: PaintingPlan,
+        objective: StyleObjective,
+        init: Tensor | None = None,
+        fast: Stylizer | None = None,
+    ) -> None:
         self.plan, self.objective = plan, objective
-        self._init = init
+        self._init, self._fast = init, fast
         self.evaluations = 0
 
     def __call__(self, images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]:
@@ -108,7 +116,15 @@ class StyleTransferStylizer:
             start = (0.5 + torch.rand(image.shape, generator=generator) / 255).to(photo)
         elif self._init is not None:
             start = resize_image(self._init.to(photo), (photo.shape[1], photo.shape[2])).clamp(0, 1)
-        return Canvas(photo, start)
+        return Canvas(photo, start, None if self._fast is None else self._in_one_pass(photo, generator))
+
+    def _in_one_pass(self, photo: Tensor, generator: torch.Generator) -> Tensor | None:
+        assert self._fast is not None
+        (found,) = self._fast([photo], [generator])
+        if not isinstance(found, Stylized):
+            return None
+        image = found.image.to(photo)
+        return luminance(image) if self.plan.preserve_color == "luminance" else image
 
     def _paint(self, canvases: Sequence[Canvas]) -> Iterator[None]:
         def evaluate(requests: Sequence[_Request]) -> list[Evaluation]:
@@ -126,8 +142,11 @@ class StyleTransferStylizer:
         return run_together([self._painting(canvas) for canvas in canvases], evaluate, has_room)
 
     def _painting(self, canvas: Canvas) -> Generator[_Request, Evaluation, None]:
-        """Coarse to fine (Gatys et al. 2017): every scale starts from the last one's picture."""
-        for scale, steps in self.plan.scales:
+        """Coarse to fine (Gatys et al. 2017): every scale starts from the last one's picture. What was made in
+        one pass has its large strokes already, and is only refined."""
+        if canvas.fast is not None:
+            yield from self._choose_start(canvas)
+        for scale, steps in self.plan.scales if canvas.fast is None else self.plan.scales[-1:]:
             height, width = canvas.photo.shape[-2:]
             size = max(1, round(height * scale)), max(1, round(width * scale))
             if scale < 1.0 and min(size) < _COARSE_SIDE_PX:
@@ -142,6 +161,31 @@ class StyleTransferStylizer:
             if canvas.error is not None:
                 return
 
+    def _choose_start(self, canvas: Canvas) -> Generator[_Request, Evaluation, None]:
+        """Start from what was made in one pass if its loss is lower, and else forget it."""
+        assert canvas.fast is not None
+        height, width = canvas.photo.shape[-2:]
+        try:
+            targets = self.objective.targets(canvas.photo, self.plan.border_px)
+        except ImageTooSmall:  # which is said by whoever paints
+            canvas.fast = None
+            return
+        pixels = self._pixels(canvas)
+        losses = []
+        for start in (canvas.image, canvas.fast):
+            point = mirrored(resize_image(start, (height, width)).clamp(0, 1), self.plan.border_px)
+            answer = yield _Request(point, targets, None, pixels)
+            canvas.evaluations += 1
+            losses.append(answer.losses["loss"])
+        if losses[1] < losses[0]:
+            canvas.image = canvas.fast
+        else:
+            canvas.fast = None
+
+    def _pixels(self, canvas: Canvas) -> int:
+        border = border_width((canvas.photo.shape[-2], canvas.photo.shape[-1]), self.plan.border_px)
+        return math.prod(side + 2 * border for side in canvas.photo.shape[-2:])
+
     def _at_scale(
         self, canvas: Canvas, targets: Targets, scale: float, size: tuple[int, int], steps: int
     ) -> Generator[_Request, Evaluation, None]:
@@ -149,8 +193,7 @@ class StyleTransferStylizer:
         start = mirrored(resize_image(canvas.image, size).clamp(0, 1), plan.border_px)
         descent = Descent(start, self._optimizer(), tolerance=plan.stop_tolerance)
         average = _Average(plan.average_iterates) if plan.average_iterates else None
-        border = border_width((canvas.photo.shape[-2], canvas.photo.shape[-1]), plan.border_px)
-        pixels = math.prod(side + 2 * border for side in canvas.photo.shape[-2:])
+        pixels = self._pixels(canvas)
         phases: list[tuple[torch.dtype | None, int]] = [(None, steps)]
         if plan.precision == "bfloat16":
             refine = min(plan.refine_steps, steps - 1) if scale == 1.0 else 0

@@ -66,7 +66,12 @@ def test_help_ends_with_examples_that_are_taken(name: str) -> None:
 
 
 def test_examples_that_would_not_be_taken_are_found() -> None:
-    for line in ("nst run", "nst run job.toml --sett x=1", "nst stylize photos --out o", "nst runn job.toml"):
+    for line in (
+        "nst run",
+        "nst run job.toml --sett x=1",
+        "nst stylize photos --style swirls",
+        "nst runn job.toml",
+    ):
         with pytest.raises(Exception, match=r"Missing|No such|no such"):
             parse(line)
 

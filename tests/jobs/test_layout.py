@@ -100,7 +100,7 @@ def test_the_tree_is_what_the_code_does() -> None:
     assert None not in places, list(zip(shown, places, strict=True))
     roles = {getattr(place, "role", type(place).__name__) for place in places}
     common, made = ("record", "manifest", "report", "temporary"), ("picture", "curve", "frame", "animation")
-    assert roles == {*common, *made, "LeaseFile", "ReceiptFile", "JournalFile"}
+    assert roles == {*common, *made, "AdaptedFile", "LeaseFile", "ReceiptFile", "JournalFile"}
 
 
 def test_so_is_a_trainings() -> None:

@@ -85,6 +85,35 @@ class TestFeedForward(RecipeContract):
         return [image_of(method.build(assets, CPU)([photo], seeded(1))[0])]
 
 
+class TestFeedForwardStyles(RecipeContract):
+    KIND = "feed_forward_styles"
+
+    @pytest.fixture
+    def table(self) -> dict[str, Any]:
+        model = {
+            "style": ["nst:style/swirls", "nst:style/rose"],
+            "style_side_px": 32,
+            "painter": None,
+            "half": 4,
+            "quarter": 4,
+            "eighth": 4,
+            "side": 8,
+            "pieces": 2,
+            "reference_side": 16,
+            "teacher": "embedded",
+            "teacher_weights": "embedded",
+            "style_layers": ["relu1_1", "relu2_1"],
+        }
+        return {"photos": "/photos", "model": model}
+
+    def use(self, option: str, data: bytes) -> list[Tensor]:
+        """Without a style: those that it has learned."""
+        stylizer = METHODS["feed_forward"](**{option: "/g"}).build({"/g": data}, CPU)
+        photo = photographs()[0]
+        styles = ["swirls", "rose", None]
+        return [image_of(each) for each in stylizer([photo] * 3, seeded(3), styles=styles)]  # type: ignore[call-arg]
+
+
 class TestToy(RecipeContract):
     KIND = "toy"
     CLASS = Toy

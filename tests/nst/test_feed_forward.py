@@ -150,6 +150,7 @@ def test_the_margin_is_as_wide_as_it_looks() -> None:
     assert margin - 8 <= reach <= margin
 
 
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
 @pytest.mark.parametrize(("keep", "precision"), [("none", "bfloat16"), ("original", "float32")])
 def test_all_of_it_is_where_the_photograph_is(keep: Any, precision: Any) -> None:
     """On a GPU that is none: operations on tensors of two devices are errors."""

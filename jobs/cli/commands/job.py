@@ -96,22 +96,32 @@ def run(
 )
 def stylize(
     photos: Photos,
+    out: OutOption,
     style: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--style",
             metavar="PICTURE",
             help="The style: a picture, a folder of them, or the name of one that comes with nst: "
             f"{', '.join(STYLES)}; may be repeated.",
         ),
-    ],
-    out: OutOption,
+    ] = None,
     quality: Annotated[
         Quality | None,
         typer.Option(
             "--quality",
-            help="How photographs are painted: draft, by a network, in one pass and at their own size; best, "
-            "by optimization, 512 pixels long. Left out: draft, unless --set has an option that only best has.",
+            help="How photographs are painted: draft, by a network, in one pass, at their own size; adapted, "
+            "likewise, after the network has learned the style on some of them, for minutes; best, by "
+            "optimization, 512 pixels long. Left out: draft, unless --set has an option that only best has.",
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights",
+            metavar="FILE",
+            help="The network: what a training ended with, or one of PyTorch's examples. One that was trained "
+            "for a style needs no --style. Left out: the network that comes with nst.",
         ),
     ] = None,
     sequence: Annotated[
@@ -133,7 +143,7 @@ def stylize(
     with errors(log_format):
         given = [each for each in set_ or [] if each.startswith("storage.")]
         first = first_photo(photos, out, storage_of(given)) if sequence else None
-        tables = stylize_table(style, quality, set_ or [], first_frame=first)
+        tables = stylize_table(style or [], quality, set_ or [], first_frame=first, weights=weights)
         overrides = [*(set_ or []), *resources(pool, address, workers)]
         begin_quickly(photos, out, tables, size, overrides, dry_run, wait, log_format)
 

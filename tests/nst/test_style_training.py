@@ -1,0 +1,263 @@
+"""The painter, fine-tuned for some styles: what a step learns from, in two processes, and what comes of it."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from nst.errors import OptionError, WeightsError
+from nst.features import FeatureNetwork, build_features
+from nst.feed_forward.adaptation import PainterAdaptation
+from nst.feed_forward.coloring import Moments
+from nst.feed_forward.files import painter_file, read_learned, read_names, read_painter
+from nst.feed_forward.grain import CHANNELS
+from nst.feed_forward.method import FeedForward
+from nst.feed_forward.networks import Painter, PainterConfig
+from nst.feed_forward.options import StyleTrainingOptions
+from nst.feed_forward.style_training import StyleTraining, pictures_of
+from nst.gan.parallel import Share
+from nst.images.codec import encode_image
+from nst.stylizer import Stylized
+from tests.nst.test_feed_forward import random_picture
+from tests.two import in_two_processes
+
+SMALL: dict[str, Any] = {
+    "style": ("/wave.png", "/reeds.png"),
+    "half": 6,
+    "quarter": 8,
+    "eighth": 10,
+    "side": 16,
+    "pieces": 2,
+    "reference_side": 24,
+    "teacher": "embedded",
+    "teacher_weights": "seeded",
+    "content_layer": "relu2_1",
+    "style_layers": ("relu1_1", "relu2_1"),
+    "painter": None,
+}
+PICTURES = {
+    f"/{name}.png": encode_image(random_picture(48, 64, seed), format="png")
+    for seed, name in ((1, "wave"), (2, "reeds"))
+}
+
+
+@cache
+def _teacher(layers: tuple[str, ...]) -> FeatureNetwork:
+    return build_features("embedded", layers)
+
+
+def training(**changes: Any) -> StyleTraining:
+    options = StyleTrainingOptions(**{**SMALL, **changes})
+    found = StyleTraining(options, seed=1)
+    found.learn_from(_teacher(options.layers), pictures_of(options, PICTURES))
+    return found
+
+
+def photographs(seed: int, count: int = 2) -> Tensor:
+    return torch.stack([2 * random_picture(40, 40, 10 * seed + number) - 1 for number in range(count)])
+
+
+def stylizer(data: bytes, **options: Any) -> Any:
+    method = FeedForward(**{"weights": "/w", "precision": "float32", **options})
+    return method.build({**PICTURES, "/w": data}, torch.device("cpu"))
+
+
+def painted(data: bytes, photo: Tensor, style: str | None = None, **options: Any) -> Tensor:
+    (found,) = stylizer(data, **options)([photo], [torch.Generator()], [style])
+    assert isinstance(found, Stylized), found
+    return found.image
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_it_learns(precision: str) -> None:
+    """In bfloat16 as well, where what is computed without gradients must not be what gradients go through."""
+    own = training(learning_rate=3e-3, precision=precision)
+    losses = [float(own.step([photographs(number % 4)])["style"]) for number in range(40)]
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+def test_all_of_it_moves() -> None:
+    own = training(style="/wave.png", learning_rate=3e-3)
+    before = {name: value.clone() for name, value in own.networks.state_dict().items()}
+    own.step([photographs(0)])
+    assert all(not torch.equal(value, before[name]) for name, value in own.networks.state_dict().items())
+
+
+def test_it_begins_as_the_network_it_begins_with() -> None:
+    """What it would end with then paints as that does: its styles have the moments of their pictures."""
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        painter = Painter(PainterConfig(half=6, quarter=8, eighth=10))
+    own, data, photo = training(), painter_file(painter), random_picture(64, 80)
+    own.begin_with(data, "it")
+    for name in ("wave", "reeds"):
+        expected = stylizer(data, style=f"/{name}.png")([photo], [torch.Generator()])[0].image
+        torch.testing.assert_close(painted(own.file_bytes(), photo, name), expected, rtol=0, atol=2e-3)
+
+
+def silent(height: int, width: int, top: int, left: int, stride_px: int, like: Tensor) -> Tensor:  # noqa: ARG001
+    """No grain: that of pieces is another one."""
+    return torch.zeros(1, CHANNELS, height, width).to(like)
+
+
+def test_pieces_are_painted_as_within_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses see what the method would paint there: nothing of a border."""
+    own, photo = training(style="/wave.png", side=32, reference_side=576), random_picture(200, 240)
+    seen: list[Tensor] = []
+    look = own._seen
+
+    def looking(some: Tensor) -> dict[str, Tensor]:
+        seen.append(some.detach())
+        return look(some)
+
+    monkeypatch.setattr(own, "_seen", looking)
+    monkeypatch.setattr("nst.feed_forward.style_training._MARGIN_PX", 80)
+    monkeypatch.setattr("nst.feed_forward.networks.grain", silent)
+    data = own.file_bytes()
+    own.learn([(photo, photo)])
+    pieces, found = seen
+    whole = painted(data, photo)
+    for piece, there in zip(pieces, found, strict=True):
+        at = next(
+            (top, left)
+            for top in range(0, 200, 8)
+            for left in range(0, 240, 8)
+            if torch.equal(photo[:, top : top + 32, left : left + 32], piece)
+        )
+        expected = whole[:, at[0] : at[0] + 32, at[1] : at[1] + 32]
+        assert float((there.clamp(0, 1) - expected).abs().mean()) < 0.01
+        assert float((expected - piece).abs().mean()) > 0.05
+
+
+def test_what_comes_of_it_has_its_styles() -> None:
+    own = training(learning_rate=3e-3)
+    for number in range(3):
+        own.step([photographs(number)])
+    data, photo = own.file_bytes(), random_picture(64, 80)
+    assert [each.name for each in read_names(data)] == ["wave", "reeds"]
+    wave, reeds = (painted(data, photo, name) for name in ("wave", "reeds"))
+    assert float((wave - reeds).abs().mean()) > 1e-3
+    # By the picture's file, whatever it is called; another one's moments are those that the network sees.
+    again = stylizer(data, style="/wave.png")([photo], [torch.Generator()])[0].image
+    assert torch.equal(again, wave)
+    moved = {"/moved.png": PICTURES["/wave.png"], "/w": data}
+    method = FeedForward(weights="/w", style="/moved.png", precision="float32")
+    assert torch.equal(method.build(moved, torch.device("cpu"))([photo], [torch.Generator()])[0].image, wave)  # type: ignore[union-attr]
+    half = painted(data, photo, "wave", strength=0.5)
+    torch.testing.assert_close(half, (photo + wave) / 2, rtol=0, atol=1e-5)
+
+
+def test_colors_that_are_kept_change_the_picture_and_not_what_was_learned() -> None:
+    own = training(style="/wave.png")
+    with pytest.raises(OptionError, match=r"preserve_color = 'match'.*name it with the option style"):
+        stylizer(own.file_bytes(), preserve_color="match")
+    photo = random_picture(40, 40)
+    kept = painted(own.file_bytes(), photo, preserve_color="original")
+    assert float((kept - painted(own.file_bytes(), photo)).abs().mean()) > 1e-3
+
+
+def test_networks_without_styles_need_one() -> None:
+    data = painter_file(Painter(PainterConfig(half=6, quarter=8, eighth=10)))
+    with pytest.raises(OptionError, match=r"style = None: is required.*'/w' was trained for no style"):
+        stylizer(data)
+
+
+def test_damaged_styles() -> None:
+    import json
+
+    import safetensors.torch
+
+    data = training().file_bytes()
+    tensors = safetensors.torch.load(data)
+    shape = {"half": 6, "quarter": 8, "eighth": 10}
+    config = {"nst.painter": json.dumps({**shape, "styles": [{}]})}
+    with pytest.raises(WeightsError, match="styles in a painter's file are not readable"):
+        read_names(safetensors.torch.save(tensors, metadata=config))
+    config = {"nst.painter": json.dumps({**shape, "styles": [{"name": "a", "sha256": "b"}] * 3})}
+    more = safetensors.torch.save(tensors, metadata=config)
+    with pytest.raises(WeightsError, match="lacks"):
+        read_learned(more, "it", read_painter(more, "it"))
+
+
+def test_what_it_begins_with_must_fit() -> None:
+    other = painter_file(Painter(PainterConfig(half=4, quarter=8, eighth=10)))
+    with pytest.raises(WeightsError, match="has other channels"):
+        training().begin_with(other, "it")
+    with pytest.raises(WeightsError, match="no discriminator"):
+        training().start_from({}, "discriminator", strict=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"style": ()}, "at least one picture"),
+        ({"side": 20}, "side = 20: must be a multiple of 8"),
+        ({"pieces": 0}, "pieces = 0"),
+        ({"teacher": "resnet50"}, "teacher = 'resnet50'.*embedded, vgg16, vgg19"),
+        ({"style_weight": -1.0}, "style_weight"),
+        ({"reference_side": 3}, "reference_side = 3"),
+    ],
+    ids=str,
+)
+def test_bad_options_name_option_and_value(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        StyleTrainingOptions(**{**SMALL, **changes})
+
+
+def test_an_adaptation_goes_on_to_the_bit() -> None:
+    """From its state, with the rate that the step has."""
+
+    def begun() -> PainterAdaptation:
+        own = training()
+        return PainterAdaptation(own, own.options, 6, None)
+
+    whole, half, rest = begun(), begun(), begun()
+    photos = [whole.prepared(random_picture(50, 30, seed)) for seed in range(3)]
+    for step in range(6):
+        whole.step([photos[step % 3]])
+        (half if step < 3 else rest).step([photos[step % 3]])
+        if step == 2:
+            rest.restore(half.state_bytes())
+    assert rest.steps == 6
+    assert rest.file_bytes() == whole.file_bytes()
+
+
+def test_moments_of_one_and_repeated() -> None:
+    many = Moments(torch.rand(3, 2, 1), torch.rand(3, 2, 2))
+    assert torch.equal(many.of_one(1).covariance, many.covariance[1:2])
+    assert torch.equal(many.repeated(2).mean[:, 0, 0], many.mean[:, 0, 0].repeat_interleave(2))
+
+
+def trained(share: Share) -> dict[str, Any]:
+    own = training()
+    own.distribute(share)
+    losses = []
+    for seed in range(3):
+        found = own.step([share.take(photographs(seed, 3))])
+        losses.append(share.mean(torch.stack(list(found.values()))))
+    return {"losses": torch.stack(losses), "state": own.state_dict()["networks"]}
+
+
+def one_of_two(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.save(trained(Share(3, rank, 2)), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_train_as_one(tmp_path: Path) -> None:
+    """Of three photographs, one process has two: losses and parameters to rounding."""
+    in_two_processes(one_of_two, tmp_path)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    alone = trained(Share(3))
+    torch.testing.assert_close(first["losses"], alone["losses"], rtol=1e-4, atol=1e-5)
+    for network, state in alone["state"].items():
+        for name, value in state.items():
+            assert torch.equal(first["state"][network][name], second["state"][network][name])
+            torch.testing.assert_close(first["state"][network][name], value, rtol=0, atol=2e-3)
