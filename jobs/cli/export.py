@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from jobs.cli.styles import style_place
 from jobs.config.tables import apply_overrides, parse_table
+from jobs.driver.assets import by_url, read_assets
 from jobs.errors import UsageError
 from jobs.spec import storage_from_table
 from jobs.stores.filesystems import absolute_url, read_url, why_unreadable
 from jobs.stores.store import open_store
 from nst.errors import OptionError
 from nst.methods import METHODS
+from nst.styles import PREFIX
 
 if TYPE_CHECKING:
     from jobs.stores.filesystems import StorageOptions
@@ -43,7 +46,8 @@ def export_generator(
     url = absolute_url(weights, Path.cwd())
     data = _read(weights, url, storage)
     method = _method(url, data, direction, style, tables.get("method", {}))
-    exported, difference = (export_onnx if onnx else export_torch)(method.exportable({url: data}))
+    assets = read_assets(method, storage)
+    exported, difference = (export_onnx if onnx else export_torch)(method.exportable(by_url(assets)))
     folder, _, name = absolute_url(out, Path.cwd()).rpartition("/")
     store = open_store(folder, storage)
     store.publish(name, exported)
@@ -70,11 +74,19 @@ def _method(
     url: str, data: bytes, direction: str | None, style: str | None, more: dict[str, Any]
 ) -> ExportableMethod:
     """The method that would apply the generator."""
+    from nst.feed_forward.files import is_painter
     from nst.modulated.method import styles_in
 
     styles = styles_in(data)
     options: dict[str, Any]
-    if styles is None:
+    if is_painter(data):
+        if direction is not None:
+            raise OptionError("--direction", direction, reason="is for CycleGANs; this network paints")
+        kind, options = "feed_forward", {"weights": url}
+        if style is not None:
+            place = style_place(style)
+            options["style"] = place if place.startswith(PREFIX) else absolute_url(place, Path.cwd())
+    elif styles is None:
         if style is not None:
             raise OptionError("--style", style, reason="is for generators of many styles, and this is another")
         kind, options = "cyclegan", {"weights": url, **({} if direction is None else {"direction": direction})}

@@ -10,12 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Moments", "coloring", "root"]
+from nst.ops.captured import is_captured
+
+__all__ = ["Moments", "coloring", "product", "root"]
 
 _NOISE = 1e-2
 """Added to the variance along each direction, as a share of their mean over both: what has none in one
 picture must not decide what the other becomes."""
 _LEAST_VARIANCE = 1e-5
+_ITERATIONS = 24
+"""Enough for variances a million times as large as the least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class Moments:
         flat = activations.flatten(2).float()
         mean = flat.mean(2, keepdim=True)
         flat = flat - mean
-        return cls(mean, flat @ flat.mT / flat.shape[2])
+        return cls(mean, product(flat, flat.mT) / flat.shape[2])
 
     def double(self) -> Moments:
         """The same in float64."""
@@ -64,10 +68,16 @@ def coloring(own: Moments, wanted: Moments) -> tuple[Tensor, Tensor]:
     channels = own.mean.shape[1]
     total = own.covariance.diagonal(dim1=1, dim2=2).mean(1) + wanted.covariance.diagonal(dim1=1, dim2=2).mean(1)
     noise = (_NOISE / 2 * total + _LEAST_VARIANCE)[:, None, None] * torch.eye(channels).to(own.mean)
-    root, _ = _Roots.apply(wanted.covariance + noise)
-    _, inverse = _Roots.apply(own.covariance + noise)
-    matrix = root @ inverse
-    return matrix, wanted.mean - matrix @ own.mean
+    roots = _iterated if is_captured() else _Roots.apply
+    (matrix, _), (_, inverse) = roots(wanted.covariance + noise), roots(own.covariance + noise)
+    matrix = product(matrix, inverse)
+    return matrix, wanted.mean - product(matrix, own.mean)
+
+
+def product(first: Tensor, second: Tensor) -> Tensor:
+    """Of matrices (N, i, j) and (N, j, k), or of one of these with all of the others."""
+    # An exported network takes any number, which @ would not let it.
+    return torch.bmm(first, second) if is_captured() else first @ second
 
 
 def root(covariance: Tensor) -> Tensor:
@@ -75,6 +85,19 @@ def root(covariance: Tensor) -> Tensor:
     noise = _LEAST_VARIANCE * torch.eye(covariance.shape[-1]).to(covariance)
     found: Tensor = _Roots.apply(covariance + noise)[0]
     return found
+
+
+def _iterated(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """The same as `_Roots`, of products alone, for programs that know no eigenvalues: the coupled iteration of
+    Newton and Schulz (Higham 2008, "Functions of Matrices", section 6.7), in float64."""
+    wide = matrices.double()
+    size = wide.square().sum((1, 2), keepdim=True).sqrt()
+    one = torch.eye(wide.shape[-1], dtype=wide.dtype, device=wide.device)
+    root, inverse = wide / size, one.expand_as(wide)
+    for _ in range(_ITERATIONS):
+        change = 1.5 * one - 0.5 * product(inverse, root)
+        root, inverse = product(root, change), product(change, inverse)
+    return (root * size.sqrt()).to(matrices), (inverse / size.sqrt()).to(matrices)
 
 
 class _Roots(torch.autograd.Function):

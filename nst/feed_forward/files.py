@@ -21,6 +21,7 @@ from nst.gan.starting import read_states
 
 __all__ = [
     "Learned",
+    "is_painter",
     "names_in",
     "painter_config",
     "painter_file",
@@ -111,6 +112,11 @@ def read_learned(data: bytes, name: str, painter: Painter) -> Learned:
         load_published(style, {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
         found.append((each, style()))
     return found
+
+
+def is_painter(data: bytes) -> bool:
+    """Whether a file is what the method `feed_forward` takes. Raises WeightsError: it is not readable."""
+    return _CONFIG in read_metadata(data) or published_state(data) is not None
 
 
 def published_state(data: bytes) -> Mapping[str, Tensor] | None:

@@ -23,6 +23,7 @@ from nst.feed_forward.size import FeedForwardPlan, Precision
 from nst.feed_forward.style_training import StyleTraining, pictures_of
 from nst.feed_forward.stylizer import FeedForwardStylizer, Look, Source
 from nst.feed_forward.teacher import teacher_file, teacher_of
+from nst.gan.export import Exportable
 from nst.images.codec import decode_image
 from nst.style_transfer.color import luminance
 from nst.style_transfer.options import PreserveColor
@@ -226,6 +227,20 @@ class FeedForward:
 
     def adapted(self, url: str, sha256: str) -> FeedForward:
         return replace(self, weights=url, weights_sha256=sha256, adapt_steps=0)
+
+    def exportable(self, assets: Assets) -> Exportable:
+        """The network in the style that the options say, blended if there are several, at full strength. A
+        photograph's moments are its own, and not those of a smaller view, so pictures differ a little.
+
+        Raises:
+            OptionError: the styles have masks, or change with the photograph.
+        """
+        if self.style_masks is not None:
+            raise OptionError("style_masks", self.style_masks, reason="an exported network paints one style")
+        if self.preserve_color != "none":
+            raise OptionError("preserve_color", self.preserve_color, choices=("none",))
+        stylizer = self.build(assets, torch.device("cpu"))
+        return Exportable(*stylizer.exportable())
 
     def _sources(self, assets: Assets, learned: Learned) -> list[tuple[str, Source]]:
         """What each style is described by, by its name: the moments that the network was trained to give it, or

@@ -24,8 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst import check
-from nst.feed_forward.coloring import Moments, coloring
+from nst.feed_forward.coloring import Moments, coloring, product
 from nst.feed_forward.grain import CHANNELS, grain
+from nst.ops.captured import is_captured
 
 __all__ = ["MARGIN_PX", "STRIDE_PX", "Folded", "Painted", "Painter", "PainterConfig"]
 
@@ -136,7 +137,7 @@ class Painter(nn.Module):
                 if wanted is None:
                     return x
                 matrix, shift = coloring(moments[place], wanted[place])
-                return (matrix @ x.flatten(2).to(matrix) + shift).view_as(x).to(x.dtype)
+                return (product(matrix, x.flatten(2).to(matrix)) + shift).view_as(x).to(x.dtype)
 
         enter = F.relu(self.enter(_grained(F.pixel_unshuffle(2 * photo - 1, 2), at, 2)))
         looked = F.relu(colored(self.look(F.relu(self.halve(enter)))))
@@ -238,8 +239,8 @@ def _residual(channels: int) -> nn.Sequential:
 def _grained(x: Tensor, at: tuple[int, int], stride_px: int) -> Tensor:
     """(N, C, h, w) and channels of noise."""
     noise = grain(x.shape[2], x.shape[3], at[0] // stride_px, at[1] // stride_px, stride_px, x)
-    noise = noise.expand(len(x), -1, -1, -1)
-    if x.is_contiguous(memory_format=torch.channels_last):  # of two formats, the copy takes eight times as long
+    noise = noise.expand(x.shape[0], -1, -1, -1)  # not len: an exported network takes any number
+    if not is_captured() and x.is_contiguous(memory_format=torch.channels_last):  # two formats take long
         noise = noise.contiguous(memory_format=torch.channels_last)
     return torch.cat([x, noise], 1)
 

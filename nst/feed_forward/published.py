@@ -79,6 +79,10 @@ class PublishedStylizer:
         asked = asked_styles(images, styles)
         return [self._outcome(image, name) for image, name in zip(images, asked, strict=True)]
 
+    def exportable(self) -> tuple[nn.Module, int, int]:
+        """The network, (N, 3, H, W) in [-1, 1] to the same; what sides are multiples of, and the least."""
+        return _InRange(self._network.to(memory_format=torch.contiguous_format)), STRIDE_PX, _LEAST_PX
+
     def _outcome(self, image: Tensor, name: str | None) -> Outcome:
         if name is not None:
             return UnknownStyle(str(OptionError("style", name, reason="the network has one style only")))
@@ -99,6 +103,18 @@ class PublishedStylizer:
             found = self._network((255 * padded)[None].contiguous(memory_format=torch.channels_last))
         picture = (found[0, :, :height, :width].to(photo) / 255).clamp(0, 1)
         return torch.lerp(photo, picture, self.plan.strength)
+
+
+class _InRange(nn.Module):
+    """(N, 3, H, W) in [-1, 1] to the same."""
+
+    def __init__(self, network: TransformationNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        found: Tensor = self.network(127.5 * (images + 1))
+        return (found / 127.5 - 1).clamp(-1, 1)
 
 
 class _Mirrored(nn.Module):

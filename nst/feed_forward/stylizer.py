@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nst.errors import OptionError, UnknownStyle
 from nst.features.tiles import grid
@@ -88,6 +88,13 @@ class FeedForwardStylizer:
         """It needs no randomness, and paints one photograph after the other."""
         asked = asked_styles(images, styles)
         return [self._outcome(image, name) for image, name in zip(images, asked, strict=True)]
+
+    def exportable(self) -> tuple[nn.Module, int, int]:
+        """The network in the default look, (N, 3, H, W) in [-1, 1] to the same; of what sides are multiples,
+        and the least."""
+        ((look, _),) = self._default
+        wanted = self._wanted(look, torch.zeros(3, STRIDE_PX, STRIDE_PX))
+        return _InLook(self._painter, wanted), STRIDE_PX, STRIDE_PX
 
     def _outcome(self, image: Tensor, name: str | None) -> Outcome:
         if name is not None and name not in self._looks:
@@ -180,6 +187,32 @@ class FeedForwardStylizer:
             (int(each) - 2 * MARGIN_PX) // STRIDE_PX * STRIDE_PX for each in (pixels / width, pixels**0.5)
         )
         return (tall, width) if tall >= 4 * MARGIN_PX else (max(MARGIN_PX, side),) * 2
+
+
+class _InLook(nn.Module):
+    """(N, 3, H, W) in [-1, 1] to the same, in one look."""
+
+    def __init__(self, painter: Painter, wanted: Sequence[Moments]) -> None:
+        super().__init__()
+        self.painter = painter.float()
+        for place, each in enumerate(wanted):
+            self.register_buffer(f"mean{place}", each.mean)
+            self.register_buffer(f"covariance{place}", each.covariance)
+        self._places = len(wanted)
+
+    def forward(self, images: Tensor) -> Tensor:
+        # As many as images, which broadcasting would not have an exported network take any number of.
+        wanted = [
+            Moments(
+                *(
+                    self.get_buffer(f"{what}{place}").expand(images.shape[0], -1, -1)
+                    for what in ("mean", "covariance")
+                )
+            )
+            for place in range(self._places)
+        ]
+        found: Tensor = self.painter((images + 1) / 2, wanted).picture
+        return 2 * found.clamp(0, 1) - 1
 
 
 def padded(photo: Tensor) -> Tensor:

@@ -8,10 +8,14 @@ import pytest
 import torch
 
 from nst.cyclegan.method import generator_file
+from nst.feed_forward.files import painter_file
 from nst.gan import export as export_module
 from tests.jobs.test_training import nst
 from tests.nst.test_cyclegan import small
+from tests.nst.test_feed_forward import made as made_painter
 from tests.nst.test_modulated_method import made
+from tests.nst.test_published_networks import made as published
+from tests.nst.test_published_networks import saved
 
 
 @pytest.fixture
@@ -37,6 +41,24 @@ def test_a_generator_is_written_and_checked(weights: Path) -> None:
         rtol=0,
         atol=1e-5,  # type: ignore[arg-type]
     )
+
+
+def test_a_painter_is_written_in_its_style(tmp_path: Path) -> None:
+    """And a network of one style as PyTorch's examples publish them, which needs none."""
+    (tmp_path / "p.safetensors").write_bytes(painter_file(made_painter()))
+    (tmp_path / "candy.pth").write_bytes(saved(published()))
+    code, shown = nst("export", str(tmp_path / "p.safetensors"), str(tmp_path / "p.pt2"), "--style", "swirls")
+    assert code == 0, shown
+    code, shown = nst("export", str(tmp_path / "candy.pth"), str(tmp_path / "c.pt2"))
+    assert code == 0, shown
+    for words, said in (
+        (("p.safetensors", "x.pt2"), "style = None: is required"),
+        (("candy.pth", "x.pt2", "--style", "swirls"), "has one style, and takes no other"),
+        (("p.safetensors", "x.pt2", "--direction", "A2B"), "--direction = 'A2B': is for CycleGANs"),
+    ):
+        code, shown = nst("export", str(tmp_path / words[0]), str(tmp_path / words[1]), *words[2:])
+        assert (code, said in shown) == (2, True), shown
+    assert not (tmp_path / "x.pt2").exists()
 
 
 def test_what_is_asked_for_wrongly_is_said_and_nothing_is_written(
