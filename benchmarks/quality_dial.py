@@ -1,0 +1,212 @@
+"""What each quality gives: one pass, one pass of a network that has learned the style, and optimization.
+
+For each picture, the network learns its style on `--photos`, as a job with `adapt_steps` does, and is looked at
+after each of `--at` steps. Photographs that it did not see, `--held`, are painted by it and by the network that
+comes along (`draft`), and optimized in VGG16, from the photograph and from the draft. Of each:
+
+- the distance of the style and of the content, as in `benchmarks.fast_style`;
+- the loss that optimization minimizes, and how many evaluations of it, from the photograph, reach that;
+- CPU seconds, and those of the learning.
+
+    python -m benchmarks.quality_dial --photos FOLDER --held FOLDER --pictures FILE... --teacher VGG16.safetensors
+        [--at 100 200 400] [--side 384] [--sheet SHEET.png]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nst.features import build_features, read_state_dict
+from nst.features.weights import published_bytes
+from nst.feed_forward.losses import balanced, content_distance
+from nst.feed_forward.method import SHIPPED, FeedForward
+from nst.feed_forward.size import reduced
+from nst.images.codec import decode_image, encode_image
+from nst.losses import gram_matrix
+from nst.style_transfer.method import StyleTransfer
+from nst.style_transfer.options import Start
+from nst.stylizer import Stylized
+
+CPU = torch.device("cpu")
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+CONTENT_LAYER = "relu3_1"
+NOT_REACHED = 10_000
+STARTS: Mapping[str, Start] = {"best": "photo", "best, from draft": "feed_forward"}
+
+
+def painted(method: Any, assets: Mapping[str, bytes], photos: Sequence[Tensor]) -> tuple[list[Stylized], float]:
+    """What a method makes of photographs, and CPU seconds of each."""
+    stylizer = method.build(assets, CPU)
+    began, found = time.process_time(), []
+    for photo in photos:
+        (outcome,) = stylizer([photo], [torch.Generator().manual_seed(0)])
+        assert isinstance(outcome, Stylized), outcome
+        found.append(outcome)
+    return found, (time.process_time() - began) / len(photos)
+
+
+class Judge:
+    """Distances in VGG16, and the loss that optimization minimizes."""
+
+    def __init__(self, teacher: bytes, place: str, style: str, data: bytes, photos: Sequence[Tensor]) -> None:
+        state = read_state_dict(teacher)
+        self._network = build_features("vgg16", STYLE_LAYERS, state=state, unit_activations=True)
+        self._assets = {style: data, place: teacher}
+        self._method = StyleTransfer(
+            style=style, network="vgg16", weights=place, steps=1, coarse_scales=(), border_px=0
+        )
+        self._photos = photos
+        with torch.no_grad():
+            self._contents = [self._network(photo[None])[CONTENT_LAYER] for photo in photos]
+            seen = self._network(reduced(decode_image(data), 512)[None])
+        self._style = {layer: gram_matrix(seen[layer]) for layer in STYLE_LAYERS}
+
+    @torch.no_grad()
+    def distances(self, pictures: Sequence[Tensor]) -> tuple[float, float]:
+        """Content's and style's, means over photographs."""
+        content, style = [], []
+        for picture, wanted in zip(pictures, self._contents, strict=True):
+            found = self._network(picture[None])
+            content.append(float(content_distance(found[CONTENT_LAYER], wanted)))
+            apart = [balanced(gram_matrix(found[layer]), self._style[layer]) for layer in STYLE_LAYERS]
+            style.append(float(torch.cat(apart).mean()))
+        return statistics.mean(content), statistics.mean(style)
+
+    def losses(self, pictures: Sequence[Tensor]) -> list[float]:
+        stylizer = self._method.build(self._assets, CPU)
+        found = []
+        for picture, photo in zip(pictures, self._photos, strict=True):
+            objective = stylizer.objective
+            (answer,) = objective.evaluate([picture.contiguous()], [objective.targets(photo, 0)], None)
+            found.append(answer.losses["loss"])
+        return found
+
+
+def best_so_far(curve: Mapping[str, Sequence[float]]) -> list[float]:
+    """The least loss at full size after each evaluation, those at smaller sizes counted by their pixels."""
+    least, found = float("inf"), []
+    for scale, loss in zip(curve["scale"], curve["loss"], strict=True):
+        least = min(least, loss) if scale == 1.0 else least
+        found.append(least)
+    return found
+
+
+def cost(curve: Mapping[str, Sequence[float]]) -> list[float]:
+    """Evaluations at full size that as many pixels take, after each evaluation."""
+    return [float(each) for each in np.cumsum(np.square(curve["scale"]))]
+
+
+def reaches(curve: Mapping[str, Sequence[float]], loss: float) -> float:
+    """How many evaluations at full size it took to reach a loss."""
+    for least, evaluations in zip(best_so_far(curve), cost(curve), strict=True):
+        if least <= loss:
+            return evaluations
+    return NOT_REACHED
+
+
+def learned(
+    method: FeedForward, assets: Mapping[str, bytes], photos: Sequence[Path], at: Sequence[int]
+) -> list[tuple[int, bytes, float]]:
+    """The network after so many steps, and CPU seconds until then."""
+    training = method.adaptation(assets, CPU, 0)
+    seen = [training.prepared(decode_image(photo.read_bytes())) for photo in photos]
+    began, spent, found = time.process_time(), 0.0, []
+    for step in range(max(at)):
+        training.step([seen[np.random.default_rng([0, step]).integers(len(seen))]])
+        if step + 1 in at:
+            spent = time.process_time() - began
+            found.append((step + 1, training.file_bytes(), spent))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True, help="what is learned on")
+    parser.add_argument("--held", type=Path, required=True, help="what is painted")
+    parser.add_argument("--pictures", type=Path, nargs="+", required=True)
+    parser.add_argument("--teacher", type=Path, required=True, help="VGG16's weights")
+    parser.add_argument("--at", type=int, nargs="+", default=[100, 200, 400])
+    parser.add_argument("--count", type=int, default=64, help="photographs that are learned on")
+    parser.add_argument("--side", type=int, default=384)
+    parser.add_argument("--sheet", type=Path)
+    arguments = parser.parse_args()
+    held = [
+        reduced(decode_image(each.read_bytes()), arguments.side) for each in sorted(arguments.held.iterdir())
+    ]
+    chosen = sorted(arguments.photos.iterdir(), key=lambda each: hashlib.sha256(each.name.encode()).digest())
+    teacher, place = arguments.teacher.read_bytes(), "/teacher"
+    rows: dict[str, list[list[float]]] = {}
+    sheet = []
+    for picture in arguments.pictures:
+        style, data = "/style", picture.read_bytes()
+        judge = Judge(teacher, place, style, data, held)
+        assets = {style: data, place: teacher, SHIPPED: published_bytes(SHIPPED)}
+        optimized = {
+            name: painted(
+                StyleTransfer(
+                    style=style, network="vgg16", weights=place, curve=True, init=init, precision="bfloat16"
+                ),
+                assets,
+                held,
+            )
+            for name, init in STARTS.items()
+        }
+        curves = [each.curve for each in optimized["best"][0]]
+        ends = [best_so_far(curve)[-1] for curve in curves]
+        made = {"draft": (*painted(FeedForward(style=style), assets, held), 0.0)}
+        method = FeedForward(style=style, adapt_steps=max(arguments.at), teacher_weights=place)
+        for step, network, spent in learned(method, assets, chosen[: arguments.count], arguments.at):
+            adapted = method.adapted("/adapted", "")
+            made[f"adapted, {step} steps"] = (*painted(adapted, {**assets, "/adapted": network}, held), spent)
+        for name, (outcomes, cpu_s, spent) in made.items():
+            pictures = [each.image for each in outcomes]
+            losses = judge.losses(pictures)
+            worth = [reaches(curve, loss) for curve, loss in zip(curves, losses, strict=True)]
+            rows.setdefault(name, []).append(
+                [*judge.distances(pictures), statistics.mean(losses), statistics.median(worth), cpu_s, spent]
+            )
+        for name, (outcomes, cpu_s) in optimized.items():
+            own = [each.curve for each in outcomes]
+            worth = [reaches(curve, 1.02 * end) for curve, end in zip(own, ends, strict=True)]
+            losses = [best_so_far(curve)[-1] for curve in own]
+            distances = judge.distances([each.image for each in outcomes])
+            rows.setdefault(name, []).append(
+                [*distances, statistics.mean(losses), statistics.median(worth), cpu_s, 0.0]
+            )
+        columns = [held, *([e.image for e in made[n][0]] for n in (*list(made)[:1], *list(made)[-1:]))]
+        columns.append([each.image for each in optimized["best, from draft"][0]])
+        sheet += [
+            torch.cat([_cell(each, arguments.side) for each in row], 2) for row in zip(*columns, strict=True)
+        ]
+    print(f"{'':22} {'content':>8} {'style':>7} {'loss':>7} {'worth':>6} {'CPU-s':>7} {'learning, CPU-s':>16}")
+    result: dict[str, dict[str, float]] = {}
+    for name, found in rows.items():
+        means = [statistics.mean(column) for column in zip(*found, strict=True)]
+        means[3] = statistics.median([row[3] for row in found])
+        print("{:22} {:8.3f} {:7.4f} {:7.3f} {:6.1f} {:7.1f} {:16.0f}".format(name, *means), flush=True)
+        names = ("content", "style", "loss", "evaluations", "cpu_s", "learning_cpu_s")
+        result[name] = dict(zip(names, (round(mean, 4) for mean in means), strict=True))
+    if arguments.sheet:
+        arguments.sheet.write_bytes(encode_image(torch.cat(sheet, 1), format="png"))
+    print(json.dumps({"pictures": len(arguments.pictures), "photos": len(held), **result}))
+
+
+def _cell(image: Tensor, side: int) -> Tensor:
+    cell = torch.ones(3, side, side)
+    cell[:, : image.shape[1], : image.shape[2]] = image
+    return cell
+
+
+if __name__ == "__main__":
+    main()
