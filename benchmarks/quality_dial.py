@@ -8,8 +8,8 @@ comes along (`draft`), and optimized in VGG16, from the photograph and from the 
 - the loss that optimization minimizes, and how many evaluations of it, from the photograph, reach that;
 - CPU seconds, and those of the learning.
 
-    python -m benchmarks.quality_dial --photos FOLDER --held FOLDER --pictures FILE... --teacher VGG16.safetensors
-        [--at 100 200 400] [--side 384] [--sheet SHEET.png]
+    python -m benchmarks.quality_dial --photos FOLDER --held FOLDER --pictures FILE...
+        --teacher VGG16.safetensors [--at 100 200 400] [--side 384] [--sheet SHEET.png]
 """
 
 from __future__ import annotations
