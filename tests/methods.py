@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -106,6 +107,8 @@ class Learner(Stub):
     """The step at which the first process ends; -1: every process ends at once."""
     kills: bool = False
     """Whether decoding a photograph of the width `KILL` ends the process."""
+    goes_wrong: Literal["nan", "raise", "hang"] | None = None
+    """What the third step does; `hang`: that of the first process."""
     learned: str | None = None
 
     def assets(self) -> list[AssetRef]:
@@ -155,7 +158,14 @@ class Lesson:
         if self._method.dies_at == -1 or (self._method.dies_at == self.steps and self.begun_at == 0):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self._method.delay_s)
+        wrong = self._method.goes_wrong if self.steps == 2 else None
+        if wrong == "raise":
+            raise RuntimeError("this step raises")
+        if wrong == "hang" and self.begun_at == 0:
+            time.sleep(3600)
         self.steps += 1
+        if wrong == "nan":
+            return {"loss": float("nan"), "mean": photos[0]}
         return {"loss": 1 / self.steps, "mean": photos[0]}
 
     def state_bytes(self) -> bytes:

@@ -15,12 +15,12 @@ from jobs.driver.assets import Asset, by_url
 from jobs.driver.job import Job
 from jobs.driver.run_log import RunLog
 from jobs.errors import WorkersBroken
-from jobs.ledger.adapted import read_adapted, read_progress
+from jobs.ledger.adapted import clean_adapting, read_adapted, read_loading, read_progress
 from jobs.ledger.layout import adapted_path
 from jobs.ledger.lease import Lease
 from jobs.ledger.manifest import Manifest, Row
 from jobs.pools import Pool, open_pool
-from jobs.pools.capacity import fit, pool_kind, room_for
+from jobs.pools.capacity import cluster_address, cpu_count, fit, pool_kind, room_for
 from jobs.spec import Resources
 from jobs.worker.messages import Died, Failed, Finished, Ready, Task, WorkerSetup
 from nst.errors import NstError
@@ -59,6 +59,7 @@ def adapted_job(job: Job) -> Job | None:
     data = read_adapted(job.store, job.fingerprint)
     if data is None:
         return None
+    clean_adapting(job.store)  # who published it may have ended before it could
     url, digest = f"{job.store.url}/{adapted_path(job.fingerprint)}", hashlib.sha256(data).hexdigest()
     assert isinstance(job.spec.method, AdaptableMethod)
     method = job.spec.method.adapted(url, digest)
@@ -93,7 +94,11 @@ class Adapting:
         )
         self._log = RunLog(job.manifest.shard_size)
         self._told_at = 0.0
-        self._worker, self._deaths, self._step = 0, 0, -1
+        self._worker, self._ready = 0, False
+        self._deaths = 0
+        self._at_death: tuple[int, tuple[str, ...]] = -1, ()
+        self._seen: object = None
+        self._seen_at = time.monotonic()
 
     def run(self) -> Job | None:
         """The job with its weights; None: it was stopped.
@@ -129,42 +134,58 @@ class Adapting:
                 self._log.heard(event)
                 match event:
                     case Ready():
+                        self._ready = True
                         pool.submit(event.worker, Task(id=event.worker, shard=0))
                         if deadline is not None:
                             pool.drain()
                     case Finished(report=report):
                         return report.complete
                     case Failed(error=error):
-                        raise error
+                        if isinstance(error, NstError):
+                            raise error
+                        pool.stop(event.worker, "crash")  # which is reported
                     case Died():
                         if deadline is not None:
                             return False
                         self._died(event, pool)
                     case _:
                         pass
-            self._tell()
+            self._tell(pool)
 
     def _died(self, event: Died, pool: Pool) -> None:
         if isinstance(event.error, NstError):
             raise event.error
-        progress = read_progress(self._job.store)
-        step = -1 if progress is None else progress.step
-        self._deaths = 1 if step > self._step else self._deaths + 1
-        self._step = max(step, self._step)
+        come = self._how_far()
+        self._deaths = self._deaths + 1 if come == self._at_death else 1
+        self._at_death = come
         if self._deaths >= _MOST_DEATHS:
             raise WorkersBroken(
                 f"the network cannot learn: {self._deaths} workers died, at last: {event.detail}"
             )
-        self._worker += 1
+        self._worker, self._ready = self._worker + 1, False
         pool.start(self._worker)
 
-    def _tell(self) -> None:
+    def _how_far(self) -> tuple[int, tuple[str, ...]]:
+        """Steps that are done, and photographs that are left out: one of them grows."""
+        progress = read_progress(self._job.store, self._job.fingerprint)
+        left_out = read_loading(self._job.store).ended().left_out
+        return -1 if progress is None else progress.step, tuple(left_out)
+
+    def _tell(self, pool: Pool) -> None:
+        """Say how far it is, and end a worker that shows nothing for as long as a photograph may take."""
         now = time.monotonic()
         if now - self._told_at >= _TELL_S:
             self._told_at = now
-            progress = read_progress(self._job.store)
+            progress = read_progress(self._job.store, self._job.fingerprint)
             if progress is not None:
                 self._log.adapting(f"the network learns: {progress}")
+            seen = progress, read_loading(self._job.store), self._worker, self._ready
+            if seen != self._seen:
+                self._seen, self._seen_at = seen, now
+            limit = self._job.resources.timeout_s if self._ready else self._job.resources.start_timeout_s
+            if now - self._seen_at > limit:
+                self._seen_at = now
+                pool.stop(self._worker, "time limit")
         manifest = self._job.manifest
         self._observe(
             Snapshot(
@@ -176,5 +197,5 @@ class Adapting:
 def _threads(resources: Resources) -> int:
     """Nobody else works on this machine meanwhile: it may have what all workers have."""
     assert resources.max_workers is not None  # fitted
-    here = pool_kind(resources) == "local" or resources.address is None
-    return resources.threads * (resources.max_workers if here else 1)
+    here = pool_kind(resources) == "local" or cluster_address(resources.address) is None
+    return max(resources.threads, min(resources.threads * resources.max_workers, cpu_count()) if here else 1)

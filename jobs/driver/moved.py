@@ -38,7 +38,10 @@ def as_recorded(
     for name in {option.partition("[")[0] for option in found}:
         before = {option: sha for option, sha in record.digests.items() if option.partition("[")[0] == name}
         if before == {option: sha for option, sha in found.items() if option.partition("[")[0] == name}:
-            now[name] = stored.get(name)
+            if name in stored:
+                now[name] = stored[name]
+            else:  # an option that came later, with its default
+                now.pop(name, None)
     same = [
         replace(asset, url=record.assets[asset.option].url)
         if record.digests.get(asset.option) == asset.sha256

@@ -96,6 +96,6 @@ def job_status(store: Store, *, all_failures: bool = False) -> JobStatus:
         counts=found.counts,
         failures=tuple(sorted(failures, key=lambda result: result.row)[:most]),
         notes=(*record.notes, *end_notes(found, record.method)),
-        adapting=read_progress(store),
+        adapting=read_progress(store, record.fingerprint),
         driver=read_holder(store),
     )

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Generator, Mapping
+from contextlib import closing, suppress
 
 import numpy as np
 import PIL.Image
 import torch
 
-from jobs.errors import JobMismatch, StoreError
-from jobs.ledger.adapted import CHECKPOINT, LOADING, PROGRESS, AdaptProgress, clean_adapting, read_adapted
+from jobs.errors import JobMismatch, StoreError, WorkersBroken
+from jobs.ledger.adapted import (
+    CHECKPOINT,
+    LOADING,
+    PROGRESS,
+    AdaptProgress,
+    Loading,
+    clean_adapting,
+    read_adapted,
+    read_loading,
+)
 from jobs.ledger.job_record import read_job
 from jobs.ledger.layout import adapted_path
 from jobs.ledger.manifest import Row
@@ -95,12 +104,13 @@ class Adapter:
     def _learn(self, task: Task) -> bool:
         stages = TaskStages(task, self.store, self._setup, lambda _: [])
         photos = []
-        for row in not_left_out(self.store, self._setup.adapt_rows):
-            if self._draining.is_set():
-                return False
-            loaded = stages.load(row)
-            if not isinstance(loaded, Result):  # such are rows of their own, later
-                photos.append(self._training.prepared(loaded.photo.image))
+        with closing(not_left_out(self.store, self._setup.adapt_rows)) as rows:
+            for row in rows:
+                loaded = stages.load(row)
+                if not isinstance(loaded, Result):  # such are rows of their own, later
+                    photos.append(self._training.prepared(loaded.photo.image))
+                if self._draining.is_set():
+                    return False
         total = self._method.adapt_steps if photos else 0
         with suppress(FileNotFoundError):
             self._training.restore(self.store.read(CHECKPOINT))
@@ -112,6 +122,8 @@ class Adapter:
             # Each step draws anew, so that a checkpoint says all.
             chosen = np.random.default_rng([self._setup.seed, step]).integers(len(photos))
             recent.append(self._training.step([photos[chosen]]))
+            if not all(map(math.isfinite, recent[-1].values())):
+                raise WorkersBroken(f"the network cannot learn: losses of step {step + 1} are no numbers")
             now = time.monotonic()
             if now - shown >= _PROGRESS_S:
                 shown, rate = now, (now - began) / (step + 1 - first)
@@ -132,16 +144,14 @@ class Adapter:
         return True
 
 
-def not_left_out(store: Store, rows: tuple[Row, ...]) -> Iterator[Row]:
-    """`rows`, one after the other, each noted in the store before it is decoded: one that was noted when a
-    process ended is left out from then on."""
+def not_left_out(store: Store, rows: tuple[Row, ...]) -> Generator[Row, None, None]:
+    """`rows`, one after the other, each noted in the store while it is decoded. One that was noted when two
+    processes ended is left out."""
+    before = read_loading(store).ended()
     try:
-        noted = json.loads(store.read(LOADING))
-    except FileNotFoundError:
-        noted = {"key": None, "left_out": []}
-    left_out = [*noted["left_out"], *([noted["key"]] if noted["key"] is not None else [])]
-    for row in rows:
-        if row.key not in left_out:
-            store.publish(LOADING, json.dumps({"key": row.key, "left_out": left_out}).encode())
-            yield row
-    store.publish(LOADING, json.dumps({"key": None, "left_out": left_out}).encode())
+        for row in rows:
+            if row.key not in before.left_out:
+                store.publish(LOADING, Loading(row.key, before.deaths).to_bytes())
+                yield row
+    finally:  # whoever ends without dying
+        store.publish(LOADING, Loading(None, before.deaths).to_bytes())

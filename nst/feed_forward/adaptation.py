@@ -19,6 +19,8 @@ _WARM = 10
 """Steps in which the learning rate rises."""
 _STEADY = 0.3
 """Share of the steps after which it falls."""
+_MOST_PX = 1536
+"""Side of what is kept of a photograph."""
 _LAST = 0.02
 """What it falls to."""
 
@@ -41,18 +43,22 @@ class PainterAdaptation:
         return self._training.steps
 
     def prepared(self, photo: Tensor) -> tuple[Tensor, Tensor]:
-        """The photograph as it is painted, and what its moments are taken from."""
+        """The photograph as it is painted, of a large one its middle, and what its moments are taken from; in 8
+        bits, since there are many."""
         small = reduced(photo, self._stroke_side_px)
         reference = reduced(small, self._options.reference_side)
         for dim in (1, 2):
             small = mirrored_beyond(small, dim, 0, max(0, self._options.side - small.shape[dim]))
-        return small, reference
+            start = max(0, small.shape[dim] - _MOST_PX) // 2
+            small = small.narrow(dim, start, min(small.shape[dim], _MOST_PX))
+        return _in_bytes(small), _in_bytes(reference)
 
     def step(self, photos: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
         rate = self._options.learning_rate * self._rate(self.steps)
         for group in self._training.optimizer.param_groups:
             group["lr"] = rate
-        return {name: float(value) for name, value in self._training.learn(photos).items()}
+        shown = [(photo.float() / 255, reference.float() / 255) for photo, reference in photos]
+        return {name: float(value) for name, value in self._training.learn(shown).items()}
 
     def _rate(self, step: int) -> float:
         falls = max(1.0, self._total * (1 - _STEADY))
@@ -65,7 +71,11 @@ class PainterAdaptation:
         return file.getvalue()
 
     def restore(self, state: bytes) -> None:
-        self._training.load_state_dict(torch.load(io.BytesIO(state), weights_only=True))
+        self._training.load_state_dict(torch.load(io.BytesIO(state), map_location="cpu", weights_only=True))
 
     def file_bytes(self) -> bytes:
         return self._training.file_bytes()
+
+
+def _in_bytes(image: Tensor) -> Tensor:
+    return (255 * image).round().to(torch.uint8)

@@ -89,7 +89,7 @@ class FeedForward:
     painted: some hundred, a second or two of a CPU core each. 0: it paints as it is."""
     adapt_photos: int = field(default=64, metadata=LATER)
     """Photographs that it learns on: of all, those whose names have the least digests."""
-    style_weight: float = field(default=15.0, metadata=LATER)
+    adapt_style_weight: float = field(default=15.0, metadata=LATER)
     """Weight of the style's loss, relative to the content's, while it learns: the strength of the style."""
     teacher: str = field(default="vgg16", metadata=LATER)
     """Feature network that it learns from: vgg19, vgg16, or embedded, which comes with nst."""
@@ -116,7 +116,7 @@ class FeedForward:
     def _check_adaptation(self) -> None:
         check.at_least("adapt_steps", self.adapt_steps, 0)
         check.at_least("adapt_photos", self.adapt_photos, 1)
-        check.at_least("style_weight", self.style_weight, 0)
+        check.at_least("adapt_style_weight", self.adapt_style_weight, 0)
         if not self.adapt_steps:
             return
         if self.style is None:
@@ -147,7 +147,10 @@ class FeedForward:
         return [*found, self._weights]
 
     def notes(self, assets: Assets) -> list[str]:  # noqa: ARG002
-        return []
+        if not self.adapt_steps:
+            return []
+        photos = f"{self.adapt_photos} of the photographs at most"
+        return [f"before all, the network learns the style in {self.adapt_steps} steps, on {photos}"]
 
     def check_style(self, assets: Assets) -> None:
         for option, url in self._named():
@@ -211,7 +214,7 @@ class FeedForward:
             teacher_weights=self.teacher_weights,
             teacher_weights_sha256=self.teacher_weights_sha256,
             teacher_weights_convention=self.teacher_weights_convention,
-            style_weight=self.style_weight,
+            style_weight=self.adapt_style_weight,
             precision="bfloat16" if half or self.precision == "bfloat16" else "float32",
         )
 

@@ -197,10 +197,10 @@ class StyleTraining:
         styles = torch.tensor([int(row[0] * len(options.styles)) for row in rows])
         pieces = torch.cat(
             [_pieces(photo, options, row[1:]) for (photo, _), row in zip(photos, rows, strict=True)]
-        )
+        ).to(self._device)
         references = [reduced(each, options.reference_side) for _, each in photos]
         with activations(options.precision, pieces):
-            losses = self._losses(pieces.to(self._device), references, styles, at)
+            losses = self._losses(pieces, references, styles, at)
         loss = losses["content"] + options.style_weight * losses["style"]
         self.optimizer.zero_grad(set_to_none=True)
         (self.share.weight * loss).backward()  # type: ignore[no-untyped-call]

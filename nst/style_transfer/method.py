@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field, fields
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -32,7 +32,8 @@ from nst.style_transfer.options import ObjectiveOptions, PaintingPlan, PreserveC
 from nst.style_transfer.pictures import check_styles, style_assets, styles_of
 from nst.style_transfer.presets import left_out, suitable
 from nst.style_transfer.stylizer import Canvas, StyleTransferStylizer
-from nst.stylizer import LATER, AssetRef, Assets, Method, Stylizer, select
+from nst.style_transfer.warm_start import build_fast, fast_assets
+from nst.stylizer import LATER, AssetRef, Assets, Stylizer, select
 
 __all__ = ["Canvas", "StyleTransfer", "StyleTransferStylizer"]
 
@@ -256,26 +257,9 @@ class StyleTransfer:
         found = style_assets(self)
         if self.init_picture is not None:
             found.append(AssetRef(option="init_picture", url=self.init_picture, kind="image"))
-        if (fast := self._fast()) is not None:
-            found += [replace(ref, option="init_weights") for ref in fast.assets() if ref.kind == "weights"]
+        found += fast_assets(self)
         weights = self._weights()
         return found if weights is None else [*found, weights]
-
-    def _fast(self) -> Method | None:
-        """The method whose pictures are started from."""
-        from nst.methods import METHODS  # by its name: it builds on this package
-
-        if self.init != "feed_forward":
-            return None
-        fast: Any = METHODS["feed_forward"]
-        made: Method = fast(
-            style=self.style,
-            style_blend=self.style_blend,
-            style_masks=self.style_masks,
-            weights=self.init_weights,
-            precision="float32",
-        )
-        return made
 
     def notes(self, assets: Assets) -> list[str]:
         if self.weights == "seeded":
@@ -292,7 +276,7 @@ class StyleTransfer:
             convention=convention,
             masks=None if masks is None else [luminance(decode_image(assets[url]))[:1] for url in masks],
             init=None if self.init_picture is None else decode_image(assets[self.init_picture]),
-            fast=None if (fast := self._fast()) is None else fast.build(assets, device),
+            fast=build_fast(self, assets, device),
         )
 
     def build_from(

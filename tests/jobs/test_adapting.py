@@ -6,7 +6,8 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from jobs.driver.todo import retry_work
 from jobs.errors import WorkersBroken
 from jobs.inspect.status import job_status
 from jobs.inspect.verify import verify
-from jobs.ledger.adapted import CHECKPOINT, LOADING, read_progress
+from jobs.ledger.adapted import CHECKPOINT, LOADING, read_loading, read_progress
 from jobs.ledger.layout import adapted_path
 from jobs.ledger.receipts import Ledger
 from jobs.spec import job_from_table
@@ -116,7 +117,9 @@ def whole(photos: Photos, tmp_path: Path) -> dict[str, str]:
 
 def test_stopped_it_goes_on_from_its_checkpoint(whole: dict[str, str], tmp_path: Path) -> None:
     job = begun(tmp_path, delay_s=0.3, adapt_steps=6)
-    summary = slowly(job, lambda: read_progress(job.store) is not None, lambda stop: stop.ask())
+    summary = slowly(
+        job, lambda: read_progress(job.store, job.fingerprint) is not None, lambda stop: stop.ask()
+    )
     assert summary.stopped
     assert not list(job.store.find("images"))
     assert job.store.exists(CHECKPOINT)
@@ -179,32 +182,76 @@ def test_with_no_photograph_at_all_it_learns_nothing(tmp_path: Path) -> None:
     assert json.loads(job.store.read(files(job)[0]))["steps"] == 0
 
 
-def test_each_photograph_is_noted_before_it_is_decoded(photos: Photos, tmp_path: Path) -> None:
+def test_each_photograph_is_noted_while_it_is_decoded(photos: Photos, tmp_path: Path) -> None:
+    """One that two processes died at is left out; who ends otherwise leaves nothing behind."""
     photos(4)
     job = begun(tmp_path)
     rows = adapt_rows(job.manifest, 4, 0)
-    first: Iterator[Any] = not_left_out(job.store, rows)
-    assert [next(first), next(first)] == list(rows[:2])
-    del first  # as a process that ends
-    second = list(not_left_out(job.store, rows))
-    assert second == [rows[0], *rows[2:]]
-    assert json.loads(job.store.read(LOADING)) == {"key": None, "left_out": [rows[1].key]}
-    assert list(not_left_out(job.store, rows)) == second
+    for deaths in range(2):
+        left = not_left_out(job.store, rows)
+        assert [next(left), next(left)] == list(rows[:2])
+        data = job.store.read(LOADING)
+        left.close()
+        assert read_loading(job.store).key is None
+        job.store.publish(LOADING, data)  # as of a process that was killed
+        assert read_loading(job.store).ended().deaths == {rows[1].key: deaths + 1}
+    assert list(not_left_out(job.store, rows)) == [rows[0], *rows[2:]]
+    assert list(not_left_out(job.store, rows)) == [rows[0], *rows[2:]], "nor is it forgotten"
+
+
+def test_stopped_while_it_loads_it_leaves_nothing_out(photos: Photos, tmp_path: Path) -> None:
+    photos(4)
+    job = begun(tmp_path)
+    adapter = Adapter(replace(worker_setup(job), adapt_rows=adapt_rows(job.manifest, 3, 0)), {})
+    for _ in range(3):
+        adapter.drain()
+        assert not adapter.run(Task(id=0, shard=0)).complete
+    assert run(again(job)).counts["ok"] == 4
+    assert len(json.loads(job.store.read(files(job)[0]))["photos"]) == 3
+
+
+@pytest.mark.parametrize(("how", "said"), [("nan", "step 3 are no numbers"), ("raise", "5 workers died")])
+def test_what_goes_wrong_ends_the_job_in_a_sentence(
+    photos: Photos, tmp_path: Path, how: str, said: str
+) -> None:
+    photos(2)
+    job = begun(tmp_path, goes_wrong=how)
+    summary = run(job)
+    assert isinstance(summary.error, WorkersBroken)
+    assert said in str(summary.error)
+    assert not [path for path in files(job) if path.endswith(".safetensors")]
+
+
+def test_one_that_hangs_is_ended(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.driver.adapting._TELL_S", 0.1)
+    photos(2)
+    job = begun(tmp_path, goes_wrong="hang")
+    job = replace(job, resources=replace(job.resources, timeout_s=1.0))
+    assert run(job).counts["ok"] == 2
 
 
 def test_of_two_that_learned_the_first_one_counts(photos: Photos, tmp_path: Path) -> None:
     photos(2)
     job = begun(tmp_path)
-    setup = worker_setup(job)
-    from dataclasses import replace
-
-    adapter = Adapter(replace(setup, adapt_rows=adapt_rows(job.manifest, 3, 0)), {})
+    adapter = Adapter(replace(worker_setup(job), adapt_rows=adapt_rows(job.manifest, 3, 0)), {})
     assert adapter.run(Task(id=0, shard=0)).complete
     before = job.store.read(files(job)[0])
     assert adapter.run(Task(id=0, shard=0)).complete, "it finds the weights"
     (job.store.root / adapted_path(job.fingerprint)).write_bytes(b"{}")  # type: ignore[attr-defined]
     assert adapter._learn(Task(id=0, shard=0))
     assert job.store.read(files(job)[0]) == b"{}" != before
+
+
+def test_what_a_killed_process_left_is_removed(photos: Photos, tmp_path: Path) -> None:
+    """Between the publishing of the weights and the end of the stage."""
+    photos(2)
+    job = begun(tmp_path)
+    adapter = Adapter(replace(worker_setup(job), adapt_rows=adapt_rows(job.manifest, 3, 0)), {})
+    assert adapter._learn(Task(id=0, shard=0))
+    assert job.store.exists(CHECKPOINT)
+    assert job_status(job.store).adapting is None
+    run(again(job))
+    assert files(job) == [adapted_path(job.fingerprint)]
 
 
 def test_what_is_done_again_is_of_the_same_weights(photos: Photos, tmp_path: Path) -> None:
@@ -268,3 +315,21 @@ def test_the_painter_learns_the_styles_of_a_job(photos: Photos, tmp_path: Path) 
         key = path.relative_to(tmp_path / "photos").with_suffix("")
         assert job.store.read(f"images/{key}.png") == encode_image(found.image, format="png", exif=photo.exif)
     assert list(verify(job.store)) == []
+
+
+def test_a_job_that_starts_from_one_pass_goes_on(photos: Photos, tmp_path: Path) -> None:
+    """Its network is an option that came later, and is not recorded while it is the one that comes along."""
+    photos(1)
+    method = {
+        "kind": "style_transfer",
+        "style": "nst:style/swirls",
+        "network": "embedded",
+        "steps": 2,
+        "coarse_scales": [],
+        "init": "feed_forward",
+    }
+    table = {"photos": "photos", "output": "out", "method": method, "resources": {"pool": "local"}}
+    job = create_or_open(job_from_table(table, tmp_path, REGISTRY), REGISTRY)
+    assert run(job).counts["ok"] == 1
+    assert run(again(job)).counts["ok"] == 1
+    assert {asset.option for asset in job.assets} == {"style", "weights", "init_weights"}

@@ -17,6 +17,8 @@ from nst.style_transfer.method import StyleTransfer
 from nst.style_transfer.stylizer import StyleTransferStylizer
 from nst.stylizer import Outcome, Stylized
 from tests.nst.test_feed_forward import made, random_picture
+from tests.nst.test_published_networks import made as published
+from tests.nst.test_published_networks import saved
 
 ASSETS = {
     "/s.png": encode_image(random_picture(40, 40, 1), format="png"),
@@ -102,6 +104,11 @@ def test_its_files_are_named_by_their_options() -> None:
     refs = {ref.option: ref.url for ref in method(init_weights="embedded").assets()}
     assert refs["init_weights"] == "nst:painter"
     assert "init_weights" not in {ref.option for ref in method(init="photo").assets()}
+
+
+def test_a_network_of_one_style_is_none_for_it() -> None:
+    with pytest.raises(OptionError, match=r"init_weights = '/p': is a network of one style"):
+        method().build({**ASSETS, "/p": saved(published())}, torch.device("cpu"))
 
 
 def test_what_does_not_go_together() -> None:
