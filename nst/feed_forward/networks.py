@@ -117,6 +117,7 @@ class Painter(nn.Module):
         own: Sequence[Moments] | None = None,
         *,
         at: tuple[int, int] = (0, 0),
+        only_look: bool = False,
     ) -> Painted:
         """Paint.
 
@@ -125,6 +126,7 @@ class Painter(nn.Module):
             wanted: what a style's own pass gave; None: activations are not colored.
             own: the moments that activations are taken to have; None: those that they have.
             at: top and left, where the photograph is within what it is a part of; multiples of 8.
+            only_look: moments are all that is wanted, and the picture is the photograph.
         """
         moments: list[Moments] = []
         activations: list[Tensor] = []
@@ -149,6 +151,8 @@ class Painter(nn.Module):
         x = x + self.work(x)
         x = F.relu(_larger(self.emerge(x)) + enter)
         x = F.relu(colored(self.finish(x)))
+        if only_look:
+            return Painted(photo, moments, activations)
         return Painted(_picture(self.coarse(x), self.fine(x)), moments, activations)
 
     @torch.no_grad()

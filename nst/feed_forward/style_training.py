@@ -306,7 +306,8 @@ class _Pass(nn.Module):
         for number, reference in enumerate(references):
             one = [each.of_one(number) for each in wanted]
             with torch.no_grad(), _uncached(pieces.device.type):
-                own.append(painter(padded(reference.to(pieces))[None], one, at=at).own)
+                seen = padded(reference.to(pieces))[None]
+                own.append(painter(seen, one, at=at, only_look=True).own)
         times = len(pieces) // len(references)
         given = [Moments.cat(parts).repeated(times) for parts in zip(*own, strict=True)]
         painted: Tensor = painter(pieces, [each.repeated(times) for each in wanted], given, at=at).picture

@@ -162,7 +162,7 @@ class FeedForwardStylizer:
         """The moments of a picture (1, 3, h, w), painted in a style if one is wanted."""
         half = self.plan.precision == "bfloat16"
         with torch.autocast(picture.device.type, torch.bfloat16, enabled=half):
-            own: list[Moments] = self._painter(picture, wanted).own
+            own: list[Moments] = self._painter(picture, wanted, only_look=True).own
         return own
 
     def _tiled(self, photo: Tensor, folded: Folded) -> Tensor:
