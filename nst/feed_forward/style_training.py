@@ -305,20 +305,13 @@ class _Pass(nn.Module):
         own = []
         for number, reference in enumerate(references):
             one = [each.of_one(number) for each in wanted]
-            with torch.no_grad(), _uncached(pieces.device.type):
+            with torch.no_grad():
                 seen = padded(reference.to(pieces))[None]
                 own.append(painter(seen, one, at=at, only_look=True).own)
         times = len(pieces) // len(references)
         given = [Moments.cat(parts).repeated(times) for parts in zip(*own, strict=True)]
         painted: Tensor = painter(pieces, [each.repeated(times) for each in wanted], given, at=at).picture
         return painted
-
-
-def _uncached(device: str) -> torch.autocast:
-    """A context with the same precision, whose casts of parameters, which have no gradient without one, are not
-    those of later passes."""
-    on, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-    return torch.autocast(device, dtype, enabled=on, cache_enabled=False)
 
 
 def _painter(networks: nn.ModuleDict) -> Painter:

@@ -13,14 +13,15 @@ from torch import Tensor
 
 from nst.errors import OptionError, WeightsError
 from nst.features import FeatureNetwork, build_features
+from nst.features.weights import published_bytes
 from nst.feed_forward.adaptation import PainterAdaptation
 from nst.feed_forward.coloring import Moments
 from nst.feed_forward.files import painter_file, read_learned, read_names, read_painter
 from nst.feed_forward.grain import CHANNELS
-from nst.feed_forward.method import FeedForward
+from nst.feed_forward.method import SHIPPED, FeedForward
 from nst.feed_forward.networks import Painter, PainterConfig
 from nst.feed_forward.options import StyleTrainingOptions
-from nst.feed_forward.style_training import StyleTraining, pictures_of
+from nst.feed_forward.style_training import _MARGIN_PX, StyleTraining, pictures_of
 from nst.gan.parallel import Share
 from nst.images.codec import encode_image
 from nst.stylizer import Stylized
@@ -76,7 +77,7 @@ def painted(data: bytes, photo: Tensor, style: str | None = None, **options: Any
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_it_learns(precision: str) -> None:
-    """In bfloat16 as well, where what is computed without gradients must not be what gradients go through."""
+    """In bfloat16 as well."""
     own = training(learning_rate=3e-3, precision=precision)
     losses = [float(own.step([photographs(number % 4)])["style"]) for number in range(40)]
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
@@ -226,6 +227,33 @@ def test_an_adaptation_goes_on_to_the_bit() -> None:
             rest.restore(half.state_bytes())
     assert rest.steps == 6
     assert rest.file_bytes() == whole.file_bytes()
+
+
+def test_moments_are_not_rounded() -> None:
+    """In bfloat16, covariances would have negative eigenvalues, and their roots no gradient to speak of."""
+    moments = Moments(torch.rand(2, 5, 1), torch.rand(2, 5, 5))
+    shares = torch.tensor([[0.3, 0.7]])
+    own = training(style="/wave.png").networks["styles"][0]  # type: ignore[index]
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed, learned = moments.mixed(shares), own()
+    torch.testing.assert_close(mixed.covariance, moments.mixed(shares).covariance, rtol=0, atol=1e-6)
+    for found, expected in zip(learned, own(), strict=True):
+        assert torch.equal(found.covariance, expected.covariance)
+
+
+def test_the_margin_is_as_wide_as_it_must_be() -> None:
+    """What the shipped network paints of a piece is what it paints there within the whole, nearly."""
+    with torch.no_grad():
+        painter = read_painter(published_bytes(SHIPPED), "it")
+        photo = random_picture(256, 256)[None]
+        own = painter(photo).own
+        whole = painter(photo, own, own).picture[..., 96:160, 96:160]
+        apart = []
+        for margin in (0, _MARGIN_PX):
+            start, stop = 96 - margin, 160 + margin
+            piece = painter(photo[..., start:stop, start:stop], own, own, at=(start, start)).picture
+            apart.append(float((piece[..., margin : margin + 64, margin : margin + 64] - whole).abs().mean()))
+    assert apart[1] < 0.1 * apart[0]
 
 
 def test_moments_of_one_and_repeated() -> None:
