@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import socket
 import threading
 import time
 from collections import deque
@@ -12,10 +10,9 @@ from collections.abc import Generator, Mapping
 from contextlib import closing, suppress
 
 import numpy as np
-import PIL.Image
 import torch
 
-from jobs.errors import JobMismatch, StoreError, WorkersBroken
+from jobs.errors import StoreError, WorkersBroken
 from jobs.ledger.adapted import (
     CHECKPOINT,
     LOADING,
@@ -26,12 +23,12 @@ from jobs.ledger.adapted import (
     read_adapted,
     read_loading,
 )
-from jobs.ledger.job_record import read_job
 from jobs.ledger.layout import adapted_path
 from jobs.ledger.manifest import Row
 from jobs.ledger.results import Result
-from jobs.stores.store import Store, open_store
+from jobs.stores.store import Store
 from jobs.worker.messages import Task, TaskProgress, TaskReport, WorkerInfo, WorkerSetup
+from jobs.worker.process import device_of, gpu_memory_bytes, open_job, worker_info
 from jobs.worker.stages import TaskStages
 from nst.stylizer import AdaptableMethod, Adaptation
 
@@ -55,20 +52,15 @@ class Adapter:
         began = time.perf_counter()
         assert isinstance(setup.method, AdaptableMethod)
         self._setup, self._method = setup, setup.method
-        self.store = open_store(setup.output, setup.storage, create_only=setup.create_only)
-        if read_job(self.store).fingerprint != setup.fingerprint:
-            raise JobMismatch(f"{setup.output} belongs to another job")
-        PIL.Image.MAX_IMAGE_PIXELS = None  # decode_photo has a limit of its own, from the header
+        self.store = open_job(setup)
         torch.set_num_threads(setup.threads)
-        self._device = torch.device("cuda" if setup.use_gpu else "cpu")
+        self._device = device_of(setup)
         self._training: Adaptation = self._method.adaptation(assets, self._device, setup.seed)
         self._draining = threading.Event()
         self._build_s = time.perf_counter() - began
 
     def info(self, **seconds: float) -> WorkerInfo:
-        name = torch.cuda.get_device_name() if self._device.type == "cuda" else "cpu"
-        seconds["build"] = self._build_s
-        return WorkerInfo(host=socket.gethostname(), pid=os.getpid(), device=name, seconds=seconds)
+        return worker_info(self._device, **seconds, build=self._build_s)
 
     def progress(self) -> tuple[TaskProgress, ...]:
         """None: the store says it."""
@@ -76,7 +68,7 @@ class Adapter:
 
     def gpu_memory_bytes(self) -> int:
         """GPU memory that this process holds."""
-        return torch.cuda.memory_reserved() if self._device.type == "cuda" else 0
+        return gpu_memory_bytes(self._device)
 
     def evaluations(self) -> int:
         """None are of a photograph."""

@@ -6,7 +6,6 @@ Knows no cluster. Whoever hosts it calls `run` from a thread per task, and `prog
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import threading
 import time
@@ -14,17 +13,15 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import PIL.Image
 import torch
 
-from jobs.errors import JobMismatch, StoreError
-from jobs.ledger.job_record import read_job
+from jobs.errors import StoreError
 from jobs.ledger.manifest import Manifest
 from jobs.ledger.receipts import JournalWriter, read_journal, seal
 from jobs.ledger.results import image_seed, total
-from jobs.stores.store import open_store
 from jobs.worker.messages import NOTHING_SPENT, AtWork, Task, TaskProgress, TaskReport, WorkerInfo, WorkerSetup
 from jobs.worker.pipeline import Loaded, Pipeline
+from jobs.worker.process import device_of, gpu_memory_bytes, open_job, worker_info
 from jobs.worker.stages import TaskStages
 from nst.errors import ImageError
 from nst.images.codec import is_finite
@@ -44,13 +41,9 @@ class Worker:
         began = time.perf_counter()
         self._setup = setup
         self._at_work = at_work or AtWork([0] * setup.slots)
-        self.store = open_store(setup.output, setup.storage, create_only=setup.create_only)
-        # On a store that ignores create-only writes, two jobs may have begun here at once; one of them remains.
-        if read_job(self.store).fingerprint != setup.fingerprint:
-            raise JobMismatch(f"{setup.output} belongs to another job")
+        self.store = open_job(setup)
         self._manifest = Manifest(self.store)
-        PIL.Image.MAX_IMAGE_PIXELS = None  # decode_photo has a limit of its own, from the header
-        self._device = torch.device("cuda" if setup.use_gpu else "cpu")
+        self._device = device_of(setup)
         self._compute_thread = ThreadPoolExecutor(  # tasks overlap in all but this
             1, "compute", torch.set_num_threads, (setup.threads,)
         )
@@ -66,13 +59,7 @@ class Worker:
         self._build_s = time.perf_counter() - began
 
     def info(self, **seconds: float) -> WorkerInfo:
-        name = torch.cuda.get_device_name() if self._device.type == "cuda" else "cpu"
-        return WorkerInfo(
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            device=name,
-            seconds={**seconds, "build": self._build_s},
-        )
+        return worker_info(self._device, **seconds, build=self._build_s)
 
     def run(self, task: Task) -> TaskReport:
         """Do a task's rows that have no result yet; publish pictures, journal, and, for a whole shard, the
@@ -140,7 +127,7 @@ class Worker:
 
     def gpu_memory_bytes(self) -> int:
         """GPU memory that this process holds."""
-        return torch.cuda.memory_reserved() if self._device.type == "cuda" else 0
+        return gpu_memory_bytes(self._device)
 
     def evaluations(self) -> int:
         """Evaluations made for the photographs that are being computed."""

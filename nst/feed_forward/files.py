@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nst.errors import OptionError, WeightsError
 from nst.features import read_state_dict
-from nst.features.weights import read_metadata
+from nst.features.weights import plain_names, read_metadata
 from nst.feed_forward.coloring import Moments
 from nst.feed_forward.learned import LearnedStyle, StyleName
 from nst.feed_forward.networks import Painter, PainterConfig
@@ -127,7 +127,7 @@ def published_state(data: bytes) -> Mapping[str, Tensor] | None:
     """
     if _CONFIG in read_metadata(data):
         return None
-    state = {key.removeprefix("module."): tensor for key, tensor in read_state_dict(data).items()}
+    state = plain_names(read_state_dict(data))
     return state if {"deconv3.conv2d.weight", "res1.conv1.conv2d.weight"} <= state.keys() else None
 
 

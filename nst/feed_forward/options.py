@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from nst import check
 from nst.errors import OptionError
@@ -22,31 +22,15 @@ _LEAST_SIDE = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StyleTrainingOptions:
-    """Styles, networks, losses and the optimizer."""
+class _TrainingOptions:
+    """What trainings of the painter have in common."""
 
-    style: str | tuple[str, ...]
-    """Path or URL of the style picture, or a list of several, which are all learned. By their names, without
-    folder and suffix, photographs may ask for one."""
-    style_sha256: str | tuple[str, ...] | None = None
-    """Digest that the style picture must have; of several, a list."""
-    style_side_px: int = 512
-    """Long side of the style pictures as the network sees them, in pixels; more for larger strokes."""
-    painter: str | None = "embedded"
-    """Path or URL of the network to begin with: what another training of a painter ended with; or `embedded`,
-    the one that comes with nst. None: a random one."""
     half: int = 32
     """Channels of the painter at half a photograph's size."""
     quarter: int = 64
     """Channels of the painter at a quarter of a photograph's size."""
     eighth: int = 128
     """Channels of the painter at an eighth of a photograph's size."""
-    side: int = 224
-    """Side in pixels of the pieces of photographs that are painted in a step; a multiple of 8."""
-    pieces: int = 3
-    """Pieces of each photograph that are painted in a step. Together they are to have the style."""
-    reference_side: int = 576
-    """Long side in pixels of what photographs' moments are taken from; the method has 576."""
     teacher: str = "vgg16"
     """Feature network whose activations the losses compare: vgg19, vgg16, or embedded."""
     teacher_weights: str | None = None
@@ -60,21 +44,43 @@ class StyleTrainingOptions:
     """Layer whose activations, normalized as instance normalization does, are to be the photograph's."""
     style_layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
     """Layers whose Gram matrices are to be the style's."""
-    style_weight: float = 15.0
-    """Weight of the style's loss, relative to the content's."""
-    learning_rate: float = 5e-4
-    """Adam's learning rate."""
     beta1: float = 0.9
     """Adam's decay of the mean of gradients."""
     beta2: float = 0.99
     """Adam's decay of the mean of squared gradients."""
-    ema_decay: float = 0.99
-    """Decay of an average of all parameters over steps; while few steps are done, the average is over a tenth
-    of them. 0: none."""
     precision: Precision = "float32"
     """Precision of activations: `float32` or `bfloat16`; parameters, losses and the optimizer are float32."""
     max_gradient_norm: float = 1.0
     """Norm that the gradients of all parameters together are clipped to. 0: they are not."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StyleTrainingOptions(_TrainingOptions):
+    """Styles, networks, losses and the optimizer."""
+
+    style: str | tuple[str, ...]
+    """Path or URL of the style picture, or a list of several, which are all learned. By their names, without
+    folder and suffix, photographs may ask for one."""
+    style_sha256: str | tuple[str, ...] | None = None
+    """Digest that the style picture must have; of several, a list."""
+    style_side_px: int = 512
+    """Long side of the style pictures as the network sees them, in pixels; more for larger strokes."""
+    painter: str | None = "embedded"
+    """Path or URL of the network to begin with: what another training of a painter ended with; or `embedded`,
+    the one that comes with nst. None: a random one."""
+    side: int = 224
+    """Side in pixels of the pieces of photographs that are painted in a step; a multiple of 8."""
+    pieces: int = 3
+    """Pieces of each photograph that are painted in a step. Together they are to have the style."""
+    reference_side: int = 576
+    """Long side in pixels of what photographs' moments are taken from; the method has 576."""
+    style_weight: float = 15.0
+    """Weight of the style's loss, relative to the content's."""
+    learning_rate: float = 5e-4
+    """Adam's learning rate."""
+    ema_decay: float = 0.99
+    """Decay of an average of all parameters over steps; while few steps are done, the average is over a tenth
+    of them. 0: none."""
 
     def __post_init__(self) -> None:
         check_styles(self)
@@ -104,31 +110,12 @@ class StyleTrainingOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PainterOptions:
+class PainterOptions(_TrainingOptions):
     """Networks, losses and the optimizer."""
 
-    half: int = 32
-    """Channels of the painter at half a photograph's size."""
-    quarter: int = 64
-    """Channels of the painter at a quarter of a photograph's size."""
-    eighth: int = 128
-    """Channels of the painter at an eighth of a photograph's size."""
     side: int = 128
     """Side in pixels of the squares of photographs and pictures that are trained on; a multiple of 8. They are
     taken of crops, data.crop_size, which have twice this side at least, at random scales."""
-    teacher: str = "vgg16"
-    """Feature network whose activations the losses compare: vgg19, vgg16, or embedded."""
-    teacher_weights: str | None = None
-    """Weights of the teacher: the path or URL of a state dict, `imagenet`, `embedded`, or `seeded`. None: those
-    that the network is published with."""
-    teacher_weights_sha256: str | None = None
-    """Digest that the file of the teacher's weights must have."""
-    teacher_weights_convention: str | None = None
-    """What the weights of a teacher that is a VGG want as input, as that of the other methods."""
-    content_layer: str = "relu3_1"
-    """Layer whose activations, normalized as instance normalization does, are to be the photograph's."""
-    style_layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
-    """Layers whose Gram matrices are to be the style's."""
     style_weight: float = 40.0
     """Weight of the style's loss, relative to the content's."""
     reconstruction_weight: float = 10.0
@@ -140,17 +127,9 @@ class PainterOptions:
     they are. A step takes half of what later ones do."""
     learning_rate: float = 7e-4
     """Adam's learning rate."""
-    beta1: float = 0.9
-    """Adam's decay of the mean of gradients."""
-    beta2: float = 0.99
-    """Adam's decay of the mean of squared gradients."""
     ema_decay: float = 0.999
     """Decay of an average of all parameters over steps; while few steps are done, the average is over a tenth
     of them. 0: none."""
-    precision: Precision = "float32"
-    """Precision of activations: `float32` or `bfloat16`; parameters, losses and the optimizer are float32."""
-    max_gradient_norm: float = 1.0
-    """Norm that the gradients of all parameters together are clipped to. 0: they are not."""
 
     def __post_init__(self) -> None:
         check.at_least("side", self.side, _LEAST_SIDE)
@@ -164,7 +143,7 @@ class PainterOptions:
         return tuple(dict.fromkeys((self.content_layer, *self.style_layers, *SIGHT)))
 
 
-def _check(options: Any) -> None:
+def _check(options: StyleTrainingOptions | PainterOptions) -> None:
     """Check what both have, and fill in the teacher's weights."""
     for option in ("half", "quarter", "eighth"):
         check.at_least(option, getattr(options, option), 1)

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst.errors import OptionError, UnknownStyle
-from nst.feed_forward.size import FeedForwardPlan, at_its_size
+from nst.feed_forward.size import FeedForwardPlan, at_its_size, outcome_of
 from nst.gan.layers import load_published
-from nst.gan.translate import checked_outcome, mirrored_beyond
-from nst.stylizer import Outcome, Stylized, asked_styles, mean_change
+from nst.gan.translate import mirrored_beyond
+from nst.stylizer import Outcome, asked_styles
 
 __all__ = ["STRIDE_PX", "PublishedStylizer", "TransformationNetwork"]
 
@@ -86,11 +86,7 @@ class PublishedStylizer:
     def _outcome(self, image: Tensor, name: str | None) -> Outcome:
         if name is not None:
             return UnknownStyle(str(OptionError("style", name, reason="the network has one style only")))
-        picture = at_its_size(self.plan, image.to(self._like), self._painted).to("cpu", torch.float32)
-        outcome = checked_outcome(picture)
-        if isinstance(outcome, Stylized):
-            return Stylized(image=picture, stats={"change": mean_change(picture, image)})
-        return outcome
+        return outcome_of(at_its_size(self.plan, image.to(self._like), self._painted), image)
 
     def _painted(self, photo: Tensor) -> Tensor:
         height, width = photo.shape[1:]

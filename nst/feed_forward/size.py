@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nst.gan.translate import checked_outcome
 from nst.images.codec import resize_image
 from nst.style_transfer.color import luminance, with_luminance
 from nst.style_transfer.options import PreserveColor
-from nst.stylizer import row_bands
+from nst.stylizer import Outcome, mean_change, row_bands
 
-__all__ = ["FeedForwardPlan", "Precision", "at_its_size", "reduced", "seen_as"]
+__all__ = ["FeedForwardPlan", "Precision", "at_its_size", "outcome_of", "reduced", "seen_as"]
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -37,6 +38,12 @@ def at_its_size(plan: FeedForwardPlan, image: Tensor, paint: Callable[[Tensor], 
         return image.clone()
     small = seen_as(plan, reduced(image, plan.stroke_side_px))
     return _finished(plan, image, small, paint(small))
+
+
+def outcome_of(picture: Tensor, photo: Tensor) -> Outcome:
+    """What was painted of a photograph, both (3, H, W), as its outcome: an error if it is not finite."""
+    picture = picture.to("cpu", torch.float32)
+    return checked_outcome(picture, {"change": mean_change(picture, photo)})
 
 
 def seen_as(plan: FeedForwardPlan, photo: Tensor) -> Tensor:

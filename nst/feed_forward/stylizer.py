@@ -12,11 +12,11 @@ from nst.errors import OptionError, UnknownStyle
 from nst.features.tiles import grid
 from nst.feed_forward.coloring import Moments
 from nst.feed_forward.networks import MARGIN_PX, STRIDE_PX, Folded, Painter
-from nst.feed_forward.size import FeedForwardPlan, at_its_size, reduced, seen_as
-from nst.gan.translate import checked_outcome, mirrored_beyond
+from nst.feed_forward.size import FeedForwardPlan, at_its_size, outcome_of, reduced, seen_as
+from nst.gan.translate import mirrored_beyond
 from nst.images.codec import resize_image
 from nst.style_transfer.color import match_color, match_luminance
-from nst.stylizer import Outcome, Stylized, asked_styles, mean_change
+from nst.stylizer import Outcome, asked_styles
 
 __all__ = ["REFERENCE_PX", "FeedForwardStylizer", "Look", "Source", "padded"]
 
@@ -100,11 +100,7 @@ class FeedForwardStylizer:
         if name is not None and name not in self._looks:
             return UnknownStyle(str(OptionError("style", name, choices=self._looks)))
         wanted = self._default if name is None else [(self._looks[name], None)]
-        picture = self.paint(image, wanted).to("cpu", torch.float32)
-        outcome = checked_outcome(picture)
-        if isinstance(outcome, Stylized):
-            return Stylized(image=picture, stats={"change": mean_change(picture, image)})
-        return outcome
+        return outcome_of(self.paint(image, wanted), image)
 
     def paint(self, image: Tensor, wanted: Sequence[tuple[Look, Tensor | None]]) -> Tensor:
         """A photograph (3, H, W) in [0, 1] in the looks that are wanted, each where its mask is white."""
