@@ -235,11 +235,11 @@ def test_of_two_that_learned_the_first_one_counts(photos: Photos, tmp_path: Path
     job = begun(tmp_path)
     adapter = Adapter(replace(worker_setup(job), adapt_rows=adapt_rows(job.manifest, 3, 0)), {})
     assert adapter.run(Task(id=0, shard=0)).complete
-    before = job.store.read(files(job)[0])
+    before = job.store.read(adapted_path(job.fingerprint))
     assert adapter.run(Task(id=0, shard=0)).complete, "it finds the weights"
     (job.store.root / adapted_path(job.fingerprint)).write_bytes(b"{}")  # type: ignore[attr-defined]
     assert adapter._learn(Task(id=0, shard=0))
-    assert job.store.read(files(job)[0]) == b"{}" != before
+    assert job.store.read(adapted_path(job.fingerprint)) == b"{}" != before
 
 
 def test_what_a_killed_process_left_is_removed(photos: Photos, tmp_path: Path) -> None:
