@@ -1,172 +1,150 @@
-"""Whether the embedded network is worth its bytes, against random networks, calibrated as `seeded` ones are.
+"""How near the embedded network, and the one that it took the place of, come to VGG16. All that is painted and
+looked at was kept from the training (`nst.features.embedded.data.is_held_out`).
 
-1. Retrieval: textures of families that it never saw, in other colors, turned and scaled a little; the nearest
-   neighbor by normalized Gram matrices must be the same texture. Against the best of 10 random networks of its
-   own shape and of 10 of VGG19's.
-2. Style: photographs it never saw, stylized with the same budget of evaluations. The distance of the result
-   to the style picture is measured in features of other random networks (sliced Wasserstein), and compared at
-   equal content distance: random networks run at several content weights, and the curve between is followed.
-   With the preset for random networks and with the embedded network's own, so that nothing but the network
-   differs: the harder comparison, since that preset suits random networks better than theirs.
-   `style_distance_ratio` is over the best of all random networks with either preset. The smaller the
-   pictures, the fewer positions the judges' deep layers have to compare.
-3. Cost: CPU time of one evaluation of loss and gradient at 256 px, against VGG19's at its default layers.
+1. Style: photographs are painted through VGG16, the embedded network and the former one, each with its preset
+   and the same number of evaluations, at full size only. VGG16, with maximum pooling as it was trained, then
+   tells how far content (`relu4_2`) and style (Gram matrices of `relu1_1` ... `relu4_1`, alike) are from what
+   they were to be; losses are relative. As one network keeps more content than the other, VGG16 also paints
+   with other style weights, each twice the last, until two of its pictures have a content loss below and above
+   the other network's. Between them its style loss there is read, on a line in logarithms.
+   `style_ratio_...` is a network's style loss over that, median over pairs. Where 64 times the weight, or a
+   64th, is not enough, the last picture counts, which is said.
+2. Half-way: of pictures that VGG16 has painted on for 4, 8 or 16 evaluations, the distance of Gram matrices to
+   those of the style, relative to these: |G(x) - G(y)| / |G(y)|. Those of the embedded network, C x C, are
+   not as large as VGG16's, but what is read out of it has VGG16's inner products, so that the distances are
+   to be the same. `gram_error_by_layer`: relative error of that distance, median over pictures.
+   `gradient_cosine_...`: between a network's gradient of the style loss by the pixels and VGG16's, median;
+   Gram losses of the same layers, alike, of the former network those of its preset.
+3. Cost: CPU time of one evaluation of loss and gradient with its preset at 256 px, over VGG16's.
 
-    python -m benchmarks.feature_quality [--quick] [--side 192]
+The former network: `git show 760291d:nst/features/embedded/embedded.safetensors`.
+
+    python -m benchmarks.feature_quality --teacher VGG16.safetensors --photos FOLDER --pictures FOLDER
+        [--embedded FILE] [--former FILE] [--pairs 8] [--side 192] [--steps 50] [--threads 1] [--quick]
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import math
 import multiprocessing
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
-import skimage.data
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import nst
-from benchmarks.held_out import FAMILIES, colored, structure
 from nst.features import FeatureNetwork, build_features, read_state_dict
+from nst.features.embedded.data import is_held_out
+from nst.features.embedded.distillation import RELUS
+from nst.features.layers import VGG_BLOCKS, VGG_CHANNELS, layer_names
 from nst.features.weights import published_bytes
-from nst.images.codec import picture_tensor, resize_image
-from nst.losses import gram_matrix
-from nst.synthetic import brush_strokes, hatching, voronoi_mosaic
+from nst.images.codec import decode_image, resize_image
+from nst.losses import content_loss, gram_matrix, style_loss
+from nst.style_transfer.presets import PRESETS
 
-# Where textures are looked at: the style layers of the presets.
-LAYERS: Mapping[str, tuple[str, ...]] = {
-    "embedded": ("relu1_1", "relu1_2", "relu2_2", "relu3_2", "relu4_2"),
-    "vgg19": ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
+CONTENT_LAYER = "relu4_2"
+STYLE_LAYERS = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1", "relu4_1"), 0.25)
+STYLE_FACTORS = tuple(2.0**power for power in range(-6, 7))
+"""What VGG16's style weight is multiplied by."""
+HALF_WAY = 4, 8, 16
+"""Evaluations, by turns, that a picture half-way was painted with."""
+
+_FORMER_BLOCKS, _FORMER_CHANNELS = (2, 2, 2, 2), (64, 64, 128, 256)
+_FORMER_PRESET: Mapping[str, Any] = {
+    "content_layers": {"relu1_1": 1.0},
+    "style_layers": {"relu1_1": 1.0, "relu1_2": 0.2, "relu2_2": 0.05, "relu3_2": 0.02, "relu4_2": 0.01},
+    "content_weight": 1.0,
+    "style_weight": 300.0,
+    "style_loss": "gram",
+    "gram_normalization": "hw",
+    "loss_scale": "relative",
+    "border_px": 16,
+    "pooling": "average",
 }
 
 
-def embedded(layers: Sequence[str]) -> FeatureNetwork:
-    state = read_state_dict(published_bytes("nst:embedded"))
-    return build_features("embedded", layers, state=state, pooling="average")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setup:
+    """What is measured, and on what."""
+
+    teacher: Path
+    """VGG16's weights."""
+    embedded: Path | None
+    """The embedded network's weights; None: those that are shipped."""
+    former: Path | None
+    """The former one's."""
+    photos: Sequence[Path]
+    pictures: Sequence[Path]
+
+    def pair(self, index: int, side: int) -> tuple[str, Tensor, Tensor]:
+        """A photograph and a style, their long sides `side`; the photographs in turn, each time around with the
+        next pictures."""
+        photo = self.photos[index % len(self.photos)]
+        style = self.pictures[sum(divmod(index, len(self.photos))) % len(self.pictures)]
+        return f"{photo.stem[-18:]}, {style.stem[-15:]}", _decoded(photo, side), _decoded(style, side)
 
 
-def random_networks(count: int) -> Iterator[tuple[str, FeatureNetwork]]:
-    for shape, layers in LAYERS.items():
-        for seed in range(count):
-            yield f"{shape} seed {seed}", build_features(shape, layers, seed=seed, pooling="average")
+def held_out(folder: Path) -> list[Path]:
+    """Files that were kept from trainings, in an order that looks random."""
+    found = [each for each in folder.iterdir() if is_held_out(each.name)]
+    return sorted(found, key=lambda each: hashlib.sha256(each.name.encode()).digest())
 
 
-# 1. Retrieval
+def _decoded(file: Path, side: int) -> Tensor:
+    image = decode_image(file.read_bytes())
+    height, width = image.shape[-2:]
+    scale = side / max(height, width)
+    return resize_image(image, (round(height * scale), round(width * scale))).clamp(0, 1)
 
 
-def textures(kinds: int, instances: int, *, recolored: bool) -> tuple[Tensor, Tensor]:
-    """Pictures (n, 3, 96, 96) in [0, 1] and which texture each is."""
-    pictures, labels = [], []
-    for place, family in enumerate(FAMILIES):
-        for kind in range(kinds):
-            texture = 1000 * place + kind
-            for instance in range(instances):
-                random = np.random.default_rng([3, texture, instance]) if recolored else None
-                pictures.append(colored(structure(family, texture, instance, 96), random))
-                labels.append(texture)
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255, torch.tensor(labels)
+def file_bytes(file: Path | None) -> bytes:
+    return published_bytes("nst:embedded") if file is None else file.read_bytes()
 
 
-@torch.no_grad()
-def top1(network: FeatureNetwork, pictures: Tensor, labels: Tensor) -> float:
-    """Share of pictures whose nearest neighbor is of the same texture. Distance: the sum over layers of the
-    squared distance between Gram matrices of unit norm."""
-    grams: dict[str, list[Tensor]] = {layer: [] for layer in network.layers}
-    for part in torch.split(pictures, 16):
-        for layer, features in network(part).items():
-            grams[layer].append(gram_matrix(features).flatten(1))
-    similarity = torch.zeros(len(pictures), len(pictures))
-    for parts in grams.values():
-        unit = F.normalize(torch.cat(parts), dim=1)
-        similarity += unit @ unit.T
-    similarity.fill_diagonal_(-torch.inf)
-    return float((labels[similarity.argmax(1)] == labels).float().mean())
+@cache
+def state_of(file: Path | None) -> dict[str, Tensor]:
+    return read_state_dict(file_bytes(file))
 
 
-def retrieval(networks: int, kinds: int) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for recolored in (True, False):
-        pictures, labels = textures(kinds, 4, recolored=recolored)
-        ours = top1(embedded(LAYERS["embedded"]), pictures, labels)
-        theirs = {name: top1(network, pictures, labels) for name, network in random_networks(networks)}
-        what = "other colors" if recolored else "same colors"
-        print(f"\nretrieval, {what}: {len(pictures)} pictures of {len(set(labels.tolist()))} held-out textures")
-        print(f"  {'embedded':20} {ours:.3f}")
-        for shape in LAYERS:
-            scores = [score for name, score in theirs.items() if name.startswith(shape)]
-            print(f"  {f'random {shape}':20} best {max(scores):.3f}, median {statistics.median(scores):.3f}")
-        suffix = "" if recolored else "_same_colors"
-        found[f"retrieval_embedded{suffix}"] = round(ours, 4)
-        found[f"retrieval_best_random{suffix}"] = round(max(theirs.values()), 4)
-    return found
+@contextmanager
+def former_shape() -> Iterator[None]:
+    """The embedded network is built in the shape of the former one."""
+    try:
+        with (
+            patch.dict(VGG_BLOCKS, embedded=_FORMER_BLOCKS),
+            patch.dict(VGG_CHANNELS, embedded=_FORMER_CHANNELS),
+        ):
+            layer_names.cache_clear()
+            yield
+    finally:
+        layer_names.cache_clear()
 
 
-# 2. Style
+def former_state(file: Path) -> dict[str, Tensor]:
+    """With readouts, which it had not, that change nothing."""
+    eyes = {
+        f"readouts.relu{block}_{number}": torch.eye(width)
+        for block, width in enumerate(_FORMER_CHANNELS, start=1)
+        for number in (1, 2)
+    }
+    return state_of(file) | eyes
 
 
-class Judge:
-    """Distances in the features of random networks that no contestant uses."""
-
-    def __init__(self) -> None:
-        self._networks = [
-            build_features(shape, layers, seed=seed, pooling="average")
-            for seed in (101, 102)
-            for shape, layers in (("vgg16", LAYERS["vgg19"]), ("embedded", LAYERS["embedded"]))
-        ]
-        self._deep = [
-            build_features(shape, [layer], seed=seed, pooling="average")
-            for seed in (101, 102)
-            for shape, layer in (("vgg16", "relu3_1"), ("embedded", "relu3_2"))
-        ]
-
-    @torch.no_grad()
-    def style(self, image: Tensor, style: Tensor) -> float:
-        """Sliced Wasserstein distance (Heitz et al. 2021) between the features' distributions, relative to the
-        style's spread; mean over networks and layers."""
-        return statistics.fmean(
-            self._sliced(mine, other[layer])
-            for network in self._networks
-            for mine_all, other in [(network(image[None]), network(style[None]))]
-            for layer, mine in mine_all.items()
-        )
-
-    @staticmethod
-    def _sliced(first: Tensor, second: Tensor) -> float:
-        channels = first.shape[1]
-        random = torch.Generator().manual_seed(channels)
-        axes = F.normalize(torch.randn(64, channels, generator=random), dim=1)
-        quantiles = (torch.arange(512) + 0.5) / 512
-        a, b = (
-            torch.quantile((axes @ features[0].flatten(1))[:, :200_000], quantiles, dim=1)
-            for features in (first, second)
-        )
-        return float((a - b).square().mean().sqrt() / b.std())
-
-    @torch.no_grad()
-    def content(self, image: Tensor, photo: Tensor) -> float:
-        """How much of the photograph's structure is lost: 1 - correlation of centered features at deep
-        layers, 0 for the photograph. In gray, of one mean and contrast and at half the size: colors and strokes
-        are style."""
-        lost = []
-        for network in self._deep:
-            (layer,) = network.layers
-            a, b = (network(_structure(each))[layer][0] for each in (image, photo))
-            a, b = (each - each.mean((1, 2), keepdim=True) for each in (a, b))
-            lost.append(1 - float((a * b).sum() / (a.norm() * b.norm())))
-        return statistics.fmean(lost)
-
-
-def _structure(image: Tensor) -> Tensor:
-    gray = F.avg_pool2d(image.mean(0)[None, None], 2)
-    return (0.5 + 0.2 * (gray - gray.mean()) / gray.std()).expand(1, 3, -1, -1)
+# 1. Style
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,133 +153,244 @@ class Point:
     style: float
 
 
-def pairs(side: int) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Photographs that the network was not trained on, and pictures with a plain style."""
-    styles = {
-        "strokes": picture_tensor(brush_strokes((side, side), seed=77)),
-        "mosaic": picture_tensor(voronoi_mosaic((side, side), seed=78)),
-        "hatching": picture_tensor(hatching((side, side), seed=79)),
-        "marble": picture_tensor(colored(structure("marble", 3, 0, side), np.random.default_rng(80))),
-    }
-    for name in ("chelsea", "coffee"):
-        photo = picture_tensor(getattr(skimage.data, name)())
-        height, width = photo.shape[-2:]
-        scaled = resize_image(photo, (round(height * side / width), side)).clamp(0, 1)
-        for style, picture in styles.items():
-            yield f"{name}, {style}", scaled, picture
+class Judge:
+    """VGG16's losses of pictures (3, H, W)."""
+
+    @torch.no_grad()
+    def __init__(self, teacher: Mapping[str, Tensor], photo: Tensor, style: Tensor) -> None:
+        self._network = build_features("vgg16", (*STYLE_LAYERS, CONTENT_LAYER), state=teacher)
+        self._content = self._network(photo[None])[CONTENT_LAYER]
+        self._style = _grams(self._network, style, STYLE_LAYERS)
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor) -> Point:
+        found = self._network(image[None])
+        content = content_loss(found[CONTENT_LAYER], self._content, scale="relative")
+        return Point(float(content), float(_style_loss(found, self._style, STYLE_LAYERS)))
 
 
-def stylized(photo: Tensor, style: Tensor, steps: int, **options: Any) -> Tensor:
-    *_, last = nst.stylize(photo, style, coarse_steps=steps, steps=steps, **options)
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """Where a network comes, and VGG16 at the same content loss."""
+
+    point: Point
+    vgg16: float
+    beyond: bool
+    """Whether VGG16 comes to no such content loss."""
+
+    @property
+    def ratio(self) -> float:
+        return self.point.style / self.vgg16
+
+
+def painted(photo: Tensor, style: Tensor, steps: int, state: Mapping[str, Tensor], **options: Any) -> Tensor:
+    *_, last = nst.stylize(photo, style, state=state, coarse_scales=(), steps=steps, **options)
     return last.image
 
 
-def at_content(run: Callable[[float], Point], weights: Sequence[float], content: float) -> float:
-    """Style distance at a content distance, on the line between its neighbors on the curve over weights,
-    which rise; beyond its ends, that of the end. The more content weighs, the less of it is lost: weights are
-    run from the middle on, only until the two neighbors are found."""
+def at_content(run: Callable[[float], Point], weights: Sequence[float], content: float) -> tuple[float, bool]:
+    """Style loss at a content loss, on the line in logarithms between its neighbors on the curve over style
+    weights, which rise, and whether it lies beyond its ends: then that of the end. The more style weighs, the
+    more content is lost: weights are run from the middle on, only until the two neighbors are found."""
     place = len(weights) // 2
     curve = [run(weights[place])]
-    way = 1 if curve[0].content > content else -1
-    while curve[-1].content * way > content * way and 0 <= place + way < len(weights):
+    way = 1 if curve[0].content < content else -1
+    while curve[-1].content * way < content * way and 0 <= place + way < len(weights):
         place += way
         curve.append(run(weights[place]))
-    ordered = sorted(curve, key=lambda point: point.content)
-    return float(np.interp(content, [point.content for point in ordered], [point.style for point in ordered]))
+    contents, styles = zip(
+        *sorted((math.log(each.content), math.log(each.style)) for each in curve), strict=True
+    )
+    wanted = math.log(content)
+    return math.exp(np.interp(wanted, contents, styles)), not contents[0] <= wanted <= contents[-1]
 
 
-# What random networks run with: their preset, and that of the embedded network, in layers of the same names.
-_CONTENT_WEIGHTS = {"seeded": (0.5, 2.0, 8.0, 32.0), "embedded": (0.2, 1.0, 4.0)}
-_STYLE_WEIGHTS = {"seeded": 100.0, "embedded": 300.0}
+def compared(job: tuple[Setup, int, int, int]) -> tuple[str, Point, dict[str, Reached]]:
+    """A pair's name, VGG16's losses of the photograph, and where the networks come."""
+    setup, index, side, steps = job
+    name, photo, style = setup.pair(index, side)
+    teacher = state_of(setup.teacher)
+    judge = Judge(teacher, photo, style)
+    points = {"embedded": judge(painted(photo, style, steps, state_of(setup.embedded), network="embedded"))}
+    if setup.former is not None:
+        with former_shape():
+            state = former_state(setup.former)
+            picture = painted(photo, style, steps, state, network="embedded", **_FORMER_PRESET)
+        points["former"] = judge(picture)
+
+    @cache
+    def run(factor: float) -> Point:
+        weight = factor * PRESETS["pretrained"]["style_weight"]
+        return judge(painted(photo, style, steps, teacher, network="vgg16", style_weight=weight))
+
+    reached = {
+        name: Reached(point, *at_content(run, STYLE_FACTORS, point.content)) for name, point in points.items()
+    }
+    return name, judge(photo), reached
 
 
-def style_distance(networks: int, side: int, steps: int) -> dict[str, float]:
-    ratios: dict[str, list[float]] = {loss: [] for loss in _CONTENT_WEIGHTS}
-    over_best: list[float] = []
-    print(f"\nstyle distance at equal content distance, {side} px, {steps} evaluations per scale")
-    print(f"{'pair':20} {'content':>8} {'embedded':>9}   best random: style distance, ratio, which", flush=True)
-    jobs = [(index, networks, side, steps) for index in range(len(list(pairs(side))))]
-    # A process each: two threads of one wait for each other at this size.
-    spawn = multiprocessing.get_context("spawn")
-    with spawn.Pool(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for name, ours, best in pool.imap(_compared, jobs):
-            line = f"{name:20} {ours.content:8.3f} {ours.style:9.4f}"
-            for loss, (who, reached) in best.items():
-                ratios[loss].append(ours.style / reached)
-                line += f"   {loss}: {reached:.4f} {ratios[loss][-1]:.3f} {who}"
-            over_best.append(max(each[-1] for each in ratios.values()))
-            print(line, flush=True)
-    medians = {f"style_distance_ratio_{loss}_preset": statistics.median(each) for loss, each in ratios.items()}
+def style_ratios(setup: Setup, pool: Any, pairs: int, side: int, steps: int) -> dict[str, Any]:
+    names = ["embedded"] if setup.former is None else ["embedded", "former"]
+    ratios: dict[str, list[float]] = {name: [] for name in names}
+    beyond = dict.fromkeys(names, 0)
+    print(f"VGG16's losses, {side} px, {steps} evaluations; *: VGG16's picture at the end of its curve")
+    columns = "".join(f"   {name:>8}: content  style  VGG16  ratio" for name in names)
+    print(f"{'pair':36} {'photo':>7}{columns}", flush=True)
+    for name, before, reached in pool.imap(compared, [(setup, index, side, steps) for index in range(pairs)]):
+        line = f"{name:36} {before.style:7.4f}"
+        for who, each in reached.items():
+            ratios[who].append(each.ratio)
+            beyond[who] += each.beyond
+            line += f"{each.point.content:20.3f} {each.point.style:6.4f} {each.vgg16:6.4f} {each.ratio:6.3f}"
+            line += "*" if each.beyond else " "
+        print(line, flush=True)
+    medians = {who: round(statistics.median(each), 4) for who, each in ratios.items()}
+    print("median ratio: " + ", ".join(f"{who} {ratio:.3f}" for who, ratio in medians.items()))
     return {
-        "style_distance_ratio": round(statistics.median(over_best), 4),
-        **{name: round(median, 4) for name, median in medians.items()},
-        "pairs": len(over_best),
+        "style_ratio_embedded": medians["embedded"],
+        "style_ratio_former": medians.get("former"),
+        "beyond_curve": beyond,
+        "pairs": pairs,
     }
 
 
-def _compared(job: tuple[int, int, int, int]) -> tuple[str, Point, dict[str, tuple[str, float]]]:
-    """A pair's name, where the embedded network comes, and by preset which random network comes nearest to the
-    style there, and how near."""
-    index, networks, side, steps = job
-    judge = Judge()
-    name, photo, style = list(pairs(side))[index]
+# 2. Half-way
 
-    def point(options: Mapping[str, Any], **more: Any) -> Point:
-        picture = stylized(photo, style, steps, **options, **more)
-        return Point(judge.content(picture, photo), judge.style(picture, style))
 
-    ours = point({"network": "embedded"})
-    best: dict[str, tuple[str, float]] = {}
-    for shape in LAYERS:
-        for seed in range(networks):
-            # Calibrated with the pooling they run with.
-            network = build_features(shape, ["relu4_2"], seed=seed, pooling="average")
-            random = {"network": shape, "state": network.body.state_dict(), "pooling": "average"}
-            for loss, weights in _CONTENT_WEIGHTS.items():
-                options = random | {"preset": loss, "style_weight": _STYLE_WEIGHTS[loss]}
+def _grams(
+    network: FeatureNetwork, image: Tensor, layers: Sequence[str] | Mapping[str, float]
+) -> dict[str, Tensor]:
+    found = network(image[None])
+    return {layer: gram_matrix(found[layer]) for layer in layers}
 
-                def run(weight: float, options: Mapping[str, Any] = options) -> Point:
-                    return point(options, content_weight=weight)
 
-                reached = at_content(run, weights, ours.content)
-                if loss not in best or reached < best[loss][1]:
-                    best[loss] = f"{shape} seed {seed}", reached
-    return name, ours, best
+def _style_loss(
+    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], layers: Mapping[str, float]
+) -> Tensor:
+    """Of activations by layer, relative: (1,)."""
+    losses = [
+        weight * style_loss(gram_matrix(found[layer]), wanted[layer], scale="relative")
+        for layer, weight in layers.items()
+    ]
+    return torch.stack(losses).sum(0)
+
+
+def gradient(network: FeatureNetwork, layers: Mapping[str, float], image: Tensor, style: Tensor) -> Tensor:
+    """Of the style loss by the pixels of (3, H, W), flat."""
+    with torch.no_grad():
+        wanted = _grams(network, style, layers)
+    pixels = image[None].clone().requires_grad_()
+    (found,) = torch.autograd.grad(_style_loss(network(pixels), wanted, layers).sum(), pixels)
+    return found.flatten()
+
+
+@torch.no_grad()
+def gram_distances(network: FeatureNetwork, image: Tensor, style: Tensor) -> dict[str, float]:
+    """Of Gram matrices to the style's, relative to these, by layer."""
+    mine, wanted = (_grams(network, each, network.layers) for each in (image, style))
+    return {layer: float((mine[layer] - wanted[layer]).norm() / wanted[layer].norm()) for layer in wanted}
+
+
+def looked_at(job: tuple[Setup, int, int]) -> tuple[dict[str, float], dict[str, float]]:
+    """Of a picture half-way the errors of the embedded network's Gram distances by layer, and the networks'
+    cosines of gradients."""
+    setup, index, side = job
+    _, photo, style = setup.pair(index, side)
+    vgg16 = state_of(setup.teacher)
+    image = painted(photo, style, HALF_WAY[index % len(HALF_WAY)], vgg16, network="vgg16")
+    teacher = build_features("vgg16", RELUS, state=vgg16)
+    embedded = build_features("embedded", RELUS, state=state_of(setup.embedded))
+    theirs, ours = (gram_distances(network, image, style) for network in (teacher, embedded))
+    errors = {layer: abs(ours[layer] / theirs[layer] - 1) for layer in RELUS}
+    gradients = {"embedded": gradient(embedded, STYLE_LAYERS, image, style)}
+    if setup.former is not None:
+        layers = _FORMER_PRESET["style_layers"]
+        with former_shape():
+            former = build_features("embedded", layers, state=former_state(setup.former))
+        gradients["former"] = gradient(former, layers, image, style)
+    wanted = gradient(teacher, STYLE_LAYERS, image, style)
+    return errors, {who: float(F.cosine_similarity(each, wanted, dim=0)) for who, each in gradients.items()}
+
+
+def half_way(setup: Setup, pool: Any, pictures: int, side: int) -> dict[str, Any]:
+    found = pool.map(looked_at, [(setup, index, side) for index in range(pictures)], chunksize=1)
+    errors, cosines = (_medians(each) for each in zip(*found, strict=True))
+    print(f"\n{pictures} pictures half-way, {side} px")
+    print("error of the distance of Gram matrices: " + ", ".join(f"{k[4:]} {v:.3f}" for k, v in errors.items()))
+    print("cosine of gradients: " + ", ".join(f"{who} {cosine:.3f}" for who, cosine in cosines.items()))
+    return {
+        "gram_error_by_layer": errors,
+        "gradient_cosine_embedded": cosines["embedded"],
+        "gradient_cosine_former": cosines.get("former"),
+        "pictures": pictures,
+    }
+
+
+def _medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: round(statistics.median(row[name] for row in rows), 4) for name in rows[0]}
 
 
 # 3. Cost
 
 
-def cost_ratio(rounds: int) -> float:
-    """CPU time of one evaluation with the embedded network's preset over that with VGG19's, in turn."""
+def cost_ratio(setup: Setup, rounds: int) -> float:
+    """CPU time of one evaluation with the embedded network's preset over that with VGG16's, in turn."""
     photo, style = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
-    times: dict[str, list[float]] = {"embedded": [], "vgg19": []}
+    states = {"embedded": state_of(setup.embedded), "vgg16": state_of(setup.teacher)}
+    times: dict[str, list[float]] = {name: [] for name in states}
     prepared = {}
-    for name in times:
-        state = None if name == "vgg19" else read_state_dict(published_bytes("nst:embedded"))
-        method = nst.StyleTransfer(style="s", network=name)  # VGG19's weights change nothing about its cost
-        objective = method.build_from(style, state, torch.device("cpu")).objective
+    for name, state in states.items():
+        method = nst.StyleTransfer(style="s", network=name)
+        objective = method.build_from([style], state, torch.device("cpu")).objective
         prepared[name] = objective, objective.targets(photo)
-    for _ in range(rounds):
+    for _ in range(rounds + 1):
         for name, (objective, targets) in prepared.items():
             began = time.process_time()
             objective.evaluate([photo], [targets])
             times[name].append(time.process_time() - began)
-    ours, theirs = (statistics.median(times[name][1:]) for name in ("embedded", "vgg19"))
-    print(f"\none evaluation at 256 px: embedded {ours:.3f} s of CPU, VGG19 {theirs:.3f} s")
-    return round(ours / theirs, 4)
+    ours, theirs = (statistics.median(times[name][1:]) for name in states)
+    ratio = ours / theirs
+    print(f"\none evaluation at 256 px: embedded {ours:.3f} s of CPU, VGG16 {theirs:.3f} s, ratio {ratio:.3f}")
+    return round(ratio, 4)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer networks and smaller pictures")
-    parser.add_argument("--side", type=int, default=192, help="of stylized photographs, in pixels")
+    parser.add_argument("--teacher", type=Path, required=True, help="VGG16's weights")
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--pictures", type=Path, required=True, help="styles")
+    parser.add_argument("--embedded", type=Path, help="the embedded network's weights; left out: those shipped")
+    parser.add_argument("--former", type=Path, help="the former one's; left out: it is not measured")
+    parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--side", type=int, default=192, help="long side of what is painted, in pixels")
+    parser.add_argument("--steps", type=int, default=50, help="evaluations")
+    parser.add_argument("--threads", type=int, default=1, help="of each process; there are as many as cores")
+    parser.add_argument("--quick", action="store_true", help="fewer and smaller pictures, fewer evaluations")
     arguments = parser.parse_args()
-    quick, side = arguments.quick, arguments.side
-    torch.set_num_threads(2)
-    found = retrieval(networks=2 if quick else 10, kinds=4 if quick else 10)
-    found |= style_distance(networks=1 if quick else 2, side=96 if quick else side, steps=20 if quick else 40)
-    found["cost_ratio_to_vgg19"] = cost_ratio(4 if quick else 12)
+    photos, pictures = held_out(arguments.photos), held_out(arguments.pictures)
+    if not photos or not pictures:
+        parser.error("no file of --photos or of --pictures was kept from trainings")
+    if arguments.former is None:
+        print("the former network is not measured: there is no --former")
+    setup = Setup(
+        teacher=arguments.teacher,
+        embedded=arguments.embedded,
+        former=arguments.former,
+        photos=photos,
+        pictures=pictures,
+    )
+    quick = arguments.quick
+    pairs, side, steps = (2, 96, 8) if quick else (arguments.pairs, arguments.side, arguments.steps)
+    torch.set_num_threads(arguments.threads)
+    data = file_bytes(arguments.embedded)
+    found: dict[str, Any] = {"embedded_sha256": hashlib.sha256(data).hexdigest(), "embedded_bytes": len(data)}
+    # Several processes: two threads of one wait for each other at this size.
+    spawn = multiprocessing.get_context("spawn")
+    workers = max(1, (os.cpu_count() or 1) // arguments.threads)
+    with spawn.Pool(workers, initializer=torch.set_num_threads, initargs=(arguments.threads,)) as pool:
+        found = style_ratios(setup, pool, pairs, side, steps) | found
+        found |= half_way(setup, pool, *((6, 64) if quick else (50, 128)))
+    found["cost_ratio_to_vgg16"] = cost_ratio(setup, 4 if quick else 12)
     print(json.dumps(found))
 
 

@@ -1,10 +1,6 @@
-"""Train the embedded feature network and write it as safetensors: `make features`.
+"""Teach the embedded feature network to see what VGG16 sees, and write it as safetensors: `make features`.
 
-It learns to tell patches apart (`nst.features.embedded.exemplar`), then its thresholds are lowered and some of
-its channels replaced by random ones (`nst.features.embedded.thresholds`), and these learn what a style loss is
-for (`nst.features.embedded.alignment`).
-
-python -m jobs.training.embedded OUT.safetensors [--steps 1800] [--style-steps 900] [--seed 0] [--device cpu]
+python -m jobs.training.embedded OUT.safetensors --teacher VGG16.safetensors --photos DIR --pictures DIR
 """
 
 from __future__ import annotations
@@ -13,95 +9,157 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import multiprocessing
+import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import safetensors.torch
 import torch
-from PIL import Image
+from torch import Tensor
 
-from jobs.demo import sample_photographs
 from jobs.stores.store import LocalStore
+from nst.errors import NstError
 from nst.features import read_state_dict
-from nst.features.embedded.alignment import Alignment, AlignmentTask
-from nst.features.embedded.exemplar import ExemplarTask, ExemplarTraining, render_patches, some_normalized
-from nst.features.embedded.thresholds import lower_thresholds
+from nst.features.embedded.data import Picture, cut_patches, is_held_out, rendered_patches
+from nst.features.embedded.distillation import RELUS, Distillation, DistillationTask
+from nst.features.weights import published_bytes, weights_asset
+from nst.feed_forward.method import has_bfloat16
+from nst.images.codec import decode_image
 
 __all__ = ["main"]
 
-# Of scikit-image's wheel. chelsea, coffee and rocket are kept out: benchmarks use them.
-_PHOTOGRAPHS = (
-    "astronaut.png",
-    "brick.png",
-    "camera.png",
-    "cell.png",
-    "coins.png",
-    "grass.png",
-    "gravel.png",
-    "hubble_deep_field.jpg",
-    "ihc.png",
-    "moon.png",
-    "page.png",
-    "retina.jpg",
-    "text.png",
-)
-_THRESHOLD_PATCHES = 192
+_PART = 64  # patches that are made at a time
+_PHOTOGRAPHS, _PICTURES = 0.5, 0.3  # of the patches; the others are rendered
+_MOST_PX = 1024  # of a photograph's long side
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=ExemplarTask().steps)
-    parser.add_argument("--style-steps", type=int, default=AlignmentTask().steps)
-    parser.add_argument("--exemplar", type=Path, help="a file to begin with, instead of training on patches")
-    parser.add_argument("--patches", type=int, default=ExemplarTask().patches)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2, help="bytes are reproducible for equal threads")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    arguments = parser.parse_args(argv)
+    arguments = _parser().parse_args(argv)
     torch.set_num_threads(arguments.threads)
-    task = ExemplarTask(seed=arguments.seed, steps=arguments.steps, patches=arguments.patches)
+    torch.backends.cudnn.benchmark = True
+    given = {
+        field.name: getattr(arguments, field.name)
+        for field in dataclasses.fields(DistillationTask)
+        if getattr(arguments, field.name, None) is not None
+    }
+    task = DistillationTask(**given)
 
     began = time.monotonic()
-    folder = sample_photographs()
-    photographs = [np.asarray(Image.open(folder / name).convert("RGB")) for name in _PHOTOGRAPHS]
-    patches = render_patches(photographs, task)
-    print(f"{len(patches)} patches in {time.monotonic() - began:.0f} s", flush=True)
-    device = torch.device(arguments.device)
-    record: dict[str, object] = {"torch": str(torch.__version__)}
-    if arguments.exemplar is None:
-        record["exemplar"] = dataclasses.asdict(task)
-        training = ExemplarTraining(patches, task, device)
-        for progress in training.run():
-            print(
-                f"step {progress.step:5}: loss {progress.loss:.3f}, top-1 {progress.accuracy:.3f}, "
-                f"{time.monotonic() - began:.0f} s",
-                flush=True,
-            )
-        state = training.state_dict()
-    else:
-        start = arguments.exemplar.read_bytes()
-        record["exemplar"] = f"sha256 {hashlib.sha256(start).hexdigest()}"
-        state = read_state_dict(start)
-    style = AlignmentTask(seed=arguments.seed, steps=arguments.style_steps)
-    record["alignment"] = dataclasses.asdict(style)
-    state = lower_thresholds(
-        state, some_normalized(patches, _THRESHOLD_PATCHES), random_channels=style.channels, seed=style.seed
+    teacher_bytes = _teacher(arguments.teacher)
+    photographs, pictures = (_pictures(folders) for folders in (arguments.photos, arguments.pictures))
+    patches = _patches(photographs, pictures, task)
+    print(
+        f"{len(patches)} patches of {len(photographs)} photographs and {len(pictures)} pictures in "
+        f"{time.monotonic() - began:.0f} s",
+        flush=True,
     )
-    print(f"thresholds lowered, {time.monotonic() - began:.0f} s", flush=True)
-    alignment = Alignment(patches, state, style, device)
-    for aligned in alignment.run():
+    device = torch.device(arguments.device)
+    half = has_bfloat16(device) if arguments.bfloat16 is None else arguments.bfloat16
+    training = Distillation(
+        patches,
+        read_state_dict(teacher_bytes),
+        task,
+        convention=arguments.teacher_convention,
+        device=device,
+        half=half,
+    )
+    print(f"begun with the teacher's own filters, {time.monotonic() - began:.0f} s", flush=True)
+    print(f"{'step':>6} {'s':>6} {'gradient':>9} {'grams':>6}  " + " ".join(f"{each[4:]:>5}" for each in RELUS))
+    for progress in training.run(arguments.minutes):
+        errors = " ".join(f"{each:5.3f}" for each in progress.errors)
         print(
-            f"step {aligned.step:5}: alignment {aligned.alignment:.3f}, distance {aligned.distance:.3f}, "
-            f"{time.monotonic() - began:.0f} s",
+            f"{progress.step:6} {time.monotonic() - began:6.0f} {progress.cosine:9.3f} "
+            f"{progress.gram_error:6.3f}  {errors}",
             flush=True,
         )
+    record = {
+        "torch": str(torch.__version__),
+        "device": arguments.device,
+        "bfloat16": half,
+        "steps": progress.step,
+        "task": dataclasses.asdict(task),
+        "teacher": hashlib.sha256(teacher_bytes).hexdigest(),
+    }
     # One entry: safetensors writes several in no fixed order, and equal trainings shall give equal files.
-    data = safetensors.torch.save(alignment.state_dict(), metadata={"nst": json.dumps(record)})
+    data = safetensors.torch.save(training.state_dict(), metadata={"nst": json.dumps(record)})
     LocalStore(str(arguments.out.resolve().parent)).publish(arguments.out.name, data)
     print(f"{arguments.out}: {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument(
+        "--teacher", default="imagenet_features", help="a file of VGG16's weights, or their name"
+    )
+    parser.add_argument("--teacher-convention", help="torchvision, caffe or caffe_rgb; left out: recognized")
+    parser.add_argument("--photos", type=Path, nargs="+", required=True, help="folders of photographs")
+    parser.add_argument("--pictures", type=Path, nargs="*", default=[], help="folders of paintings and such")
+    parser.add_argument("--threads", type=int, default=2, help="bytes are reproducible for equal threads")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--bfloat16",
+        action=argparse.BooleanOptionalAction,
+        help="activations in bfloat16; left out: where that is faster",
+    )
+    parser.add_argument("--minutes", type=float, help="end after so many minutes, if not before")
+    for field in dataclasses.fields(DistillationTask):
+        kind = float if "float" in str(field.type) else int
+        parser.add_argument("--" + field.name.replace("_", "-"), type=kind, help=f"{field.default} if left out")
+    return parser
+
+
+def _teacher(named: str) -> bytes:
+    if named in ("imagenet", "imagenet_features"):
+        ref = weights_asset("vgg16", named, None)
+        assert ref is not None
+        return published_bytes(ref.url)
+    return Path(named).read_bytes()
+
+
+def _pictures(folders: Sequence[Path]) -> list[Picture]:
+    """What can be decoded in the folders and below, but for the files that are held out; in order of their
+    names."""
+    found = []
+    for path in sorted((path for folder in folders for path in folder.rglob("*") if path.is_file()), key=str):
+        if is_held_out(path.name):
+            continue
+        try:
+            image = decode_image(path.read_bytes(), max_side_px=_MOST_PX)
+        except NstError:
+            continue
+        found.append((image * 255).round().byte().permute(1, 2, 0).numpy())
+    return found
+
+
+def _patches(photographs: list[Picture], pictures: list[Picture], task: DistillationTask) -> Tensor:
+    """uint8 (N, 3, P, P). In parts, each with a seed of its own, so that threads and processes may share the
+    work."""
+    cut = [(photographs, _PHOTOGRAPHS), (pictures or photographs, _PICTURES)]
+    shares = [round(share * task.patches) for _, share in cut]
+    seeds = (int(each) for each in np.random.default_rng(task.seed).integers(1 << 30, size=task.patches))
+    side, workers = task.patch_px, os.cpu_count() or 1
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn) as processes, ThreadPoolExecutor(workers) as threads:
+        rendered = [
+            processes.submit(rendered_patches, count=part, side=side, seed=next(seeds))
+            for part in _parts(task.patches - sum(shares))
+        ]
+        found = [
+            threads.submit(cut_patches, source, count=part, side=side, seed=next(seeds))
+            for (source, _), count in zip(cut, shares, strict=True)
+            for part in _parts(count)
+        ]
+        joined = np.concatenate([each.result() for each in (*found, *rendered)])
+    return torch.from_numpy(joined).permute(0, 3, 1, 2).contiguous()
+
+
+def _parts(count: int) -> list[int]:
+    return [min(_PART, count - at) for at in range(0, count, _PART)]
 
 
 if __name__ == "__main__":

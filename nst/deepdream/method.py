@@ -24,7 +24,7 @@ from nst.features import (
     weights_asset,
     weights_notes,
 )
-from nst.features.networks import Pooling, check_pooling
+from nst.features.networks import Pooling, check_pooling, own_pooling
 from nst.features.tiles import max_pass_pixels
 from nst.images.codec import decode_image, resize_image
 from nst.ops import ReLUBackward
@@ -33,7 +33,7 @@ from nst.stylizer import AssetRef, Assets, select
 __all__ = ["DeepDream", "DeepDreamStylizer", "Dream"]
 
 _DEFAULT_LAYER = {
-    "embedded": "relu4_2",
+    "embedded": "relu5_1",
     "vgg16": "relu5_1",
     "vgg19": "relu4_4",
     "resnet50": "layer3",
@@ -64,8 +64,9 @@ class DeepDream:
     """Digest that the guide must have."""
     guide_side_px: int = 1024
     """Long side in pixels to which the guide is shrunk, if it is larger."""
-    pooling: Pooling = "max"
-    """What the VGGs pool with: `max`, `average`, or `l2`."""
+    pooling: Pooling | None = None
+    """What the VGGs and the embedded network pool with: `max`, `average`, or `l2`. None: what they were trained
+    with, `average` of the embedded network and `max` of the others."""
     octaves: int = 4
     """Number of sizes that the photograph is dreamed at, the largest being its own."""
     octave_scale: float = 1.4
@@ -115,6 +116,9 @@ class DeepDream:
             for name in self.layers:
                 if ":" in name or name == LOGITS:
                     raise OptionError("layers", name, reason="a guide goes with whole layers")
+        if self.pooling is None:
+            object.__setattr__(self, "pooling", own_pooling(self.network))
+        assert self.pooling is not None
         check_pooling(self.network, self.pooling)
         for option, least in (("octaves", 1), ("steps", 1), ("redirected_steps", 1)):
             check.at_least(option, getattr(self, option), least)

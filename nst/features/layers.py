@@ -15,10 +15,10 @@ LOGITS = "logits"
 """The classifier's output, (N, 1000), as a layer; of published networks."""
 
 # Convolutions in each block, and their channels. Simonyan and Zisserman 2015, configurations D and E; the
-# embedded network is a small one of the same kind, our own.
-VGG_BLOCKS = {"embedded": (2, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+# embedded network, our own, is VGG16 as far as relu5_2, and narrower.
+VGG_BLOCKS = {"embedded": (2, 2, 3, 3, 2), "vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 VGG_CHANNELS = {
-    "embedded": (64, 64, 128, 256),
+    "embedded": (32, 64, 128, 192, 128),
     "vgg16": (64, 128, 256, 512, 512),
     "vgg19": (64, 128, 256, 512, 512),
 }

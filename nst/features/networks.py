@@ -24,6 +24,7 @@ __all__ = [
     "Pooling",
     "build_features",
     "check_pooling",
+    "own_pooling",
 ]
 
 
@@ -127,7 +128,7 @@ def build_features(
     *,
     state: Mapping[str, Tensor] | None = None,
     seed: int = 0,
-    pooling: Pooling = "max",
+    pooling: Pooling | None = None,
     rescale_pooling: bool = False,
     convention: str | None = None,
     unit_activations: bool = False,
@@ -139,7 +140,7 @@ def build_features(
             None draws seeded random parameters instead, scaled so that activations keep unit variance.
         seed: that of the random parameters.
         pooling: what the VGGs pool with: `max`, `average`, which Gatys et al. 2016 found more pleasing, or
-            `l2`, the root of the mean square.
+            `l2`, the root of the mean square. None: what the network was trained with, see `own_pooling`.
         rescale_pooling: multiply what `average` and `l2` give by the factors in `AS_MAXIMUM`.
         convention: what the `state` of a VGG wants as input, one of `CONVENTIONS`; None: recognized by its
             first layer (see `recognized_convention`).
@@ -154,6 +155,7 @@ def build_features(
     wanted = tuple(sorted(set(layers), key=lambda layer: _position(network, layer)))
     if not wanted:
         raise OptionError("layers", [], reason="at least one layer is needed")
+    pooling = own_pooling(network) if pooling is None else pooling
     check_pooling(network, pooling)
     check_convention(network, convention)
     if network in VGG_BLOCKS:
@@ -196,6 +198,12 @@ def _min_side_px(network: str, deepest: str) -> int:
     if network == "googlenet":  # a pooling of three wants two
         return (2 << sum(name in ("maxpool1", "maxpool2", "maxpool3") for name in names)) - 1
     return 1
+
+
+def own_pooling(network: str) -> Pooling:
+    """What a network pools with if it is not asked for something else: the embedded one was taught with
+    averages, the VGGs were trained with maxima."""
+    return "average" if network == "embedded" else "max"
 
 
 def check_pooling(network: str, pooling: str) -> None:

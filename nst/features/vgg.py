@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nst.features.conventions import Convention
 from nst.features.layers import LOGITS, VGG_CHANNELS, layer_names
 
-__all__ = ["AS_MAXIMUM", "VGG", "Pooling", "scale_to_unit_activations"]
+__all__ = ["AS_MAXIMUM", "VGG", "Pooling", "pool", "scale_to_unit_activations"]
 
 Pooling = Literal["max", "average", "l2"]
 
@@ -25,7 +25,12 @@ AS_MAXIMUM: Mapping[Pooling, float] = {"max": 1.0, "average": 1.7, "l2": 1.43}
 
 
 class VGG(nn.Module):
-    """A VGG with torchvision's parameter names (`features.0.weight`, ...), its classifier only for logits."""
+    """A VGG with torchvision's parameter names (`features.0.weight`, ...), its classifier only for logits.
+
+    The embedded network has readouts besides (`readouts.relu1_1`, ...): matrices (C, C) that what is given out
+    of a layer is multiplied by, and what the next layer sees is not. Inner products of what comes out are those
+    that the network it was taught by would have there.
+    """
 
     def __init__(
         self, network: str, wanted: tuple[str, ...], pooling: Pooling, pooling_factor: float = 1.0
@@ -43,6 +48,13 @@ class VGG(nn.Module):
                 width = VGG_CHANNELS[network][int(name[4]) - 1]
                 self.features[str(index)] = nn.Conv2d(channels, width, 3, padding=1)
                 channels = width
+        self.readouts = nn.ParameterDict(
+            {
+                name: nn.Parameter(torch.eye(VGG_CHANNELS[network][int(name[4]) - 1]))
+                for name in self.wanted
+                if network == "embedded" and name.startswith("relu")
+            }
+        )
         # In place, unless the convolution's own output is in use too.
         self.relu, self.relu_apart = nn.ReLU(inplace=True), nn.ReLU()
         if LOGITS in wanted:
@@ -64,7 +76,7 @@ class VGG(nn.Module):
             elif name.startswith("relu"):
                 x = (self.relu_apart if self.names[index - 1] in self.wanted else self.relu)(x)
             else:
-                x = _pool(x, self.pooling)
+                x = pool(x, self.pooling)
                 if self.pooling_factor != 1.0:
                     x = x * self.pooling_factor
                 if sizes is not None:
@@ -73,7 +85,7 @@ class VGG(nn.Module):
             if sizes is not None and not name.startswith("relu"):  # which leaves zeros as they are
                 x = x * valid
             if name in self.wanted:
-                found[name] = x
+                found[name] = x if name not in self.readouts else _read_out(x, self.readouts[name])
         if LOGITS in self.wanted:
             x = F.adaptive_avg_pool2d(x, 7).flatten(1)
             first, second, last = self.classifier.values()
@@ -95,6 +107,7 @@ class VGG(nn.Module):
             kept += 0.0 if name.startswith("conv") else 3 * size if name.startswith("pool") else size
             # A loss keeps a copy, from before the ReLU maybe; and both have gradients at the end.
             kept += 4 * size if name in self.wanted else 0.0
+            kept += size if name in self.readouts else 0.0
         return kept + 3 * largest
 
 
@@ -121,6 +134,11 @@ def scale_to_unit_activations(body: VGG, inputs: Convention) -> None:
             x = F.max_pool2d(x, 2)
 
 
+def _read_out(x: Tensor, matrix: Tensor) -> Tensor:
+    """(N, C, H, W), multiplied by a matrix (C, C)."""
+    return F.conv2d(x, matrix[:, :, None, None])
+
+
 def _valid(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
     """(N, 1, H, W): 1 where a photograph is, 0 beyond it."""
     mask = like.new_zeros(len(sizes), 1, *like.shape[-2:])
@@ -129,7 +147,7 @@ def _valid(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
     return mask
 
 
-def _pool(x: Tensor, pooling: Pooling) -> Tensor:
+def pool(x: Tensor, pooling: Pooling) -> Tensor:
     if pooling == "max":
         return F.max_pool2d(x, 2)
     if pooling == "average":

@@ -58,7 +58,7 @@ _SHIPPED = {
     "nst:painter": ("nst.feed_forward", "painter/painter.safetensors"),
 }
 SHIPPED_SHA256 = {
-    "nst:embedded": "461ef966bd203fa40219bde53892c0098456b981472cbd34a77ae317f932bfd4",
+    "nst:embedded": "4cc89f7ceee7d3697fdb2084e25094fbd130203d2fad1b0d2535023d0989ad8e",
     "nst:painter": "cc1048ab2c09db30214de13cda4a473c9418fd57dc3e14eae1b0275905d66708",
 }
 
@@ -184,8 +184,7 @@ def published_bytes(url: str) -> bytes:
                 f'weights = "{weights}": {name} is not in {folder} and could not be downloaded from {source} '
                 f"({error}). Put the file there (TORCH_HOME moves the folder), or give the path or URL of a "
                 f'state dict of {network} (weights = "/path/file.pth"), or take network = "embedded", which '
-                f'comes with this package, and leave out preset and layers; or weights = "seeded" for a random '
-                f"network that needs no file"
+                f'comes with this package; or weights = "seeded" for a random network that needs no file'
             ) from error
     data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()

@@ -316,7 +316,7 @@ class StyleTransfer:
             pooling=self.pooling,
             rescale_pooling=self.rescale_pooling,
             convention=convention or self.weights_convention,
-            unit_activations=self.loss_scale == "relative" and self.weights != "embedded",
+            unit_activations=self.loss_scale == "relative",
         ).to(device)
         options = select(
             ObjectiveOptions,

@@ -291,14 +291,12 @@ def test_what_to_do_without_pretrained_weights(folder: Path, monkeypatch: pytest
     assert missing.exit_code == 2
     for advice in (
         "give the path or URL of a state dict of vgg19 (weights =",
-        'take network = "embedded", which comes with this package, and leave out preset and layers',
+        'take network = "embedded", which comes with this package',
         'weights = "seeded" for a random network',
     ):
         assert advice in missing.stderr
-    refused = nst("nst run gatys.toml --dry-run --set method.network=embedded")
-    assert re.search(
-        r"method\.preset = 'gatys': embedded does not have its style_layers; leave it out", refused.stderr
-    )
+    refused = nst("nst run gatys.toml --dry-run --set method.network=googlenet")
+    assert re.search(r"method\.preset = 'gatys': googlenet does not have its content_layers", refused.stderr)
     assert refused.exit_code == 2
     state = published_state(vgg(VGG_BLOCKS["vgg16"]))
     (folder / "vgg.safetensors").write_bytes(safetensors.torch.save(state))
@@ -306,6 +304,7 @@ def test_what_to_do_without_pretrained_weights(folder: Path, monkeypatch: pytest
         "nst run plain.toml --dry-run --set method.network=embedded",
         "nst run plain.toml --dry-run --set method.preset=embedded",
         "nst run gatys.toml --dry-run --set method.preset=embedded",
+        "nst run gatys.toml --dry-run --set method.network=embedded",
         "nst run gatys.toml --dry-run --set method.weights=seeded",
         "nst run gatys.toml --dry-run --set method.network=vgg16 --set method.weights=vgg.safetensors",
         "nst dream photos --out dreamed --dry-run --set method.network=embedded",

@@ -1,9 +1,9 @@
 """A job that an earlier version began, of before the packages got rooms, is read, resumed and finished.
 
-tests/fixtures/begun_job was written at commit 1be2084, with torch 2.15 on a CPU with AVX-512, its photographs
-named by /proc/self/cwd. `out` has one of three receipts; of the second shard the journal and its pictures; of
-the third nothing. `expected` is what that version made of the same job when nobody interrupted it. Trainings
-that it began: tests/jobs/test_recipes.py.
+tests/fixtures/begun_job was written at commit 1be2084, with torch 2.15 on a CPU with AVX-512, through VGG16
+with seeded weights, its photographs named by /proc/self/cwd. `out` has one of three receipts; of the second
+shard the journal and its pictures; of the third nothing. `expected` is what that version made of the job when
+nobody interrupted it. Trainings that it began: tests/jobs/test_recipes.py.
 """
 
 from __future__ import annotations

@@ -13,10 +13,12 @@ from jobs.demo import demo_jobs
 from jobs.driver.job import plan
 from jobs.errors import UsageError
 from jobs.training import embedded as train_features
-from nst.features import read_state_dict
+from nst.features import build_features, read_state_dict
+from nst.features.embedded.data import is_held_out
 from nst.features.weights import published_bytes
 from nst.images.codec import decode_image
 from nst.synthetic import brush_strokes
+from tests.conftest import picture
 
 
 def test_prepares_photographs_style_and_three_jobs(tmp_path: Path) -> None:
@@ -54,15 +56,29 @@ def test_brush_strokes_are_a_function_of_seed_and_size() -> None:
     assert orange.mean() > 0.1
 
 
-@pytest.mark.slow  # its two parts, fast: tests/nst/test_embedded.py, tests/nst/test_alignment.py
-def test_a_short_training_of_the_network_gives_equal_files(tmp_path: Path) -> None:
-    """Twice in this process, as `make features` runs it, with other names."""
+def test_a_short_training_of_the_network_gives_equal_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twice in this process, as `make features` runs it; and with what is held out it learns nothing else."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    kept = next(name for name in (f"{number}.png" for number in range(99)) if is_held_out(name))
+    for seed, name in enumerate(("a.jpg", "b.webp", "d.png")):
+        picture(seed, 100, 90).save(photos / name)
+    (photos / "notes.txt").write_text("no picture")
+    teacher = tmp_path / "vgg16.safetensors"
+    network = build_features("vgg16", ["relu5_2"], seed=1)
+    state = {name: value.contiguous() for name, value in network.body.state_dict().items()}
+    safetensors.torch.save_file(state, teacher)
     files = []
     for name in ("a", "b"):
         out = tmp_path / f"{name}.safetensors"
-        train_features.main(
-            [str(out), "--steps", "2", "--style-steps", "2", "--patches", "32", "--threads", "1"]
-        )
+        given = {"photos": photos, "teacher": teacher, "threads": 1, "patches": 12, "patch-px": 48, "side": 32}
+        steps = {"steps": 2, "batch-size": 2, "in-work": 3, "beginning": 2}
+        options = [part for option, value in (given | steps).items() for part in (f"--{option}", str(value))]
+        train_features.main([str(out), *options])
         files.append(out.read_bytes())
+        picture(9, 100, 90).save(photos / kept)
+    assert "12 patches of 3 photographs" in capsys.readouterr().out
     assert files[0] == files[1]
     assert safetensors.torch.load(files[0]).keys() == read_state_dict(published_bytes("nst:embedded")).keys()

@@ -137,7 +137,7 @@ def test_one_pass_is_measured_whole_and_threads_are_as_before() -> None:
 
 def test_evaluations_are_told_by_size() -> None:
     assert describe_evaluations(StyleTransfer(style="s", network="embedded")) == [
-        "each photograph gets 260 evaluations: 60 at its own size, 100 at 0.5 of it, 100 at 0.25 of it"
+        "each photograph gets 90 evaluations: 50 at its own size, 40 at 0.5 of it"
     ]
     assert describe_evaluations(DeepDream(network="embedded", octaves=2, steps=3, zoom_frames=9)) == [
         "each photograph gets 60 evaluations: 30 at its own size, 30 at 0.71 of it"
@@ -149,9 +149,9 @@ def test_what_is_kept_follows_the_options() -> None:
     def kept(**options: object) -> int:
         return StyleTransfer(style="s", network="embedded", **options).kept_bytes_per_pixel  # type: ignore[arg-type]
 
-    assert kept() == 100 * 24
+    assert kept() == 50 * 24
     assert kept(history_size=10) == 240
-    assert kept(steps=6) == 10 * 24, "no more pairs than evaluations at a size"
+    assert kept(steps=6) == 6 * 24, "no more pairs than evaluations at a size"
     assert kept(optimizer="adam") == 24
     assert DeepDream(network="embedded", zoom_frames=5).kept_bytes_per_pixel == 60
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from nst.errors import ImageTooSmall, OptionError
 from nst.features import FeatureNetwork, build_features, read_state_dict
 from nst.features.networks import Pooling
-from nst.features.vgg import _pool
+from nst.features.vgg import pool
 from nst.features.weights import published_bytes
 from nst.images.codec import encode_image, resize_image
 from nst.losses import normalize_gradient
@@ -100,11 +100,11 @@ def check_objective(
 
 def test_steps_alone_are_of_all_sizes() -> None:
     """Who asks for a tenth of the steps gets a tenth of the evaluations, and not all of the coarse ones."""
-    few = StyleTransfer(style="s", network="embedded", steps=6)
-    assert few.schedule == ((0.25, 10), (0.5, 10), (1.0, 6))
-    assert StyleTransfer(style="s", network="embedded").schedule == ((0.25, 100), (0.5, 100), (1.0, 60))
-    assert StyleTransfer(style="s", network="embedded", steps=6, coarse_steps=3).schedule[0] == (0.25, 3)
-    assert StyleTransfer(style="s", network="embedded", steps=1).schedule[0] == (0.25, 2)
+    few = StyleTransfer(style="s", network="embedded", coarse_scales=(0.25, 0.5), steps=5)
+    assert few.schedule == ((0.25, 4), (0.5, 4), (1.0, 5))
+    assert StyleTransfer(style="s", network="embedded").schedule == ((0.5, 40), (1.0, 50))
+    assert StyleTransfer(style="s", network="embedded", steps=6, coarse_steps=3).schedule[0] == (0.5, 3)
+    assert StyleTransfer(style="s", network="embedded", steps=1).schedule[0] == (0.5, 1)
     assert StyleTransfer(style="s", preset="gatys", steps=9).schedule == ((1.0, 9),)
 
 
@@ -262,12 +262,12 @@ def test_a_normalized_gradient_by_itself(dtype: torch.dtype) -> None:
 
 def test_l2_pooling_is_the_root_of_the_mean_square() -> None:
     (photo,) = pictures((11, 16), dtype=torch.float64)
-    both = build_features("embedded", ["relu1_2", "pool1"], state=state(), pooling="l2").double()(photo[None])
+    both = build_features("embedded", ["relu1_2", "pool1"], seed=0, pooling="l2").double()(photo[None])
     before, after = both["relu1_2"][0].numpy()[:, :10], both["pool1"][0].numpy()
     blocks = before.reshape(-1, 5, 2, 8, 2)
     np.testing.assert_allclose(after, np.sqrt((blocks**2).mean((2, 4))), rtol=1e-12, atol=1.1e-6)
     nothing = torch.zeros(1, 2, 4, 4, requires_grad=True)
-    (slope,) = torch.autograd.grad(_pool(nothing, "l2").sum(), nothing)
+    (slope,) = torch.autograd.grad(pool(nothing, "l2").sum(), nothing)
     assert not bool(slope.any()), "finite where the root has no slope"
 
 

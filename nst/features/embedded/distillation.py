@@ -1,0 +1,290 @@
+"""How the embedded network learns to see what VGG16 sees.
+
+Every ReLU's activations are to tell VGG16's through a linear map (FitNets: Romero et al. 2015; for style
+transfer: Wang et al. 2020, "Collaborative Distillation"). Of photographs that is not enough: what a style loss
+makes of them with such a network soon lies where it is blind. So it is taught on pictures on their way through
+style transfer and DeepDream, which it or the teacher has painted so far (DAgger: Ross et al. 2011), and besides
+the activations, Gram matrices and the gradient by the pixels are to be the teacher's.
+
+The maps are thrown away afterwards but for what they say of distances: a map P of a layer is left as the matrix
+(P^T P)^(1/2), the network's readout (see `nst.features.vgg`). Inner products of what is read out are those of
+what the map tells of VGG16, so that losses through both have one scale.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nst.features.embedded.beginning import pruned
+from nst.features.embedded.easel import Easel, Work
+from nst.features.layers import layer_names
+from nst.features.networks import FeatureNetwork, build_features
+from nst.features.vgg import Pooling
+
+__all__ = ["POOLING", "RELUS", "Distillation", "DistillationTask", "Progress"]
+
+RELUS = tuple(name for name in layer_names("embedded") if name.startswith("relu"))
+TEACHER_POOLING: Pooling = "max"
+POOLING: Pooling = "average"
+"""What the embedded network pools with, while VGG16 takes maxima: gradients are smoother."""
+
+_STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+_CONTENT_LAYER = "relu4_2"
+_DREAM_LAYERS = ("relu3_3", "relu4_2", "relu4_3", "relu5_1", "relu5_2")
+_SCALES = (1, 2, 4)  # at which gradients are compared: pixels of the mean
+_MOST_GRADIENT = 1.0  # norm of the gradients of all parameters together
+_TINY = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DistillationTask:
+    """What to teach on and for how long."""
+
+    seed: int = 0
+    patches: int = 3072
+    patch_px: int = 160
+    steps: int = 2400
+    batch_size: int = 6
+    """Pictures that are painted on in one step."""
+    side: int = 112
+    """Side of these, in pixels."""
+    in_work: int = 192
+    """Pictures in work."""
+    learning_rate: float = 7e-4
+    """Adam's, at the peak; it falls to 0 in a line."""
+    warmup: int = 100
+    gram_weight: float = 0.3
+    """Weight of the relative error of Gram matrices, beside that of activations."""
+    gradient_weight: float = 1.0
+    """Weight of 1 - the cosine of gradients by the pixels, likewise."""
+    beginning: int = 96
+    """Patches that the beginning is fitted to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A training after a step, means over the last fifty."""
+
+    step: int
+    errors: tuple[float, ...]
+    """Squared error of the activations over the teacher's square, by layer of `RELUS`."""
+    gram_error: float
+    """The same of Gram matrices, mean over layers."""
+    cosine: float
+    """Cosine of the gradients by the pixels."""
+
+
+class Distillation:
+    """Equal task, teacher, patches, threads and machine: equal parameters to the bit, on CPUs.
+
+    Args:
+        patches: uint8 (N, 3, P, P).
+        teacher: VGG16's state dict. It is seen with a mean activation of 1 at each layer, whatever its own is.
+        convention: what VGG16 wants as input; None: recognized.
+        half: activations and their gradients in bfloat16.
+    """
+
+    def __init__(
+        self,
+        patches: Tensor,
+        teacher: Mapping[str, Tensor],
+        task: DistillationTask,
+        *,
+        convention: str | None = None,
+        device: torch.device | None = None,
+        half: bool = False,
+    ) -> None:
+        self.task, self.device, self._half = task, device or torch.device("cpu"), half
+        plain, seen = (
+            build_features(
+                "vgg16",
+                RELUS,
+                state=teacher,
+                convention=convention,
+                pooling=TEACHER_POOLING,
+                unit_activations=unit,
+            ).to(self.device)
+            for unit in (False, True)
+        )
+        self._units = _units(plain, seen)
+        random = torch.Generator().manual_seed(task.seed)
+        patches = patches.to(self.device)
+        chosen = torch.linspace(0, len(patches) - 1, min(task.beginning, len(patches))).long()
+        images = patches[chosen.to(self.device)].float() / 255
+        begun, maps = pruned(
+            seen.body.state_dict(),
+            (images - seen.mean) / seen.std,
+            teacher_pooling=TEACHER_POOLING,
+            pooling=POOLING,
+        )
+        eyes = {f"readouts.{layer}": torch.eye(each.shape[1]) for layer, each in maps.items()}
+        self.network = build_features("embedded", RELUS, state={**begun, **eyes}, pooling=POOLING)
+        self.network.to(self.device)
+        self.maps = nn.ParameterDict(maps).to(self.device)
+        self._teacher = seen.in_precision(torch.bfloat16) if half else seen
+        self._parameters = [
+            each.requires_grad_()
+            for name, each in (*self.network.named_parameters(), *self.maps.named_parameters())
+            if "readouts" not in name
+        ]
+        self._random = random
+        self._easel = Easel(
+            patches,
+            count=task.in_work,
+            side=task.side,
+            dream_layers=len(_DREAM_LAYERS),
+            random=random,
+        )
+        self._optimizer = torch.optim.Adam(self._parameters, task.learning_rate, betas=(0.9, 0.99), fused=True)
+
+    def run(self, minutes: float | None = None) -> Iterator[Progress]:
+        """Train; yields after every fiftieth step and the last.
+
+        Args:
+            minutes: end after so many, if there are steps left. The learning rate falls with what is nearer.
+        """
+        task, seen, step, done, began = self.task, list[Tensor](), 0, 0.0, time.monotonic()
+        while done < 1:
+            step += 1
+            seen.append(self.step(min(1.0, step / max(1, task.warmup)) * (1 - done)))
+            spent = 0.0 if minutes is None else (time.monotonic() - began) / (60 * minutes)
+            done = max(step / task.steps, spent)
+            if step % 50 == 0 or done >= 1:
+                *errors, gram, cosine = torch.stack(seen).mean(0).tolist()
+                yield Progress(step, tuple(errors), gram, cosine)
+                seen.clear()
+
+    def step(self, rate: float = 1.0) -> Tensor:
+        """One step, at a share of the learning rate. What `Progress` has, as a vector."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate * self.task.learning_rate
+        work = self._easel.some(self.task.batch_size)
+        weights = torch.randn(len(_STYLE_LAYERS), generator=self._random).exp().to(self.device)
+        errors, gram_error, cosine, gradients = self._compared(work, weights)
+        loss = errors.mean() + self.task.gram_weight * gram_error + self.task.gradient_weight * (1 - cosine)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if nn.utils.clip_grad_norm_(self._parameters, _MOST_GRADIENT).isfinite():
+            self._optimizer.step()
+        self._easel.step(work, gradients)
+        return torch.stack([*errors.detach(), gram_error.detach(), cosine.detach()])
+
+    def told(self, images: Tensor) -> dict[str, Tensor]:
+        """What the network tells of VGG16's activations of (N, 3, H, W), by layer."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
+            return {
+                layer: F.conv2d(each, self.maps[layer][:, :, None, None])
+                for layer, each in self.network(images).items()
+            }
+
+    def _compared(self, work: Work, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Errors by layer, of Gram matrices, the cosine of gradients, and gradients to paint with."""
+        count = len(work.images)
+        wanted = torch.cat([work.styles, work.photos])
+        images = work.images.requires_grad_()
+        with torch.no_grad():
+            seen_wanted = self._teacher(wanted)
+        seen = self._teacher(images)
+        (theirs,) = torch.autograd.grad(_aim(seen, seen_wanted, work, weights), images)
+        seen = {layer: each.detach() for layer, each in seen.items()}
+        told_wanted, told = self.told(wanted), self.told(images)
+        (ours,) = torch.autograd.grad(_aim(told, told_wanted, work, weights), images, create_graph=True)
+        errors = [
+            (_apart(told[layer], seen[layer]) + _apart(told_wanted[layer], seen_wanted[layer])) / 2
+            for layer in RELUS
+        ]
+        grams = [
+            _relative(_gram(told_each[layer]), _gram(seen_each[layer]))
+            for layer in RELUS
+            for told_each, seen_each in ((told, seen), (told_wanted, seen_wanted))
+        ]
+        alike = [
+            F.cosine_similarity(
+                F.avg_pool2d(ours, scale).flatten(1), F.avg_pool2d(theirs, scale).flatten(1)
+            ).mean()
+            for scale in _SCALES
+        ]
+        taught = work.taught.view(count, 1, 1, 1)
+        painting = torch.where(taught, theirs, ours.detach())
+        return torch.stack(errors), torch.cat(grams).mean(), torch.stack(alike).mean(), painting
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The network with its readouts, float16. Activations get the scale of those of the teacher's file, to
+        the next power of two, so that losses of any kind are about what they would be with that."""
+        state, before = dict(self.network.body.state_dict()), 1.0
+        for index, name in enumerate(layer_names("embedded")):
+            if name.startswith("conv"):
+                unit = self._units[name]
+                state[f"features.{index}.weight"] = state[f"features.{index}.weight"] * (unit / before)
+                state[f"features.{index}.bias"] = state[f"features.{index}.bias"] * unit
+                before = unit
+        for layer, each in self.maps.items():
+            wide = each.detach().double()
+            values, vectors = torch.linalg.eigh(wide.mT @ wide)
+            state[f"readouts.{layer}"] = (vectors * values.clamp_min(0).sqrt()) @ vectors.mT
+        return {name: each.detach().half().cpu().contiguous() for name, each in state.items()}
+
+
+def _units(plain: FeatureNetwork, unit: FeatureNetwork) -> dict[str, float]:
+    """How many times as large activations of the first network are as those of the second, by convolution, to
+    the next power of two."""
+    found = {}
+    for index, name in enumerate(layer_names("embedded")):
+        if name.startswith("conv"):
+            sizes = [float(each.body.get_parameter(f"features.{index}.bias").norm()) for each in (plain, unit)]
+            found[name] = 2.0 ** round(math.log2(sizes[0] / sizes[1]))
+    return found
+
+
+def _aim(seen: Mapping[str, Tensor], wanted: Mapping[str, Tensor], work: Work, weights: Tensor) -> Tensor:
+    """What painting makes smaller, summed over the pictures: relative style losses, and for content; or the
+    logarithm of what is amplified, with the other sign.
+
+    Args:
+        wanted: of the styles, and then of the photographs.
+        weights: of the style layers.
+    """
+    count = len(work.images)
+    total = sum(
+        (
+            weight * _relative(_gram(seen[layer]), _gram(wanted[layer][:count]))
+            for layer, weight in zip(_STYLE_LAYERS, weights, strict=True)
+        ),
+        start=weights.new_zeros(count),
+    )
+    total = work.style_weight * total + work.content_weight * _relative(
+        seen[_CONTENT_LAYER].float(), wanted[_CONTENT_LAYER][count:].float()
+    )
+    for number, layer in enumerate(_DREAM_LAYERS):
+        here = (work.dream == number).nonzero()[:, 0]
+        if len(here) == 0:
+            continue
+        here = here.to(total.device)
+        strength = seen[layer][here].float().square().mean((2, 3))
+        channel = work.channel[here]
+        one = strength.gather(1, channel.clamp_min(0)[:, None] % strength.shape[1])[:, 0]
+        amplified = torch.where(channel < 0, strength.mean(1), one)
+        total = total.index_add(0, here, -(amplified + _TINY).log())
+    return total.sum()
+
+
+def _gram(features: Tensor) -> Tensor:
+    flat = features.flatten(2).float()
+    return flat @ flat.mT / flat.shape[2]
+
+
+def _relative(found: Tensor, wanted: Tensor) -> Tensor:
+    """Squared distance of each to what is wanted, relative to that: (N,)."""
+    return (found - wanted).square().flatten(1).sum(1) / (wanted.square().flatten(1).sum(1) + _TINY)
+
+
+def _apart(found: Tensor, wanted: Tensor) -> Tensor:
+    """The same of all together."""
+    return (found.float() - wanted.float()).square().sum() / (wanted.float().square().sum() + _TINY)
