@@ -59,7 +59,7 @@ _SHIPPED = {
 }
 SHIPPED_SHA256 = {
     "nst:embedded": "4cc89f7ceee7d3697fdb2084e25094fbd130203d2fad1b0d2535023d0989ad8e",
-    "nst:painter": "cc1048ab2c09db30214de13cda4a473c9418fd57dc3e14eae1b0275905d66708",
+    "nst:painter": "c2e28fec0493cd0d10f70a6470effa93f7f25e1d5a9be04c06cbd42c0a185fab",
 }
 
 # Files in other conventions than torchvision's, by the head of their SHA-256, with which their names end, too:

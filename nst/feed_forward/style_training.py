@@ -224,14 +224,15 @@ class StyleTraining:
         found = self._seen(painted)
         styles, many = styles.to(pieces.device), len(references)
         distances = []
-        for layer in options.style_layers:  # of all pieces of a photograph together
-            grams = gram_matrix(found[layer])
-            grams = grams.view(many, options.pieces, *grams.shape[1:]).mean(1)
-            distances.append(balanced(grams, self._wanted[layer][styles]).mean())
-        return {
-            "content": content_distance(found[options.content_layer], content).mean(),
-            "style": torch.stack(distances).mean(),
-        }
+        with torch.autocast(pieces.device.type, enabled=False):  # losses are float32
+            for layer in options.style_layers:  # of all pieces of a photograph together
+                grams = gram_matrix(found[layer])
+                grams = grams.view(many, options.pieces, *grams.shape[1:]).mean(1)
+                distances.append(balanced(grams, self._wanted[layer][styles]).mean())
+            return {
+                "content": content_distance(found[options.content_layer], content).mean(),
+                "style": torch.stack(distances).mean(),
+            }
 
     def _seen(self, pictures: Tensor) -> dict[str, Tensor]:
         assert self._teacher is not None

@@ -187,24 +187,25 @@ class PainterTraining:
         with torch.no_grad():
             seen = self._seen(styles)
             content = self._seen(photo)[options.content_layer]
-            wanted = [
-                torch.einsum("nk,kij->nij", mixture, gram_matrix(seen[layer])) for layer in options.style_layers
-            ]
         (itself, told), painted = self._pass(photo, larger, styles, mixture, at)
         found = self._seen(painted)
-        distances = [
-            balanced(gram_matrix(found[layer]), want)
-            for layer, want in zip(options.style_layers, wanted, strict=True)
-        ]
         # The first pictures, of which each sample has one: so that the mean is that over samples.
         own = slice(len(first))
-        return {
-            "content": content_distance(found[options.content_layer], content).mean(),
-            "style": torch.stack(distances).mean(),
-            **_own_losses(
-                first, itself[own], [each[own] for each in told], {n: each[own] for n, each in seen.items()}
-            ),
-        }
+        with torch.autocast(photo.device.type, enabled=False):  # losses are float32
+            distances = [
+                balanced(
+                    gram_matrix(found[layer]),
+                    torch.einsum("nk,kij->nij", mixture, gram_matrix(seen[layer])),
+                )
+                for layer in options.style_layers
+            ]
+            return {
+                "content": content_distance(found[options.content_layer], content).mean(),
+                "style": torch.stack(distances).mean(),
+                **_own_losses(
+                    first, itself[own], [each[own] for each in told], {n: each[own] for n, each in seen.items()}
+                ),
+            }
 
     def _seen(self, pictures: Tensor) -> dict[str, Tensor]:
         assert self._teacher is not None

@@ -81,6 +81,18 @@ def test_it_learns() -> None:
     assert read_painter(own.file_bytes(), "x").config == own.networks["painter"].config
 
 
+def test_gram_matrices_are_float32_in_bfloat16_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+
+    def looked_at(features: Tensor) -> Tensor:
+        seen.append(gram_matrix(features))
+        return seen[-1]
+
+    monkeypatch.setattr("nst.feed_forward.training.gram_matrix", looked_at)
+    training(precision="bfloat16", warmup_steps=0).step(batch(0))
+    assert {each.dtype for each in seen} == {torch.float32}
+
+
 def test_in_the_warmup_it_learns_to_see_and_to_paint_what_is_there() -> None:
     own = training(learning_rate=3e-3, warmup_steps=100)
     losses = [own.step(batch(number % 4)) for number in range(60)]

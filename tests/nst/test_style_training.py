@@ -24,6 +24,7 @@ from nst.feed_forward.options import StyleTrainingOptions
 from nst.feed_forward.style_training import _MARGIN_PX, StyleTraining, pictures_of
 from nst.gan.parallel import Share
 from nst.images.codec import encode_image
+from nst.losses import gram_matrix
 from nst.stylizer import Stylized
 from tests.nst.test_feed_forward import random_picture
 from tests.two import in_two_processes
@@ -81,6 +82,18 @@ def test_it_learns(precision: str) -> None:
     own = training(learning_rate=3e-3, precision=precision)
     losses = [float(own.step([photographs(number % 4)])["style"]) for number in range(40)]
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+def test_gram_matrices_are_float32_in_bfloat16_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+
+    def looked_at(features: Tensor) -> Tensor:
+        seen.append(gram_matrix(features))
+        return seen[-1]
+
+    monkeypatch.setattr("nst.feed_forward.style_training.gram_matrix", looked_at)
+    training(precision="bfloat16").step([photographs(0)])
+    assert {each.dtype for each in seen} == {torch.float32}
 
 
 def test_all_of_it_moves() -> None:
