@@ -8,6 +8,8 @@ comes along (`draft`), and optimized in VGG16, from the photograph and from the 
 - the loss that optimization minimizes, and how many evaluations of it, from the photograph, reach that;
 - CPU seconds, and those of the learning.
 
+And of pictures that are optimized in the embedded network, which is what `best` does unless it is told to.
+
     python -m benchmarks.quality_dial --photos FOLDER --held FOLDER --pictures FILE...
         --teacher VGG16.safetensors [--at 100 200 400] [--side 384] [--sheet SHEET.png]
 """
@@ -42,6 +44,7 @@ CPU = torch.device("cpu")
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 CONTENT_LAYER = "relu3_1"
 NOT_REACHED = 10_000
+EYES = "nst:embedded"
 STARTS: Mapping[str, Start] = {"best": "photo", "best, from draft": "feed_forward"}
 
 
@@ -151,7 +154,7 @@ def main() -> None:
     for picture in arguments.pictures:
         style, data = "/style", picture.read_bytes()
         judge = Judge(teacher, place, style, data, held)
-        assets = {style: data, place: teacher, SHIPPED: published_bytes(SHIPPED)}
+        assets = {style: data, place: teacher, **{url: published_bytes(url) for url in (SHIPPED, EYES)}}
         optimized = {
             name: painted(
                 StyleTransfer(
@@ -165,7 +168,9 @@ def main() -> None:
         curves = [each.curve for each in optimized["best"][0]]
         ends = [best_so_far(curve)[-1] for curve in curves]
         made = {"draft": (*painted(FeedForward(style=style), assets, held), 0.0)}
-        method = FeedForward(style=style, adapt_steps=max(arguments.at), teacher_weights=place)
+        embedded = StyleTransfer(style=style, network="embedded", precision="bfloat16")
+        made["best, embedded network"] = (*painted(embedded, assets, held), 0.0)
+        method = FeedForward(style=style, adapt_steps=max(arguments.at))
         for step, network, spent in learned(method, assets, chosen[: arguments.count], arguments.at):
             adapted = method.adapted("/adapted", "")
             made[f"adapted, {step} steps"] = (*painted(adapted, {**assets, "/adapted": network}, held), spent)
@@ -184,7 +189,8 @@ def main() -> None:
             rows.setdefault(name, []).append(
                 [*distances, statistics.mean(losses), statistics.median(worth), cpu_s, 0.0]
             )
-        columns = [held, *([e.image for e in made[n][0]] for n in (*list(made)[:1], *list(made)[-1:]))]
+        shown = ("draft", f"adapted, {max(arguments.at)} steps", "best, embedded network")
+        columns = [held, *([each.image for each in made[name][0]] for name in shown)]
         columns.append([each.image for each in optimized["best, from draft"][0]])
         sheet += [
             torch.cat([_cell(each, arguments.side) for each in row], 2) for row in zip(*columns, strict=True)

@@ -91,9 +91,9 @@ class FeedForward:
     """Photographs that it learns on: of all, those whose names have the least digests."""
     adapt_style_weight: float = field(default=15.0, metadata=LATER)
     """Weight of the style's loss, relative to the content's, while it learns: the strength of the style."""
-    teacher: str = field(default="vgg16", metadata=LATER)
-    """Feature network that it learns from: vgg19, vgg16, or embedded, which comes with nst and sees too little:
-    pictures get threads and colored rims."""
+    teacher: str = field(default="embedded", metadata=LATER)
+    """Feature network that it learns from: embedded, which comes with nst, vgg16, or vgg19. Only for
+    `adapt_steps`."""
     teacher_weights: str | None = field(default=None, metadata=LATER)
     """Weights of the teacher: the path or URL of a state dict, `imagenet`, or `embedded`. None: those that the
     network is published with."""

@@ -63,6 +63,8 @@ class StyleTrainingOptions(_TrainingOptions):
     folder and suffix, photographs may ask for one."""
     style_sha256: str | tuple[str, ...] | None = None
     """Digest that the style picture must have; of several, a list."""
+    teacher: str = "embedded"
+    """Feature network whose activations the losses compare: embedded, which comes with nst, vgg16, or vgg19."""
     style_side_px: int = 512
     """Long side of the style pictures as the network sees them, in pixels; more for larger strokes."""
     painter: str | None = "embedded"

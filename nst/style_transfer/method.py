@@ -56,8 +56,8 @@ class StyleTransfer:
     """Pictures that say where each style picture is painted: where they are white. Each is stretched to the
     photograph."""
     network: str | None = None
-    """Feature network: vgg19, vgg16, resnet50, googlenet, or embedded, which comes with this package. None:
-    embedded if `preset` or `weights` is, else vgg19."""
+    """Feature network: embedded, which comes with this package, vgg19, vgg16, resnet50, or googlenet. None:
+    vgg19 if `preset` or `weights` is given and is not embedded's, else embedded."""
     weights: str | None = None
     """`embedded`, `imagenet`, of vgg16 also `imagenet_features`, `seeded`, or the path or URL of a state dict
     (.safetensors, .pth). None: those that come with the embedded network, `imagenet` for the others."""
@@ -155,7 +155,8 @@ class StyleTransfer:
 
     def __post_init__(self) -> None:
         if self.network is None:
-            embedded = "embedded" in (self.preset, self.weights)
+            given = {self.preset, self.weights} - {None}
+            embedded = not given or "embedded" in given
             object.__setattr__(self, "network", "embedded" if embedded else "vgg19")
         check.one_of("network", self.network, NETWORKS)
         self._fill_in()

@@ -345,4 +345,10 @@ def test_a_preset_that_does_not_suit_says_which_do(preset: str, network: str) ->
 def test_what_belongs_to_the_embedded_network_chooses_it(given: dict[str, Any]) -> None:
     made = StyleTransfer(style="a.jpg", **given)
     assert (made.network, made.weights, made.preset) == ("embedded", "embedded", "embedded")
-    assert StyleTransfer(style="a.jpg").network == "vgg19"
+
+
+def test_the_embedded_network_is_the_default_of_what_asks_for_nothing_else() -> None:
+    """Who names a preset of the papers, or weights, wants a VGG."""
+    assert StyleTransfer(style="a.jpg").network == "embedded"
+    for given in ({"preset": "gatys"}, {"weights": "imagenet"}, {"weights": "/vgg.pth"}, {"weights": "seeded"}):
+        assert StyleTransfer(style="a.jpg", **given).network == "vgg19", given

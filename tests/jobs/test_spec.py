@@ -110,7 +110,7 @@ def test_survives_json(tmp_path: Path) -> None:
         ),
         (
             {"method": {"kind": "style_transfer", "style": "x", "content_layers": {"relu4_9": 1}}},
-            "method.content_layers = 'relu4_9': vgg19 has no such layer .*relu4_2",
+            "method.content_layers = 'relu4_9': embedded has no such layer .*relu4_2",
         ),
         (
             {"method": {"kind": "style_transfer", "style": "x", "style_layers": {"relu1_1": "much"}}},
