@@ -31,7 +31,7 @@ SIDE_PX, STYLE_PX, LABEL_PX, GAP_PX, COLUMNS = 184, 256, 16, 4, 4
 
 STROKES, HATCHING, MOSAIC = "strokes", "hatching", "mosaic"
 # Fewer than the preset has, which is enough at this size.
-STEPS = {"steps": 12, "coarse_steps": 25}
+STEPS = {"steps": 25, "coarse_steps": 20}
 LEFT, RIGHT = "left half", "right half"
 # Normalized gradients do not depend on how losses are scaled: their weights count among themselves alone.
 NORMALIZED = {"normalize_gradients": True, "content_weight": 1.0, "style_weight": 30.0}
@@ -46,10 +46,10 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "style_masks: strokes | hatching": {"style": (STROKES, HATCHING), "style_masks": (LEFT, RIGHT)},
     "pooling = max": {"pooling": "max"},
     "pooling = l2": {"pooling": "l2"},
-    "gram chw (losses relative: as plain)": {"gram_normalization": "chw"},
+    "preset = gatys": {"preset": "gatys"},
     "normalize_gradients": NORMALIZED,
-    "tv_weight = 1000": {"tv_weight": 1000.0},
-    "init = noise, content_weight = 10": {"init": "noise", "content_weight": 10.0},
+    "tv_weight = 100": {"tv_weight": 100.0},
+    "init = noise, content_weight = 3": {"init": "noise", "content_weight": 3.0},
     "optimizer = adam": {"optimizer": "adam"},
     "precision = bfloat16": {"precision": "bfloat16"},
     "pass_memory_mb = 40 (tiles)": {"pass_memory_mb": 40},

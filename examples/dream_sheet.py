@@ -24,7 +24,9 @@ from nst.synthetic import hatching, voronoi_mosaic
 
 GUIDES = {"hatching": hatching, "mosaic": voronoi_mosaic}
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "plain (layers = relu4_2)": {},
+    "plain (layers = relu5_1)": {},
+    "layers = relu4_3": {"layers": {"relu4_3": 1.0}},
+    "layers = relu5_2": {"layers": {"relu5_2": 1.0}},
     "layers = relu3_2": {"layers": {"relu3_2": 1.0}},
     "layers = relu3_1": {"layers": {"relu3_1": 1.0}},
     "layers = relu3_1:5, one channel": {"layers": {"relu3_1:5": 1.0}},
