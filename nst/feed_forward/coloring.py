@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nst.ops.captured import is_captured
+from nst.ops.equalized import at_least_float32
 
 __all__ = ["Moments", "coloring", "product", "root"]
 
@@ -32,7 +33,7 @@ class Moments:
     @classmethod
     def of(cls, activations: Tensor) -> Moments:
         """Those of each of (N, C, h, w), over positions."""
-        flat = activations.flatten(2).float()
+        flat = at_least_float32(activations.flatten(2))
         mean = flat.mean(2, keepdim=True)
         flat = flat - mean
         return cls(mean, product(flat, flat.mT) / flat.shape[2])

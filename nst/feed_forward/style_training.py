@@ -35,6 +35,7 @@ from nst.gan.starting import Sides, read_states, start_networks
 from nst.gan.trainer import activations, follow, warmed_decay
 from nst.gan.translate import mirrored_beyond
 from nst.losses import gram_matrix
+from nst.ops.equalized import at_least_float32
 from nst.style_transfer.pictures import names_of
 from nst.stylizer import Assets
 
@@ -236,7 +237,7 @@ class StyleTraining:
 
     def _seen(self, pictures: Tensor) -> dict[str, Tensor]:
         assert self._teacher is not None
-        return {name: each.float() for name, each in self._teacher(pictures).items()}
+        return {name: at_least_float32(each) for name, each in self._teacher(pictures).items()}
 
     # What there is to keep
 

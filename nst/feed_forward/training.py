@@ -29,6 +29,7 @@ from nst.gan.scaling import descend
 from nst.gan.starting import Sides, read_states, start_networks
 from nst.gan.trainer import activations, follow, warmed_decay
 from nst.losses import gram_matrix
+from nst.ops.equalized import at_least_float32
 
 __all__ = ["PainterTraining"]
 
@@ -209,7 +210,7 @@ class PainterTraining:
 
     def _seen(self, pictures: Tensor) -> dict[str, Tensor]:
         assert self._teacher is not None
-        return {name: each.float() for name, each in self._teacher(pictures).items()}
+        return {name: at_least_float32(each) for name, each in self._teacher(pictures).items()}
 
     def _photographs(self, crops: Tensor, draws: list[list[float]]) -> tuple[Tensor, Tensor]:
         """(n, 3, side, side) each: a square of every crop, and of this a square of half its side."""
@@ -324,5 +325,8 @@ def _own_losses(
     pictures: Tensor, itself: Tensor, told: Sequence[Tensor], seen: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Losses of pictures (N, 3, h, w) that are painted as they are."""
-    sight = [(found.float() - seen[layer]).square().mean() for found, layer in zip(told, SIGHT, strict=True)]
+    sight = [
+        (at_least_float32(found) - seen[layer]).square().mean()
+        for found, layer in zip(told, SIGHT, strict=True)
+    ]
     return {"reconstruction": (itself - pictures).square().mean(), "sight": torch.stack(sight).mean()}

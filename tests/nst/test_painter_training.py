@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -150,11 +151,16 @@ def test_it_has_no_discriminator() -> None:
 
 
 def trained(share: Share) -> dict[str, Any]:
+    """In float64."""
     own = training()
+    own._teacher = copy.deepcopy(own._teacher)  # which tests share
+    for network in (own.networks, own.average, own._teacher):
+        assert network is not None
+        network.double()
     own.distribute(share)
     losses = []
     for seed in range(3):
-        found = own.step([share.take(each) for each in batch(seed, 3)])
+        found = own.step([share.take(each.double()) for each in batch(seed, 3)])
         losses.append(share.mean(torch.stack(list(found.values()))))
     return {"losses": torch.stack(losses), "state": own.state_dict()["networks"]}
 
@@ -175,11 +181,12 @@ def in_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_train_as_one(in_two: Path) -> None:
-    """Of three photographs, one process has two: losses and parameters to rounding."""
+    """Of three photographs, one process has two: losses and parameters to 1e-12."""
     first, second = (torch.load(in_two / f"{rank}.pt") for rank in (0, 1))
     alone = trained(Share(3))
-    torch.testing.assert_close(first["losses"], alone["losses"], rtol=1e-4, atol=1e-5)
+    assert alone["losses"].dtype == torch.float64
+    torch.testing.assert_close(first["losses"], alone["losses"], rtol=1e-12, atol=1e-12)
     for network, state in alone["state"].items():
         for name, value in state.items():
             assert torch.equal(first["state"][network][name], second["state"][network][name])
-            torch.testing.assert_close(first["state"][network][name], value, rtol=0, atol=2e-3)
+            torch.testing.assert_close(first["state"][network][name], value, rtol=0, atol=1e-12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -276,11 +277,17 @@ def test_moments_of_one_and_repeated() -> None:
 
 
 def trained(share: Share) -> dict[str, Any]:
+    """In float64."""
     own = training()
+    own._teacher = copy.deepcopy(own._teacher)  # which tests share
+    for network in (own.networks, own.average, own._teacher):
+        assert network is not None
+        network.double()
+    own._wanted = {layer: each.double() for layer, each in own._wanted.items()}
     own.distribute(share)
     losses = []
     for seed in range(3):
-        found = own.step([share.take(photographs(seed, 3))])
+        found = own.step([share.take(photographs(seed, 3).double())])
         losses.append(share.mean(torch.stack(list(found.values()))))
     return {"losses": torch.stack(losses), "state": own.state_dict()["networks"]}
 
@@ -293,12 +300,14 @@ def one_of_two(rank: int, folder: str) -> None:
 
 
 def test_two_train_as_one(tmp_path: Path) -> None:
-    """Of three photographs, one process has two: losses and parameters to rounding."""
+    """Of three photographs, one process has two: losses and parameters to 1e-12."""
     in_two_processes(one_of_two, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     alone = trained(Share(3))
-    torch.testing.assert_close(first["losses"], alone["losses"], rtol=1e-4, atol=1e-5)
+    assert alone["losses"].dtype == torch.float64
+    torch.testing.assert_close(first["losses"], alone["losses"], rtol=1e-12, atol=1e-12)
     for network, state in alone["state"].items():
         for name, value in state.items():
+            assert value.dtype == torch.float64
             assert torch.equal(first["state"][network][name], second["state"][network][name])
-            torch.testing.assert_close(first["state"][network][name], value, rtol=0, atol=2e-3)
+            torch.testing.assert_close(first["state"][network][name], value, rtol=0, atol=1e-12)
