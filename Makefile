@@ -80,13 +80,13 @@ docs: $(STAMP)
 	$(BIN)/nst options --markdown > docs/options.md
 	$(BIN)/python -m tests.rates
 
-# Teaches the embedded network anew, what VGG16 sees: TEACHER, a file of VGG16's weights; PHOTOS and PICTURES,
-# folders; SET, more options, as --device cuda. One to two hours on two cores with bfloat16, minutes on a GPU.
+# Teaches the embedded network anew, what VGG16 sees: TEACHER, a file of VGG16's weights (left out: torchvision's,
+# fetched); PHOTOS and PICTURES, folders; SET, more options, as --device cuda. One to two hours on two cores with bfloat16, minutes on a GPU.
 # SHIPPED_SHA256 in nst/features/weights.py has to follow.
 FEATURES ?= nst/features/embedded/embedded.safetensors
 features: $(STAMP)
-	$(BIN)/python -m jobs.training.embedded $(FEATURES) --teacher $(TEACHER) --photos $(PHOTOS) \
-		--pictures $(PICTURES) $(SET)
+	$(BIN)/python -m jobs.training.embedded $(FEATURES) $(if $(TEACHER),--teacher $(TEACHER)) \
+		--photos $(PHOTOS) --pictures $(PICTURES) $(SET)
 
 # Trains a network that paints in any style, or goes on: TEACHER, a file of VGG16's weights; PHOTOS and PICTURES,
 # folders; OUT, the training's folder. Hours, or a GPU: SET="--set resources.num_gpus=1".

@@ -41,8 +41,9 @@ def stylize(
     """Paint `photo` in the style of `style`, both (3, H, W), RGB in [0, 1]; yields one `Step` per evaluation.
 
     Args:
-        state: the feature network's parameters; None takes those that the option `weights` names,
-            `embedded`, `imagenet`, `imagenet_features` or `seeded`.
+        state: the feature network's parameters, VGG19's unless `network`, `preset` or `weights` says otherwise;
+            None takes those that the option `weights` names, `embedded`, `imagenet`, `imagenet_features` or
+            `seeded`.
         options: the options of `StyleTransfer` but `style`, e.g. `steps`, `preset`, `style_layers`.
 
     Raises:
@@ -50,6 +51,8 @@ def stylize(
         WeightsError: the weights are not to be had or do not fit.
         ImageTooSmall, Diverged: the photograph cannot be stylized.
     """
+    if state is not None and not {"network", "preset", "weights"} & set(options):
+        options["network"] = "vgg19"
     method = StyleTransfer(style="style", **options)
     parameters, convention = _parameters(method, state)
     stylizer = method.build_from([style], parameters, torch.device(device), convention=convention)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ __all__ = ["Job", "create_or_open", "plan", "reopen"]
 
 
 _SAMPLE = 200
+_SHIPPED = "nst:"  # what begins so comes with this package
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +180,14 @@ def reopen(
         found.append(f"{MANIFEST}: not the one that the job was begun with")
     if found:
         lines = "\n  ".join(found)
+        changed = [
+            asset.url
+            for asset in assets
+            if asset.url.startswith(_SHIPPED) and record.digests.get(asset.option) not in (None, asset.sha256)
+        ]
         raise JobMismatch(
-            f"output = {store.url!r} belongs to another job. It differs in:\n  {lines}\n{_what_then(store)}"
+            f"output = {store.url!r} belongs to another job. It differs in:\n  {lines}\n"
+            f"{_what_then(store, changed)}"
         )
     print_now = fingerprint(table, digests, manifest.sha256)
     if print_now != record.fingerprint:
@@ -203,8 +210,14 @@ def reopen(
     )
 
 
-def _what_then(store: Store) -> str:
-    """What to do about a folder that belongs to another job."""
+def _what_then(store: Store, changed: Sequence[str]) -> str:
+    """What to do about a folder that belongs to another job. `changed`: what comes with nst and was another one
+    when it was begun."""
+    if changed:
+        return (
+            f"{' and '.join(changed)} came with an earlier version of nst, and is another one in this version: "
+            f"go on with that version, or choose another output"
+        )
     go_on = shlex.join(["nst", "resume", store.url])
     nothing = "" if _was_worked_on(store) else ", or delete this one, since nothing was done in it yet"
     return f"choose another output{nothing}; that job goes on with: {go_on}"

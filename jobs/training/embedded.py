@@ -51,6 +51,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     began = time.monotonic()
     teacher_bytes = _teacher(arguments.teacher)
     photographs, pictures = (_pictures(folders) for folders in (arguments.photos, arguments.pictures))
+    if not photographs:
+        raise SystemExit(f"--photos {' '.join(map(str, arguments.photos))}: there is no photograph to learn on")
+    if task.patch_px < task.side:
+        raise SystemExit(f"--patch-px {task.patch_px}: must be at least --side, {task.side}")
     patches = _patches(photographs, pictures, task)
     print(
         f"{len(patches)} patches of {len(photographs)} photographs and {len(pictures)} pictures in "

@@ -37,7 +37,11 @@ def evaluate(
     weights = store.read(generator_path(step))
     state, convention = read_weights(own.network, own.asset(), own.weights_convention, assets)
     assert own.layer is not None
-    network = build_features(own.network, [own.layer], state=state, convention=convention)
+    # KID's kernel knows the scale of activations; those of the embedded network are large.
+    unit = own.network == "embedded"
+    network = build_features(
+        own.network, [own.layer], state=state, convention=convention, unit_activations=unit
+    )
     photos = TrainingSet.of(spec, urls, file.storage)
     photos = replace(photos, urls={**photos.urls, **held_out(file)})
     found: dict[str, float] = {}

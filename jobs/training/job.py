@@ -47,7 +47,7 @@ from jobs.training.layout import (
 )
 from jobs.training.moved import as_recorded, check_moved, moved_urls, photographs_now
 from jobs.training.spec import TrainFile, TrainResources
-from jobs.training.starts import TrainingFiles, read_files, recorded_assets, same_files, start_notes
+from jobs.training.starts import TrainingFiles, read_files, recorded_assets, same_eyes, same_files, start_notes
 from nst.errors import OptionError
 
 __all__ = [
@@ -220,7 +220,7 @@ def reopen_training(
     _check_room(file.resources)
     if not over:
         held_out(file)
-    assets = tuple(read_assets(file.evaluation, file.storage, table="evaluation"))
+    assets = same_eyes(read_assets(file.evaluation, file.storage, table="evaluation"), record.assets)
     notes = (*map(str, changes), *file.evaluation.notes(by_url(assets)), *try_writing(store))
     started = bool(checkpoint_steps(store))
     files = same_files(file, record.assets, along_with(store, record), started=started, over=over)

@@ -119,7 +119,8 @@ class EvaluationSpec:
     weights_convention: str | None = None
     """What the weights of a VGG want as input, as that of the other methods."""
     layer: str | None = None
-    """Whose activations' means over positions are compared. None: the deepest."""
+    """Whose activations' means over positions are compared. None: the deepest; `relu5_2` of the embedded
+    network."""
     photos: int = 256
     """Of each collection: the first ones."""
     held_out: dict[str, str] | None = field(default=None, metadata=LATER)
@@ -136,7 +137,8 @@ class EvaluationSpec:
         if self.weights is None:
             object.__setattr__(self, "weights", default_weights(self.network))
         if self.layer is None:
-            object.__setattr__(self, "layer", layer_names(self.network)[-1])
+            deepest = "relu5_2" if self.network == "embedded" else layer_names(self.network)[-1]
+            object.__setattr__(self, "layer", deepest)
         check.one_of("layer", self.layer, layer_names(self.network))
         check_convention(self.network, self.weights_convention)
         check.at_least("photos", self.photos, 2)

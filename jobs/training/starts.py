@@ -15,7 +15,7 @@ from jobs.training.job_file import INIT, MODEL
 from jobs.training.spec import TrainFile
 from nst.errors import OptionError, WeightsError
 
-__all__ = ["TrainingFiles", "read_files", "recorded_assets", "same_files", "start_notes"]
+__all__ = ["TrainingFiles", "read_files", "recorded_assets", "same_eyes", "same_files", "start_notes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,24 @@ def same_files(
         starts=() if started else read(file.spec.init, INIT),
         recipe=() if over else read(file.spec.recipe, MODEL),
     )
+
+
+def same_eyes(assets: Sequence[Asset], recorded: Mapping[str, RecordedAsset]) -> tuple[Asset, ...]:
+    """The assets of an evaluation.
+
+    Raises:
+        OptionError: one is another than the training was begun with, at the same place, so that distances would
+            not be those of before.
+    """
+    for asset in assets:
+        before = recorded.get(asset.option)
+        if before is not None and before.url == asset.url and before.sha256 != asset.sha256:
+            reason = (
+                f"its SHA-256 is {asset.sha256}; the training was begun with {before.sha256}, and distances "
+                f"would not compare. --set evaluation.every=0 goes on without them"
+            )
+            raise OptionError("evaluation." + asset.option, asset.url, reason=reason)
+    return tuple(assets)
 
 
 def recorded_assets(assets: Sequence[Asset], files: TrainingFiles) -> dict[str, RecordedAsset]:

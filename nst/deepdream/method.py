@@ -56,8 +56,9 @@ class DeepDream:
     """What the weights of a VGG want as input: `torchvision` (normalized), `caffe` (BGR, 0..255, as the
     original ones) or `caffe_rgb`. None: recognized, and said."""
     layers: dict[str, float] | None = None
-    """What is amplified, and its weight: a `layer`, one channel of it as `layer:channel`, or a class as
-    `logits:number`. None: a middle layer of the network."""
+    """What is amplified, and its weight: a `layer`, one channel of it as `layer:channel` (of the embedded
+    network's ReLUs a mixture of its channels), or a class as `logits:number`. None: a middle layer of the
+    network."""
     guide: str | None = None
     """Path or URL of a picture: what the layers see in it is what appears."""
     guide_sha256: str | None = None

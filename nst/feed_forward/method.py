@@ -91,9 +91,9 @@ class FeedForward:
     """Photographs that it learns on: of all, those whose names have the least digests."""
     adapt_style_weight: float = field(default=15.0, metadata=LATER)
     """Weight of the style's loss, relative to the content's, while it learns: the strength of the style."""
-    teacher: str = field(default="embedded", metadata=LATER)
-    """Feature network that it learns from: embedded, which comes with nst, vgg16, or vgg19. Only for
-    `adapt_steps`."""
+    teacher: str | None = field(default=None, metadata=LATER)
+    """Feature network that it learns from, if it does: embedded, which comes with nst, vgg16, or vgg19. None:
+    embedded, or vgg16 if `teacher_weights` are others."""
     teacher_weights: str | None = field(default=None, metadata=LATER)
     """Weights of the teacher: the path or URL of a state dict, `imagenet`, or `embedded`. None: those that the
     network is published with."""

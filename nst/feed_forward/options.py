@@ -31,8 +31,8 @@ class _TrainingOptions:
     """Channels of the painter at a quarter of a photograph's size."""
     eighth: int = 128
     """Channels of the painter at an eighth of a photograph's size."""
-    teacher: str = "vgg16"
-    """Feature network whose activations the losses compare: vgg19, vgg16, or embedded."""
+    teacher: str | None = None
+    """Feature network whose activations the losses compare: vgg16, vgg19, or embedded. None: vgg16."""
     teacher_weights: str | None = None
     """Weights of the teacher: the path or URL of a state dict, `imagenet`, `embedded`, or `seeded`. None: those
     that the network is published with."""
@@ -63,8 +63,9 @@ class StyleTrainingOptions(_TrainingOptions):
     folder and suffix, photographs may ask for one."""
     style_sha256: str | tuple[str, ...] | None = None
     """Digest that the style picture must have; of several, a list."""
-    teacher: str = "embedded"
-    """Feature network whose activations the losses compare: embedded, which comes with nst, vgg16, or vgg19."""
+    teacher: str | None = None
+    """Feature network whose activations the losses compare: embedded, which comes with nst, vgg16, or vgg19.
+    None: embedded, or vgg16 if `teacher_weights` are others."""
     style_side_px: int = 512
     """Long side of the style pictures as the network sees them, in pixels; more for larger strokes."""
     painter: str | None = "embedded"
@@ -89,7 +90,7 @@ class StyleTrainingOptions(_TrainingOptions):
         for option in ("style_side_px", "side", "reference_side"):
             check.at_least(option, getattr(self, option), _LEAST_SIDE)
         check.at_least("pieces", self.pieces, 1)
-        _check(self)
+        _check(self, "embedded" if self.teacher_weights in (None, "embedded") else "vgg16")
         check.at_least("style_weight", self.style_weight, 0)
 
     @property
@@ -135,7 +136,7 @@ class PainterOptions(_TrainingOptions):
 
     def __post_init__(self) -> None:
         check.at_least("side", self.side, _LEAST_SIDE)
-        _check(self)
+        _check(self, "vgg16")
         for option in ("style_weight", "reconstruction_weight", "sight_weight", "warmup_steps"):
             check.at_least(option, getattr(self, option), 0)
 
@@ -145,12 +146,16 @@ class PainterOptions(_TrainingOptions):
         return tuple(dict.fromkeys((self.content_layer, *self.style_layers, *SIGHT)))
 
 
-def _check(options: StyleTrainingOptions | PainterOptions) -> None:
-    """Check what both have, and fill in the teacher's weights."""
+def _check(options: StyleTrainingOptions | PainterOptions, usual: str) -> None:
+    """Check what both have, and fill in the teacher, which is the `usual` one if none is given, and its
+    weights."""
     for option in ("half", "quarter", "eighth"):
         check.at_least(option, getattr(options, option), 1)
     if options.side % 8:
         raise OptionError("side", options.side, reason="must be a multiple of 8")
+    if options.teacher is None:
+        object.__setattr__(options, "teacher", usual)
+    assert options.teacher is not None
     check.one_of("teacher", options.teacher, tuple(VGG_BLOCKS))
     if options.teacher_weights is None:
         object.__setattr__(options, "teacher_weights", default_weights(options.teacher))

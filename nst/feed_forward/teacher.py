@@ -18,6 +18,7 @@ def teacher_file(model: PainterOptions | StyleTrainingOptions) -> AssetRef | Non
     Raises:
         OptionError: there is no such weights.
     """
+    assert model.teacher is not None
     assert model.teacher_weights is not None
     try:
         ref = weights_asset(
@@ -39,6 +40,7 @@ def teacher_of(model: PainterOptions | StyleTrainingOptions, assets: Assets) -> 
     Raises:
         WeightsError: they do not fit.
     """
+    assert model.teacher is not None
     file = teacher_file(model)
     state, convention = read_weights(model.teacher, file, model.teacher_weights_convention, assets)
     return build_features(

@@ -58,6 +58,7 @@ class PainterTraining:
     def __init__(self, options: PainterOptions, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
         self.options, self.share, self.steps = options, Share(), 0
         config = PainterConfig(half=options.half, quarter=options.quarter, eighth=options.eighth)
+        assert options.teacher is not None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.networks = nn.ModuleDict(

@@ -57,7 +57,7 @@ class StyleTransfer:
     photograph."""
     network: str | None = None
     """Feature network: embedded, which comes with this package, vgg19, vgg16, resnet50, or googlenet. None:
-    vgg19 if `preset` or `weights` is given and is not embedded's, else embedded."""
+    vgg19 if `preset`, or anything of the weights, is given and is not embedded's, else embedded."""
     weights: str | None = None
     """`embedded`, `imagenet`, of vgg16 also `imagenet_features`, `seeded`, or the path or URL of a state dict
     (.safetensors, .pth). None: those that come with the embedded network, `imagenet` for the others."""
@@ -155,7 +155,7 @@ class StyleTransfer:
 
     def __post_init__(self) -> None:
         if self.network is None:
-            given = {self.preset, self.weights} - {None}
+            given = {self.preset, self.weights, self.weights_sha256, self.weights_convention} - {None}
             embedded = not given or "embedded" in given
             object.__setattr__(self, "network", "embedded" if embedded else "vgg19")
         check.one_of("network", self.network, NETWORKS)

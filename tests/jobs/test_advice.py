@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import signal
@@ -350,5 +351,24 @@ def test_what_belongs_to_the_embedded_network_chooses_it(given: dict[str, Any]) 
 def test_the_embedded_network_is_the_default_of_what_asks_for_nothing_else() -> None:
     """Who names a preset of the papers, or weights, wants a VGG."""
     assert StyleTransfer(style="a.jpg").network == "embedded"
-    for given in ({"preset": "gatys"}, {"weights": "imagenet"}, {"weights": "/vgg.pth"}, {"weights": "seeded"}):
+    vggs: list[dict[str, Any]] = [
+        {"preset": "gatys"},
+        *({"weights": each} for each in ("imagenet", "/vgg.pth")),
+    ]
+    for given in (*vggs, {"weights": "seeded"}, {"weights_convention": "caffe"}, {"weights_sha256": "ab"}):
         assert StyleTransfer(style="a.jpg", **given).network == "vgg19", given
+
+
+def test_a_job_of_a_version_with_another_network_says_so(folder: Path) -> None:
+    text = 'photos = "photos"\noutput = "out"\n[method]\nkind = "feed_forward"\nstyle = "style.png"\n'
+    (folder / "job.toml").write_text(text)
+    create_or_open(read_job_file(folder / "job.toml"))
+    record = folder / "out/job.json"
+    stored = json.loads(record.read_text())
+    stored["assets"]["weights"]["sha256"] = 64 * "0"
+    record.write_text(json.dumps(stored))
+    refused = nst("nst resume out")
+    assert refused.exit_code == 2
+    assert "nst:painter came with an earlier version of nst" in refused.stderr
+    assert "go on with that version, or choose another output" in refused.stderr
+    assert "nst resume" not in refused.stderr

@@ -82,3 +82,19 @@ def test_a_short_training_of_the_network_gives_equal_files(
     assert "12 patches of 3 photographs" in capsys.readouterr().out
     assert files[0] == files[1]
     assert safetensors.torch.load(files[0]).keys() == read_state_dict(published_bytes("nst:embedded")).keys()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "--photos .*: there is no photograph"),
+        (["--patch-px", "64", "--side", "96"], "--patch-px 64: .* 96"),
+    ],
+)
+def test_what_the_training_cannot_do_is_said(tmp_path: Path, given: list[str], said: str) -> None:
+    if given:
+        picture(1, 100, 90).save(tmp_path / "a.png")
+    teacher = tmp_path / "teacher"
+    teacher.write_bytes(b"")
+    with pytest.raises(SystemExit, match=said):
+        train_features.main(["out", "--teacher", str(teacher), "--photos", str(tmp_path), *given])

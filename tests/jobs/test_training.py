@@ -27,6 +27,7 @@ from typer.testing import CliRunner
 
 from jobs.cli.app import app
 from jobs.config.hints import PUBLIC_NAMES
+from jobs.driver.assets import Asset
 from jobs.driver.job import reopen
 from jobs.errors import (
     JobMismatch,
@@ -38,6 +39,7 @@ from jobs.errors import (
 )
 from jobs.inspect.status import job_status
 from jobs.inspect.verify import explain, verify
+from jobs.ledger.job_record import RecordedAsset
 from jobs.stores.store import LocalStore
 from jobs.training.evaluate import evaluate
 from jobs.training.failures import Failures
@@ -61,6 +63,7 @@ from jobs.training.metrics import read_metrics, write_metrics
 from jobs.training.monitor import Watch
 from jobs.training.report import build_training_report
 from jobs.training.spec import TrainFile
+from jobs.training.starts import same_eyes
 from jobs.training.status import train_status
 from jobs.training.tensorboard import write_events
 from nst.cyclegan.method import CycleGAN
@@ -775,3 +778,13 @@ def test_blurred_upsampling_is_trained_and_handed_over(photos: Path) -> None:
     stylizer = CycleGAN(weights="x").build({"x": data}, torch.device("cpu"))
     (found,) = stylizer([torch.rand(3, 21, 30)], [torch.Generator()])
     assert found.image.shape == (3, 21, 30)  # type: ignore[union-attr]
+
+
+def test_distances_through_another_network_are_refused() -> None:
+    """At the same place, as what comes with this package may be another one in another version."""
+    mine = [Asset("weights", "nst:embedded", b"", "b")]
+    recorded = {"weights": RecordedAsset("nst:embedded", "a"), "teacher_weights": RecordedAsset("/t", "c")}
+    with pytest.raises(OptionError, match=r"evaluation\.weights = 'nst:embedded': .* begun with a.*every=0"):
+        same_eyes(mine, recorded)
+    for before in ({}, {"weights": RecordedAsset("nst:embedded", "b")}, {"weights": RecordedAsset("/w", "a")}):
+        assert same_eyes(mine, before) == tuple(mine)

@@ -99,7 +99,7 @@ def test_it_begins_with_what_tells_most(teacher: dict[str, Tensor], patches: Ten
     assert max(errors) < 0.6
 
 
-def test_training_is_reproducible_and_learns(teacher: dict[str, Tensor], patches: Tensor) -> None:
+def test_training_is_reproducible(teacher: dict[str, Tensor], patches: Tensor) -> None:
     states, seen = [], []
     for _ in range(2):
         training = Distillation(patches, teacher, TASK)
@@ -168,6 +168,19 @@ def test_the_easel_keeps_pictures_within_range_and_replaces_them(patches: Tensor
     assert began.images.shape == (6, 3, 32, 32)
     changes = sum(int((first != second).flatten(1).any(1).sum()) for first, second in itertools.pairwise(seen))
     assert 6 <= changes <= 30  # each lives for 20 to 80 steps
+
+
+def test_pictures_without_a_finite_gradient_are_replaced(patches: Tensor) -> None:
+    easel = Easel(patches, count=3, side=32, dream_layers=3, random=torch.Generator().manual_seed(2))
+    work = easel.some(3)
+    gradients = torch.randn(3, 3, 32, 32)
+    gradients[1, 0, 0, 0] = torch.nan
+    easel.step(work, gradients)
+    after = easel.some(3)
+    assert bool(after.images.isfinite().all())
+    before, now = (each.photos[each.places.argsort()] for each in (work, after))
+    changed = [int(place) for place in range(3) if not torch.equal(before[place], now[place])]
+    assert changed == [int(work.places[1])]
 
 
 def test_a_step_follows_the_gradient(patches: Tensor) -> None:

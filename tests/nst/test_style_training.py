@@ -97,6 +97,18 @@ def test_gram_matrices_are_float32_in_bfloat16_as_well(monkeypatch: pytest.Monke
     assert {each.dtype for each in seen} == {torch.float32}
 
 
+def test_the_embedded_network_teaches_unless_others_weights_are_given() -> None:
+    for given, teacher in (
+        ({}, "embedded"),
+        ({"teacher_weights": "embedded"}, "embedded"),
+        ({"teacher_weights": "/vgg16.pth"}, "vgg16"),
+        ({"teacher": "vgg19"}, "vgg19"),
+    ):
+        assert StyleTrainingOptions(style="/s.png", **given).teacher == teacher  # type: ignore[arg-type]
+        method = FeedForward(style="/s.png", adapt_steps=1, **given)  # type: ignore[arg-type]
+        assert method._training_options("cpu").teacher == teacher
+
+
 def test_all_of_it_moves() -> None:
     own = training(style="/wave.png", learning_rate=3e-3)
     before = {name: value.clone() for name, value in own.networks.state_dict().items()}

@@ -90,7 +90,7 @@ def run(
     rich_help_panel=_PANEL,
     epilog=examples(
         "nst stylize holiday/*.jpg --style wave.jpg --style reeds.jpg --out painted",
-        "nst stylize holiday --style swirls --out painted --quality best --set method.network=embedded",
+        "nst stylize holiday --style swirls --out painted --quality best --size 800",
         "nst stylize frames --style wave.jpg --out painted --sequence",
     ),
 )

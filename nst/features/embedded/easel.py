@@ -104,7 +104,9 @@ class Easel:
         self._second[at] = second = slower * self._second[at] + (1 - slower) * gradients.square()
         way = first / (1 - slow**age) / ((second / (1 - slower**age)).sqrt() + 1e-8)
         self._images[at] = (work.images - _RATE * way).clamp(0, 1)
-        for place in work.places[self._age[work.places] >= self._end[work.places]].tolist():
+        ended = self._age[work.places] >= self._end[work.places]
+        ended |= ~size.isfinite().cpu()
+        for place in work.places[ended].tolist():
             self._begin(place)
 
     def _begin(self, place: int) -> None:
