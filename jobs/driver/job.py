@@ -179,16 +179,7 @@ def reopen(
     if manifest.sha256 != record.manifest.sha256 or manifest.rows != record.manifest.rows:
         found.append(f"{MANIFEST}: not the one that the job was begun with")
     if found:
-        lines = "\n  ".join(found)
-        changed = [
-            asset.url
-            for asset in assets
-            if asset.url.startswith(_SHIPPED) and record.digests.get(asset.option) not in (None, asset.sha256)
-        ]
-        raise JobMismatch(
-            f"output = {store.url!r} belongs to another job. It differs in:\n  {lines}\n"
-            f"{_what_then(store, changed)}"
-        )
+        raise _mismatch(store, record, assets, found)
     print_now = fingerprint(table, digests, manifest.sha256)
     if print_now != record.fingerprint:
         raise JobMismatch(f"{store.url}/{JOB} was changed: its fingerprint is not that of the job in it")
@@ -210,17 +201,23 @@ def reopen(
     )
 
 
-def _what_then(store: Store, changed: Sequence[str]) -> str:
-    """What to do about a folder that belongs to another job. `changed`: what comes with nst and was another one
-    when it was begun."""
+def _mismatch(store: Store, record: JobRecord, assets: Sequence[Asset], found: Sequence[str]) -> JobMismatch:
+    """What is said of a folder that belongs to another job, and what to do about it."""
+    lines = "\n  ".join(found)
+    said = f"output = {store.url!r} belongs to another job. It differs in:\n  {lines}\n"
+    changed = [
+        asset.url
+        for asset in assets
+        if asset.url.startswith(_SHIPPED) and record.digests.get(asset.option) not in (None, asset.sha256)
+    ]
     if changed:
-        return (
-            f"{' and '.join(changed)} came with an earlier version of nst, and is another one in this version: "
-            f"go on with that version, or choose another output"
+        return JobMismatch(
+            f"{said}{' and '.join(changed)} came with an earlier version of nst, and is another one in this "
+            f"version: go on with that version, or choose another output"
         )
     go_on = shlex.join(["nst", "resume", store.url])
     nothing = "" if _was_worked_on(store) else ", or delete this one, since nothing was done in it yet"
-    return f"choose another output{nothing}; that job goes on with: {go_on}"
+    return JobMismatch(f"{said}choose another output{nothing}; that job goes on with: {go_on}")
 
 
 def _was_worked_on(store: Store) -> bool:

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from jobs.driver.actions import Action, Conclude, Seal, Work
 from jobs.driver.scheduler import Limits, Scheduler
 from jobs.errors import UsageError, WorkersBroken
+from jobs.ledger.folders import _is_junk_file as is_junk
 from jobs.ledger.layout import PhotoFile, curve_path, frame_path, picture_path, place_of
 from jobs.ledger.listing import PHOTO_EXTENSIONS, Photo, list_photos
 from jobs.ledger.manifest import Manifest, ManifestInfo, Row, write_manifest
@@ -133,9 +134,15 @@ ALIKE = st.sampled_from(
 STEMS = ODD | ALIKE | WILD | LONG
 EXTENSIONS = st.sampled_from([".jpg", ".JPG", ".jpeg", ".png", ".png.tif", ".webp", ".gif"])
 NAMES = st.builds(lambda stem, extension: stem + extension, STEMS, EXTENSIONS).filter(
-    lambda name: len(os.fsencode(name)) <= 255 and not name.startswith(".")
+    lambda name: len(os.fsencode(name)) <= 255 and not is_junk(name)
 )
 FOLDERS = st.sampled_from(["", "", "", "", "", "a", "b", "a/a", "é", "a:b", "c\\", "x.jpg"])
+
+
+def test_thumbnails_of_programs_are_no_photographs() -> None:
+    """Hypothesis finds these names, since it knows what is in the code."""
+    assert is_junk("SYNOFILE_THUMB_.jpg")
+    assert not is_junk("SYNOFILE.jpg")
 
 
 def check_keys(photos: list[Photo]) -> None:
