@@ -41,7 +41,7 @@ from nst.stylizer import Assets
 
 __all__ = ["StylePicture", "StyleTraining", "pictures_of"]
 
-_MARGIN_PX = 32
+_MARGIN_PX = 48
 """What is painted around pieces and not looked at, a multiple of `STRIDE_PX`: at the border of what is painted
 the network finds zeros, and would learn to make strokes of them."""
 _PLACES = 10_000

@@ -23,6 +23,7 @@ from nst.feed_forward.method import SHIPPED, FeedForward
 from nst.feed_forward.networks import Painter, PainterConfig
 from nst.feed_forward.options import StyleTrainingOptions
 from nst.feed_forward.style_training import _MARGIN_PX, StyleTraining, pictures_of
+from nst.feed_forward.stylizer import _BORDER_PX
 from nst.gan.parallel import Share
 from nst.images.codec import encode_image
 from nst.losses import gram_matrix
@@ -280,6 +281,11 @@ def test_the_margin_is_as_wide_as_it_must_be() -> None:
             piece = painter(photo[..., start:stop, start:stop], own, own, at=(start, start)).picture
             apart.append(float((piece[..., margin : margin + 64, margin : margin + 64] - whole).abs().mean()))
     assert apart[1] < 0.1 * apart[0]
+
+
+def test_photographs_are_painted_with_as_much_around_them_as_pieces() -> None:
+    """Nearer to zeros than a piece ever was, a network that learned paints lines along the borders."""
+    assert _BORDER_PX >= _MARGIN_PX >= 48
 
 
 def test_moments_of_one_and_repeated() -> None:
