@@ -23,8 +23,8 @@ __all__ = ["REFERENCE_PX", "FeedForwardStylizer", "Look", "Source", "padded"]
 REFERENCE_PX = 576
 """Long side of what a photograph's moments are taken from."""
 _BORDER_PX = 48
-"""Pixels that are mirrored around a photograph, painted and cut off; a multiple of `STRIDE_PX`. With 32, pictures
-of networks that had learned a style had lines 8 pixels from their borders, of four times the usual gradient."""
+"""Pixels that are mirrored around a photograph, painted and cut off; a multiple of `STRIDE_PX`. With 32, there
+were lines along the borders of what a network painted that had learned a style."""
 _LEAST_STRENGTH = 0.2
 """Strength under which its picture and the photograph are mixed."""
 _PIXEL_BYTES = 150
