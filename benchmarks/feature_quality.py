@@ -34,6 +34,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -229,14 +230,14 @@ def compared(job: tuple[Setup, int, int, int]) -> tuple[str, Point, dict[str, Re
     return name, judge(photo), reached
 
 
-def style_ratios(setup: Setup, pool: Any, pairs: int, side: int, steps: int) -> dict[str, Any]:
+def style_ratios(setup: Setup, pool: Executor, pairs: int, side: int, steps: int) -> dict[str, Any]:
     names = ["embedded"] if setup.former is None else ["embedded", "former"]
     ratios: dict[str, list[float]] = {name: [] for name in names}
     beyond = dict.fromkeys(names, 0)
     print(f"VGG16's losses, {side} px, {steps} evaluations; *: VGG16's picture at the end of its curve")
     columns = "".join(f"   {name:>8}: content  style  VGG16  ratio" for name in names)
     print(f"{'pair':36} {'photo':>7}{columns}", flush=True)
-    for name, before, reached in pool.imap(compared, [(setup, index, side, steps) for index in range(pairs)]):
+    for name, before, reached in pool.map(compared, [(setup, index, side, steps) for index in range(pairs)]):
         line = f"{name:36} {before.style:7.4f}"
         for who, each in reached.items():
             ratios[who].append(each.ratio)
@@ -312,8 +313,8 @@ def looked_at(job: tuple[Setup, int, int]) -> tuple[dict[str, float], dict[str, 
     return errors, {who: float(F.cosine_similarity(each, wanted, dim=0)) for who, each in gradients.items()}
 
 
-def half_way(setup: Setup, pool: Any, pictures: int, side: int) -> dict[str, Any]:
-    found = pool.map(looked_at, [(setup, index, side) for index in range(pictures)], chunksize=1)
+def half_way(setup: Setup, pool: Executor, pictures: int, side: int) -> dict[str, Any]:
+    found = list(pool.map(looked_at, [(setup, index, side) for index in range(pictures)]))
     errors, cosines = (_medians(each) for each in zip(*found, strict=True))
     print(f"\n{pictures} pictures half-way, {side} px")
     print("error of the distance of Gram matrices: " + ", ".join(f"{k[4:]} {v:.3f}" for k, v in errors.items()))
@@ -387,7 +388,7 @@ def main() -> None:
     # Several processes: two threads of one wait for each other at this size.
     spawn = multiprocessing.get_context("spawn")
     workers = max(1, (os.cpu_count() or 1) // arguments.threads)
-    with spawn.Pool(workers, initializer=torch.set_num_threads, initargs=(arguments.threads,)) as pool:
+    with ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (arguments.threads,)) as pool:
         found = style_ratios(setup, pool, pairs, side, steps) | found
         found |= half_way(setup, pool, *((6, 64) if quick else (50, 128)))
     found["cost_ratio_to_vgg16"] = cost_ratio(setup, 4 if quick else 12)

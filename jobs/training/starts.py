@@ -90,10 +90,7 @@ def same_files(
         }
         found = _read(needs, table, file.storage, recorded=before, elsewhere=elsewhere)
         for asset in found:
-            if asset.sha256 != before[asset.option]:
-                was = f"the training was begun with {before[asset.option]}"
-                reason = f"its SHA-256 is {asset.sha256}; {was}"
-                raise OptionError(table + asset.option, asset.url, reason=reason)
+            _refuse_another(asset, before[asset.option], table)
         return found
 
     return TrainingFiles(
@@ -111,13 +108,17 @@ def same_eyes(assets: Sequence[Asset], recorded: Mapping[str, RecordedAsset]) ->
     """
     for asset in assets:
         before = recorded.get(asset.option)
-        if before is not None and before.url == asset.url and before.sha256 != asset.sha256:
-            reason = (
-                f"its SHA-256 is {asset.sha256}; the training was begun with {before.sha256}, and distances "
-                f"would not compare. --set evaluation.every=0 goes on without them"
-            )
-            raise OptionError("evaluation." + asset.option, asset.url, reason=reason)
+        if before is not None and before.url == asset.url:
+            then = ", and distances would not compare. --set evaluation.every=0 goes on without them"
+            _refuse_another(asset, before.sha256, "evaluation.", then)
     return tuple(assets)
+
+
+def _refuse_another(asset: Asset, before: str, table: str, then: str = "") -> None:
+    """Raise `OptionError` if an asset has another digest than `before`."""
+    if asset.sha256 != before:
+        reason = f"its SHA-256 is {asset.sha256}; the training was begun with {before}{then}"
+        raise OptionError(table + asset.option, asset.url, reason=reason)
 
 
 def recorded_assets(assets: Sequence[Asset], files: TrainingFiles) -> dict[str, RecordedAsset]:

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["image_filters", "seed_parameters"]
+__all__ = ["seed_parameters"]
 
 _DERIVATIVE_SHARE = 0.75
 
@@ -20,7 +20,7 @@ _DERIVATIVE_SHARE = 0.75
 def seed_parameters(body: nn.Module, seed: int) -> None:
     """Fill `body` with seeded random parameters so that every layer's activations have unit variance.
 
-    Weights are normal (He et al. 2015), those that look at the image `image_filters`. Then seeded pictures run
+    Weights are normal (He et al. 2015), those that look at the image `_image_filters`. Then seeded pictures run
     through, and every convolution's channels are shifted and scaled to zero mean and unit variance before the
     next layer sees them (LSUV: Mishkin and Matas 2016, here by channel: without the centering a deep
     random ReLU network maps all pictures to nearly one direction). Where a batch norm follows, it takes the
@@ -33,7 +33,7 @@ def seed_parameters(body: nn.Module, seed: int) -> None:
     modules = [module for module in body.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     for module in modules:
         if isinstance(module, nn.Conv2d) and module.in_channels == 3:
-            weight = image_filters(module.out_channels, module.kernel_size[0], generator)
+            weight = _image_filters(module.out_channels, module.kernel_size[0], generator)
         else:
             weight = torch.randn(module.weight.shape, generator=generator)
         module.weight.copy_(weight * math.sqrt(2.0 / module.weight[0].numel()))
@@ -54,7 +54,7 @@ def seed_parameters(body: nn.Module, seed: int) -> None:
         body.float()
 
 
-def image_filters(count: int, size: int, generator: torch.Generator) -> Tensor:
+def _image_filters(count: int, size: int, generator: torch.Generator) -> Tensor:
     """(count, 3, size, size): filters for a first layer. Three quarters are random mixtures of oriented first
     and second derivatives, each in a random color; the others are normal."""
     weight = torch.randn(count, 3, size, size, generator=generator)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nst.features.conventions import Convention
 from nst.features.layers import LOGITS, VGG_CHANNELS, layer_names
 
-__all__ = ["AS_MAXIMUM", "VGG", "Pooling", "pool", "scale_to_unit_activations"]
+__all__ = ["AS_MAXIMUM", "VGG", "Pooling", "pool", "read_out", "scale_to_unit_activations"]
 
 Pooling = Literal["max", "average", "l2"]
 
@@ -85,7 +85,7 @@ class VGG(nn.Module):
             if sizes is not None and not name.startswith("relu"):  # which leaves zeros as they are
                 x = x * valid
             if name in self.wanted:
-                found[name] = x if name not in self.readouts else _read_out(x, self.readouts[name])
+                found[name] = x if name not in self.readouts else read_out(x, self.readouts[name])
         if LOGITS in self.wanted:
             x = F.adaptive_avg_pool2d(x, 7).flatten(1)
             first, second, last = self.classifier.values()
@@ -134,7 +134,7 @@ def scale_to_unit_activations(body: VGG, inputs: Convention) -> None:
             x = F.max_pool2d(x, 2)
 
 
-def _read_out(x: Tensor, matrix: Tensor) -> Tensor:
+def read_out(x: Tensor, matrix: Tensor) -> Tensor:
     """(N, C, H, W), multiplied by a matrix (C, C)."""
     return F.conv2d(x, matrix[:, :, None, None])
 

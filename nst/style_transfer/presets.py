@@ -15,26 +15,28 @@ __all__ = ["LAYER_OPTIONS", "PRESETS", "left_out", "suitable"]
 
 LAYER_OPTIONS = ("content_layers", "style_layers")
 
+# Pretrained networks. Both losses are of the power of squared activations and relative to the target's
+# own, so that the picture does not depend on how a file scales its layers.
+_PRETRAINED: Mapping[str, Any] = MappingProxyType(
+    {
+        "content_layers": {"relu4_2": 1.0},
+        "style_layers": {"relu1_1": 0.4, "relu2_1": 0.3, "relu3_1": 0.2, "relu4_1": 0.1},
+        "content_weight": 1.0,
+        "style_weight": 20.0,
+        "style_loss": "wasserstein",
+        "gram_normalization": "hw",
+        "loss_scale": "relative",
+        "border_px": 16,
+        "pooling": "average",
+        "coarse_scales": (0.5,),
+        "coarse_steps": 40,
+        "steps": 50,
+    }
+)
+
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        # Pretrained networks. Both losses are of the power of squared activations and relative to the target's
-        # own, so that the picture does not depend on how a file scales its layers.
-        "pretrained": MappingProxyType(
-            {
-                "content_layers": {"relu4_2": 1.0},
-                "style_layers": {"relu1_1": 0.4, "relu2_1": 0.3, "relu3_1": 0.2, "relu4_1": 0.1},
-                "content_weight": 1.0,
-                "style_weight": 20.0,
-                "style_loss": "wasserstein",
-                "gram_normalization": "hw",
-                "loss_scale": "relative",
-                "border_px": 16,
-                "pooling": "average",
-                "coarse_scales": (0.5,),
-                "coarse_steps": 40,
-                "steps": 50,
-            }
-        ),
+        "pretrained": _PRETRAINED,
         # Gatys et al. 2016, section 2: alpha / beta = 1e-3, w_l = 1/5, average pooling.
         "gatys": MappingProxyType(
             {
@@ -71,22 +73,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             }
         ),
         # The embedded network sees what VGG16 sees, at a quarter of the cost.
-        "embedded": MappingProxyType(
-            {
-                "content_layers": {"relu4_2": 1.0},
-                "style_layers": {"relu1_1": 0.4, "relu2_1": 0.3, "relu3_1": 0.2, "relu4_1": 0.1},
-                "content_weight": 1.0,
-                "style_weight": 20.0,
-                "style_loss": "wasserstein",
-                "gram_normalization": "hw",
-                "loss_scale": "relative",
-                "border_px": 16,
-                "pooling": "average",
-                "coarse_scales": (0.5,),
-                "coarse_steps": 40,
-                "steps": 50,
-            }
-        ),
+        "embedded": _PRETRAINED,
         # Random features: shallow layers, relative losses, and coarse to fine, found by looking.
         "seeded": MappingProxyType(
             {

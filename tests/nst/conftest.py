@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+from torch import Tensor
 
 from nst.features.layers import VGG_CHANNELS
+from nst.losses import gram_matrix
 
 
 @pytest.fixture(scope="module")
@@ -16,3 +18,20 @@ def narrow_vggs() -> Iterator[None]:
         for network in ("vgg16", "vgg19"):
             patch.setitem(VGG_CHANNELS, network, tuple(width // 4 for width in VGG_CHANNELS[network]))
         yield
+
+
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[Tensor]]:
+    """Has a module's Gram matrices kept: given its name, the list of them."""
+
+    def of(module: str) -> list[Tensor]:
+        seen: list[Tensor] = []
+
+        def kept(features: Tensor) -> Tensor:
+            seen.append(gram_matrix(features))
+            return seen[-1]
+
+        monkeypatch.setattr(f"{module}.gram_matrix", kept)
+        return seen
+
+    return of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from nst.feed_forward.options import PainterOptions
 from nst.feed_forward.training import PainterTraining
 from nst.gan.parallel import Share
 from nst.losses import gram_matrix
-from tests.two import in_two_processes
+from tests.two import in_two_processes, widen
 
 SMALL: dict[str, Any] = {
     "half": 6,
@@ -82,14 +82,8 @@ def test_it_learns() -> None:
     assert read_painter(own.file_bytes(), "x").config == own.networks["painter"].config
 
 
-def test_gram_matrices_are_float32_in_bfloat16_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Tensor] = []
-
-    def looked_at(features: Tensor) -> Tensor:
-        seen.append(gram_matrix(features))
-        return seen[-1]
-
-    monkeypatch.setattr("nst.feed_forward.training.gram_matrix", looked_at)
+def test_gram_matrices_are_float32_in_bfloat16_as_well(looked_at: Callable[[str], list[Tensor]]) -> None:
+    seen = looked_at("nst.feed_forward.training")
     training(precision="bfloat16", warmup_steps=0).step(batch(0))
     assert {each.dtype for each in seen} == {torch.float32}
 
@@ -153,10 +147,7 @@ def test_it_has_no_discriminator() -> None:
 def trained(share: Share) -> dict[str, Any]:
     """In float64."""
     own = training()
-    own._teacher = copy.deepcopy(own._teacher)  # which tests share
-    for network in (own.networks, own.average, own._teacher):
-        assert network is not None
-        network.double()
+    widen(own)
     own.distribute(share)
     losses = []
     for seed in range(3):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,9 @@ from nst.feed_forward.style_training import _MARGIN_PX, StyleTraining, pictures_
 from nst.feed_forward.stylizer import _BORDER_PX
 from nst.gan.parallel import Share
 from nst.images.codec import encode_image
-from nst.losses import gram_matrix
 from nst.stylizer import Stylized
 from tests.nst.test_feed_forward import random_picture
-from tests.two import in_two_processes
+from tests.two import in_two_processes, widen
 
 SMALL: dict[str, Any] = {
     "style": ("/wave.png", "/reeds.png"),
@@ -86,14 +85,8 @@ def test_it_learns(precision: str) -> None:
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 
 
-def test_gram_matrices_are_float32_in_bfloat16_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Tensor] = []
-
-    def looked_at(features: Tensor) -> Tensor:
-        seen.append(gram_matrix(features))
-        return seen[-1]
-
-    monkeypatch.setattr("nst.feed_forward.style_training.gram_matrix", looked_at)
+def test_gram_matrices_are_float32_in_bfloat16_as_well(looked_at: Callable[[str], list[Tensor]]) -> None:
+    seen = looked_at("nst.feed_forward.style_training")
     training(precision="bfloat16").step([photographs(0)])
     assert {each.dtype for each in seen} == {torch.float32}
 
@@ -297,10 +290,7 @@ def test_moments_of_one_and_repeated() -> None:
 def trained(share: Share) -> dict[str, Any]:
     """In float64."""
     own = training()
-    own._teacher = copy.deepcopy(own._teacher)  # which tests share
-    for network in (own.networks, own.average, own._teacher):
-        assert network is not None
-        network.double()
+    widen(own)
     own._wanted = {layer: each.double() for layer, each in own._wanted.items()}
     own.distribute(share)
     losses = []

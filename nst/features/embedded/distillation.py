@@ -26,12 +26,13 @@ from nst.features.embedded.beginning import pruned
 from nst.features.embedded.easel import Easel, Work
 from nst.features.layers import layer_names
 from nst.features.networks import FeatureNetwork, build_features
-from nst.features.vgg import Pooling
+from nst.features.vgg import Pooling, read_out
+from nst.losses import gram_matrix, squared_distance
 
 __all__ = ["POOLING", "RELUS", "Distillation", "DistillationTask", "Progress"]
 
 RELUS = tuple(name for name in layer_names("embedded") if name.startswith("relu"))
-TEACHER_POOLING: Pooling = "max"
+_TEACHER_POOLING: Pooling = "max"
 POOLING: Pooling = "average"
 """What the embedded network pools with, while VGG16 takes maxima: gradients are smoother."""
 
@@ -108,7 +109,7 @@ class Distillation:
                 RELUS,
                 state=teacher,
                 convention=convention,
-                pooling=TEACHER_POOLING,
+                pooling=_TEACHER_POOLING,
                 unit_activations=unit,
             ).to(self.device)
             for unit in (False, True)
@@ -121,7 +122,7 @@ class Distillation:
         begun, maps = pruned(
             seen.body.state_dict(),
             (images - seen.mean) / seen.std,
-            teacher_pooling=TEACHER_POOLING,
+            teacher_pooling=_TEACHER_POOLING,
             pooling=POOLING,
         )
         eyes = {f"readouts.{layer}": torch.eye(each.shape[1]) for layer, each in maps.items()}
@@ -179,10 +180,7 @@ class Distillation:
     def told(self, images: Tensor) -> dict[str, Tensor]:
         """What the network tells of VGG16's activations of (N, 3, H, W), by layer."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
-            return {
-                layer: F.conv2d(each, self.maps[layer][:, :, None, None])
-                for layer, each in self.network(images).items()
-            }
+            return {layer: read_out(each, self.maps[layer]) for layer, each in self.network(images).items()}
 
     def _compared(self, work: Work, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Errors by layer, of Gram matrices, the cosine of gradients, and gradients to paint with."""
@@ -276,15 +274,14 @@ def _aim(seen: Mapping[str, Tensor], wanted: Mapping[str, Tensor], work: Work, w
 
 
 def _gram(features: Tensor) -> Tensor:
-    flat = features.flatten(2).float()
-    return flat @ flat.mT / flat.shape[2]
+    return gram_matrix(features.float())
 
 
 def _relative(found: Tensor, wanted: Tensor) -> Tensor:
     """Squared distance of each to what is wanted, relative to that: (N,)."""
-    return (found - wanted).square().flatten(1).sum(1) / (wanted.square().flatten(1).sum(1) + _TINY)
+    return squared_distance(found, wanted) / (wanted.square().flatten(1).sum(1) + _TINY)
 
 
 def _apart(found: Tensor, wanted: Tensor) -> Tensor:
     """The same of all together."""
-    return (found.float() - wanted.float()).square().sum() / (wanted.float().square().sum() + _TINY)
+    return _relative(found.float()[None], wanted.float()[None])[0]
