@@ -58,7 +58,7 @@ def paint(
 
 
 def test_it_is_the_default() -> None:
-    assert StyleTransfer(style="s").preset == "pretrained"
+    assert StyleTransfer(style="s", network="vgg16").preset == "pretrained"
     assert StyleTransfer(style="s", network="vgg16", weights="file.pth").preset == "pretrained"
 
 
