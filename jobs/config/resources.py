@@ -19,7 +19,7 @@ class Resources:
 
     pool: Literal["auto", "ray", "local"] = "auto"
     """What the workers are. `ray`: actors of a Ray cluster, or of one started here; `local`: processes here.
-    `auto`: `ray` where there is an address, RAY_ADDRESS, or more than one GPU, and `local` elsewhere."""
+    `auto`: `ray` where there is an address or RAY_ADDRESS, and `local` elsewhere."""
     address: str | None = None
     """Address of a running Ray cluster; None: RAY_ADDRESS if that is set, else Ray is started here."""
     min_workers: int = 1
@@ -30,11 +30,12 @@ class Resources:
     num_cpus: float = 1.0
     """CPUs of each worker; its threads of computation are this, rounded up."""
     num_gpus: float | None = None
-    """GPUs of each worker, fractions too: 0.5 puts two workers on one GPU; 0: it computes on the CPU. None: 1
-    if the machine, or the cluster, has any when the job is begun, else 0; the job keeps to that."""
+    """GPU of each worker: 1, or a share of one: 0.5 puts two workers on one GPU, each with half of its memory;
+    0: it computes on the CPU. None: 1 if the machine, or the cluster, has any when the job is begun, else 0;
+    the job keeps to that."""
     memory_gb: float | None = None
-    """Memory that a worker may take before it is ended; None: when the machine runs out, the worker that takes
-    most is ended."""
+    """Memory of the machine, not of its GPUs, that a worker may take before it is ended; None: when the machine
+    runs out, the worker that takes most is ended. With a GPU it takes some 2 GB more than without."""
     batch_size: int = 1
     """Number of photographs that a method is given at once."""
     load_threads: int = 2
@@ -56,6 +57,8 @@ class Resources:
         for option, least in (("max_workers", 1), ("shard_size", 1), ("num_gpus", 0)):
             if getattr(self, option) is not None:
                 check.at_least(option, getattr(self, option), least)
+        if self.num_gpus is not None and self.num_gpus > 1:
+            raise OptionError("num_gpus", self.num_gpus, reason="must be at most 1: a worker uses one GPU")
         for option in ("num_cpus", "grace_s"):
             check.at_least(option, getattr(self, option), 0)
         for option in ("timeout_s", "start_timeout_s"):

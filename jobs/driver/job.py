@@ -306,7 +306,8 @@ def _fitted(job: JobFile) -> tuple[JobFile, Fitted]:
 def _same_arithmetic(store: Store, record: JobRecord, now: Resources) -> Resources:
     """`now`, with the arithmetic that the job was begun with: numbers of threads and kinds of device decide in
     which order sums are rounded. It may change as long as nothing was done; the record follows."""
-    before = Resources(**record.job["resources"])
+    stored = record.job["resources"]
+    before = Resources(**{**stored, "num_gpus": min(1, stored["num_gpus"] or 0)})  # more were once accepted
     if now.num_gpus is None:
         now = replace(now, num_gpus=before.num_gpus)
     changed = _other_arithmetic(before, now)

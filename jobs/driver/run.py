@@ -344,7 +344,7 @@ def worker_setup(job: Job) -> WorkerSetup:
         load_threads=resources.load_threads,
         save_threads=resources.save_threads,
         threads=resources.threads,
-        use_gpu=bool(resources.num_gpus),
+        num_gpus=resources.num_gpus or 0.0,
         moved=job.moved,
         adapted=job.adapted,
     )

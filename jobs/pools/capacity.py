@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from jobs.pools.gpus import gpu_ids
 from jobs.pools.memory import total_bytes
 from jobs.spec import Resources
 from nst.errors import OptionError
@@ -63,7 +64,7 @@ def pool_kind(resources: Resources) -> Literal["ray", "local"]:
     """What the workers are: what `pool` says, or stands for."""
     if resources.pool != "auto":
         return resources.pool
-    return "ray" if cluster_address(resources.address) or _gpu_count() > 1 else "local"
+    return "ray" if cluster_address(resources.address) else "local"
 
 
 def room_for(resources: Resources) -> Capacity:
@@ -72,10 +73,9 @@ def room_for(resources: Resources) -> Capacity:
     Raises:
         OptionError: there is no cluster at the address.
     """
-    local = pool_kind(resources) == "local"
-    address = None if local else cluster_address(resources.address)
+    address = None if pool_kind(resources) == "local" else cluster_address(resources.address)
     if address is None:
-        return this_machine(most_gpus=1 if local else None)  # of local workers all compute on the first
+        return this_machine()
     from jobs.pools.ray_session import cluster_resources
 
     there = cluster_resources(address)
@@ -114,7 +114,7 @@ def fit(resources: Resources, capacity: Capacity, advice: str = "") -> Fitted:
         advice: what else to say about GPUs that are not there.
 
     Raises:
-        OptionError: a worker is to have more than there is.
+        OptionError: a worker is to have more than there is, or there are to be more than there are GPUs for.
     """
     notes: list[str] = []
     gpus = resources.num_gpus
@@ -130,16 +130,23 @@ def fit(resources: Resources, capacity: Capacity, advice: str = "") -> Fitted:
     refuse_too_much(capacity, wanted, advice)
     most = {"CPU": capacity.cpus // resources.threads}
     if gpus:
-        most["GPU"] = capacity.gpus // gpus
+        most["GPU"] = capacity.gpus * int(1 / gpus)
     memory_bytes = resources.memory_bytes or _WORKER_BYTES
     most["memory"] = capacity.memory_bytes // memory_bytes
     least = min(most, key=lambda name: most[name])
     room = max(1, int(most[least]))
     workers = resources.max_workers or max(resources.min_workers, room)
+    if gpus and workers > most["GPU"] and not capacity.grows:
+        option = "max_workers" if resources.max_workers else "min_workers"
+        reason = (
+            f"{capacity.place} has {_gpus(capacity.gpus)}, of which each worker takes {gpus:g}: "
+            f"room for {most['GPU']:g}"
+        )
+        raise OptionError(f"resources.{option}", workers, reason=reason)
     if workers > room and not capacity.grows:
         has = {
             "CPU": f"{capacity.cpus:g} CPUs, of which each takes {resources.threads}",
-            "GPU": f"{capacity.gpus:g} GPUs, of which each takes {gpus:g}",
+            "GPU": f"{_gpus(capacity.gpus)}, of which each takes {gpus:g}",
             "memory": f"{capacity.memory_bytes / 2**30:.1f} GiB of memory, of which each may take "
             f"{memory_bytes / 2**30:g}",
         }[least]
@@ -147,20 +154,9 @@ def fit(resources: Resources, capacity: Capacity, advice: str = "") -> Fitted:
     return Fitted(replace(resources, num_gpus=gpus, max_workers=workers), tuple(notes))
 
 
-def this_machine(most_gpus: int | None = None) -> Capacity:
-    """What there is here.
-
-    Args:
-        most_gpus: GPUs that count at most.
-    """
-    gpus = _gpu_count()
-    fewer = most_gpus is not None and most_gpus < gpus
-    return Capacity(
-        place="a pool of local processes" if fewer else "this machine",
-        cpus=cpu_count(),
-        gpus=most_gpus if fewer and most_gpus is not None else gpus,
-        memory_bytes=total_bytes(),
-    )
+def this_machine() -> Capacity:
+    """What there is here."""
+    return Capacity(place="this machine", cpus=cpu_count(), gpus=_gpu_count(), memory_bytes=total_bytes())
 
 
 def cpu_count() -> int:
@@ -175,6 +171,8 @@ def cpu_count() -> int:
 
 
 def _gpu_count() -> int:
-    import torch
+    return len(gpu_ids())
 
-    return torch.cuda.device_count()
+
+def _gpus(number: float) -> str:
+    return f"{number:g} GPU{'' if number == 1 else 's'}"

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import MappingProxyType
 from typing import Any
 
 from jobs.console.stop import STOP_SIGNALS
@@ -77,17 +78,26 @@ class Children:
         self._failed_starts: list[Died] = []
         self._memory_checked_at = 0.0
 
-    def launch(self, worker: WorkerId, payload: bytes, slots: int, *, with_main: bool = False) -> None:
+    def launch(
+        self,
+        worker: WorkerId,
+        payload: bytes,
+        slots: int,
+        *,
+        with_main: bool = False,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Start a worker.
 
         Args:
             payload: its pickled setup and assets.
             slots: photographs that can be in a stage at once, as its setup says.
             with_main: the payload needs what this process's `__main__` defines.
+            environment: what its environment has besides or instead of this process's.
         """
         ours, theirs = self._context.Pipe()
         at_work = self._context.RawArray("q", slots)
-        arguments = (theirs, dict(os.environ), payload, at_work)
+        arguments = (theirs, {**os.environ, **environment}, payload, at_work)
         process = self._context.Process(target=_serve, args=arguments, name=f"nst-worker-{worker}", daemon=True)
         with self._lock, _with_main_if(with_main), signals_blocked():
             try:

@@ -60,7 +60,8 @@ class WorkerSetup:
     save_threads: int
     threads: int
     """Threads that compute."""
-    use_gpu: bool
+    num_gpus: float
+    """Share of a GPU that it has, at most 1; 0: it computes on the CPU."""
     moved: Move | None = None
     """Where the photographs are, if not where the manifest says."""
     adapted: str | None = None

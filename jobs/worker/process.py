@@ -13,7 +13,9 @@ from jobs.ledger.job_record import read_job
 from jobs.stores.store import Store, open_store
 from jobs.worker.messages import WorkerInfo, WorkerSetup
 
-__all__ = ["device_of", "gpu_memory_bytes", "open_job", "worker_info"]
+__all__ = ["device_of", "gpu_memory_bytes", "memory_fraction", "open_job", "worker_info"]
+
+_CONTEXT_BYTES = 768 << 20
 
 
 def open_job(setup: WorkerSetup) -> Store:
@@ -31,7 +33,26 @@ def open_job(setup: WorkerSetup) -> Store:
 
 
 def device_of(setup: WorkerSetup) -> torch.device:
-    return torch.device("cuda" if setup.use_gpu else "cpu")
+    """The device that this process computes on. Of a GPU it gets no more memory than its share, so that none of
+    its neighbors runs out of theirs; and unless the method says that bytes may differ, the algorithms on it are
+    such that give the same ones again."""
+    if not setup.num_gpus:
+        return torch.device("cpu")
+    # Read when CUDA begins, in this process.
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    if getattr(setup.method, "deterministic", True):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    if setup.num_gpus < 1:
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(memory_fraction(setup.num_gpus, total))
+    return torch.device("cuda")
+
+
+def memory_fraction(share: float, total_bytes: int) -> float:
+    """What PyTorch may take of a GPU's memory, in [0, 1]: a worker's share of it, without what a process takes
+    besides (context, kernels, cuBLAS)."""
+    return max(0.05, share - _CONTEXT_BYTES / total_bytes)
 
 
 def worker_info(device: torch.device, **seconds: float) -> WorkerInfo:

@@ -5,6 +5,7 @@ Knows no cluster. Whoever hosts it calls `run` from a thread per task, and `prog
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -49,6 +50,7 @@ class Worker:
         )
         self._stylizer = self._compute_thread.submit(setup.method.build, assets, self._device).result()
         self._styled = isinstance(setup.method, StyledMethod)
+        self._too_much = math.inf  # pixels of a batch for which memory did not suffice
         self._draining = threading.Event()
         self._evaluations_before: int | None = (
             None  # those photographs that are being computed; None: there are none
@@ -143,7 +145,11 @@ class Worker:
 
     def stylize(self, batch: Sequence[Loaded]) -> list[Outcome | Exception]:
         """The outcomes of a batch, in order. If the method raises, e.g. for want of GPU memory, the halves of
-        the batch are tried, down to the photographs alone, which keep their errors."""
+        the batch are tried, down to the photographs alone, which keep their errors. What was too much for the
+        memory is not tried again."""
+        pixels = sum(loaded.photo.image[0].numel() for loaded in batch)
+        if len(batch) > 1 and pixels >= self._too_much:
+            return self._halves(batch)
         generators = [
             torch.Generator().manual_seed(image_seed(self._setup.seed, loaded.row.key)) for loaded in batch
         ]
@@ -161,11 +167,16 @@ class Worker:
             self._recover()
             if len(batch) == 1:
                 return [failure]
-            half = len(batch) // 2
-            return [*self.stylize(batch[:half]), *self.stylize(batch[half:])]
+            if isinstance(failure, torch.OutOfMemoryError):
+                self._too_much = pixels
+            return self._halves(batch)
         if len(outcomes) != len(batch):
             raise RuntimeError(f"the method gave {len(outcomes)} outcomes for {len(batch)} images")
         return [_checked(outcome) for outcome in outcomes]
+
+    def _halves(self, batch: Sequence[Loaded]) -> list[Outcome | Exception]:
+        half = len(batch) // 2
+        return [*self.stylize(batch[:half]), *self.stylize(batch[half:])]
 
     def _recover(self) -> None:
         """Free the GPU's memory after an error. Where the GPU does not answer, this process is of no use."""

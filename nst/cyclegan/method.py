@@ -134,6 +134,9 @@ class CycleGAN:
     """Memory in MB for activations of one pass through the generator. Larger photographs are computed a few
     layers at a time, in bands, with the same result but for rounding; what does not fit of the activations
     between lies in temporary files. None: no limit."""
+    deterministic: bool = field(default=True, metadata=LATER)
+    """Whether each photograph is computed alone on GPUs, so that no byte of its picture depends on what else is
+    in work. Else those of one size share passes, which is faster for small ones."""
 
     def __post_init__(self) -> None:
         check.one_of("direction", self.direction, get_args(Direction))
@@ -157,7 +160,7 @@ class CycleGAN:
 
     def build(self, assets: Assets, device: torch.device) -> CycleGANStylizer:
         network, config = self._loaded(assets)
-        return CycleGANStylizer(network.to(device), config, self.pass_memory_mb)
+        return CycleGANStylizer(network.to(device), config, self.pass_memory_mb, alone=self.deterministic)
 
     def exportable(self, assets: Assets) -> Exportable:
         network, config = self._loaded(assets)
@@ -219,12 +222,20 @@ class CycleGANStylizer:
 
     Args:
         pass_memory_mb: see `CycleGAN`.
+        alone: whether each photograph has its pass for itself.
     """
 
-    def __init__(self, network: Generator, config: GeneratorConfig, pass_memory_mb: int | None) -> None:
+    def __init__(
+        self,
+        network: Generator,
+        config: GeneratorConfig,
+        pass_memory_mb: int | None,
+        *,
+        alone: bool = True,
+    ) -> None:
         self.network = network.requires_grad_(False).eval()
         self._multiple, self._least = size_multiple(config.generator), least_size(config.generator)
-        self._channels = config.input_channels
+        self._channels, self._alone = config.input_channels, alone
         self._apply = partial(apply_bounded, self.network, memory_mb=pass_memory_mb)
         self._like = next(network.parameters())
 
@@ -233,7 +244,7 @@ class CycleGANStylizer:
         """It needs no randomness."""
         outcomes: dict[int, Outcome] = {}
         photos = [image.to(self._like) for image in images]
-        for group in by_shape(photos):
+        for group in by_shape(photos, alone=self._alone):
             found = self.translate(stacked([photos[index] for index in group]))
             for index, image in zip(group, found.to("cpu", torch.float32), strict=True):
                 outcomes[index] = checked_outcome(image)

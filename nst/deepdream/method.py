@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import get_args
 
 import torch
@@ -28,7 +28,7 @@ from nst.features.networks import Pooling, check_pooling, own_pooling
 from nst.features.tiles import max_pass_pixels
 from nst.images.codec import decode_image, resize_image
 from nst.ops import ReLUBackward
-from nst.stylizer import AssetRef, Assets, select
+from nst.stylizer import LATER, AssetRef, Assets, select
 
 __all__ = ["DeepDream", "DeepDreamStylizer", "Dream"]
 
@@ -96,6 +96,9 @@ class DeepDream:
     pass_memory_mb: int | None = None
     """Memory in MB for activations and gradients of one pass through the network. Larger photographs are
     computed in tiles, with the same result; only with `standard` ReLUs and without `logits`. None: no limit."""
+    deterministic: bool = field(default=True, metadata=LATER)
+    """Whether each photograph is computed alone on GPUs, so that no byte of its picture depends on what else is
+    in work. Else those of one size share passes, which is faster for small ones."""
     curve: bool = False
     """Whether the objective of every step is kept."""
 

@@ -51,6 +51,8 @@ class DreamPlan:
     """Frames of the zoom after the dream."""
     zoom: float
     """Enlargement from one frame to the next."""
+    deterministic: bool
+    """Whether each photograph has its passes for itself."""
     curve: bool
     """Whether the objective of every step is kept."""
 
@@ -143,7 +145,7 @@ class DeepDreamStylizer:
             self.evaluations += len(requests)
             answers: dict[int, _Answer] = {}
             points, ways = [each.point for each in requests], [each.backward for each in requests]
-            for group in by_shape(points, ways):
+            for group in by_shape(points, ways, alone=self.plan.deterministic):
                 values, grads = self.objective.evaluate(
                     torch.stack([points[index] for index in group]), ways[group[0]]
                 )

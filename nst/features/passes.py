@@ -13,8 +13,11 @@ _WASTE = 0.25
 """Share of a pass's pixels that may be padding."""
 
 
-def by_shape(images: Sequence[Tensor], kinds: Sequence[object] | None = None) -> Iterable[list[int]]:
-    """Indices of `images` in groups that may be stacked: equal shapes and `kinds`, in order of appearance.
+def by_shape(
+    images: Sequence[Tensor], kinds: Sequence[object] | None = None, *, alone: bool = False
+) -> Iterable[list[int]]:
+    """Indices of `images` in groups that may be stacked: equal shapes and `kinds`, in order of appearance; if
+    `alone`, each for itself.
 
     On a CPU every image stands alone. Its convolutions round differently for different batch sizes, so that a
     picture's last bits would depend on its neighbors, and sharing a pass saves no time there.
@@ -22,7 +25,7 @@ def by_shape(images: Sequence[Tensor], kinds: Sequence[object] | None = None) ->
     groups: dict[object, list[int]] = {}
     for index, image in enumerate(images):
         kind = None if kinds is None else kinds[index]
-        key: object = index if image.device.type == "cpu" else (image.shape, kind)
+        key: object = index if alone or image.device.type == "cpu" else (image.shape, kind)
         groups.setdefault(key, []).append(index)
     return groups.values()
 

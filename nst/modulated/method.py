@@ -257,7 +257,7 @@ class ModulatedStylizer:
                 outcomes[index] = UnknownStyle(str(OptionError("style", name, choices=self._looks)))
         todo = [index for index in range(len(images)) if index not in outcomes]
         photos = [images[index].to(self._like) for index in todo]
-        for group in by_shape(photos, range(len(photos)) if self._alone else None):
+        for group in by_shape(photos, alone=self._alone):
             places = [todo[place] for place in group]
             looks = [
                 self._default if name is None else self._looks[name] for name in (asked[i] for i in places)

@@ -121,7 +121,8 @@ class StyleTransfer:
     learning_rate: float | None = None
     """The optimizer's learning rate. None: 1 for L-BFGS, 0.02 (of the range [0, 1]) for Adam."""
     history_size: int = 100
-    """Curvature pairs that L-BFGS keeps. Each costs two photographs of float32: 100 at 512 x 512 are 630 MB."""
+    """Curvature pairs that L-BFGS keeps. Each costs two photographs of float32: 100 at 512 x 512 are 630 MB, at
+    12 megapixels 29 GB. On a GPU as many as fit into three tenths of its memory."""
     coarse_scales: tuple[float, ...] | None = None
     """Smaller sizes of the photograph to go through first, e.g. [0.25, 0.5]; each starts from the last. Where a
     side would have less than 8 pixels, they are left out: nothing of the photograph would be left."""
@@ -137,9 +138,11 @@ class StyleTransfer:
     """Decay of an exponential average of the pictures on the way, at each size, which takes the place of the
     best of them: the noise of single steps, mostly Adam's, is averaged out. 0: the best picture."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of activations. `bfloat16`: several times faster on GPUs and on CPUs with AMX; Gram matrices,
-    losses and optimizer stay float32, and the last `refine_steps` at the photograph's own size are computed in
-    float32. Where steps become smaller than bfloat16 resolves, it goes on in float32 at once."""
+    """Precision of activations. `float32` on GPUs: convolutions round what they multiply to 10 bits (TF32), as
+    PyTorch has it; NVIDIA_TF32_OVERRIDE=0 in the environment forbids it. `bfloat16`: several times faster on
+    GPUs and on CPUs with AMX; Gram matrices, losses and optimizer stay float32, and the last `refine_steps` at
+    the photograph's own size are computed in float32. Where steps become smaller than bfloat16 resolves, it
+    goes on in float32 at once."""
     refine_steps: int = 10
     """Evaluations in float32 at the end, if `precision` is `bfloat16`."""
     pass_memory_mb: int | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -29,6 +30,8 @@ with it is mended by the steps after it."""
 _RESOLVED, _PATIENCE = 2.0**-11, 3
 """When the mean change of a pixel was below the first for so many steps, bfloat16 is left. Its numbers
 are 2^-8 apart between a half and one, and a normalized pixel is about a fifth of that."""
+_HISTORY_SHARE = 0.3
+"""Share of a GPU's memory for L-BFGS's history: activations and gradients take most of the rest."""
 _COARSE_SIDE_PX = 8
 """Coarse scales are left out at which a side would have less."""
 
@@ -191,7 +194,7 @@ class StyleTransferStylizer:
     ) -> Generator[_Request, Evaluation, None]:
         plan = self.plan
         start = mirrored(resize_image(canvas.image, size).clamp(0, 1), plan.border_px)
-        descent = Descent(start, self._optimizer(), tolerance=plan.stop_tolerance)
+        descent = Descent(start, self._optimizer(start), tolerance=plan.stop_tolerance)
         average = _Average(plan.average_iterates) if plan.average_iterates else None
         pixels = self._pixels(canvas)
         phases: list[tuple[torch.dtype | None, int]] = [(None, steps)]
@@ -238,12 +241,12 @@ class StyleTransferStylizer:
         if every and canvas.evaluations % every == 0:
             canvas.frames.append(Frame(canvas.evaluations, canvas.image.to("cpu", torch.float32)))
 
-    def _optimizer(self) -> Optimizer:
+    def _optimizer(self, start: Tensor) -> Optimizer:
         rate = self.plan.learning_rate
         if self.plan.optimizer == "adam":
             return Adam(learning_rate=0.02 if rate is None else rate)
         return LBFGS(
-            history_size=self.plan.history_size,
+            history_size=min(self.plan.history_size, _pairs_in_memory(start)),
             learning_rate=1.0 if rate is None else rate,
             first_step=FIRST_STEP,
             bounds=(0.0, 1.0),
@@ -281,6 +284,16 @@ class _Average:
     def value(self) -> Tensor:
         assert self._sum is not None
         return (self._sum / (1 - self._decay**self._count)).clamp(0, 1)
+
+
+def _pairs_in_memory(point: Tensor) -> int:
+    """How many of L-BFGS's pairs at `point` its share of a GPU's memory has room for. It goes by what the GPU
+    has, not by what is free, so that a picture does not depend on what else is in work."""
+    if point.device.type != "cuda":
+        return sys.maxsize
+    memory = torch.cuda.get_device_properties(point.device).total_memory
+    share = _HISTORY_SHARE * torch.cuda.get_per_process_memory_fraction(point.device)
+    return max(1, int(share * memory / (2 * point.nbytes)))
 
 
 def _moves_less_than(distance: float, before: Tensor, after: Tensor) -> bool:

@@ -64,7 +64,8 @@ def code(job: Job, **options: Any) -> int:
         (Resources(num_gpus=0.5), WITH_GPUS, 0.5, 4),
         (Resources(num_gpus=0), WITH_GPUS, 0, 4),
         (Resources(), CLUSTER, 1, 2),
-        (Resources(num_gpus=4, max_workers=9), CLUSTER, 4, 9),
+        (Resources(num_gpus=0.3), WITH_GPUS, 0.3, 4),
+        (Resources(num_gpus=1, max_workers=9), CLUSTER, 1, 9),
         (Resources(), replace(CLUSTER, cpus=0, gpus=0, memory_bytes=0), 0, 1),
         (Resources(max_workers=3), HERE, 0, 3),
     ],
@@ -82,11 +83,6 @@ def test_what_is_left_open_is_what_there_is(
     ("resources", "capacity", "said"),
     [
         (Resources(max_workers=8), HERE, "8 workers are more than this machine has room for, 4: it has 4 CPUs"),
-        (
-            Resources(max_workers=3, num_gpus=1),
-            WITH_GPUS,
-            "more than this machine has room for, 2: it has 2 GPUs",
-        ),
         (
             Resources(max_workers=4, memory_gb=8),
             HERE,
@@ -126,15 +122,36 @@ def test_more_than_there_is_is_refused(resources: Resources, said: str) -> None:
     fit(resources, replace(HERE, grows=True))
 
 
+@pytest.mark.parametrize(
+    ("resources", "said"),
+    [
+        (
+            Resources(max_workers=3),
+            "max_workers = 3: this machine has 2 GPUs, of which each worker takes 1: room for 2",
+        ),
+        (Resources(min_workers=3, num_gpus=1), r"min_workers = 3: this machine has 2 GPUs, .*: room for 2"),
+        (Resources(max_workers=5, num_gpus=0.5), r"max_workers = 5: .* takes 0\.5: room for 4"),
+        (Resources(max_workers=7, num_gpus=0.3), r"max_workers = 7: .* takes 0\.3: room for 6"),
+    ],
+    ids=str,
+)
+def test_more_workers_than_gpus_are_refused(resources: Resources, said: str) -> None:
+    with pytest.raises(OptionError, match=rf"resources\.{said}$"):
+        fit(resources, WITH_GPUS)
+    fit(resources, CLUSTER)
+
+
+def test_a_worker_uses_one_gpu() -> None:
+    with pytest.raises(OptionError, match=r"num_gpus = 2: must be at most 1: a worker uses one GPU"):
+        Resources(num_gpus=2)
+
+
 def test_the_pool_is_local_unless_there_is_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs.pools.capacity, "_gpu_count", lambda: 1)
+    monkeypatch.setattr(jobs.pools.capacity, "_gpu_count", lambda: 8)
     assert pool_kind(Resources()) == "local"
     assert pool_kind(Resources(address="h:1")) == "ray"
     assert pool_kind(Resources(pool="local", address="h:1")) == "local"
     assert pool_kind(Resources(pool="ray")) == "ray"
-    monkeypatch.setattr(jobs.pools.capacity, "_gpu_count", lambda: 2)
-    assert pool_kind(Resources()) == "ray"
-    monkeypatch.setattr(jobs.pools.capacity, "_gpu_count", lambda: 0)
     monkeypatch.setenv("RAY_ADDRESS", "h:1")
     assert pool_kind(Resources()) == "ray"
 

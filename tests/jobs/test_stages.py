@@ -43,7 +43,7 @@ def test_a_photograph_goes_through_the_stages(tmp_path: Path) -> None:
         load_threads=1,
         save_threads=1,
         threads=1,
-        use_gpu=False,
+        num_gpus=0,
     )
     stages = TaskStages(Task(id=0, shard=0, attempts=3), store, setup, inverted)
     row = Row(index=7, key="a", url=str(tmp_path / "a.png"), size_bytes=len(data))
