@@ -20,7 +20,6 @@ from typing import Any
 
 import ray
 import ray.train
-import torch
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from jobs.console.stop import StopSignal
@@ -36,7 +35,7 @@ from jobs.errors import (
 from jobs.ledger.lease import STANDARD_LEASE, Lease, LeaseOptions, hold
 from jobs.pools.children import signals_blocked
 from jobs.pools.ray_session import RaySession
-from jobs.training.evaluate import evaluate
+from jobs.training.evaluate import evaluate_beside
 from jobs.training.failures import Failures
 from jobs.training.job import TrainJob, record_change
 from jobs.training.layout import (
@@ -256,7 +255,7 @@ class _Run:
             if step in found or step in self._evaluations or self._tries.get(step, 0) >= _EVALUATION_TRIES:
                 continue
             self._tries[step] = self._tries.get(step, 0) + 1
-            remote = ray.remote(_evaluate_task).options(num_cpus=own.num_cpus, max_retries=0)
+            remote = ray.remote(evaluate_beside).options(num_cpus=own.num_cpus, max_retries=0)
             self._evaluations[step] = remote.remote(self._job.file, self._job.urls, self._asset, step)
         self._forget_generators(found)
 
@@ -339,8 +338,3 @@ def _train_worker(config: Mapping[str, Any]) -> None:
     context = ray.train.get_context()
     with signals_blocked():  # those who load photographs, too
         train(config["setup"], context.get_world_rank(), context.get_world_size(), get_device())
-
-
-def _evaluate_task(file: Any, urls: Any, assets: Mapping[str, bytes], step: int) -> None:
-    torch.set_num_threads(1)
-    evaluate(file, urls, assets, step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -20,14 +21,34 @@ from nst.errors import OptionError
 from nst.features import FeatureNetwork, build_features, read_weights
 from nst.gan.evaluation import frechet_distance, kernel_distance, pooled_features
 
-__all__ = ["evaluate", "held_out"]
+__all__ = ["evaluate", "evaluate_beside", "held_out"]
+
+_CPU = torch.device("cpu")
+
+
+def evaluate_beside(file: TrainFile, urls: tuple[Any, ...], assets: Mapping[str, bytes], step: int) -> None:
+    """Do as `evaluate` beside the training: on a thread, or, where the training is on GPUs and one is in sight
+    that has room, on that, in seconds instead of minutes."""
+    torch.set_num_threads(1)
+    if file.resources.num_gpus and torch.cuda.is_available():
+        with suppress(torch.OutOfMemoryError):
+            evaluate(file, urls, assets, step, torch.device("cuda"))
+            return
+    evaluate(file, urls, assets, step)
 
 
 def evaluate(
-    file: TrainFile, urls: tuple[Any, ...], assets: Mapping[str, bytes], step: int
+    file: TrainFile,
+    urls: tuple[Any, ...],
+    assets: Mapping[str, bytes],
+    step: int,
+    device: torch.device = _CPU,
 ) -> dict[str, float]:
     """Compare translations of the first photographs with those of their target, held-out ones where there are
     any; publish the distances.
+
+    Args:
+        device: where the networks compute.
 
     Raises:
         OSError: there are no generators of this step, or nothing can be read or written.
@@ -41,16 +62,16 @@ def evaluate(
     unit = own.network == "embedded"
     network = build_features(
         own.network, [own.layer], state=state, convention=convention, unit_activations=unit
-    )
+    ).to(device)
     photos = TrainingSet.of(spec, urls, file.storage)
     photos = replace(photos, urls={**photos.urls, **held_out(file)})
     found: dict[str, float] = {}
     real: dict[str, Tensor] = {}
-    for each in spec.recipe.translations(weights, own.directions):
+    for each in spec.recipe.translations(weights, own.directions, device):
         if each.target not in real:
-            images = _images(photos, each.target, own.photos)
+            images = _images(photos, each.target, own.photos, device)
             real[each.target] = _features(network, own.layer, (each.shown(image[None])[0] for image in images))
-        fakes = (each.translate(image[None])[0] for image in _images(photos, each.source, own.photos))
+        fakes = (each.translate(image[None])[0] for image in _images(photos, each.source, own.photos, device))
         features = _features(network, own.layer, fakes)
         found[f"fid_{each.name}"] = frechet_distance(features, real[each.target])
         found[f"kid_{each.name}"] = kernel_distance(features, real[each.target])
@@ -83,7 +104,7 @@ def _features(network: FeatureNetwork, layer: str, images: Iterator[Tensor]) -> 
     return pooled_features(network, layer, images)
 
 
-def _images(photos: TrainingSet, name: str, count: int) -> Iterator[Tensor]:
+def _images(photos: TrainingSet, name: str, count: int, device: torch.device) -> Iterator[Tensor]:
     """The first photographs of a collection, (3, h, w) in [0, 1]."""
     for image in photos.images(name, count):
-        yield (image + 1) / 2
+        yield ((image + 1) / 2).to(device)

@@ -41,7 +41,7 @@ from jobs.inspect.status import job_status
 from jobs.inspect.verify import explain, verify
 from jobs.ledger.job_record import RecordedAsset
 from jobs.stores.store import LocalStore
-from jobs.training.evaluate import evaluate
+from jobs.training.evaluate import evaluate, evaluate_beside
 from jobs.training.failures import Failures
 from jobs.training.job import TrainJob, create_or_open_training, plan_training, reopen_training
 from jobs.training.job_file import option_tables, read_train_file, train_from_table, train_to_table
@@ -590,6 +590,32 @@ def test_evaluation_status_and_report(photos: Path) -> None:
         assert text in html, text
 
 
+@pytest.mark.parametrize(
+    ("gpus", "there", "room", "devices"),
+    [
+        (1, True, True, ["cuda"]),
+        (1, True, False, ["cuda", "cpu"]),
+        (1, False, True, ["cpu"]),
+        (0, True, True, ["cpu"]),
+    ],
+)
+def test_evaluations_of_a_training_on_gpus_are_on_one_if_it_has_room(
+    gpus: int, there: bool, room: bool, devices: list[str], photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+
+    def evaluated(*arguments: Any) -> None:
+        used.append(arguments[4].type if len(arguments) > 4 else "cpu")
+        if used[-1] == "cuda" and not room:
+            raise torch.OutOfMemoryError("the training takes it all")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    monkeypatch.setattr("jobs.training.evaluate.evaluate", evaluated)
+    file = begun(photos).file
+    evaluate_beside(replace(file, resources=replace(file.resources, num_gpus=gpus)), (), {}, 6)
+    assert used == devices
+
+
 def test_distances_are_of_held_out_photographs_if_there_are_any(photos: Path) -> None:
     """Copies of those that are trained on give what these give; others give others."""
     shutil.copytree(photos / "a", photos / "same")
@@ -660,7 +686,7 @@ def test_a_gray_side_is_compared_with_gray_photographs(photos: Path) -> None:
     for name in ("fid_A2B", "kid_A2B"):
         assert found[0][name] == pytest.approx(found[1][name], rel=0.02), name
     colors = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    to_b, to_a = job.file.spec.recipe.translations(weights, 2)
+    to_b, to_a = job.file.spec.recipe.translations(weights, 2, torch.device("cpu"))
     assert len(to_b.shown(colors).unique(dim=1)[0]) == 1
     assert torch.equal(to_a.shown(colors), colors)
 

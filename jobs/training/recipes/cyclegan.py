@@ -75,9 +75,12 @@ class CycleGANRecipe(Recipe):
 
         return AssetRef(option="weights", url=url, kind="weights", sha256=sha256)
 
-    def translations(self, data: bytes, most: int) -> Iterator[Translation]:  # noqa: ARG002  always both
-        import torch
-
+    def translations(
+        self,
+        data: bytes,
+        most: int,  # noqa: ARG002  always both
+        device: torch.device,
+    ) -> Iterator[Translation]:
         from nst.cyclegan.method import CycleGAN
 
         sides: tuple[tuple[Direction, str, str, int], ...] = (
@@ -85,7 +88,7 @@ class CycleGANRecipe(Recipe):
             ("B2A", "b", "a", self.model.input_channels),
         )
         for direction, source, target, channels in sides:
-            one = CycleGAN(weights="", direction=direction).build({"": data}, torch.device("cpu"))
+            one = CycleGAN(weights="", direction=direction).build({"": data}, device)
             yield Translation(direction, source, target, one.translate, partial(_seen, channels=channels))
 
     @staticmethod

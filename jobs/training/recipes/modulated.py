@@ -138,14 +138,12 @@ class ModulatedRecipe(Recipe):
 
         return AssetRef(option="generator", url=url, kind="weights", sha256=sha256)
 
-    def translations(self, data: bytes, most: int) -> Iterator[Translation]:
+    def translations(self, data: bytes, most: int, device: torch.device) -> Iterator[Translation]:
         """Those from the first style to the others, then those to it."""
-        import torch
-
         from nst.modulated.method import Modulated
 
         first, *others = self.styles
-        stylizer = Modulated(generator="", style=first).build({"": data}, torch.device("cpu"))
+        stylizer = Modulated(generator="", style=first).build({"": data}, device)
         directions = [*((first, name) for name in others), *((name, first) for name in others)]
         for source, target in directions[:most]:
             translate = partial(stylizer.to_style, style=target)

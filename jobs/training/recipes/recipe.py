@@ -133,7 +133,7 @@ class Translation:
     target: str
     """A collection, which the translated photographs are compared with."""
     translate: Callable[[Tensor], Tensor]
-    """(N, 3, H, W) in [0, 1] to the same, on the CPU."""
+    """(N, 3, H, W) in [0, 1] to the same, on the device that was asked for."""
     shown: Callable[[Tensor], Tensor] = lambda images: images
     """What photographs of the target, in the same form, are compared as: gray ones of a target that is gray."""
 
@@ -269,12 +269,13 @@ class Recipe(ABC):
     def asset(self, url: str, sha256: str | None = None) -> AssetRef:
         """The file that the training ends with, as the option of a method that takes it."""
 
-    def translations(self, data: bytes, most: int) -> Iterator[Translation]:  # noqa: ARG002
+    def translations(self, data: bytes, most: int, device: torch.device) -> Iterator[Translation]:  # noqa: ARG002
         """What an evaluation compares; by default nothing.
 
         Args:
             data: the file that a trainer made.
             most: so many at most, of a recipe whose collections each have several.
+            device: where the networks are to be.
         """
         yield from ()
 
