@@ -21,6 +21,7 @@ from nst.errors import NstError
 
 __all__ = [
     "EXIT_DIVERGED",
+    "EXIT_FAILED_CHECKS",
     "EXIT_FAILED_ROWS",
     "EXIT_FAULTS",
     "EXIT_OK",
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 EXIT_OK = 0
+EXIT_FAILED_CHECKS = 1
 EXIT_USAGE = 2
 EXIT_FAILED_ROWS = 3
 EXIT_UNFINISHED = 4

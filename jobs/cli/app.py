@@ -6,20 +6,21 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.commands import cluster, export, job, options, output, training
+from jobs.cli.commands import cluster, doctor, export, job, options, output, training
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     help="Stylize collections of photographs: neural style transfer and DeepDream on pools of workers.",
-    epilog="Exit codes: 0 all images ok, 2 asked for wrongly, 3 finished with failed images, 4 shards "
-    "unfinished, 5 faults found by `verify`, 6 a training diverged, 75 stopped and resumable.",
+    epilog="Exit codes: 0 all images ok, 1 a check of `doctor` failed, 2 asked for wrongly, 3 finished with "
+    "failed images, 4 shards unfinished, 5 faults found by `verify`, "
+    "6 a training diverged, 75 stopped and resumable.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 
-for _commands in (job, training, export, output, cluster, options):
+for _commands in (job, training, export, output, cluster, doctor, options):
     app.add_typer(_commands.app)
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "Fitted",
     "cluster_address",
     "cpu_count",
+    "cpu_limit",
     "fit",
     "pool_kind",
     "refuse_too_much",
@@ -162,12 +163,17 @@ def this_machine() -> Capacity:
 def cpu_count() -> int:
     """The CPUs that this process may use: those of the machine, or fewer in a container or a batch job."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = cpu_limit()
+    return usable if limit is None else max(1, min(usable, int(limit)))
+
+
+def cpu_limit() -> float | None:
+    """The CPUs that the container may use at a time; None: there is none, or it has no limit."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        limit = int(quota) / int(period)
-    except (OSError, ValueError):  # no container, or one without a limit
-        return usable
-    return max(1, min(usable, int(limit)))
+        return int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
 
 
 def _gpu_count() -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -27,9 +28,14 @@ from jobs.stores.filesystems import (
 )
 from jobs.stores.local_files import put_in_place, remove_left_over, write_temporary
 
-__all__ = ["TEMPORARY", "FsspecStore", "LocalStore", "Store", "open_store"]
+__all__ = ["TEMPORARY", "FsspecStore", "LocalStore", "Store", "open_store", "temporary_path"]
 
 TEMPORARY = ".tmp"
+
+
+def temporary_path() -> str:
+    """The path of an object that is to be gone at once; if it is not, `Store.clean` knows whose it was."""
+    return f"{TEMPORARY}/{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
 
 
 class Store(ABC):
@@ -85,7 +91,21 @@ class Store(ABC):
         Raises:
             OSError: nothing can be written.
         """
-        return True
+        path = temporary_path()
+        try:
+            self.publish(path, b"first", create_only=True)
+            try:
+                self.publish(path, b"second", create_only=True)
+            except FileExistsError:
+                return self.read(path) == b"first"
+            return False
+        except OSError as error:
+            if error.errno != errno.ENOSYS:
+                raise
+            return False
+        finally:
+            with contextlib.suppress(OSError):  # who may not delete leaves a few bytes behind
+                self.remove(path)
 
     def clean(self) -> None:  # noqa: B027  not every store leaves something behind
         """Remove what interrupted `publish` calls left behind."""
@@ -134,6 +154,10 @@ class LocalStore(Store):
 
     def remove(self, path: str) -> None:
         (self.root / path).unlink(missing_ok=True)
+
+    def honors_create_only(self) -> bool:
+        """Links do, and no job need try."""
+        return True
 
     def age_s(self, path: str) -> float | None:
         written = (self.root / path).stat().st_mtime
@@ -215,23 +239,6 @@ class FsspecStore(Store):
     def _there(self, full: str) -> bool:
         self.filesystem.invalidate_cache()
         return kind_of(self.filesystem, full) == "file"
-
-    def honors_create_only(self) -> bool:
-        path = f"{TEMPORARY}/probe-{uuid.uuid4().hex}"
-        try:
-            self.publish(path, b"first", create_only=True)
-            try:
-                self.publish(path, b"second", create_only=True)
-            except FileExistsError:
-                return self.read(path) == b"first"
-            return False
-        except OSError as error:
-            if error.errno != errno.ENOSYS:
-                raise
-            return False
-        finally:
-            with contextlib.suppress(OSError):  # who may not delete leaves a few bytes behind
-                self.remove(path)
 
     def age_s(self, path: str) -> float | None:
         probe = f"{TEMPORARY}/clock-{uuid.uuid4().hex}"

@@ -34,6 +34,7 @@ __all__ = [
     "named_weights",
     "plain_names",
     "published_bytes",
+    "published_file",
     "read_metadata",
     "read_state_dict",
     "read_weights",
@@ -157,6 +158,11 @@ def is_published(url: str) -> bool:
     return url in _SHIPPED or url.startswith(_TORCHVISION)
 
 
+def published_file(published: str) -> Path:
+    """Where torchvision's download cache has the file of one of `PUBLISHED`, or would have it."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / PUBLISHED[published].rsplit("/", 1)[1]
+
+
 def published_bytes(url: str) -> bytes:
     """The file behind an asset that `is_published`: of this package, or of torchvision through its own download
     cache.
@@ -173,9 +179,8 @@ def published_bytes(url: str) -> bytes:
     source = PUBLISHED[published]
     network, _, kind = published.partition("_")
     weights = f"imagenet_{kind}" if kind else "imagenet"
-    name = source.rsplit("/", 1)[1]
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    path = folder / name
+    path = published_file(published)
+    folder, name = path.parent, path.name
     if not path.exists():
         try:
             _download(source, path)

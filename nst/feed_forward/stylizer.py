@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -72,7 +73,7 @@ class FeedForwardStylizer:
     ) -> None:
         self.plan = plan
         self._painter = painter.requires_grad_(False).eval()
-        self._like = painter.coarse.weight
+        self._like, self._dtype = painter.coarse.weight, getattr(torch, plan.precision)
         self._looks, self._default = looks, default
         self._reference = (
             None if reference is None else seen_as(plan, reduced(reference.to(self._like), REFERENCE_PX))
@@ -89,6 +90,15 @@ class FeedForwardStylizer:
         """It needs no randomness, and paints one photograph after the other."""
         asked = asked_styles(images, styles)
         return [self._outcome(image, name) for image, name in zip(images, asked, strict=True)]
+
+    def in_float64(self) -> FeedForwardStylizer:
+        """The same in float64, to compare others with."""
+        other = copy.copy(self)
+        other._painter = copy.deepcopy(self._painter).double()
+        other._like, other._dtype, other._known = other._painter.coarse.weight, torch.float64, {}
+        if self._reference is not None:
+            other._reference = self._reference.double()
+        return other
 
     def exportable(self) -> tuple[nn.Module, int, int]:
         """The network in the default look, (N, 3, H, W) in [-1, 1] to the same; of what sides are multiples,
@@ -131,7 +141,7 @@ class FeedForwardStylizer:
             shares = self._like.new_tensor([[1 - strength, strength]])
             wanted = [Moments.cat(each).mixed(shares) for each in zip(own, wanted, strict=True)]
         own = self._own(seen, wanted)
-        return self._painter.folded(wanted, own, getattr(torch, self.plan.precision))
+        return self._painter.folded(wanted, own, self._dtype)
 
     def _wanted(self, look: Look, reference: Tensor) -> list[Moments]:
         """What the pictures of a style have at each place; for each photograph anew if its colors count."""
@@ -157,7 +167,7 @@ class FeedForwardStylizer:
 
     def _own(self, picture: Tensor, wanted: list[Moments] | None = None) -> list[Moments]:
         """The moments of a picture (1, 3, h, w), painted in a style if one is wanted."""
-        half = self.plan.precision == "bfloat16"
+        half = self._dtype == torch.bfloat16
         with torch.autocast(picture.device.type, torch.bfloat16, enabled=half):
             own: list[Moments] = self._painter(picture, wanted, only_look=True).own
         return own

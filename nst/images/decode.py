@@ -6,6 +6,7 @@ import io
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from typing import Literal, TypeAlias, get_args
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -28,6 +29,7 @@ __all__ = [
     "Photograph",
     "Truncated",
     "open_photo",
+    "optional_formats",
     "read_photo",
     "refuse_bomb",
     "scaled_size",
@@ -254,6 +256,13 @@ def _readable_here() -> tuple[str, ...]:
 
         JpegXLImagePlugin.DECODE_THREADS = 0  # workers share the cores already
     return tuple(name for name in _READABLE if name in Image.OPEN)
+
+
+def optional_formats() -> dict[str, bool]:
+    """Formats that not every install reads, and whether this one does."""
+    names = {"AVIF": "AVIF", "HEIC": "HEIF", "JPEG XL": "JXL"}
+    here = {name: plugin in _readable_here() for name, plugin in names.items()}
+    return {**here, "RAW": find_spec("rawpy") is not None}
 
 
 def _upright(image: Image.Image) -> Image.Image:

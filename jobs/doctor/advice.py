@@ -1,0 +1,137 @@
+"""What to set on a machine, and what to expect of it: decided from plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from jobs.doctor.facts import Check, Device, Machine, Quality, Speed
+from jobs.pools.capacity import Capacity, fit
+from jobs.spec import Resources
+
+__all__ = ["Advice", "advise", "check_gpus", "per_hour"]
+
+_MOST_CPUS = 8
+"""CPUs of a GPU's worker: more do not read and save faster than it paints."""
+_MOST_AT_ONCE = 8
+"""Photographs that share a GPU's passes."""
+_USUAL_PIXELS = 512 * 512
+_LARGE_PIXELS = 12_000_000
+"""A camera's photograph, whole."""
+_CONTEXT_BYTES = 1_000_000_000
+"""GPU memory of a process that computes nothing yet."""
+_SHARE = 0.9
+"""Share of what is free that is planned with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """What to set."""
+
+    resources: Mapping[str, int | float]
+    """Options of the table `[resources]`."""
+    method: Mapping[str, int] = field(default_factory=dict)
+    """Options of style_transfer for photographs of more than `largest_pixels`; none: all fit."""
+    largest_pixels: int
+    """Pixels of a photograph that fits into memory at once, in the quality `best`."""
+    notes: tuple[str, ...] = ()
+
+
+def check_gpus(machine: Machine) -> Check | None:
+    """Whether torch can use the GPUs that there are; None: none were found, or none are to be used."""
+    hidden = machine.visible is not None and machine.visible.strip() in ("", "-1", "NoDevFiles")
+    if machine.gpus or not machine.nvidia or hidden:
+        return None
+    driver = f"driver {machine.driver}" if machine.driver else "a device of NVIDIA's"
+    if machine.computes_on == "CPUs":
+        text = (
+            f"{driver} is here, and torch {machine.torch} is a build for CPUs only: install one for CUDA, "
+            f"as PyPI has it"
+        )
+    else:
+        text = f"{driver} is here, and torch {machine.torch}, a build for {machine.computes_on}, cannot use it"
+    return Check(name="GPUs", ok=False, text=f"{text}; it says: {machine.gpu_trouble}")
+
+
+def advise(machine: Machine, devices: Sequence[Device]) -> Advice:
+    """What to set, so that workers have room beside each other."""
+    gpus = [device for device in devices if device.gpu is not None and device.speeds]
+    capacity = Capacity(
+        place="this machine", cpus=machine.cpus, gpus=len(gpus), memory_bytes=machine.memory_bytes
+    )
+    found = _for_gpus(machine, gpus, capacity) if gpus else _for_cpus(machine, devices, capacity)
+    if machine.load > machine.cpus / 2:
+        busy = f"the machine was busy (load {machine.load:.1f}): what was measured is slower than it need be"
+        found = replace(found, notes=(*found.notes, busy))
+    return found
+
+
+def _for_gpus(machine: Machine, gpus: Sequence[Device], capacity: Capacity) -> Advice:
+    cpus = max(1, min(_MOST_CPUS, machine.cpus // len(gpus)))
+    workers = fit(Resources(num_gpus=1, num_cpus=cpus), capacity).resources.max_workers
+    assert workers is not None
+    free = min(device.gpu.free_bytes for device in gpus if device.gpu is not None)
+    room = max(0.0, _SHARE * free - _CONTEXT_BYTES)
+    each = max(device.bytes_per_pixel for device in gpus)
+    at_once = max(1, min(_MOST_AT_ONCE, int(room / (each * _USUAL_PIXELS))))
+    resources = {"max_workers": workers, "num_gpus": 1, "num_cpus": cpus, "batch_size": at_once}
+    if cpus > 4:  # the defaults are two threads each
+        resources |= {"load_threads": cpus // 2, "save_threads": cpus // 2}
+    notes = []
+    if workers < len(gpus):
+        notes.append(
+            f"{len(gpus) - workers} of {len(gpus)} GPUs stay idle: each needs a CPU core and a GiB of memory, "
+            f"and there are {machine.cpus} cores"
+        )
+    elif cpus < 4:
+        notes.append(
+            f"{cpus} CPU core{'s' if cpus > 1 else ''} for each GPU: in the quality draft, reading and saving "
+            f"take longer than painting"
+        )
+    return _with_room(resources, room, each, notes)
+
+
+def _for_cpus(machine: Machine, devices: Sequence[Device], capacity: Capacity) -> Advice:
+    speeds = [speed for device in devices for speed in device.speeds]
+    needs = max((speed.memory_bytes or 0 for speed in speeds), default=0)
+    workers = fit(Resources(num_gpus=0), capacity).resources.max_workers
+    assert workers is not None
+    notes = []
+    if needs and workers * needs > _SHARE * machine.memory_bytes:
+        workers = max(1, int(_SHARE * machine.memory_bytes / needs))
+        notes.append(f"memory is for {workers} workers: each takes {needs / 1e9:.1f} GB at 512 pixels")
+    room = _SHARE * machine.memory_bytes / workers - _CONTEXT_BYTES
+    each = max((device.bytes_per_pixel for device in devices), default=0.0)
+    resources = {"max_workers": workers, "num_gpus": 0, "num_cpus": 1, "batch_size": 1}
+    return _with_room(resources, max(0.0, room), each, notes)
+
+
+def _with_room(
+    resources: Mapping[str, int | float], room: float, bytes_per_pixel: float, notes: Sequence[str]
+) -> Advice:
+    """Of what does not fit, half for a pass, and half for what L-BFGS keeps: 24 bytes a pixel and pair."""
+    largest = int(room / bytes_per_pixel) if bytes_per_pixel else _LARGE_PIXELS
+    method = {}
+    if largest < _LARGE_PIXELS:
+        method = {
+            "pass_memory_mb": max(500, round(room / 2 / 1e8) * 100),
+            "history_size": max(5, min(100, int(room / 2 / (24 * _LARGE_PIXELS)))),
+        }
+    return Advice(resources=resources, method=method, largest_pixels=largest, notes=tuple(notes))
+
+
+def per_hour(advice: Advice, devices: Sequence[Device]) -> dict[Quality, float]:
+    """Photographs an hour that all workers paint, in each quality that was measured.
+
+    A GPU paints while its worker's CPUs read and save others; a CPU does one after the other.
+    """
+    workers, cpus = int(advice.resources["max_workers"]), advice.resources["num_cpus"]
+    found: dict[Quality, float] = {}
+    if advice.resources["num_gpus"]:
+        for device in [device for device in devices if device.gpu is not None and device.speeds][:workers]:
+            for speed in device.speeds:
+                took = max(speed.seconds, speed.file_seconds / cpus)
+                found[speed.quality] = found.get(speed.quality, 0.0) + 3600 / took
+        return found
+    speeds: list[Speed] = [speed for device in devices for speed in device.speeds]
+    return {each.quality: workers * 3600 / (each.seconds + each.file_seconds) for each in speeds}
