@@ -55,15 +55,29 @@ def check_gpus(machine: Machine) -> Check | None:
 
 def advise(machine: Machine, devices: Sequence[Device]) -> Advice:
     """What to set, so that workers have room beside each other."""
-    gpus = [device for device in devices if device.gpu is not None and device.speeds]
+    gpus = _sound_gpus(devices)
     capacity = Capacity(
         place="this machine", cpus=machine.cpus, gpus=len(gpus), memory_bytes=machine.memory_bytes
     )
     found = _for_gpus(machine, gpus, capacity) if gpus else _for_cpus(machine, devices, capacity)
+    notes = [*found.notes]
     if machine.load > machine.cpus / 2:
-        busy = f"the machine was busy (load {machine.load:.1f}): what was measured is slower than it need be"
-        found = replace(found, notes=(*found.notes, busy))
-    return found
+        notes.append(
+            f"the machine was busy (load {machine.load:.1f}): what was measured is slower than it need be"
+        )
+    if gpus and len(gpus) < len(devices):
+        ids = machine.visible.split(",") if machine.visible else [str(index) for index in range(machine.gpus)]
+        sound = ",".join(ids[int(device.name.removeprefix("cuda:"))] for device in gpus)
+        notes.append(f"some GPUs failed their checks; CUDA_VISIBLE_DEVICES={sound} leaves them out")
+    return replace(found, notes=tuple(notes))
+
+
+def _sound_gpus(devices: Sequence[Device]) -> list[Device]:
+    return [device for device in devices if device.gpu is not None and all(each.ok for each in device.checks)]
+
+
+def _speeds_of_cpu(devices: Sequence[Device]) -> list[Speed]:
+    return [speed for device in devices if device.gpu is None for speed in device.speeds]
 
 
 def _for_gpus(machine: Machine, gpus: Sequence[Device], capacity: Capacity) -> Advice:
@@ -92,7 +106,7 @@ def _for_gpus(machine: Machine, gpus: Sequence[Device], capacity: Capacity) -> A
 
 
 def _for_cpus(machine: Machine, devices: Sequence[Device], capacity: Capacity) -> Advice:
-    speeds = [speed for device in devices for speed in device.speeds]
+    speeds = _speeds_of_cpu(devices)
     needs = max((speed.memory_bytes or 0 for speed in speeds), default=0)
     workers = fit(Resources(num_gpus=0), capacity).resources.max_workers
     assert workers is not None
@@ -128,10 +142,10 @@ def per_hour(advice: Advice, devices: Sequence[Device]) -> dict[Quality, float]:
     workers, cpus = int(advice.resources["max_workers"]), advice.resources["num_cpus"]
     found: dict[Quality, float] = {}
     if advice.resources["num_gpus"]:
-        for device in [device for device in devices if device.gpu is not None and device.speeds][:workers]:
+        for device in _sound_gpus(devices)[:workers]:
             for speed in device.speeds:
                 took = max(speed.seconds, speed.file_seconds / cpus)
                 found[speed.quality] = found.get(speed.quality, 0.0) + 3600 / took
         return found
-    speeds: list[Speed] = [speed for device in devices for speed in device.speeds]
+    speeds = _speeds_of_cpu(devices)
     return {each.quality: workers * 3600 / (each.seconds + each.file_seconds) for each in speeds}

@@ -60,9 +60,10 @@ def _tried(store: Store) -> Iterator[Check]:
     written = attempt("write", write)
     yield written
     if written.ok:
-        for name, work in (("list", listed), ("read", read), ("create-only", create_only)):
+        for name, work in (("list", listed), ("read", read), ("create-only", create_only), ("remove", remove)):
             yield attempt(name, work)
-    yield attempt("remove", remove)
+    else:
+        attempt("remove", remove)  # what was written before
 
 
 @contextlib.contextmanager
