@@ -46,10 +46,7 @@ def _tried(store: Store) -> Iterator[Check]:
     def create_only() -> tuple[bool, str]:
         if Store.honors_create_only(store):  # also of a folder, which does not try
             return True, "what is there is left alone"
-        return (
-            False,
-            "what is there is replaced by a second create-only write: only one driver may work at a time",
-        )
+        return False, "what is there is replaced: of a job that runs twice at once, photographs are done twice"
 
     def remove() -> tuple[bool, str]:
         for path in paths:

@@ -33,6 +33,9 @@ from jobs.doctor.text import describe_advice, describe_device, describe_machine
 from jobs.pools.capacity import Capacity, fit
 from jobs.spec import job_from_table
 from jobs.stores.store import FsspecStore, LocalStore, Store
+from nst.cyclegan.method import CycleGANStylizer
+from nst.style_transfer.stylizer import StyleTransferStylizer
+from nst.stylizer import Stylized
 
 ROOT = Path(__file__).parents[2]
 FINE = Check(name="losses", ok=True, text="off by 0")
@@ -352,10 +355,21 @@ def test_out_of_memory_is_told_and_the_others_go_on() -> None:
 
 
 def test_a_method_that_gives_the_photograph_back_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    from nst.cyclegan.method import CycleGANStylizer
-
     monkeypatch.setattr(CycleGANStylizer, "translate", lambda _self, images: images)
     assert set(failed(list(self_check(torch.device("cpu"))))) == {"cyclegan, float32"}
+
+
+@pytest.mark.parametrize(("added", "losses"), [(0.0, (2.0, 1.0)), (0.1, (1.0, 2.0))])
+def test_steps_that_lead_nowhere_are_found(
+    added: float, losses: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The photograph comes back, or the loss rises."""
+
+    def stylize(_self: object, images: list[torch.Tensor], _generators: object) -> list[Stylized]:
+        return [Stylized(image + added, curve={"loss": losses}) for image in images]
+
+    monkeypatch.setattr(StyleTransferStylizer, "__call__", stylize)
+    assert set(failed(list(self_check(torch.device("cpu"))))) == {"style_transfer"}
 
 
 def test_a_device_that_is_not_there() -> None:

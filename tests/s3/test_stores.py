@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import s3fs
 
+from jobs.doctor.places import check_store
 from jobs.errors import StoreError, UsageError
 from jobs.ledger.listing import list_photos
 from jobs.stores.backoff import count_retries
@@ -39,6 +40,12 @@ class _OnS3(StoreContract):
         assert store.honors_create_only()
         assert list(store.find()) == []
 
+    def test_the_doctor_finds_nothing_wrong_and_leaves_nothing(self, store: FsspecStore) -> None:
+        assert [check.name for check in check_store(store) if check.ok] == [
+            *("write", "list", "read", "create-only", "remove"),
+        ]
+        assert list(store.find()) == []
+
     @pytest.mark.parametrize("name", ODD)
     def test_any_name(self, store: FsspecStore, name: str) -> None:
         path = f"images/{name}/{name}.jpg"
@@ -68,6 +75,7 @@ class TestCephStore(_OnS3):
 def test_a_store_that_ignores_create_only_writes_is_found_out(rclone: Server) -> None:
     store = store_at(rclone)
     assert not store.honors_create_only()
+    assert [check.name for check in check_store(store) if not check.ok] == ["create-only"]
     store.create_only = False
     store.publish("x", b"one", create_only=True)
     with pytest.raises(FileExistsError):
