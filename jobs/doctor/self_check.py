@@ -108,8 +108,8 @@ def _check_objective(device: torch.device, precision: _Precision) -> tuple[bool,
     losses = float(torch.tensor(each).max())  # which is NaN if one is
     gradient = float((found.grad.to(reference.grad) - reference.grad).norm() / reference.grad.norm())
     return losses <= precision.losses and gradient <= precision.gradient, (
-        f"losses off by {losses:.1e} ({precision.losses:.0e} allowed), "
-        f"gradient by {gradient:.1e} ({precision.gradient:.0e})"
+        f"losses off by {losses:.1e} ({precision.losses:g} allowed), "
+        f"gradient by {gradient:.1e} ({precision.gradient:g})"
     )
 
 

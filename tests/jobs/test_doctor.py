@@ -330,7 +330,7 @@ def test_convolutions_that_are_off_by_a_hundredth_are_found() -> None:
         found = failed(list(self_check(torch.device("cpu"))))
     assert {"losses and gradient, float32", "feed_forward, float32", "cyclegan, float32"} <= set(found)
     assert re.match(
-        r"losses off by [\d.]+e-03 \(1e-04 allowed\), gradient by", found["losses and gradient, float32"]
+        r"losses off by [\d.]+e-03 \(0.0001 allowed\), gradient by", found["losses and gradient, float32"]
     )
 
 
