@@ -14,7 +14,7 @@ __all__ = ["Advice", "advise", "check_gpus", "per_hour"]
 _MOST_CPUS = 8
 """CPUs of a GPU's worker: more do not read and save faster than it paints."""
 _MOST_AT_ONCE = 8
-"""Photographs that share a GPU's passes."""
+"""Photographs that may share a GPU's passes."""
 _USUAL_PIXELS = 512 * 512
 _LARGE_PIXELS = 12_000_000
 """A camera's photograph, whole."""
@@ -22,6 +22,10 @@ _CONTEXT_BYTES = 1_000_000_000
 """GPU memory of a process that computes nothing yet."""
 _SHARE = 0.9
 """Share of what is free that is planned with."""
+_PAIR_BYTES = 24
+"""What L-BFGS keeps of each step for a pixel: two pictures of float32."""
+_HISTORY_SHARE = 0.4
+"""Share of memory that is left to L-BFGS's history, which may take three tenths, and more while it grows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +101,13 @@ def _for_gpus(machine: Machine, gpus: Sequence[Device], capacity: Capacity) -> A
             f"{len(gpus) - workers} of {len(gpus)} GPUs stay idle: each needs a CPU core and a GiB of memory, "
             f"and there are {machine.cpus} cores"
         )
-    elif cpus < 4:
+    elif any(speed.seconds < speed.file_seconds / cpus for device in gpus for speed in device.speeds):
+        cores = "core" if cpus == 1 else "cores"
+        notes.append(f"{cpus} CPU {cores} for each GPU: some qualities paint faster than these read and save")
+    if at_once > 1:
         notes.append(
-            f"{cpus} CPU core{'s' if cpus > 1 else ''} for each GPU: in the quality draft, reading and saving "
-            f"take longer than painting"
+            "photographs of a batch share passes where the method has deterministic = false: small ones are "
+            "painted sooner, and their last bits differ"
         )
     return _with_room(resources, room, each, notes)
 
@@ -123,14 +130,14 @@ def _for_cpus(machine: Machine, devices: Sequence[Device], capacity: Capacity) -
 def _with_room(
     resources: Mapping[str, int | float], room: float, bytes_per_pixel: float, notes: Sequence[str]
 ) -> Advice:
-    """Of what does not fit, half for a pass, and half for what L-BFGS keeps: 24 bytes a pixel and pair."""
+    """Passes of a photograph that does not fit get most of what L-BFGS's history leaves, which on GPUs keeps to
+    its part of the memory by itself."""
     largest = int(room / bytes_per_pixel) if bytes_per_pixel else _LARGE_PIXELS
     method = {}
     if largest < _LARGE_PIXELS:
-        method = {
-            "pass_memory_mb": max(500, round(room / 2 / 1e8) * 100),
-            "history_size": max(5, min(100, int(room / 2 / (24 * _LARGE_PIXELS)))),
-        }
+        method["pass_memory_mb"] = max(500, round(0.8 * (1 - _HISTORY_SHARE) * room / 1e8) * 100)
+        if not resources["num_gpus"]:
+            method["history_size"] = max(5, min(100, int(0.3 * room / (_PAIR_BYTES * _LARGE_PIXELS))))
     return Advice(resources=resources, method=method, largest_pixels=largest, notes=tuple(notes))
 
 

@@ -53,12 +53,14 @@ def examine(name: str) -> Device:
 
     from jobs.doctor.self_check import self_check
     from jobs.doctor.speed import MEASURED, best_bytes_per_pixel
+    from jobs.worker.process import begin_cuda
     from nst.feed_forward.method import has_bfloat16
 
     device = torch.device(name)
     if device.type == "cpu":
         torch.set_num_threads(1)  # as a worker has
     else:
+        begin_cuda(deterministic=True)  # and what methods do unless they are told otherwise
         torch.cuda.set_device(device)
     gpu = None if device.type == "cpu" else _gpu(device)
     checks = list(self_check(device))

@@ -13,7 +13,7 @@ from jobs.ledger.job_record import read_job
 from jobs.stores.store import Store, open_store
 from jobs.worker.messages import WorkerInfo, WorkerSetup
 
-__all__ = ["device_of", "gpu_memory_bytes", "memory_fraction", "open_job", "worker_info"]
+__all__ = ["begin_cuda", "device_of", "gpu_memory_bytes", "memory_fraction", "open_job", "worker_info"]
 
 _CONTEXT_BYTES = 768 << 20
 
@@ -38,15 +38,19 @@ def device_of(setup: WorkerSetup) -> torch.device:
     such that give the same ones again."""
     if not setup.num_gpus:
         return torch.device("cpu")
-    # Read when CUDA begins, in this process.
-    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
-    if getattr(setup.method, "deterministic", True):
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    begin_cuda(deterministic=getattr(setup.method, "deterministic", True))
     if setup.num_gpus < 1:
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(memory_fraction(setup.num_gpus, total))
     return torch.device("cuda")
+
+
+def begin_cuda(*, deterministic: bool) -> None:
+    """Set what is read when CUDA begins in this process, and, if `deterministic`, have the same bytes again."""
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 
 def memory_fraction(share: float, total_bytes: int) -> float:

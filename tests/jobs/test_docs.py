@@ -30,7 +30,7 @@ PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 ALL = [*PAGES, ROOT / "cluster/README.md", ROOT / "nst/features/embedded/README.md"]
 EXPECTED = (
     *("images", "results", "s3", "clusters", "style-transfer", "deepdream", "training", "networks", "design"),
-    *("troubleshooting", "glossary", "options", "notebook", "performance", "pretrained", "feed-forward"),
+    *("troubleshooting", "glossary", "options", "notebook", "performance", "pretrained", "feed-forward", "gpu"),
 )
 
 
