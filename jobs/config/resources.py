@@ -38,10 +38,10 @@ class Resources:
     runs out, the worker that takes most is ended. With a GPU it takes some 2 GB more than without."""
     batch_size: int = 1
     """Number of photographs that a method is given at once."""
-    load_threads: int = 2
-    """Threads per worker that read and decode photographs."""
-    save_threads: int = 2
-    """Threads per worker that encode and publish pictures."""
+    load_threads: int | None = None
+    """Threads per worker that read and decode photographs; None: as many as `num_cpus`, and two at least."""
+    save_threads: int | None = None
+    """Threads per worker that encode and publish pictures; None: as many as `num_cpus`, and two at least."""
     shard_size: int | None = None
     """Number of photographs per shard, fixed when the job is first run; None: 64, or fewer for small jobs."""
     timeout_s: float = 1800.0
@@ -52,9 +52,10 @@ class Resources:
     """Time that photographs in work have to finish when the job is stopped."""
 
     def __post_init__(self) -> None:
-        for option in ("min_workers", "batch_size", "load_threads", "save_threads"):
+        for option in ("min_workers", "batch_size"):
             check.at_least(option, getattr(self, option), 1)
-        for option, least in (("max_workers", 1), ("shard_size", 1), ("num_gpus", 0)):
+        least_of = {"max_workers": 1, "shard_size": 1, "num_gpus": 0, "load_threads": 1, "save_threads": 1}
+        for option, least in least_of.items():
             if getattr(self, option) is not None:
                 check.at_least(option, getattr(self, option), least)
         if self.num_gpus is not None and self.num_gpus > 1:

@@ -93,8 +93,6 @@ def _for_gpus(machine: Machine, gpus: Sequence[Device], capacity: Capacity) -> A
     each = max(device.bytes_per_pixel for device in gpus)
     at_once = max(1, min(_MOST_AT_ONCE, int(room / (each * _USUAL_PIXELS))))
     resources = {"max_workers": workers, "num_gpus": 1, "num_cpus": cpus, "batch_size": at_once}
-    if cpus > 4:  # the defaults are two threads each
-        resources |= {"load_threads": cpus // 2, "save_threads": cpus // 2}
     notes = []
     if workers < len(gpus):
         notes.append(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from nst.errors import ImageTooSmall, OptionError, WeightsError
 from nst.features.conventions import CONVENTIONS, Convention, check_convention, recognized_convention
+from nst.features.folding import fold_batch_norms
 from nst.features.layers import LOGITS, VGG_BLOCKS, check_layers, layer_names
 from nst.features.seeded import seed_parameters
 from nst.features.vgg import AS_MAXIMUM, VGG, Pooling, scale_to_unit_activations
@@ -172,6 +173,7 @@ def build_features(
         _take_rgb(body)
     if unit_activations and state is not None and isinstance(body, VGG):
         scale_to_unit_activations(body, inputs)
+    fold_batch_norms(body)
     body.float()
     return FeatureNetwork(
         network,
@@ -252,7 +254,7 @@ def _bytes_per_pixel(body: nn.Module, side: int = 64) -> float:
         if not getattr(module, "inplace", False):
             kept.append(output.numel() * (12 if isinstance(module, nn.MaxPool2d) else 4))
 
-    leaves = [module for module in body.modules() if not list(module.children())]
+    leaves = [each for each in body.modules() if not list(each.children()) and type(each) is not nn.Identity]
     hooks = [module.register_forward_hook(look) for module in leaves]
     parameter = next(body.parameters())
     try:

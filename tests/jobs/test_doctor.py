@@ -132,8 +132,6 @@ def test_one_small_gpu() -> None:
         "num_gpus": 1,
         "num_cpus": 8,
         "batch_size": 6,
-        "load_threads": 4,
-        "save_threads": 4,
     }
     assert advice.largest_pixels == pytest.approx(1.77e6, rel=0.01)
     assert advice.method == {"pass_memory_mb": 3000}

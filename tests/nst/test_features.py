@@ -336,3 +336,24 @@ def test_published_files_are_torchvisions() -> None:
     preprocessing = models.VGG16_Weights.IMAGENET1K_FEATURES.transforms()
     own = CONVENTIONS["caffe_rgb"]
     assert (tuple(preprocessing.mean), tuple(preprocessing.std)) == (own.mean, own.std)
+
+
+@pytest.mark.parametrize(
+    ("network", "layers"), [("resnet50", ("conv1", "bn1", "layer1")), ("googlenet", ("conv3",))]
+)
+def test_batch_norms_are_folded_where_nobody_looks_between(
+    network: str, layers: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = torch.rand(1, 3, 48, 40, generator=torch.Generator().manual_seed(3))
+    folded = build_features(network, layers)
+    monkeypatch.setattr("nst.features.networks.fold_batch_norms", lambda _: None)
+    plain = build_features(network, layers)
+    left, there = (
+        sum(isinstance(module, torch.nn.BatchNorm2d) for module in each.modules()) for each in (folded, plain)
+    )
+    assert (left, there > 1) == (("conv1" in layers), True), "only that whose convolution is asked for"
+    for layer, found in folded(image).items():
+        torch.testing.assert_close(found, plain(image)[layer], rtol=1e-4, atol=1e-5)
+    assert folded.geometry is not None
+    assert plain.geometry is not None
+    assert folded.geometry.bytes_per_pixel < plain.geometry.bytes_per_pixel
