@@ -112,7 +112,7 @@ class Device:
     """What was found of a GPU, or of the CPU."""
 
     name: str
-    """As torch calls it: `cpu`, `cuda:0`."""
+    """What torch calls it: `cpu`, `cuda:0`."""
     gpu: Gpu | None
     bfloat16: bool
     """Whether it is faster in bfloat16."""

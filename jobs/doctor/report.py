@@ -28,7 +28,7 @@ class Report:
 
     machine: Machine
     checks: list[Check] = field(default_factory=list)
-    """Of the machine, the cluster and the output's place; devices have their own."""
+    """Checks of the machine, the cluster and the output's place; devices have their own."""
     devices: list[Device] = field(default_factory=list)
     cluster: Capacity | None = None
     advice: Advice | None = None

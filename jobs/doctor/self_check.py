@@ -48,7 +48,7 @@ class _Precision:
     tf32: bool = False
     """Whether convolutions may round their factors to TF32, as GPUs do where it is not forbidden."""
     losses: float
-    """Of losses, relative."""
+    """Error of each loss, relative to the loss."""
     gradient: float
     """Length of the gradient's error, relative to the gradient's."""
     levels: float
@@ -141,7 +141,7 @@ def _evaluated(device: torch.device, dtype: torch.dtype, activations: torch.dtyp
 
 
 def _check_steps(build: Callable[..., Stylizer], device: torch.device) -> tuple[bool, str]:
-    """Of a method that goes step by step: the loss falls, or the dream's objective rises."""
+    """A method that goes step by step: the loss falls, or the dream's objective rises."""
     found = _stylized(build(assets(), device))
     name = "loss" if "loss" in found.curve else "objective"
     values = found.curve[name]

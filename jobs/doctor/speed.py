@@ -38,7 +38,7 @@ def _draft(device: torch.device) -> Speed:
 
 
 def _by_steps(quality: Quality, method: StyleTransfer | DeepDream, device: torch.device) -> Speed:
-    """On a CPU, some steps, and the rest is taken to be alike; on a GPU, where small pictures take as long as
+    """Some steps on a CPU, where the rest is taken to be alike; on a GPU, where small pictures take as long as
     larger ones, a whole photograph."""
     height, width = _USUAL
     if device.type == "cpu":
