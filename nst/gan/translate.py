@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nst.errors import Diverged
@@ -55,6 +56,9 @@ def with_channels(images: Tensor, channels: int) -> Tensor:
 def mirrored_beyond(x: Tensor, dim: int, before: int, after: int) -> Tensor:
     """Put pixels before the first and after the last of `dim`: mirrored, back and forth if it is short."""
     length = x.shape[dim]
+    if max(before, after) < length and dim - x.ndim * (dim >= 0) in (-1, -2):  # a tenth of the time
+        sides = (before, after, 0, 0) if dim in (-1, x.ndim - 1) else (0, 0, before, after)
+        return F.pad(x, sides, mode="reflect")
     period = max(1, 2 * length - 2)
     places = torch.arange(-before, length + after, device=x.device) % period
     return x.index_select(dim, torch.where(places < length, places, period - places))
