@@ -22,7 +22,9 @@ from nst.stylizer import Outcome, asked_styles
 __all__ = ["REFERENCE_PX", "FeedForwardStylizer", "Look", "Source", "padded"]
 
 REFERENCE_PX = 576
-"""Long side of what a photograph's moments are taken from."""
+"""Long side of what a photograph's moments are taken from, at most."""
+_LEAST_REFERENCE_PX, _REFERENCE_SHARE = 384, 3 / 8
+"""And at least; between, it is this share of the photograph's."""
 _BORDER_PX = 48
 """Pixels that are mirrored around a photograph, painted and cut off; a multiple of `STRIDE_PX`. With 32, there
 were lines along the borders of what a network painted that had learned a style."""
@@ -118,7 +120,7 @@ class FeedForwardStylizer:
         return at_its_size(self.plan, image.to(self._like), lambda small: self._painted(small, wanted))
 
     def _painted(self, small: Tensor, wanted: Sequence[tuple[Look, Tensor | None]]) -> Tensor:
-        reference = reduced(small, REFERENCE_PX) if self._reference is None else self._reference
+        reference = reduced(small, _reference_px(small)) if self._reference is None else self._reference
         if len(wanted) == 1 and wanted[0][1] is None:
             return self._in_look(small, reference, wanted[0][0])
         painted, total = torch.zeros_like(small), small.new_zeros(1, *small.shape[1:])
@@ -220,6 +222,11 @@ class _InLook(nn.Module):
         ]
         found: Tensor = self.painter((images + 1) / 2, wanted).picture
         return 2 * found.clamp(0, 1) - 1
+
+
+def _reference_px(photo: Tensor) -> int:
+    share = round(_REFERENCE_SHARE * max(photo.shape[-2:]))
+    return min(REFERENCE_PX, max(_LEAST_REFERENCE_PX, share))
 
 
 def padded(photo: Tensor) -> Tensor:

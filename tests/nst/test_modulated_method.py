@@ -131,10 +131,10 @@ def test_photographs_share_passes_only_if_asked_to(monkeypatch: pytest.MonkeyPat
     """On a device where they could."""
     import nst.modulated.method as module
 
-    def as_on_a_gpu(images: Sequence[Tensor], kinds: Sequence[object] | None = None) -> list[list[int]]:
+    def as_on_a_gpu(images: Sequence[Tensor], *, alone: bool) -> list[list[int]]:
         groups: dict[object, list[int]] = {}
         for index, image in enumerate(images):
-            groups.setdefault((image.shape, None if kinds is None else kinds[index]), []).append(index)
+            groups.setdefault(index if alone else image.shape, []).append(index)
         return list(groups.values())
 
     monkeypatch.setattr(module, "by_shape", as_on_a_gpu)
