@@ -116,7 +116,7 @@ class _Roots(torch.autograd.Function):
     def forward(ctx: Any, matrices: Tensor) -> tuple[Tensor, Tensor]:
         try:
             values, vectors = torch.linalg.eigh(matrices)
-        except RuntimeError:  # they are not finite: let the loss say so
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # they are not finite: let the loss say so
             return matrices * torch.nan, matrices * torch.nan
         roots = values.clamp_min(torch.finfo(values.dtype).tiny).sqrt()
         ctx.save_for_backward(roots, vectors)
