@@ -109,11 +109,11 @@ def asked_styles(images: Sequence[Tensor], styles: Sequence[str | None] | None) 
 def mean_change(picture: Tensor, photo: Tensor) -> float:
     """Mean absolute difference over pixels and channels of two (3, H, W), in [0, 1]: 0 where the picture is the
     photograph."""
-    sums = (
-        float((picture[:, rows] - photo[:, rows].to(picture)).abs_().sum())
-        for rows in row_bands(picture.shape[1])
-    )
-    return sum(sums) / picture.numel()
+    sums = [
+        (picture[:, rows] - photo[:, rows].to(picture)).abs_().sum() for rows in row_bands(picture.shape[1])
+    ]
+    total: float = sum(torch.stack(sums).tolist())
+    return total / picture.numel()
 
 
 def row_bands(height: int) -> Iterator[slice]:

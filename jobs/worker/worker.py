@@ -159,7 +159,7 @@ class Worker:
             outcomes = self._stylizer([loaded.photo.image for loaded in batch], generators, **styles)
         except (Exception, SystemExit) as error:  # noqa: BLE001  the photograph's own row
             failure: Exception = error if isinstance(error, Exception) else RuntimeError(f"SystemExit: {error}")
-            failure.__traceback__ = None  # which holds what the failed call held
+            failure = _without_frames(failure)
             outcomes = None
         finally:
             self._evaluations_before = None
@@ -210,6 +210,15 @@ class _Activity:
             slowest_s=slowest_s,
             spent=pipeline.spent() if pipeline is not None else NOTHING_SPENT,
         )
+
+
+def _without_frames(error: Exception) -> Exception:
+    """An error that does not hold what the failed call held, nor do those that it came of."""
+    each: BaseException | None = error
+    while each is not None and each.__traceback__ is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error
 
 
 def _checked(outcome: Outcome) -> Outcome:

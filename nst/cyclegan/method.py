@@ -30,7 +30,7 @@ from nst.features.weights import read_metadata
 from nst.gan.bands import apply_bounded
 from nst.gan.export import Exportable
 from nst.gan.layers import Norm, load_published
-from nst.gan.translate import checked_outcome, translate
+from nst.gan.translate import checked_outcomes, translate
 from nst.stylizer import LATER, AssetRef, Assets, Outcome
 
 __all__ = [
@@ -243,11 +243,10 @@ class CycleGANStylizer:
     def __call__(self, images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]:  # noqa: ARG002
         """It needs no randomness."""
         outcomes: dict[int, Outcome] = {}
-        photos = [image.to(self._like) for image in images]
+        photos = [image.to(self._like, non_blocking=True) for image in images]
         for group in by_shape(photos, alone=self._alone):
             found = self.translate(stacked([photos[index] for index in group]))
-            for index, image in zip(group, found.to("cpu", torch.float32), strict=True):
-                outcomes[index] = checked_outcome(image)
+            outcomes.update(zip(group, checked_outcomes(found), strict=True))
         return [outcomes[index] for index in range(len(images))]
 
     def translate(self, images: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -91,7 +90,15 @@ class _Request:
     backward: ReLUBackward
 
 
-_Answer: TypeAlias = tuple[float, Tensor]
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    objective: float
+    grad: Tensor
+    """The objective's gradient, smoothed, of the point's shape."""
+    mean: Tensor
+    """Mean size of an element of `grad`."""
+    finite: bool
+    """Whether that is a number."""
 
 
 class DeepDreamStylizer:
@@ -121,7 +128,7 @@ class DeepDreamStylizer:
             raise dream.error
 
     def _start(self, image: Tensor, generator: torch.Generator) -> Dream:
-        photo = image.to(self.objective.network.mean, copy=True)
+        photo = image.to(self.objective.network.mean, non_blocking=True, copy=True)
         bases = self._octaves(photo)
         dream = Dream(bases=bases, image=bases[0], generator=generator)
         try:
@@ -146,13 +153,22 @@ class DeepDreamStylizer:
             answers: dict[int, _Answer] = {}
             points, ways = [each.point for each in requests], [each.backward for each in requests]
             for group in by_shape(points, ways, alone=self.plan.deterministic):
-                values, grads = self.objective.evaluate(
-                    torch.stack([points[index] for index in group]), ways[group[0]]
-                )
-                answers.update(zip(group, zip(values.tolist(), grads, strict=True), strict=True))
+                found = self._evaluated(torch.stack([points[index] for index in group]), ways[group[0]])
+                answers.update(zip(group, found, strict=True))
             return [answers[index] for index in range(len(requests))]
 
         return run_together([self._dreaming(dream) for dream in dreams if dream.error is None], evaluate)
+
+    def _evaluated(self, points: Tensor, backward: ReLUBackward) -> list[_Answer]:
+        """What there is to know of (N, 3, H, W). A GPU is waited for here only."""
+        values, grads = self.objective.evaluate(points, backward)
+        smooth = [self._smoothed(grad) for grad in grads]
+        means = torch.stack([grad.abs().mean() for grad in smooth])
+        known = torch.stack([values, means.to(values)]).tolist()
+        return [
+            _Answer(value, grad, mean, math.isfinite(size))
+            for value, size, grad, mean in zip(*known, smooth, means, strict=True)
+        ]
 
     def _dreaming(self, dream: Dream) -> Generator[_Request, _Answer, None]:
         """The photograph, and then, if asked for, the frames of the zoom into it."""
@@ -196,16 +212,15 @@ class DeepDreamStylizer:
         border."""
         down, right = self._jitter(dream.generator)
         rolled = framed.roll((down, right), dims=(-2, -1))
-        value, grad = yield _Request(rolled, self._relu_backward(dream))
-        grad = self._smoothed(grad)
-        scale = grad.abs().mean()
-        if not bool(torch.isfinite(scale)):
+        answer = yield _Request(rolled, self._relu_backward(dream))
+        if not answer.finite:
             dream.error = Diverged(f"the gradient is not finite at step {dream.steps + 1}")
             return framed
         dream.steps += 1
-        dream.objective = value
+        dream.objective = answer.objective
         # A gradient of all zeros (nothing excites the layer) leaves the image as it is.
-        change = grad * (self.plan.step_size / scale.clamp_min(torch.finfo(grad.dtype).tiny))
+        tiny = torch.finfo(answer.grad.dtype).tiny
+        change = answer.grad * (self.plan.step_size / answer.mean.clamp_min(tiny))
         return (rolled + change).clamp(0, 1).roll((-down, -right), dims=(-2, -1))
 
     def _relu_backward(self, dream: Dream) -> ReLUBackward:

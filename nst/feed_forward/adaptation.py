@@ -58,7 +58,8 @@ class PainterAdaptation:
         for group in self._training.optimizer.param_groups:
             group["lr"] = rate
         shown = [(photo.float() / 255, reference.float() / 255) for photo, reference in photos]
-        return {name: float(value) for name, value in self._training.learn(shown).items()}
+        losses = self._training.learn(shown)
+        return dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
 
     def _rate(self, step: int) -> float:
         falls = max(1.0, self._total * (1 - _STEADY))

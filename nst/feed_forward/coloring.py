@@ -68,11 +68,15 @@ def coloring(own: Moments, wanted: Moments) -> tuple[Tensor, Tensor]:
     moments `wanted`, about. Where both are equal, x stays what it is."""
     channels = own.mean.shape[1]
     total = own.covariance.diagonal(dim1=1, dim2=2).mean(1) + wanted.covariance.diagonal(dim1=1, dim2=2).mean(1)
-    noise = (_NOISE / 2 * total + _LEAST_VARIANCE)[:, None, None] * torch.eye(channels).to(own.mean)
+    noise = (_NOISE / 2 * total + _LEAST_VARIANCE)[:, None, None] * _one(channels, own.mean)
     roots = _iterated if is_captured() else _Roots.apply
     (matrix, _), (_, inverse) = roots(wanted.covariance + noise), roots(own.covariance + noise)
     matrix = product(matrix, inverse)
     return matrix, wanted.mean - product(matrix, own.mean)
+
+
+def _one(size: int, like: Tensor) -> Tensor:
+    return torch.eye(size, dtype=like.dtype, device=like.device)
 
 
 def product(first: Tensor, second: Tensor) -> Tensor:
@@ -83,7 +87,7 @@ def product(first: Tensor, second: Tensor) -> Tensor:
 
 def root(covariance: Tensor) -> Tensor:
     """Square roots of covariances (N, C, C), symmetric."""
-    noise = _LEAST_VARIANCE * torch.eye(covariance.shape[-1]).to(covariance)
+    noise = _LEAST_VARIANCE * _one(covariance.shape[-1], covariance)
     found: Tensor = _Roots.apply(covariance + noise)[0]
     return found
 
@@ -93,7 +97,7 @@ def _iterated(matrices: Tensor) -> tuple[Tensor, Tensor]:
     Newton and Schulz (Higham 2008, "Functions of Matrices", section 6.7), in float64."""
     wide = matrices.double()
     size = wide.square().sum((1, 2), keepdim=True).sqrt()
-    one = torch.eye(wide.shape[-1], dtype=wide.dtype, device=wide.device)
+    one = _one(wide.shape[-1], wide)
     root, inverse = wide / size, one.expand_as(wide)
     for _ in range(_ITERATIONS):
         change = 1.5 * one - 0.5 * product(inverse, root)
@@ -112,7 +116,7 @@ class _Roots(torch.autograd.Function):
     def forward(ctx: Any, matrices: Tensor) -> tuple[Tensor, Tensor]:
         try:
             values, vectors = torch.linalg.eigh(matrices)
-        except RuntimeError:  # they are not finite: let the loss say so
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # they are not finite: let the loss say so
             return matrices * torch.nan, matrices * torch.nan
         roots = values.clamp_min(torch.finfo(values.dtype).tiny).sqrt()
         ctx.save_for_backward(roots, vectors)

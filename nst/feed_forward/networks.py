@@ -27,6 +27,7 @@ from nst import check
 from nst.feed_forward.coloring import Moments, coloring, product
 from nst.feed_forward.grain import CHANNELS, grain
 from nst.ops.captured import is_captured
+from nst.ops.constant import constant
 
 __all__ = ["MARGIN_PX", "STRIDE_PX", "Folded", "Painted", "Painter", "PainterConfig"]
 
@@ -258,6 +259,6 @@ def _picture(coarse: Tensor, fine: Tensor) -> Tensor:
     each pixel to the next goes, and with it every grid that blocks of pixels would make."""
     large = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
     detail = F.pixel_shuffle(fine, 2)
-    across = detail.new_tensor([1.0, 2.0, 1.0]) / 4
+    across = constant([1.0, 2.0, 1.0], detail) / 4
     blur = torch.outer(across, across).expand(3, 1, 3, 3)
     return 0.5 + 0.5 * _REACH * torch.tanh(large + F.conv2d(detail, blur, padding=1, groups=3))

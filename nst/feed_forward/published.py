@@ -86,7 +86,7 @@ class PublishedStylizer:
     def _outcome(self, image: Tensor, name: str | None) -> Outcome:
         if name is not None:
             return UnknownStyle(str(OptionError("style", name, reason="the network has one style only")))
-        return outcome_of(at_its_size(self.plan, image.to(self._like), self._painted), image)
+        return outcome_of(at_its_size(self.plan, image.to(self._like, non_blocking=True), self._painted), image)
 
     def _painted(self, photo: Tensor) -> Tensor:
         height, width = photo.shape[1:]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nst.gan.translate import checked_outcome
+from nst.gan.translate import checked_outcomes
 from nst.images.codec import resize_image
 from nst.style_transfer.color import luminance, with_luminance
 from nst.style_transfer.options import PreserveColor
-from nst.stylizer import Outcome, mean_change, row_bands
+from nst.stylizer import Outcome, Stylized, mean_change, row_bands
 
 __all__ = ["FeedForwardPlan", "Precision", "at_its_size", "outcome_of", "reduced", "seen_as"]
 
@@ -42,8 +42,10 @@ def at_its_size(plan: FeedForwardPlan, image: Tensor, paint: Callable[[Tensor], 
 
 def outcome_of(picture: Tensor, photo: Tensor) -> Outcome:
     """What was painted of a photograph, both (3, H, W), as its outcome: an error if it is not finite."""
-    picture = picture.to("cpu", torch.float32)
-    return checked_outcome(picture, {"change": mean_change(picture, photo)})
+    (found,) = checked_outcomes(picture[None])
+    if isinstance(found, Stylized):
+        return replace(found, stats={"change": mean_change(found.image, photo)})
+    return found
 
 
 def seen_as(plan: FeedForwardPlan, photo: Tensor) -> Tensor:
@@ -88,5 +90,7 @@ def _enlarged(image: Tensor, size: tuple[int, int], rows: slice) -> Tensor:
     first, last = int(above[0]), min(int(above[-1]) + 2, before)
     below = (above + 1).clip(max=before - 1)
     wide = resize_image(image[:, first:last], (last - first, width))
-    one, other = (wide[:, torch.from_numpy(each - first).to(image.device)] for each in (above, below))
-    return torch.lerp(one, other, torch.from_numpy(places - above).to(image)[:, None])
+    one, other = (
+        wide[:, torch.from_numpy(each - first).to(image.device, non_blocking=True)] for each in (above, below)
+    )
+    return torch.lerp(one, other, torch.from_numpy(places - above).to(image, non_blocking=True)[:, None])

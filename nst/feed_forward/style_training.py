@@ -198,7 +198,7 @@ class StyleTraining:
         styles = torch.tensor([int(row[0] * len(options.styles)) for row in rows])
         pieces = torch.cat(
             [_pieces(photo, options, row[1:]) for (photo, _), row in zip(photos, rows, strict=True)]
-        ).to(self._device)
+        ).to(self._device, non_blocking=True)
         references = [reduced(each, options.reference_side) for _, each in photos]
         with activations(options.precision, pieces):
             losses = self._losses(pieces, references, styles, at)
@@ -218,12 +218,12 @@ class StyleTraining:
         at: tuple[int, int],
     ) -> dict[str, Tensor]:
         options = self.options
-        shares = nn.functional.one_hot(styles, len(options.styles)).to(pieces)
+        shares = nn.functional.one_hot(styles, len(options.styles)).to(pieces, non_blocking=True)
         with torch.no_grad():
             content = self._seen(_inside(pieces))[options.content_layer]
         painted = _inside(self._pass(pieces, references, shares, at))
         found = self._seen(painted)
-        styles, many = styles.to(pieces.device), len(references)
+        styles, many = styles.to(pieces.device, non_blocking=True), len(references)
         distances = []
         with torch.autocast(pieces.device.type, enabled=False):  # losses are float32
             for layer in options.style_layers:  # of all pieces of a photograph together
@@ -308,7 +308,7 @@ class _Pass(nn.Module):
         for number, reference in enumerate(references):
             one = [each.of_one(number) for each in wanted]
             with torch.no_grad():
-                seen = padded(reference.to(pieces))[None]
+                seen = padded(reference.to(pieces, non_blocking=True))[None]
                 own.append(painter(seen, one, at=at, only_look=True).own)
         times = len(pieces) // len(references)
         given = [Moments.cat(parts).repeated(times) for parts in zip(*own, strict=True)]

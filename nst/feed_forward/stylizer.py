@@ -16,6 +16,7 @@ from nst.feed_forward.networks import MARGIN_PX, STRIDE_PX, Folded, Painter
 from nst.feed_forward.size import FeedForwardPlan, at_its_size, outcome_of, reduced, seen_as
 from nst.gan.translate import mirrored_beyond
 from nst.images.codec import resize_image
+from nst.ops.constant import constant
 from nst.style_transfer.color import match_color, match_luminance
 from nst.stylizer import Outcome, asked_styles
 
@@ -117,7 +118,8 @@ class FeedForwardStylizer:
 
     def paint(self, image: Tensor, wanted: Sequence[tuple[Look, Tensor | None]]) -> Tensor:
         """A photograph (3, H, W) in [0, 1] in the looks that are wanted, each where its mask is white."""
-        return at_its_size(self.plan, image.to(self._like), lambda small: self._painted(small, wanted))
+        photo = image.to(self._like, non_blocking=True)
+        return at_its_size(self.plan, photo, lambda small: self._painted(small, wanted))
 
     def _painted(self, small: Tensor, wanted: Sequence[tuple[Look, Tensor | None]]) -> Tensor:
         reference = reduced(small, _reference_px(small)) if self._reference is None else self._reference
@@ -140,7 +142,7 @@ class FeedForwardStylizer:
         strength = max(self.plan.strength, _LEAST_STRENGTH)
         if strength < 1 and not look.learned:
             own = self._own(seen)
-            shares = self._like.new_tensor([[1 - strength, strength]])
+            shares = constant([[1 - strength, strength]], self._like)
             wanted = [Moments.cat(each).mixed(shares) for each in zip(own, wanted, strict=True)]
         own = self._own(seen, wanted)
         return self._painter.folded(wanted, own, self._dtype)
@@ -151,7 +153,7 @@ class FeedForwardStylizer:
         if change is None and id(look) in self._known:
             return self._known[id(look)]
         each_own = [self._moments(source, change, reference) for source in look.sources]
-        shares = self._like.new_tensor([look.weights])
+        shares = constant([look.weights], self._like)
         wanted = [Moments.cat(parts).mixed(shares) for parts in zip(*each_own, strict=True)]
         if change is None:
             self._known[id(look)] = wanted
@@ -162,7 +164,7 @@ class FeedForwardStylizer:
     ) -> list[Moments]:
         if isinstance(source, list):
             return [Moments(each.mean.to(self._like), each.covariance.to(self._like)) for each in source]
-        picture = source().to(self._like)
+        picture = source().to(self._like, non_blocking=True)
         if change is not None:
             picture = change(picture, reference).clamp(0, 1)
         return self._own(padded(picture)[None])

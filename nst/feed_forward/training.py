@@ -185,7 +185,7 @@ class PainterTraining:
         mixture = torch.eye(len(first), len(styles)) * (1 - torch.tensor(shares))[:, None]
         for number, index in enumerate(mixed):
             mixture[index, len(first) + number] = shares[index]
-        mixture = mixture.to(photo)
+        mixture = mixture.to(photo, non_blocking=True)
         with torch.no_grad():
             seen = self._seen(styles)
             content = self._seen(photo)[options.content_layer]

@@ -37,10 +37,10 @@ def recolored(image: Tensor, share: float, normal: Tensor) -> Tensor:
         share: from 0, the image's own, to 1, the directions of a random rotation.
         normal: (4, 3), numbers of a normal distribution.
     """
-    normal = normal.to(image)
+    normal = normal.to(image, non_blocking=True)
     mean = image.mean((1, 2), keepdim=True)
     rotation = torch.linalg.qr(normal[:3])[0]
-    mixing = (1 - share) * torch.eye(3).to(image) + share * rotation
+    mixing = (1 - share) * torch.eye(3, dtype=image.dtype, device=image.device) + share * rotation
     mixed = torch.einsum("ij,jhw->ihw", mixing, image - mean)
     return (mixed + mean + 0.1 * normal[3].view(3, 1, 1)).clamp(0, 1)
 

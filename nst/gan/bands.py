@@ -144,7 +144,8 @@ class Bands:
 
         Those of a few thousand positions each are put together in float64 (Chan, Golub, LeVeque 1979).
         """
-        count, mean, spread = 0, torch.zeros(()), torch.zeros(())
+        count = 0
+        mean = spread = torch.zeros((), dtype=torch.float64, device=self._device)
         for _, _, band in self._computed(layers, sources, places):
             for part in torch.split(band, max(1, _FEW // band.shape[5 - self._dim]), self._dim):
                 own = part.shape[2] * part.shape[3]
@@ -152,10 +153,10 @@ class Bands:
                     part, None, None, 0.0
                 )  # its sums are of few, or off by 1e-5
                 own_mean, own_variance = (each.double() for each in found)
-                off = own_mean - mean.to(own_mean)
-                spread = spread.to(off) + own * own_variance + off.square() * (count * own / (count + own))
+                off = own_mean - mean
+                spread = spread + own * own_variance + off.square() * (count * own / (count + own))
                 count += own
-                mean = mean.to(off) + off * (own / count)
+                mean = mean + off * (own / count)
         return mean.to(band.dtype), (spread / count).to(band.dtype)
 
     def _empty(self, band: Tensor, rows: int) -> Tensor:

@@ -101,7 +101,7 @@ def gradient_penalty(discriminator: Callable[[Tensor], Tensor], images: Tensor, 
 
 def mixed(real: Tensor, fake: Tensor, places: Tensor) -> Tensor:
     """Images on the lines between pairs of (N, C, H, W), at `places` (N, 1, 1, 1): from 0, real, to 1, fake."""
-    return torch.lerp(real, fake, places.to(real))
+    return torch.lerp(real, fake, places.to(real, non_blocking=True))
 
 
 def check_penalty(penalty: Penalty, norm: Norm) -> None:

@@ -174,7 +174,7 @@ class GANTraining:
         """
         if not self._scales:
             return {}
-        return {"skipped_G": like.new_tensor(float(g)), "skipped_D": like.new_tensor(float(d))}
+        return {"skipped_G": like.new_full((), float(g)), "skipped_D": like.new_full((), float(d))}
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to go on to the bit; of tensors and plain values."""

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nst.errors import Diverged
-from nst.images.codec import is_finite
+from nst.ops.constant import constant
 from nst.stylizer import Outcome, Stylized
 
-__all__ = ["checked_outcome", "mirrored_beyond", "translate", "with_channels"]
+__all__ = ["checked_outcomes", "mirrored_beyond", "translate", "with_channels"]
 
 _LUMA = (0.299, 0.587, 0.114)
 
 
-def checked_outcome(image: Tensor, stats: Mapping[str, float] | None = None) -> Outcome:
-    """What a generator made of a photograph, (3, H, W), as its outcome: an error if it is not finite."""
-    if not is_finite(image):
-        return Diverged("the generator's picture is not finite")
-    return Stylized(image=image, stats=stats or {})
+def checked_outcomes(pictures: Tensor, stats: Sequence[Mapping[str, float]] = ()) -> list[Outcome]:
+    """What a generator made of photographs, (N, 3, H, W), as their outcomes: an error for one that is not
+    finite. A GPU looks by itself, and is waited for once.
+
+    Args:
+        stats: what to keep with each; none: nothing.
+    """
+    extremes = torch.stack([each for picture in pictures for each in picture.aminmax()]).view(-1, 2)
+    extremes = extremes.to("cpu", non_blocking=True)  # there when what is copied next is there
+    images = pictures.to("cpu", torch.float32)
+    finite = extremes.isfinite().all(1).tolist()
+    return [
+        Stylized(image=image, stats=known) if good else Diverged("the generator's picture is not finite")
+        for image, good, known in zip(images, finite, stats or [{} for _ in images], strict=True)
+    ]
 
 
 def translate(
@@ -50,7 +60,7 @@ def with_channels(images: Tensor, channels: int) -> Tensor:
         return images
     if channels == 3:
         return images.repeat(1, 3, 1, 1)
-    return (images * images.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
+    return (images * constant(_LUMA, images)[:, None, None]).sum(1, keepdim=True)
 
 
 def mirrored_beyond(x: Tensor, dim: int, before: int, after: int) -> Tensor:

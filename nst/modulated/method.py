@@ -20,7 +20,7 @@ from nst.features.weights import read_metadata
 from nst.gan.bands import apply_bounded
 from nst.gan.export import Exportable
 from nst.gan.layers import Norm, load_published
-from nst.gan.translate import checked_outcome, translate
+from nst.gan.translate import checked_outcomes, translate
 from nst.modulated.networks import ModulatedGenerator
 from nst.ops.equalized import Border
 from nst.ops.modulated import Form
@@ -256,7 +256,7 @@ class ModulatedStylizer:
             if name is not None and name not in self._looks:
                 outcomes[index] = UnknownStyle(str(OptionError("style", name, choices=self._looks)))
         todo = [index for index in range(len(images)) if index not in outcomes]
-        photos = [images[index].to(self._like) for index in todo]
+        photos = [images[index].to(self._like, non_blocking=True) for index in todo]
         for group in by_shape(photos, alone=self._alone):
             places = [todo[place] for place in group]
             looks = [
@@ -265,8 +265,7 @@ class ModulatedStylizer:
             found = self.translate(
                 stacked([photos[place] for place in group]), torch.cat([latent for latent, _ in looks])
             )
-            for index, image, (_, stats) in zip(places, found.to("cpu", torch.float32), looks, strict=True):
-                outcomes[index] = checked_outcome(image, stats)
+            outcomes.update(zip(places, checked_outcomes(found, [stats for _, stats in looks]), strict=True))
         return [outcomes[index] for index in range(len(images))]
 
     def translate(self, images: Tensor, latents: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ class ManyStylesTraining(GANTraining):
         samples = range(self.steps * whole, (self.steps + 1) * whole)
         pairs = [style_pair(sample, len(self.options.styles), self.seed) for sample in samples]
         device = next(self.G.parameters()).device
-        sources, targets = self.share.take(torch.tensor(pairs)).to(device).unbind(1)
+        sources, targets = self.share.take(torch.tensor(pairs)).to(device, non_blocking=True).unbind(1)
         return sources, targets
 
     def step(self, images: Sequence[Tensor]) -> Losses:

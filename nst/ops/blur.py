@@ -39,7 +39,7 @@ def _kernel() -> Tensor:
 
 def _blurred(x: Tensor, kernel: Tensor) -> Tensor:
     apply = _Blur.forward if is_captured() else _Blur.apply
-    return apply(x, kernel.to(x))
+    return apply(x, kernel.to(x, non_blocking=True))
 
 
 class _Linear(torch.autograd.Function):

@@ -31,6 +31,8 @@ class Evaluation:
     """Losses by name; `loss` is the total that `grad` belongs to."""
     grad: Tensor
     """The gradient of `loss`, of the point's shape."""
+    extremes: tuple[float, float]
+    """Least and largest element of `grad`; NaN if there is one."""
 
 
 @dataclass(slots=True)
@@ -81,7 +83,7 @@ class Descent:
         self.evaluations += 1
         loss = result.losses["loss"]
         best = self.losses.get("loss")
-        usable = math.isfinite(loss) and bool(result.grad.isfinite().all())
+        usable = all(map(math.isfinite, (loss, *result.extremes)))
         if not usable and best is None:
             self.done, self.error = True, Diverged("the loss is not finite at the start")
             return
@@ -96,7 +98,7 @@ class Descent:
         if best is None or loss < best:
             self.best, self.losses = self.x, result.losses
         # A stationary point, e.g. a photograph that is its own style; or one that is as good as that.
-        if not bool(result.grad.any()) or self._stalls():
+        if not any(result.extremes) or self._stalls():
             self.done = True
             return
         if self._restarted:

@@ -137,19 +137,20 @@ class _History:
 
     def direction(self, s: Tensor, y: Tensor, descent: Tensor) -> Tensor:
         """Take in a pair, if it shows positive curvature, and apply the inverse Hessian to `descent`, (M,)."""
-        sy, yy, ss = torch.stack([s.dot(y), y.dot(y), s.dot(s)]).tolist()
-        # Positive curvature, beyond what rounding makes of nothing; a relative test, so that the scale of the
-        # loss does not matter (torch's is absolute: 1e-10).
-        row = self._place(s, y) if sy > 1e-10 * (ss * yy) ** 0.5 else None
-        rows = len(self._order)
-        if rows == 0:
-            return descent
+        row, curved = self._place(s, y)
+        rows = max(row + 1, len(self._order))
         all_s, all_y = self._s[:rows], self._y[:rows]
-        from_s = (all_s @ torch.stack([descent, y], 1)).double().cpu()
-        from_y = (all_y @ torch.stack([descent, y, s], 1)).double().cpu()
-        if row is not None:
+        of_all_s = all_s @ torch.stack([descent, y], 1)
+        of_all_y = all_y @ torch.stack([descent, y, s], 1)
+        # A GPU is waited for here only.
+        found = torch.cat([of_all_s.flatten(), of_all_y.flatten(), curved[None]]).cpu().double()
+        from_s, from_y = found[: 2 * rows].view(rows, 2), found[2 * rows : -1].view(rows, 3)
+        if found[-1]:
+            self._order = [*(each for each in self._order if each != row), row]
             self._sy[:rows, row], self._sy[row, :rows] = from_s[:, 1], from_y[:, 2]
             self._yy[:rows, row] = self._yy[row, :rows] = from_y[:, 1]
+        if not self._order:
+            return descent
         order = torch.tensor(self._order)
         inner_sy, inner_yy = self._sy[order][:, order], self._yy[order][:, order]
         upper = inner_sy.triu()
@@ -157,25 +158,29 @@ class _History:
         b = torch.linalg.solve_triangular(upper, from_s[order, :1], upper=True)
         right = inner_sy.diagonal()[:, None] * b - scale * (from_y[order, :1] - inner_yy @ b)
         a = torch.linalg.solve_triangular(upper.T, right, upper=False)
-        by_row = torch.empty(2, rows, dtype=torch.float64)
+        by_row = torch.empty(2, len(order), dtype=torch.float64)
         by_row[:, order] = torch.cat([a.T, -scale * b.T])
-        of_s, of_y = by_row.to(descent)
+        of_s, of_y = by_row.to(descent, non_blocking=True)
+        all_s, all_y = all_s[: len(order)], all_y[: len(order)]
         direction: Tensor = float(scale) * descent + of_s @ all_s + of_y @ all_y
         return direction
 
-    def _place(self, s: Tensor, y: Tensor) -> int:
-        """Store a pair, in the place of the oldest if there are enough, and give its row."""
-        if len(self._order) == self._size:
-            row = self._order.pop(0)
-        else:
-            row = len(self._order)
-            if row == len(self._s):  # twice as many rows as before: few photographs need them all
-                more = min(max(8, 2 * row), self._size) - row
-                self._s = torch.cat([self._s, self._s.new_empty((more, self._s.shape[1]))])
-                self._y = torch.cat([self._y, self._y.new_empty((more, self._y.shape[1]))])
-        self._s[row], self._y[row] = s, y
-        self._order.append(row)
-        return row
+    def _place(self, s: Tensor, y: Tensor) -> tuple[int, Tensor]:
+        """Store a pair, if it shows positive curvature, in the place of the oldest if there are enough; else
+        leave what is there. Gives the row, and whether it does."""
+        row = len(self._order)
+        if row == self._size:
+            row = self._order[0]
+        elif row == len(self._s):  # twice as many rows as before: few photographs need them all
+            more = min(max(8, 2 * row), self._size) - row
+            self._s = torch.cat([self._s, self._s.new_empty((more, self._s.shape[1]))])
+            self._y = torch.cat([self._y, self._y.new_empty((more, self._y.shape[1]))])
+        # Positive curvature, beyond what rounding makes of nothing; a relative test, so that the scale of the
+        # loss does not matter (torch's is absolute: 1e-10). A GPU decides by itself, and is not waited for.
+        curved = s.dot(y) > 1e-10 * s.norm() * y.norm()
+        for pairs, new in ((self._s, s), (self._y, y)):
+            torch.where(curved, new, pairs[row], out=pairs[row])
+        return row, curved
 
 
 class Adam:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nst.ops.constant import constant
+
 __all__ = ["luminance", "match_color", "match_luminance", "with_luminance"]
 
 # NTSC 1953, the Y of YIQ that the paper uses.
@@ -17,7 +19,7 @@ it to be spread. A hundredth of a level of 8 bits."""
 
 def luminance(image: Tensor) -> Tensor:
     """Gray of equal luminance, (3, H, W): the Y of YIQ in every channel."""
-    weights = image.new_tensor(_LUMA).view(3, 1, 1)
+    weights = constant(_LUMA, image).view(3, 1, 1)
     return (image * weights).sum(0, keepdim=True).expand_as(image)
 
 
@@ -39,7 +41,7 @@ def match_luminance(style: Tensor, photo: Tensor) -> Tensor:
     """The gray of `style`, shifted and scaled to the mean and standard deviation of `photo`'s: section 4.2."""
     source, target = luminance(style), luminance(photo)
     spread = source.std(correction=0)
-    factor = target.std(correction=0) / spread if float(spread) > _FLAT else torch.ones_like(spread)
+    factor = torch.where(spread > _FLAT, target.std(correction=0) / spread, 1.0)
     return (source - source.mean()) * factor + target.mean()
 
 

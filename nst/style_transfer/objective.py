@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -13,6 +12,7 @@ from nst.features import FeatureNetwork
 from nst.features.passes import by_shape, plan_passes
 from nst.features.tiles import Tile, layer_strides, owned_features
 from nst.losses import normalize_gradient, total_variation_loss
+from nst.ops.constant import constant
 from nst.optim.descent import Evaluation
 from nst.style_transfer.options import ObjectiveOptions
 from nst.style_transfer.targets import StyleTargets, Targets
@@ -119,11 +119,8 @@ class StyleObjective:
             variation = torch.cat(list(each_alone))
         losses = self._terms.named(values, weights, variation)
         (grads,) = torch.autograd.grad(losses["loss"].sum(), pixels)
-        rows = torch.stack(list(losses.values()), dim=1).tolist()
-        return [
-            Evaluation(dict(zip(losses, row, strict=True)), grad[:, :height, :width].contiguous())
-            for row, grad, (height, width) in zip(rows, grads, sizes, strict=True)
-        ]
+        parts = zip(grads, sizes, strict=True)
+        return _evaluations(losses, [grad[:, :height, :width].contiguous() for grad, (height, width) in parts])
 
     def _whole(
         self, features: Mapping[str, Tensor], targets: Sequence[Targets], weights: Mapping[Term, float]
@@ -162,10 +159,11 @@ class StyleObjective:
         for layer in self.options.content_layers:
             values[CONTENT, layer] = point.new_zeros(1)
             slopes[CONTENT, layer] = targets.content_factors[layer][None]
-        scales: Mapping[Term, float] = weights
+        scales: Mapping[Term, float | Tensor] = weights
         if self.options.normalize_gradients:
             norms = self._norms(network, point, targets, slopes)
-            scales = {term: weight / (norms[term] or 1.0) for term, weight in weights.items()}
+            divided = constant(list(weights.values()), norms) / norms.where(norms > 0, 1.0)
+            scales = dict(zip(weights, divided, strict=True))
         grad = torch.zeros_like(point)
         for tile in targets.tiles:
             pixels = tile.cut(point).clone().requires_grad_()
@@ -182,13 +180,15 @@ class StyleObjective:
             variation = total_variation_loss(pixels[None])
             grad += self.options.tv_weight * torch.autograd.grad(variation.sum(), pixels)[0]
         losses = self._terms.named(values, weights, variation.detach())
-        return Evaluation({name: float(value) for name, value in losses.items()}, grad)
+        return _evaluations(losses, [grad])[0]
 
     def _norms(
         self, network: FeatureNetwork, point: Tensor, targets: Targets, slopes: Mapping[Term, Tensor]
-    ) -> dict[Term, float]:
-        """L1 norms of the gradients of the terms, unweighted, at the activations of all tiles."""
-        norms: defaultdict[Term, float] = defaultdict(float)
+    ) -> Tensor:
+        """L1 norms of the gradients of the terms, in their order, unweighted, at the activations of all tiles;
+        in float64."""
+        norms = point.new_zeros(len(slopes), dtype=torch.float64)
+        by_term = dict(zip(self._terms.weights(targets), norms, strict=True))
         for tile in targets.tiles:
             with torch.no_grad():
                 seen = owned_features(network, tile.cut(point), tile)
@@ -196,7 +196,7 @@ class StyleObjective:
             view = self._tile(seen, tile, targets, self._photo(tile, targets))
             for (number, layer), share in self._terms.sums(view).items():
                 (slope,) = torch.autograd.grad(share, seen[layer], slopes[number, layer])
-                norms[number, layer] += float(slope.abs().sum(dtype=share.dtype))
+                by_term[number, layer] += slope.abs().sum(dtype=share.dtype)
         return norms
 
     @torch.no_grad()
@@ -225,6 +225,17 @@ class StyleObjective:
                     mask = tile.pick_from_whole(region.masks[layer], strides[layer])[None]
                     masks[number, layer] = mask.to(seen[layer])
         return View(features, photos, masks)
+
+
+def _evaluations(losses: Mapping[str, Tensor], grads: Sequence[Tensor]) -> list[Evaluation]:
+    """Evaluations of losses by name, (N,) each, and N gradients. All that is to be known of them comes from a
+    GPU at once, which is waited for here only."""
+    extremes = torch.stack([each for grad in grads for each in grad.aminmax()]).view(-1, 2)
+    rows = torch.cat([torch.stack(list(losses.values()), 1), extremes], 1).tolist()
+    return [
+        Evaluation(dict(zip(losses, row[:-2], strict=True)), grad, (row[-2], row[-1]))
+        for row, grad in zip(rows, grads, strict=True)
+    ]
 
 
 def _stacked(images: Sequence[Tensor], size: Sequence[int]) -> Tensor:

@@ -109,7 +109,7 @@ class StyleTransferStylizer:
         return with_luminance(resize_image(image.to(painted), (painted.shape[1], painted.shape[2])), painted)
 
     def _canvas(self, image: Tensor, generator: torch.Generator) -> Canvas:
-        photo = image.to(self.objective.network.mean)
+        photo = image.to(self.objective.network.mean, non_blocking=True)
         if self.plan.preserve_color == "luminance":
             photo = luminance(photo).contiguous()
         start = photo

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -129,17 +129,18 @@ class StyleTargets:
 
     def _content_factors(self, photo: Tensor, parts: Sequence[Tile]) -> dict[str, Tensor]:
         """What `content_factor` gives, from sums over tiles."""
-        sums: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros(3, dtype=torch.float64))
+        counts: Counter[str] = Counter()
+        sums: defaultdict[str, Tensor] = defaultdict(lambda: photo.new_zeros(2, dtype=torch.float64))
         for tile in parts:
             features = owned_features(self.network, tile.cut(photo), tile)
             for layer in self._options.content_layers:
                 wide = features[layer].double()
-                sums[layer] += torch.stack(
-                    [wide.new_tensor(wide.numel()), wide.sum(), wide.square().sum()]
-                ).cpu()
+                counts[layer] += wide.numel()
+                sums[layer] += torch.stack([wide.sum(), wide.square().sum()])
         factors = {}
-        for layer, (count, total, squares) in sums.items():
-            factor = count.new_tensor(0.5) if self._options.loss_scale == "paper" else 1 / count
+        for layer, (total, squares) in sums.items():
+            count = counts[layer]
+            factor = torch.full_like(total, 0.5 if self._options.loss_scale == "paper" else 1 / count)
             if self._options.loss_scale == "relative":
                 variance = squares / count - (total / count) ** 2
                 factor = relative_to(activation_spread(variance, squares / count)) / count
@@ -155,9 +156,8 @@ class StyleTargets:
     ) -> tuple[Region, ...]:
         if self._masks is None:
             (style,) = styles
-            positions = {
-                layer: photo.new_tensor(float(math.prod(sizes[layer]))) for layer in self._options.style_layers
-            }
+            layers = self._options.style_layers
+            positions = {layer: photo.new_full((), float(math.prod(sizes[layer]))) for layer in layers}
             return (Region(style.wanted, style.factors, 1.0, None, positions),)
         regions = []
         for weight, style, mask in zip(self._blend, styles, self._masks, strict=True):

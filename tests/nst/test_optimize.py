@@ -25,7 +25,7 @@ def run(
             x = point.clone().requires_grad_()
             loss = function(x)
             (grad,) = torch.autograd.grad(loss, x)
-            found.append(Evaluation({"loss": loss.item()}, grad))
+            found.append(Evaluation({"loss": loss.item()}, grad, (float(grad.min()), float(grad.max()))))
         return found
 
     def task(descent: Descent) -> Generator[Tensor, Evaluation, None]:

@@ -1,0 +1,1 @@
+"""Tests of what a GPU would refuse, wait for and keep, on machines without one."""

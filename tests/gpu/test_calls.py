@@ -1,0 +1,139 @@
+"""Every method and every training beside the CPU, and what they may wait for and launch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nst.style_transfer.method import StyleTransfer
+from tests.gpu.calls import CALLS, STEPS, Call
+from tests.gpu.launches import LAUNCHES
+from tests.gpu.looks import assert_same, same_steps, seen_of_step
+
+SHARED = ("dream plain", "cyclegan resnet", "modulated shared")
+"""Calls whose photographs share passes on GPUs."""
+WIDE = ("wasserstein", "preset embedded", "preset pretrained", "match", "feed_forward", "tiles", "bands")
+"""Parts of names of calls that compute in float64: eigenvalues of small matrices, and sums over parts."""
+
+
+def of_kind(kind: str) -> Any:
+    return pytest.mark.parametrize("name", CALLS[kind])
+
+
+def launched(name: str, count: int) -> None:
+    assert count <= LAUNCHES[name], f"{name}: {count} launches, {LAUNCHES[name]} before"
+
+
+@of_kind("style")
+def test_style_transfer(name: str) -> None:
+    """A photograph is waited for at its end, and twice for each evaluation and step of L-BFGS: losses and
+    gradient, and inner products. With bfloat16 also for how far steps go."""
+    call = CALLS["style"][name]
+    seen, outcomes = assert_same(call)
+    method: StyleTransfer = call.method
+    each = 3 if method.precision == "bfloat16" else 1 if method.optimizer == "adam" else 2
+    evaluations = sum(int(found.stats["evaluations"]) for found in outcomes)
+    frames = sum(len(found.frames) for found in outcomes)
+    at_once = 1 + (method.init == "feed_forward")
+    assert seen.waits <= each * evaluations + frames + at_once * len(outcomes), seen.waiting
+    assert any(part in name for part in WIDE) or not seen.float64
+    launched(name, seen.launches)
+
+
+@of_kind("dream")
+def test_dreams(name: str) -> None:
+    """A photograph is waited for once in each step, and twice at its end: the picture, and how far it went."""
+    call = CALLS["dream"][name]
+    seen, outcomes = assert_same(call, close=f"dream {name}" in SHARED)
+    steps = sum(int(found.stats["steps"]) for found in outcomes)
+    frames = sum(len(found.frames) for found in outcomes)
+    assert seen.waits <= steps + frames * call.method.steps + frames + 2 * len(outcomes), seen.waiting
+    launched(f"dream {name}", seen.launches)
+    assert not seen.float64
+
+
+@of_kind("generators")
+def test_generators(name: str) -> None:
+    """A photograph is waited for once, when its picture comes back."""
+    call = CALLS["generators"][name]
+    seen, outcomes = assert_same(call, close=name in SHARED)
+    assert seen.waits <= len(outcomes), seen.waiting
+    launched(name, seen.launches)
+    assert any(part in name for part in WIDE) or not seen.float64
+
+
+@of_kind("fast")
+def test_painters(name: str) -> None:
+    """A photograph is waited for once, when its picture comes back, but for eigenvalues."""
+    seen, outcomes = assert_same(CALLS["fast"][name])
+    assert seen.waits <= len(outcomes), seen.waiting
+    assert seen.solving.total() <= (0 if "published" in name else 18 * len(outcomes) + 16), seen.solving
+    launched(name, seen.launches)
+
+
+def test_photographs_that_share_passes_share_waits() -> None:
+    """Losses and gradients of all of a pass are waited for together."""
+    call = CALLS["style"]["gram"]
+    method = StyleTransfer(style="/s", style_loss="gram", coarse_scales=(), steps=3, deterministic=False)
+    seen, outcomes = assert_same(Call(method, call.photos), close=True)
+    assert len(outcomes) == 3
+    assert seen.waits <= 3 * 1 + 3 * 2 + 3, seen.waiting
+
+
+@pytest.mark.parametrize(
+    ("name", "waits", "launches"),
+    [
+        ("gram", 2, 207),
+        ("adam", 1, 170),
+        ("short history", 2, 207),
+        ("masks", 2, 268),
+        ("bfloat16", 3, 220),
+        ("preset embedded", 2, 622),
+        ("tiles normalized", 2, 1793),
+    ],
+)
+def test_a_step_of_style_transfer(name: str, waits: int, launches: int) -> None:
+    seen = seen_of_step(CALLS["style"][name], after=1)
+    assert seen.waits <= waits, seen.waiting
+    assert seen.launches <= launches
+    assert seen.bytes_over < 2000  # numbers, and no picture
+    assert seen.solving.total() <= (8 if name == "preset embedded" else 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "launches"), [("plain", 65), ("guide", 62), ("blur", 71), ("redirected", 95), ("tiles", 286)]
+)
+def test_a_step_of_a_dream(name: str, launches: int) -> None:
+    seen = seen_of_step(CALLS["dream"][name], after=0)
+    assert seen.waits <= 1, seen.waiting
+    assert seen.launches <= launches
+
+
+TRAININGS = {
+    "cyclegan": (0, 1111),
+    "cyclegan bfloat16": (0, 1557),
+    "cyclegan float16": (2, 1679),
+    "cyclegan wgangp": (0, 2517),
+    "cyclegan blur": (0, 1755),
+    "cyclegan batch": (0, 1175),
+    "many styles": (0, 974),
+    "many styles bfloat16": (0, 1720),
+    "style training": (0, 1539),
+    "style training bfloat16": (0, 1676),
+    "painter training": (1, 1360),
+    "painter training bfloat16": (1, 1566),
+    "adaptation": (1, 1432),
+}
+"""Waits and launches of the second step; of an adaptation, of the first."""
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_trainings(name: str) -> None:
+    """All that a step waits for is: with float16 whether gradients are finite, of each side; a list of places,
+    that a picture is mixed at; and losses of an adaptation, which are shown as it goes."""
+    seen = same_steps(name)
+    waits, launches = TRAININGS[name]
+    assert seen.waits <= waits, seen.waiting
+    assert seen.launches <= launches
+    assert "style" in name or "painter" in name or name == "adaptation" or not seen.float64
