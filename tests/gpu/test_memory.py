@@ -60,7 +60,7 @@ def test_whichever_allocation_fails_nothing_is_left(name: str) -> None:
 
 
 def test_a_batch_that_does_not_fit_is_halved() -> None:
-    """The halves have the memory that the whole had."""
+    """The halves have the memory that the whole had. Two are too many for the first half, and not tried again."""
     method = StyleTransfer(style="/s", style_loss="gram", coarse_scales=(), steps=3, deterministic=False)
     with FakeGPU() as gpu:
         worker = worker_of(Call(method).build(CUDA))
@@ -72,7 +72,7 @@ def test_a_batch_that_does_not_fit_is_halved() -> None:
         worker._recover = lambda: recovered.append(gpu.live - before)  # type: ignore[method-assign]
         outcomes = stylized_by(worker, Call(method, ((32, 40),) * 4))
     assert [type(each) for each in outcomes] == [Stylized] * 4
-    assert recovered == [0, 0, 0]
+    assert recovered == [0, 0]
 
 
 @pytest.mark.parametrize("name", ["gram", "bfloat16"])
