@@ -60,7 +60,7 @@ def test_whichever_allocation_fails_nothing_is_left(name: str) -> None:
 
 
 def test_a_batch_that_does_not_fit_is_halved() -> None:
-    """The halves have the memory that the whole had. Two are too many for the first half, and not tried again."""
+    """The halves have the memory that the whole had. Two, who were too many, are not tried again."""
     method = StyleTransfer(style="/s", style_loss="gram", coarse_scales=(), steps=3, deterministic=False)
     with FakeGPU() as gpu:
         worker = worker_of(Call(method).build(CUDA))
