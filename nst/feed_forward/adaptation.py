@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nst.feed_forward.options import StyleTrainingOptions
-from nst.feed_forward.size import reduced
+from nst.feed_forward.size import reduced, reference_px
 from nst.feed_forward.style_training import StyleTraining
 from nst.gan.translate import mirrored_beyond
 
@@ -46,7 +46,7 @@ class PainterAdaptation:
         """The photograph as it is painted, of a large one its middle, and what its moments are taken from; in 8
         bits, since there are many."""
         small = reduced(photo, self._stroke_side_px)
-        reference = reduced(small, self._options.reference_side)
+        reference = reduced(small, min(reference_px(small), self._options.reference_side))
         for dim in (1, 2):
             small = mirrored_beyond(small, dim, 0, max(0, self._options.side - small.shape[dim]))
             start = max(0, small.shape[dim] - _MOST_PX) // 2

@@ -76,7 +76,8 @@ class StyleTrainingOptions(_TrainingOptions):
     pieces: int = 3
     """Pieces of each photograph that are painted in a step. Together they are to have the style."""
     reference_side: int = 576
-    """Long side in pixels of what photographs' moments are taken from; the method has 576."""
+    """Long side in pixels of what photographs' moments are taken from; the method has 384 to 576,
+    three eighths of the photograph's."""
     style_weight: float = 15.0
     """Weight of the style's loss, relative to the content's."""
     learning_rate: float = 5e-4

@@ -16,9 +16,23 @@ from nst.style_transfer.color import luminance, with_luminance
 from nst.style_transfer.options import PreserveColor
 from nst.stylizer import Outcome, Stylized, mean_change, row_bands
 
-__all__ = ["FeedForwardPlan", "Precision", "at_its_size", "outcome_of", "reduced", "seen_as"]
+__all__ = [
+    "REFERENCE_PX",
+    "FeedForwardPlan",
+    "Precision",
+    "at_its_size",
+    "outcome_of",
+    "reduced",
+    "reference_px",
+    "seen_as",
+]
 
 Precision = Literal["float32", "bfloat16"]
+
+REFERENCE_PX = 576
+"""Long side of what a photograph's moments are taken from, at most."""
+_LEAST_REFERENCE_PX, _REFERENCE_SHARE = 384, 3 / 8
+"""And at least; between, it is this share of the photograph's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +65,12 @@ def outcome_of(picture: Tensor, photo: Tensor) -> Outcome:
 def seen_as(plan: FeedForwardPlan, photo: Tensor) -> Tensor:
     """A photograph as it is painted."""
     return luminance(photo) if plan.preserve_color == "luminance" else photo
+
+
+def reference_px(photo: Tensor) -> int:
+    """Long side of what the moments of a photograph (3, H, W) are taken from, as it is painted."""
+    share = round(_REFERENCE_SHARE * max(photo.shape[-2:]))
+    return min(REFERENCE_PX, max(_LEAST_REFERENCE_PX, share))
 
 
 def reduced(photo: Tensor, side_px: int | None) -> Tensor:

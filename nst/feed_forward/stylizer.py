@@ -13,19 +13,23 @@ from nst.errors import OptionError, UnknownStyle
 from nst.features.tiles import grid
 from nst.feed_forward.coloring import Moments
 from nst.feed_forward.networks import MARGIN_PX, STRIDE_PX, Folded, Painter
-from nst.feed_forward.size import FeedForwardPlan, at_its_size, outcome_of, reduced, seen_as
+from nst.feed_forward.size import (
+    REFERENCE_PX,
+    FeedForwardPlan,
+    at_its_size,
+    outcome_of,
+    reduced,
+    reference_px,
+    seen_as,
+)
 from nst.gan.translate import mirrored_beyond
 from nst.images.codec import resize_image
 from nst.ops.constant import constant
 from nst.style_transfer.color import match_color, match_luminance
 from nst.stylizer import Outcome, asked_styles
 
-__all__ = ["REFERENCE_PX", "FeedForwardStylizer", "Look", "Source", "padded"]
+__all__ = ["FeedForwardStylizer", "Look", "Source", "padded"]
 
-REFERENCE_PX = 576
-"""Long side of what a photograph's moments are taken from, at most."""
-_LEAST_REFERENCE_PX, _REFERENCE_SHARE = 384, 3 / 8
-"""And at least; between, it is this share of the photograph's."""
 _BORDER_PX = 48
 """Pixels that are mirrored around a photograph, painted and cut off; a multiple of `STRIDE_PX`. With 32, there
 were lines along the borders of what a network painted that had learned a style."""
@@ -122,7 +126,7 @@ class FeedForwardStylizer:
         return at_its_size(self.plan, photo, lambda small: self._painted(small, wanted))
 
     def _painted(self, small: Tensor, wanted: Sequence[tuple[Look, Tensor | None]]) -> Tensor:
-        reference = reduced(small, _reference_px(small)) if self._reference is None else self._reference
+        reference = reduced(small, reference_px(small)) if self._reference is None else self._reference
         if len(wanted) == 1 and wanted[0][1] is None:
             return self._in_look(small, reference, wanted[0][0])
         painted, total = torch.zeros_like(small), small.new_zeros(1, *small.shape[1:])
@@ -224,11 +228,6 @@ class _InLook(nn.Module):
         ]
         found: Tensor = self.painter((images + 1) / 2, wanted).picture
         return 2 * found.clamp(0, 1) - 1
-
-
-def _reference_px(photo: Tensor) -> int:
-    share = round(_REFERENCE_SHARE * max(photo.shape[-2:]))
-    return min(REFERENCE_PX, max(_LEAST_REFERENCE_PX, share))
 
 
 def padded(photo: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from nst.feed_forward.files import painter_file, read_painter
 from nst.feed_forward.grain import grain
 from nst.feed_forward.method import FeedForward
 from nst.feed_forward.networks import MARGIN_PX, Painter, PainterConfig
-from nst.feed_forward.size import FeedForwardPlan
+from nst.feed_forward.size import FeedForwardPlan, reference_px
 from nst.feed_forward.stylizer import FeedForwardStylizer, Look
 from nst.images.codec import encode_image, resize_image
 from nst.stylizer import Stylized
@@ -328,3 +328,9 @@ def test_an_all_black_style_makes_a_picture() -> None:
     assets = {"/s.png": encode_image(torch.zeros(3, 64, 64), format="png"), "/p": painter_file(made())}
     stylizer = FeedForward(style="/s.png", weights="/p").build(assets, torch.device("cpu"))
     assert bool(painted(stylizer, random_picture(40, 40)).isfinite().all())
+
+
+@pytest.mark.parametrize(("long", "view"), [(100, 384), (1024, 384), (1152, 432), (1536, 576), (3000, 576)])
+def test_views_are_three_eighths_of_photographs_within_bounds(long: int, view: int) -> None:
+    assert reference_px(torch.empty(3, 8, 1).expand(3, 8, long)) == view
+    assert reference_px(torch.empty(3, 1, 8).expand(3, long, 8)) == view
