@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from jobs.doctor.facts import Check, Device, Machine, Quality, Speed
 from jobs.pools.capacity import Capacity, fit
+from jobs.pools.gpus import gpu_names
 from jobs.spec import Resources
 
 __all__ = ["Advice", "advise", "check_gpus", "per_hour"]
@@ -70,7 +71,7 @@ def advise(machine: Machine, devices: Sequence[Device]) -> Advice:
             f"the machine was busy (load {machine.load:.1f}): what was measured is slower than it need be"
         )
     if gpus and len(gpus) < len(devices):
-        ids = machine.visible.split(",") if machine.visible else [str(index) for index in range(machine.gpus)]
+        ids = gpu_names(machine.gpus, machine.visible)
         sound = ",".join(ids[int(device.name.removeprefix("cuda:"))] for device in gpus)
         notes.append(f"some GPUs failed their checks; CUDA_VISIBLE_DEVICES={sound} leaves them out")
     return replace(found, notes=tuple(notes))

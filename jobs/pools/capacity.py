@@ -101,11 +101,9 @@ def refuse_too_much(capacity: Capacity, wanted: Mapping[str, float], advice: str
     """
     for option, name, there in (("num_cpus", "CPU", capacity.cpus), ("num_gpus", "GPU", capacity.gpus)):
         if wanted.get(option, 0) > there and not capacity.grows:
-            said = f"{there:g} {name}{'' if there == 1 else 's'}"
             more = f"; {advice}" if advice and option == "num_gpus" else ""
-            raise OptionError(
-                f"resources.{option}", wanted[option], reason=f"{capacity.place} has {said}{more}"
-            )
+            reason = f"{capacity.place} has {_counted(there, name)}{more}"
+            raise OptionError(f"resources.{option}", wanted[option], reason=reason)
 
 
 def fit(resources: Resources, capacity: Capacity, advice: str = "") -> Fitted:
@@ -140,14 +138,14 @@ def fit(resources: Resources, capacity: Capacity, advice: str = "") -> Fitted:
     if gpus and workers > most["GPU"] and not capacity.grows:
         option = "max_workers" if resources.max_workers else "min_workers"
         reason = (
-            f"{capacity.place} has {_gpus(capacity.gpus)}, of which each worker takes {gpus:g}: "
+            f"{capacity.place} has {_counted(capacity.gpus, 'GPU')}, of which each worker takes {gpus:g}: "
             f"room for {most['GPU']:g}"
         )
         raise OptionError(f"resources.{option}", workers, reason=reason)
     if workers > room and not capacity.grows:
         has = {
             "CPU": f"{capacity.cpus:g} CPUs, of which each takes {resources.threads}",
-            "GPU": f"{_gpus(capacity.gpus)}, of which each takes {gpus:g}",
+            "GPU": f"{_counted(capacity.gpus, 'GPU')}, of which each takes {gpus:g}",
             "memory": f"{capacity.memory_bytes / 2**30:.1f} GiB of memory, of which each may take "
             f"{memory_bytes / 2**30:g}",
         }[least]
@@ -180,5 +178,5 @@ def _gpu_count() -> int:
     return len(gpu_ids())
 
 
-def _gpus(number: float) -> str:
-    return f"{number:g} GPU{'' if number == 1 else 's'}"
+def _counted(number: float, name: str) -> str:
+    return f"{number:g} {name}{'' if number == 1 else 's'}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from jobs.worker.messages import WorkerId
 
-__all__ = ["GpuShares", "gpu_ids"]
+__all__ = ["GpuShares", "gpu_ids", "gpu_names"]
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -42,10 +42,17 @@ def gpu_ids() -> tuple[str, ...]:
     library, and makes no CUDA context."""
     import torch
 
-    count = torch.cuda.device_count()
-    named = os.environ.get(_VISIBLE)
-    if named is None:
+    return gpu_names(torch.cuda.device_count(), os.environ.get(_VISIBLE))
+
+
+def gpu_names(count: int, visible: str | None) -> tuple[str, ...]:
+    """The names of so many GPUs.
+
+    Args:
+        visible: CUDA_VISIBLE_DEVICES; None: it is not set.
+    """
+    if visible is None:
         return tuple(map(str, range(count)))
-    return tuple(name.strip() for name in named.split(","))[
+    return tuple(name.strip() for name in visible.split(","))[
         :count
     ]  # what follows an unknown one does not count

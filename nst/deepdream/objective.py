@@ -13,6 +13,7 @@ from nst.errors import OptionError
 from nst.features import FeatureNetwork
 from nst.features.tiles import Tile, owned_features, tile_side, tiles
 from nst.ops import ReLUBackward, relu_backward
+from nst.ops.equalized import at_least_float32
 
 __all__ = ["DreamObjective", "best_matches", "parse_term"]
 
@@ -75,7 +76,7 @@ class DreamObjective:
         with torch.no_grad():
             if guide is not None:
                 found = network(guide[None].to(network.mean))
-                self._guide = {layer: _wide(each[0]).flatten(1) for layer, each in found.items()}
+                self._guide = {layer: at_least_float32(each[0]).flatten(1) for layer, each in found.items()}
             else:
                 found = network(network.mean.expand(1, 3, network.min_side_px, network.min_side_px))
         for term in self._terms:
@@ -128,7 +129,7 @@ class DreamObjective:
 
     def _value(self, term: _Term, activations: Tensor) -> Tensor:
         """The value of a term for each of (N, C, ...): (N,)."""
-        activations = _wide(activations)
+        activations = at_least_float32(activations)  # as they are summed
         if term.channel is not None:
             return activations[:, term.channel].reshape(len(activations), -1).sum(1)
         if not self._guide:
@@ -140,11 +141,6 @@ class DreamObjective:
                 matches = guide[:, best_matches(each.flatten(1), guide)].view_as(each)
             values.append((each * matches).sum())
         return torch.stack(values)
-
-
-def _wide(activations: Tensor) -> Tensor:
-    """In float32 at least, as they are summed."""
-    return activations.to(torch.promote_types(activations.dtype, torch.float32))
 
 
 def best_matches(features: Tensor, guide: Tensor, chunk_bytes: int = _CHUNK_BYTES) -> Tensor:

@@ -16,16 +16,14 @@ def fold_batch_norms(body: nn.Module) -> None:
     """
     if not isinstance(body, GraphModule):
         return
-    for node in body.graph.nodes:
+    for node in list(body.graph.nodes):
         before = node.args[0] if node.op == "call_module" else None
         if before is None or getattr(before, "op", "") != "call_module" or len(before.users) > 1:
             continue
         norm, convolution = body.get_submodule(node.target), body.get_submodule(str(before.target))
         if isinstance(norm, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d):
-            _set(body, str(before.target), fuse_conv_bn_eval(convolution, norm))
-            _set(body, node.target, nn.Identity())
-
-
-def _set(body: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, own = name.rpartition(".")
-    setattr(body.get_submodule(parent), own, module)
+            body.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
+            node.replace_all_uses_with(before)
+            body.graph.erase_node(node)
+    body.delete_all_unused_submodules()
+    body.recompile()

@@ -254,7 +254,7 @@ def _bytes_per_pixel(body: nn.Module, side: int = 64) -> float:
         if not getattr(module, "inplace", False):
             kept.append(output.numel() * (12 if isinstance(module, nn.MaxPool2d) else 4))
 
-    leaves = [each for each in body.modules() if not list(each.children()) and type(each) is not nn.Identity]
+    leaves = [module for module in body.modules() if not list(module.children())]
     hooks = [module.register_forward_hook(look) for module in leaves]
     parameter = next(body.parameters())
     try:

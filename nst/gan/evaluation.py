@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nst import check
 from nst.features import FeatureNetwork
+from nst.ops.equalized import at_least_float32
 
 __all__ = ["frechet_distance", "kernel_distance", "pooled_features"]
 
@@ -88,7 +89,7 @@ def pooled_features(network: FeatureNetwork, layer: str, images: Iterable[Tensor
         if not (low >= 0 and high <= 1):
             raise ValueError(f"image {index}: must be in [0, 1], but is in [{low:g}, {high:g}]")
         found = network(image[None].to(network.mean))[layer]
-        wide = found.to(torch.promote_types(found.dtype, torch.float32))
+        wide = at_least_float32(found)
         rows.append((wide.mean((2, 3)) if wide.ndim == 4 else wide).cpu())
     if not rows:
         raise ValueError("images: at least one is needed")
