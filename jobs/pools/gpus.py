@@ -53,6 +53,5 @@ def gpu_names(count: int, visible: str | None) -> tuple[str, ...]:
     """
     if visible is None:
         return tuple(map(str, range(count)))
-    return tuple(name.strip() for name in visible.split(","))[
-        :count
-    ]  # what follows an unknown one does not count
+    names = tuple(name.strip() for name in visible.split(","))
+    return names[:count]  # what follows an unknown one does not count
