@@ -24,6 +24,8 @@ from torch import Tensor, nn
 
 from nst.features.embedded.beginning import pruned
 from nst.features.embedded.easel import Easel, Work
+from nst.features.embedded.optimizer import Optimizer
+from nst.features.embedded.wanted import Seen, Wanted, grams_of
 from nst.features.layers import layer_names
 from nst.features.networks import FeatureNetwork, build_features
 from nst.features.vgg import Pooling, read_out
@@ -51,15 +53,15 @@ class DistillationTask:
     seed: int = 0
     patches: int = 3072
     patch_px: int = 160
-    steps: int = 2400
+    steps: int = 3600
     batch_size: int = 6
     """Pictures that are painted on in one step."""
     side: int = 112
     """Side of these, in pixels."""
     in_work: int = 192
     """Pictures in work."""
-    learning_rate: float = 7e-4
-    """Adam's, at the peak; it falls to 0 in a line."""
+    learning_rate: float = 1.2e-3
+    """At the peak; it falls to 0 in a line."""
     warmup: int = 100
     gram_weight: float = 0.3
     """Weight of the relative error of Gram matrices, beside that of activations."""
@@ -143,7 +145,8 @@ class Distillation:
             dream_layers=len(_DREAM_LAYERS),
             random=random,
         )
-        self._optimizer = torch.optim.Adam(self._parameters, task.learning_rate, betas=(0.9, 0.99), fused=True)
+        self._optimizer = Optimizer(self._parameters)
+        self._wanted = Wanted(self._teacher, task.in_work, keep=self.device.type == "cpu")
 
     def run(self, minutes: float | None = None) -> Iterator[Progress]:
         """Train; yields after every fiftieth step and the last.
@@ -164,8 +167,6 @@ class Distillation:
 
     def step(self, rate: float = 1.0) -> Tensor:
         """One step, at a share of the learning rate. What `Progress` has, as a vector."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate * self.task.learning_rate
         work = self._easel.some(self.task.batch_size)
         weights = torch.randn(len(_STYLE_LAYERS), generator=self._random).exp().to(self.device)
         errors, gram_error, cosine, gradients = self._compared(work, weights)
@@ -173,35 +174,52 @@ class Distillation:
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if nn.utils.clip_grad_norm_(self._parameters, _MOST_GRADIENT).isfinite():
-            self._optimizer.step()
+            self._optimizer.step(rate * self.task.learning_rate)
         self._easel.step(work, gradients)
         return torch.stack([*errors.detach(), gram_error.detach(), cosine.detach()])
 
     def told(self, images: Tensor) -> dict[str, Tensor]:
         """What the network tells of VGG16's activations of (N, 3, H, W), by layer."""
+        return self._told(images)[1]
+
+    def _told(self, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The network's own activations, and what it tells by them."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
-            return {layer: read_out(each, self.maps[layer]) for layer, each in self.network(images).items()}
+            own: dict[str, Tensor] = self.network(images)
+            return own, {layer: read_out(each, self.maps[layer]) for layer, each in own.items()}
+
+    def _gram(self, layer: str, own: Tensor, told: Tensor) -> Tensor:
+        """Of what is told: of large layers, whose channels are few, it is less to compute from their own."""
+        matrix = self.maps[layer]
+        if own[0, 0].numel() < len(matrix):
+            return gram_matrix(told.float())
+        gram: Tensor = matrix @ gram_matrix(own.float()) @ matrix.mT
+        return gram
 
     def _compared(self, work: Work, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Errors by layer, of Gram matrices, the cosine of gradients, and gradients to paint with."""
         count = len(work.images)
-        wanted = torch.cat([work.styles, work.photos])
         images = work.images.requires_grad_()
-        with torch.no_grad():
-            seen_wanted = self._teacher(wanted)
+        seen_wanted, grams_wanted = self._wanted.of(work)
         seen = self._teacher(images)
-        (theirs,) = torch.autograd.grad(_aim(seen, seen_wanted, work, weights), images)
-        seen = {layer: each.detach() for layer, each in seen.items()}
-        told_wanted, told = self.told(wanted), self.told(images)
-        (ours,) = torch.autograd.grad(_aim(told, told_wanted, work, weights), images, create_graph=True)
+        grams = grams_of(seen, RELUS)
+        (theirs,) = torch.autograd.grad(_aim(seen, grams, seen_wanted, grams_wanted, work, weights), images)
+        own_wanted, told_wanted = self._told(torch.cat([work.styles, work.photos]))
+        own, told = self._told(images)
+        told_grams_wanted, told_grams = (
+            {layer: self._gram(layer, each[layer][:count], tells[layer][:count]) for layer in RELUS}
+            for each, tells in ((own_wanted, told_wanted), (own, told))
+        )
+        aim = _aim(told, told_grams, told_wanted, told_grams_wanted, work, weights)
+        (ours,) = torch.autograd.grad(aim, images, create_graph=True)
         errors = [
-            (_apart(told[layer], seen[layer]) + _apart(told_wanted[layer], seen_wanted[layer])) / 2
+            (_apart(told[layer], seen[layer].detach()) + _apart(told_wanted[layer], seen_wanted[layer])) / 2
             for layer in RELUS
         ]
-        grams = [
-            _relative(_gram(told_each[layer]), _gram(seen_each[layer]))
+        gram_errors = [
+            _relative(found[layer], wanted[layer].detach())
             for layer in RELUS
-            for told_each, seen_each in ((told, seen), (told_wanted, seen_wanted))
+            for found, wanted in ((told_grams, grams), (told_grams_wanted, grams_wanted))
         ]
         alike = [
             F.cosine_similarity(
@@ -211,7 +229,7 @@ class Distillation:
         ]
         taught = work.taught.view(count, 1, 1, 1)
         painting = torch.where(taught, theirs, ours.detach())
-        return torch.stack(errors), torch.cat(grams).mean(), torch.stack(alike).mean(), painting
+        return torch.stack(errors), torch.cat(gram_errors).mean(), torch.stack(alike).mean(), painting
 
     def state_dict(self) -> dict[str, Tensor]:
         """The network with its readouts, float16. Activations get the scale of those of the teacher's file, to
@@ -241,18 +259,19 @@ def _units(plain: FeatureNetwork, unit: FeatureNetwork) -> dict[str, float]:
     return found
 
 
-def _aim(seen: Mapping[str, Tensor], wanted: Mapping[str, Tensor], work: Work, weights: Tensor) -> Tensor:
+def _aim(seen: Seen, grams: Seen, wanted: Seen, wanted_grams: Seen, work: Work, weights: Tensor) -> Tensor:
     """What painting makes smaller, summed over the pictures: relative style losses, and for content; or the
     logarithm of what is amplified, with the other sign.
 
     Args:
-        wanted: of the styles, and then of the photographs.
+        wanted: activations of the styles, and then of the photographs.
+        wanted_grams: Gram matrices of the styles.
         weights: of the style layers.
     """
     count = len(work.images)
     total = sum(
         (
-            weight * _relative(_gram(seen[layer]), _gram(wanted[layer][:count]))
+            weight * _relative(grams[layer], wanted_grams[layer])
             for layer, weight in zip(_STYLE_LAYERS, weights, strict=True)
         ),
         start=weights.new_zeros(count),
@@ -271,10 +290,6 @@ def _aim(seen: Mapping[str, Tensor], wanted: Mapping[str, Tensor], work: Work, w
         amplified = torch.where(channel < 0, strength.mean(1), one)
         total = total.index_add(0, here, -(amplified + _TINY).log())
     return total.sum()
-
-
-def _gram(features: Tensor) -> Tensor:
-    return gram_matrix(features.float())
 
 
 def _relative(found: Tensor, wanted: Tensor) -> Tensor:

@@ -39,6 +39,8 @@ class Work:
     """Which of the layers is amplified, (n,), on the CPU; -1: none."""
     channel: Tensor
     """Which channel of it, (n,), to be taken modulo their number; -1: all."""
+    new: Tensor
+    """Whether it is seen for the first time, (n,), on the CPU."""
     taught: Tensor
     """Whether the teacher paints, (n,); else the network that learns does."""
 
@@ -88,6 +90,7 @@ class Easel:
             given(self._style),
             self._dream[places],
             given(self._channel),
+            self._age[places] == 0,
             given(self._taught),
         )
 
