@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from nst.optim.descent import Evaluation
     from nst.stylizer import Stylizer
 
-__all__ = ["STYLE", "assets", "photograph", "self_check"]
+__all__ = ["STYLE", "assets", "photograph", "self_check", "short_check"]
 
 STYLE = PREFIX + "swirls"
 _SIZE = 96, 128
@@ -73,6 +73,11 @@ def self_check(device: torch.device) -> Iterator[Check]:
     for precision in precisions:
         yield attempt(f"feed_forward, {precision.name}", partial(_check_painter, device, precision))
     yield attempt("cyclegan, float32", partial(_check_generator, device))
+
+
+def short_check(device: torch.device) -> Check:
+    """The first of them, about a second."""
+    return attempt("losses and gradient, float32", partial(_check_objective, device, _FLOAT32))
 
 
 @cache

@@ -13,7 +13,15 @@ from jobs.ledger.job_record import read_job
 from jobs.stores.store import Store, open_store
 from jobs.worker.messages import WorkerInfo, WorkerSetup
 
-__all__ = ["begin_cuda", "device_of", "gpu_memory_bytes", "memory_fraction", "open_job", "worker_info"]
+__all__ = [
+    "begin_cuda",
+    "check_device",
+    "device_of",
+    "gpu_memory_bytes",
+    "memory_fraction",
+    "open_job",
+    "worker_info",
+]
 
 _CONTEXT_BYTES = 768 << 20
 
@@ -43,6 +51,22 @@ def device_of(setup: WorkerSetup) -> torch.device:
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(memory_fraction(setup.num_gpus, total))
     return torch.device("cuda")
+
+
+def check_device(device: torch.device) -> None:
+    """Check a GPU before it paints photographs that nobody looks at: the short part of `nst doctor`.
+
+    Raises:
+        RuntimeError: it does not compute what a CPU computes.
+    """
+    if device.type == "cpu":
+        return
+    from jobs.doctor.self_check import short_check  # which imports every method
+
+    found = short_check(device)
+    if not found.ok:
+        name = f"{torch.cuda.get_device_name()} of {socket.gethostname()}"
+        raise RuntimeError(f"{name} computes wrongly ({found.name}: {found.text}); nst doctor tells more")
 
 
 def begin_cuda(*, deterministic: bool) -> None:

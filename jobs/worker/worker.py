@@ -22,7 +22,7 @@ from jobs.ledger.receipts import JournalWriter, read_journal, seal
 from jobs.ledger.results import image_seed, total
 from jobs.worker.messages import NOTHING_SPENT, AtWork, Task, TaskProgress, TaskReport, WorkerInfo, WorkerSetup
 from jobs.worker.pipeline import Loaded, Pipeline
-from jobs.worker.process import device_of, gpu_memory_bytes, open_job, worker_info
+from jobs.worker.process import check_device, device_of, gpu_memory_bytes, open_job, worker_info
 from jobs.worker.stages import TaskStages
 from nst.errors import ImageError
 from nst.images.codec import is_finite
@@ -36,6 +36,7 @@ class Worker:
 
     Raises:
         NstError: the method cannot be built, e.g. weights that do not fit.
+        RuntimeError: its GPU computes wrongly.
     """
 
     def __init__(self, setup: WorkerSetup, assets: Mapping[str, bytes], at_work: AtWork | None = None) -> None:
@@ -49,6 +50,7 @@ class Worker:
             1, "compute", torch.set_num_threads, (setup.threads,)
         )
         self._stylizer = self._compute_thread.submit(setup.method.build, assets, self._device).result()
+        self._compute_thread.submit(check_device, self._device).result()
         self._styled = isinstance(setup.method, StyledMethod)
         self._too_much = math.inf  # pixels of a batch for which memory did not suffice
         self._draining = threading.Event()

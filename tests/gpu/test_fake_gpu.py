@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from jobs.doctor.self_check import short_check
 from tests.gpu.calls import photo
 from tests.gpu.fake_gpu import CUDA, FakeGPU, OnGPU, WrongDevice
 
@@ -105,3 +106,9 @@ def test_networks_learn_on_it() -> None:
         assert losses(CUDA) == pytest.approx(wanted, rel=1e-3)
     assert seen.kernels["_fused_adam_"] == 3
     assert seen.waits == 3 + 1 + 4, seen.waiting  # losses, the photograph and parameters
+
+
+def test_the_check_before_a_worker_paints_passes() -> None:
+    with FakeGPU():
+        found = short_check(CUDA)
+    assert found.ok, found.text

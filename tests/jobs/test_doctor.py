@@ -28,7 +28,7 @@ from jobs.doctor.facts import Check, Device, Disk, Gpu, Machine, Speed, attempt
 from jobs.doctor.machine import driver_version, look_around
 from jobs.doctor.places import check_store
 from jobs.doctor.report import examined
-from jobs.doctor.self_check import self_check
+from jobs.doctor.self_check import self_check, short_check
 from jobs.doctor.speed import best_bytes_per_pixel
 from jobs.doctor.text import describe_advice, describe_device, describe_machine
 from jobs.pools.capacity import Capacity, fit
@@ -346,6 +346,14 @@ def test_convolutions_that_are_off_by_a_hundredth_are_found() -> None:
     assert re.match(
         r"losses off by [\d.]+e-03 \(0.0001 allowed\), gradient by", found["losses and gradient, float32"]
     )
+
+
+def test_the_short_check_is_the_first_of_them() -> None:
+    assert short_check(torch.device("cpu")).ok
+    with _Convolutions(lambda made: 1.01 * made):
+        found = short_check(torch.device("cpu"))
+    assert not found.ok
+    assert found.name == "losses and gradient, float32"
 
 
 def test_what_is_not_a_number_is_found() -> None:

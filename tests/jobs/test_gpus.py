@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import jobs.doctor.self_check
 import jobs.pools.local
+import jobs.worker.worker
 import nst.style_transfer.stylizer
+from jobs.doctor.facts import Check
 from jobs.driver.job import create_or_open
 from jobs.driver.run import worker_setup
 from jobs.ledger.manifest import Row
@@ -48,6 +52,26 @@ class TellsGpu(Stub):
 def setup(tmp_path: Path, photos: Photos) -> WorkerSetup:
     table = {"photos": str(photos(2)), "output": "out", "method": {"kind": "stub"}}
     return worker_setup(create_or_open(job_from_table(table, tmp_path, REGISTRY), REGISTRY))
+
+
+@pytest.mark.parametrize("ok", [True, False])
+def test_a_gpu_that_computes_wrongly_paints_nothing(
+    ok: bool, setup: WorkerSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at = list[torch.device]()
+
+    def look(device: torch.device) -> Check:
+        looked_at.append(device)
+        return Check(name="losses", ok=ok, text="off by 1")
+
+    monkeypatch.setattr(jobs.doctor.self_check, "short_check", look)
+    Worker(setup, {})
+    assert not looked_at, "a CPU is not looked at"
+    monkeypatch.setattr(jobs.worker.worker, "device_of", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H")
+    with nullcontext() if ok else pytest.raises(RuntimeError, match=r"^H of .* computes wrongly \(losses: off"):
+        Worker(setup, {})
+    assert looked_at == [torch.device("cuda")]
 
 
 # Which one
