@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -165,10 +165,10 @@ class StyleObjective:
             divided = constant(list(weights.values()), norms) / norms.where(norms > 0, 1.0)
             scales = dict(zip(weights, divided, strict=True))
         grad = torch.zeros_like(point)
-        for tile in targets.tiles:
+        for tile, photo in self._with_photo(targets):
             pixels = tile.cut(point).clone().requires_grad_()
             seen = owned_features(network, pixels, tile)
-            shares = self._terms.sums(self._tile(seen, tile, targets, self._photo(tile, targets)))
+            shares = self._terms.sums(self._tile(seen, tile, targets, photo))
             back = [scales[term] * slopes[term] for term in shares]
             tile.cut(grad).add_(torch.autograd.grad(list(shares.values()), pixels, back)[0])
             content = {term: each.detach() for term, each in shares.items() if term[0] == CONTENT}
@@ -189,20 +189,25 @@ class StyleObjective:
         in float64."""
         norms = point.new_zeros(len(slopes), dtype=torch.float64)
         by_term = dict(zip(self._terms.weights(targets), norms, strict=True))
-        for tile in targets.tiles:
+        for tile, photo in self._with_photo(targets):
             with torch.no_grad():
                 seen = owned_features(network, tile.cut(point), tile)
             seen = {layer: each.requires_grad_() for layer, each in seen.items()}
-            view = self._tile(seen, tile, targets, self._photo(tile, targets))
+            view = self._tile(seen, tile, targets, photo)
             for (number, layer), share in self._terms.sums(view).items():
                 (slope,) = torch.autograd.grad(share, seen[layer], slopes[number, layer])
                 by_term[number, layer] += slope.abs().sum(dtype=share.dtype)
         return norms
 
-    @torch.no_grad()
-    def _photo(self, tile: Tile, targets: Targets) -> dict[str, Tensor]:
-        """What `tile` owns of the photograph's own activations."""
-        return owned_features(self.network, tile.cut(targets.photo), tile)
+    def _with_photo(self, targets: Targets) -> Iterator[tuple[Tile, Mapping[str, Tensor]]]:
+        """The tiles, and what each owns of the photograph's own activations."""
+        if targets.tile_content:
+            yield from zip(targets.tiles, targets.tile_content, strict=True)
+            return
+        for tile in targets.tiles:
+            with torch.no_grad():
+                photo = owned_features(self.network, tile.cut(targets.photo), tile)
+            yield tile, photo
 
     def _tile(
         self,

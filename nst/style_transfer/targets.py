@@ -53,6 +53,9 @@ class Targets:
     """The parts of the photograph, each with a style of its own; without masks, one."""
     tiles: tuple[Tile, ...]
     """The photograph in tiles; none if it fits into a pass."""
+    tile_content: tuple[Mapping[str, Tensor], ...] = ()
+    """What each tile owns of the photograph's own activations by content layer, (C, h, w); none if these are
+    more than a pass may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +90,14 @@ class StyleTargets:
         blend = options.style_blend or [1.0] * len(styles)
         self._blend = [weight / sum(blend) for weight in blend]
         self._masks = None if masks is None else [mask.to(network.mean) for mask in masks]
-        self._tile_side = 0
+        self._tile_side, self._pass_bytes = 0, 0.0
         most = options.max_pass_pixels
         if most is not None:
             self._tile_side = tile_side(network, most)
             if self._tile_side == 0:
                 raise OptionError("max_pass_pixels", most, reason="is too small for a single tile")
+            assert network.geometry is not None
+            self._pass_bytes = most * network.geometry.bytes_per_pixel
         self._styles: OrderedDict[int, list[_Style]] = OrderedDict()
 
     @torch.no_grad()
@@ -107,9 +112,10 @@ class StyleTargets:
         styles = self._styles_at(photo)
         framed = mirrored(photo, border_px)
         parts = self._tiles(framed)
+        kept: tuple[Mapping[str, Tensor], ...] = ()
         if parts:
             content: dict[str, Tensor] = {}
-            factors = self._content_factors(framed, parts)
+            factors, kept = self._content_in_tiles(framed, parts)
             sizes = layer_sizes(self.network, framed)
         else:
             features = self.network(framed[None])
@@ -119,7 +125,8 @@ class StyleTargets:
                 for layer, each in content.items()
             }
             sizes = {layer: (each.shape[-2], each.shape[-1]) for layer, each in features.items()}
-        return Targets(framed, content, factors, self._regions(styles, sizes, photo, border_px), parts)
+        regions = self._regions(styles, sizes, photo, border_px)
+        return Targets(framed, content, factors, regions, parts, kept)
 
     def _tiles(self, picture: Tensor) -> tuple[Tile, ...]:
         height, width = picture.shape[-2:]
@@ -127,8 +134,13 @@ class StyleTargets:
             return ()
         return tuple(tiles(self.network, height, width, self._tile_side))
 
-    def _content_factors(self, photo: Tensor, parts: Sequence[Tile]) -> dict[str, Tensor]:
-        """What `content_factor` gives, from sums over tiles."""
+    def _content_in_tiles(
+        self, photo: Tensor, parts: Sequence[Tile]
+    ) -> tuple[dict[str, Tensor], tuple[Mapping[str, Tensor], ...]]:
+        """What `content_factor` gives, from sums over tiles; and what each tile owns, unless all of it is more
+        than a pass may take."""
+        kept: list[Mapping[str, Tensor]] = []
+        left = self._pass_bytes
         counts: Counter[str] = Counter()
         sums: defaultdict[str, Tensor] = defaultdict(lambda: photo.new_zeros(2, dtype=torch.float64))
         for tile in parts:
@@ -137,6 +149,12 @@ class StyleTargets:
                 wide = features[layer].double()
                 counts[layer] += wide.numel()
                 sums[layer] += torch.stack([wide.sum(), wide.square().sum()])
+            mine = {layer: features[layer] for layer in self._options.content_layers}
+            left -= sum(each.nbytes for each in mine.values())
+            if left >= 0:
+                kept.append({layer: each.clone() for layer, each in mine.items()})
+            else:
+                kept.clear()
         factors = {}
         for layer, (total, squares) in sums.items():
             count = counts[layer]
@@ -145,7 +163,7 @@ class StyleTargets:
                 variance = squares / count - (total / count) ** 2
                 factor = relative_to(activation_spread(variance, squares / count)) / count
             factors[layer] = factor.to(photo)
-        return factors
+        return factors, tuple(kept)
 
     def _regions(
         self,

@@ -50,6 +50,34 @@ def test_loss_and_gradient_in_tiles_equal_the_whole(
     assert relative_difference(in_tiles.grad, expected.grad) < exactness(variant)
 
 
+@pytest.mark.parametrize("normalized", [False, True])
+def test_the_photograph_is_looked_at_once_if_that_can_be_kept(
+    normalized: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equal to the bit, with a pass for each tile less in an evaluation."""
+    ours = objective("max", normalize_gradients=normalized)
+    tiled = objective("max", normalize_gradients=normalized, max_pass_pixels=2 * least_pixels(ours.network))
+    photo, point = pictures((75, 94), (75, 94), dtype=torch.float64)
+    kept, passes = tiled.targets(photo), list[int]()
+    monkeypatch.setattr(tiled._targets, "_pass_bytes", 1000.0)
+    anew = tiled.targets(photo)
+    assert len(kept.tile_content) == len(kept.tiles) > 3
+    assert not anew.tile_content, "a pass may take less"
+
+    def look(*_: object) -> None:
+        passes[-1] += 1
+
+    found = []
+    with tiled.network.register_forward_hook(look):
+        for targets in (kept, anew):
+            passes.append(0)
+            found += tiled.evaluate([point], [targets])
+    assert found[0].losses == found[1].losses
+    assert torch.equal(found[0].grad, found[1].grad)
+    each = 3 if normalized else 2
+    assert passes == [each * len(kept.tiles), (each + 1 + normalized) * len(kept.tiles)]
+
+
 def test_the_papers_layers_of_vgg19_in_tiles() -> None:
     """To relu5_1 the network looks 80 pixels around."""
     options = losses_of("gatys")
