@@ -11,6 +11,7 @@
     lease-000017.json                   who works on the job now
     adapted/5e1f0c8a9b7d3f24.safetensors   what the network learned on them: see `jobs.ledger.adapted`
     report.html                         the contact sheet, if it was asked for
+    marks.json                          what a person thinks of the pictures: see `jobs.ledger.marks`
     .tmp/                               what is being written; also what killed processes left
 
 Paths are relative to the folder, with `/`. A training's folder has `job.json`, leases, the report and `.tmp/`
@@ -34,6 +35,7 @@ __all__ = [
     "JOB",
     "JOURNAL",
     "MANIFEST",
+    "MARKS",
     "REPORT",
     "RESULTS",
     "AdaptedFile",
@@ -59,6 +61,7 @@ __all__ = [
 JOB = "job.json"
 MANIFEST = "manifest.parquet"
 REPORT = "report.html"
+MARKS = "marks.json"
 RESULTS, JOURNAL, IMAGES, CURVES, FRAMES = "results", "journal", "images", "curves", "frames"
 ADAPTED = "adapted"
 
@@ -76,7 +79,7 @@ _JOURNAL_NAME = re.compile(r"g([0-9]+)-[0-9a-f]+-[0-9]+\.jsonl")
 class CommonFile:
     """A file that a job has one of, or what is on its way to be one."""
 
-    role: Literal["record", "manifest", "report", "temporary"]
+    role: Literal["record", "manifest", "report", "marks", "temporary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,12 @@ class AdaptedFile:
     """Whether it is what came out, and not what is needed on the way."""
 
 
-_COMMON = {JOB: CommonFile("record"), MANIFEST: CommonFile("manifest"), REPORT: CommonFile("report")}
+_COMMON = {
+    JOB: CommonFile("record"),
+    MANIFEST: CommonFile("manifest"),
+    REPORT: CommonFile("report"),
+    MARKS: CommonFile("marks"),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import jobs.training.layout
 from jobs.ledger.layout import (
     JOB,
     MANIFEST,
+    MARKS,
     REPORT,
     CommonFile,
     JournalFile,
@@ -42,6 +43,7 @@ WEBP = ImageSpec(format="webp", animation="webp")
         (JOB, "job.json", PNG, CommonFile("record")),
         (MANIFEST, "manifest.parquet", PNG, CommonFile("manifest")),
         (REPORT, "report.html", PNG, CommonFile("report")),
+        (MARKS, "marks.json", PNG, CommonFile("marks")),
         (".tmp/host-1-0af", ".tmp/host-1-0af", PNG, CommonFile("temporary")),
         (lease_path(17), "lease-000017.json", PNG, LeaseFile(17)),
         (lease_path(10**7), "lease-10000000.json", PNG, LeaseFile(10**7)),
@@ -99,7 +101,10 @@ def test_the_tree_is_what_the_code_does() -> None:
     places = [place_of(path.replace(".tmp/", ".tmp/x"), JPEG) for path in shown]
     assert None not in places, list(zip(shown, places, strict=True))
     roles = {getattr(place, "role", type(place).__name__) for place in places}
-    common, made = ("record", "manifest", "report", "temporary"), ("picture", "curve", "frame", "animation")
+    common, made = (
+        ("record", "manifest", "report", "marks", "temporary"),
+        ("picture", "curve", "frame", "animation"),
+    )
     assert roles == {*common, *made, "AdaptedFile", "LeaseFile", "ReceiptFile", "JournalFile"}
 
 
