@@ -48,6 +48,8 @@ def show_status(found: JobStatus) -> None:
     counts = ", ".join(f"{number} {name}" for name, number in found.counts.items())
     table.add_row("images", f"{found.done} of {found.rows} done: {counts}")
     table.add_row("shards", f"{found.sealed_shards} of {found.shards} sealed")
+    for number, part in enumerate(found.parts):
+        table.add_row(f"part {number}" if number else "", escape(printable(part.describe())))
     if found.adapting is not None:
         table.add_row("the network learns", str(found.adapting))
     _add_driver(table, found)

@@ -26,6 +26,7 @@ from jobs.pools.capacity import Fitted, fit, room_for
 from jobs.spec import HOW, JobFile, Resources, StylizeSpec, fingerprint, job_from_table, job_to_table
 from jobs.stores.filesystems import StorageOptions
 from jobs.stores.moved import Move
+from jobs.stores.part_store import reached
 from jobs.stores.store import LocalStore, Store, open_store
 from nst.errors import OptionError
 from nst.methods import METHODS
@@ -33,7 +34,7 @@ from nst.methods import METHODS
 if TYPE_CHECKING:
     from nst.stylizer import Method
 
-__all__ = ["Job", "create_or_open", "plan", "reopen"]
+__all__ = ["Job", "check_style", "create_or_open", "plan", "reopen", "takes_styles", "without_styles"]
 
 
 _SAMPLE = 200
@@ -56,6 +57,8 @@ class Job:
     """Where the photographs are, if not where they were when the job was begun."""
     adapted: str | None = None
     """Digest of the weights that the method's network has learned on the job's photographs, if it has."""
+    fresh: bool = False
+    """Whether it was begun just now, and not found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,7 @@ def create_or_open(job: JobFile, registry: Mapping[str, type[Method]] = METHODS)
         Manifest(store),
         planned.fingerprint,
         notes,
+        fresh=True,
     )
 
 
@@ -162,7 +166,7 @@ def reopen(
         for name, options in (overrides or {}).items():
             table[name] = {**stored.get(name, {}), **options}
         job = job_from_table(table, Path.cwd(), registry)
-        store = open_store(store.url, job.storage)
+        store = reached(store, job.storage)
     given = job.spec.photos
     said = photos or (given if isinstance(given, str) else None)
     job, assets = _at_recorded_places(job, store, record, registry)
@@ -170,7 +174,7 @@ def reopen(
         store,
         partial(listed, job.spec, job.storage, LeftOut()),
         record.manifest,
-        styled=_takes_styles(job.spec.method),
+        styled=takes_styles(job.spec.method),
     )
     table = job_to_table(job)
     digests = {asset.option: asset.sha256 for asset in assets}
@@ -247,14 +251,14 @@ def _expanded(job: JobFile, beside: LeftOut) -> JobFile:
 
 def _plan(job: JobFile, listing: Path, beside: LeftOut) -> Plan:
     assets = tuple(read_assets(job.spec.method, job.storage))
-    styled = _takes_styles(job.spec.method)
+    styled = takes_styles(job.spec.method)
     if styled:
-        _check_style(job.spec.method, assets)
+        check_style(job.spec.method, assets)
     left_out = LeftOut()
     try:
         photos = listed(job.spec, job.storage, left_out)
         if not styled:
-            photos = _without_styles(photos, job.spec.kind)
+            photos = without_styles(photos, job.spec.kind)
         info = write_manifest(photos, listing, job.resources.shard_size, styled=styled)
     except (UsageError, OSError) as error:
         reason = "; ".join([str(error), *left_out.notes()])
@@ -268,14 +272,14 @@ def _plan(job: JobFile, listing: Path, beside: LeftOut) -> Plan:
     return Plan(job, table, info, assets, fingerprint(table, digests, info.sha256), notes, left_out)
 
 
-def _takes_styles(method: Method) -> bool:
+def takes_styles(method: Method) -> bool:
     """Whether each photograph may have a style of its own."""
     from nst.stylizer import StyledMethod  # which loads torch; making the method did, too
 
     return isinstance(method, StyledMethod)
 
 
-def _check_style(method: Method, assets: Iterable[Asset]) -> None:
+def check_style(method: Method, assets: Iterable[Asset]) -> None:
     """Check the job's style; those of single photographs are the business of their rows."""
     from nst.stylizer import StyledMethod
 
@@ -286,7 +290,7 @@ def _check_style(method: Method, assets: Iterable[Asset]) -> None:
         raise error.within("method") from error
 
 
-def _without_styles(photos: Iterable[Photo], kind: str) -> Iterator[Photo]:
+def without_styles(photos: Iterable[Photo], kind: str) -> Iterator[Photo]:
     """`photos`, none of which may have a style: who gave them one expects them to come out in it."""
     for photo in photos:
         if photo.style is not None:

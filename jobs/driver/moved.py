@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -66,9 +66,10 @@ def photographs_now(
         spec: the job's, with the places on record.
 
     Raises:
-        JobMismatch: other photographs are there.
+        JobMismatch: other photographs are there; of a finished job, most of them.
         OptionError: they are gone, or were at several places and are said to be at one.
     """
+    finished = len(Ledger(store).done()) >= manifest.shards  # then nobody has to know
     if said is not None and said not in spec.places:
         if len(spec.places) > 1:
             reason = "names one place, and this job's photographs were at several"
@@ -81,7 +82,6 @@ def photographs_now(
             return None
         root = os.path.commonpath([root_of(place) for place in spec.places if not is_url(place)])
         now = moved_along(root, record.job["output"], store.url)
-        finished = len(Ledger(store).done()) >= manifest.shards  # then nobody has to know
         if now is None or not os.path.exists(now):
             if finished:
                 return None
@@ -91,13 +91,14 @@ def photographs_now(
         there = [move.place(place) for place in spec.places]
         if finished:
             return move
-    differing = first_that_differs(
-        manifest, move, there, exclude=store.url, options=spec.listing, storage=storage
-    )
-    if differing is not None:
+    if finished and store.part is not None:
+        return move
+    found = differing(manifest, move, there, exclude=store.url, options=spec.listing, storage=storage)
+    first = next(found, None)
+    if first is not None and (not finished or 2 * (1 + sum(1 for _ in found)) > manifest.rows):
         raise JobMismatch(
             f"photos = {', '.join(there)!r}: does not hold the photographs of this job, which were in "
-            f"{', '.join(spec.places)!r}: {differing}"
+            f"{', '.join(spec.places)!r}: {first}"
         )
     return move
 
@@ -108,11 +109,23 @@ def first_that_differs(
     there: Sequence[str],
     *,
     exclude: str,
-    options: ListingOptions = STANDARD_LISTING,
     storage: StorageOptions,
 ) -> str | None:
-    """What is wrong with the first photograph that is not as it was listed, by its name and size; None: all are
-    as they were.
+    """The first of `differing`; None: all are as they were."""
+    return next(differing(manifest, move, there, exclude=exclude, storage=storage), None)
+
+
+def differing(
+    manifest: Manifest,
+    move: Move,
+    there: Sequence[str],
+    *,
+    exclude: str,
+    options: ListingOptions = STANDARD_LISTING,
+    storage: StorageOptions,
+) -> Iterator[str]:
+    """What is wrong with each photograph that is not as it was listed, by its name and size; of what cannot be
+    listed, why.
 
     Args:
         there: where the photographs are said to be now.
@@ -121,13 +134,12 @@ def first_that_differs(
         photos = list_photos(there, exclude=exclude, options=options, storage=storage)
         found = {photo.url: photo.size_bytes for photo in photos}
     except NstError as error:
-        return str(error)
+        yield from [str(error)] * manifest.rows
+        return
     for shard in range(manifest.shards):
         for row in manifest.shard(shard):
             url = move.place(row.url)
             if url not in found:
-                return f"{url} is not there"
-            size = found[url]
-            if None not in (size, row.size_bytes) and size != row.size_bytes:
-                return f"{url} has {size} bytes, not {row.size_bytes}"
-    return None
+                yield f"{url} is not there"
+            elif None not in (found[url], row.size_bytes) and found[url] != row.size_bytes:
+                yield f"{url} has {found[url]} bytes, not {row.size_bytes}"

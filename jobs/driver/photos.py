@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.errors import UsageError
 from jobs.ledger.folders import Photo
 from jobs.ledger.job_record import read_job
+from jobs.ledger.layout import MANIFEST, listing_path
 from jobs.ledger.left_out import LeftOut
 from jobs.ledger.listing import list_photos
 from jobs.ledger.manifest import Manifest
+from jobs.ledger.parts import parts_of
 from jobs.spec import JobFile, StylizeSpec, job_from_table
 from jobs.stores.filesystems import StorageOptions, absolute_url
 from jobs.stores.store import Store, open_store
@@ -24,7 +27,15 @@ if TYPE_CHECKING:
     from jobs.driver.job import Job
     from nst.stylizer import Method
 
-__all__ = ["LaterPhotos", "has_photos", "job_of_later_photos", "later_photos", "listed"]
+__all__ = [
+    "LaterPhotos",
+    "has_photos",
+    "job_of_later_photos",
+    "later_photos",
+    "listed",
+    "manifests_of",
+    "photos_of_followers",
+]
 
 _NAMED = 10
 _MOST_FOLDERS = 1000
@@ -46,10 +57,27 @@ def listed(spec: StylizeSpec, storage: StorageOptions, left_out: LeftOut) -> Ite
     manifests = []
     for place in spec.listing.not_in:
         try:
-            manifests.append(Manifest(open_store(place, storage)))
+            manifests += manifests_of(open_store(place, storage))
         except UsageError as error:
             raise OptionError("not_in", place, reason=str(error)) from error
     return _without_known(photos, manifests, left_out)
+
+
+def manifests_of(store: Store) -> list[Manifest]:
+    """Those of all parts of a job; one that is begun and was not published yet is read where it was listed.
+
+    Raises:
+        UsageError: there is no job of photographs, or it is damaged.
+    """
+    first, *parts = parts_of(store)
+    return [Manifest(first), *(_manifest_of_part(part) for part in parts)]
+
+
+def _manifest_of_part(part: Store) -> Manifest:
+    if part.exists(MANIFEST):
+        return Manifest(part)
+    info = read_job(part).manifest
+    return Manifest(part, listing_path(info.sha256, info.shard_size))
 
 
 def has_photos(job: JobFile) -> bool:
@@ -60,7 +88,7 @@ def has_photos(job: JobFile) -> bool:
 def _without_known(
     photos: Iterator[Photo], manifests: Sequence[Manifest], left_out: LeftOut
 ) -> Iterator[Photo]:
-    known = _Known(manifests)
+    known = Known(manifests)
     for photo in photos:
         if photo in known:
             left_out.add("not_in", photo.key, "photographs")
@@ -68,7 +96,7 @@ def _without_known(
             yield photo
 
 
-class _Known:
+class Known:
     """Photographs of jobs: of the same place, or, where photographs were moved, of the same key."""
 
     def __init__(self, manifests: Sequence[Manifest]) -> None:
@@ -92,9 +120,9 @@ class LaterPhotos:
 
 def later_photos(job: Job) -> LaterPhotos | None:
     """Photographs that came after `job` was begun; None: there are none, or it cannot be told."""
-    known = _Known([job.manifest])
     keys, count = [], 0
     try:
+        known = Known(manifests_of(job.store))
         spec = job.spec
         if job.moved is not None:
             spec = replace(spec, photos=tuple(map(job.moved.place, spec.places)))
@@ -110,13 +138,29 @@ def later_photos(job: Job) -> LaterPhotos | None:
 def _next_output(job: Job) -> str:
     """`painted-2` for a job in `painted`: the first that is empty, or that is this job's next."""
     url = job.store.url.rstrip("/")
+    for place in _next_places(url):
+        store = open_store(place, job.storage)
+        if not store.names("") or url in _not_in(store):
+            break
+    return place
+
+
+def _next_places(url: str) -> list[str]:
+    """`painted-2`, `painted-3` and so on, for `painted`."""
+    url = url.rstrip("/")
     found = re.fullmatch(r"(.+)-([0-9]{1,6})", url, re.DOTALL)
     stem, number = (found[1], int(found[2])) if found else (url, 1)
-    for next_ in range(number + 1, number + _MOST_FOLDERS):
-        store = open_store(f"{stem}-{next_}", job.storage)
-        if not store.names("") or url in _not_in(store):
-            return store.url
-    return f"{stem}-{number + _MOST_FOLDERS}"
+    return [f"{stem}-{next_}" for next_ in range(number + 1, number + 1 + _MOST_FOLDERS)]
+
+
+def photos_of_followers(job: Job) -> Known:
+    """Photographs of the jobs beside `job` that were begun of those that came after it."""
+    found: list[Manifest] = []
+    stores = (open_store(place, job.storage) for place in _next_places(job.store.url))
+    for store in takewhile(lambda each: each.names(""), stores):
+        if job.store.url.rstrip("/") in _not_in(store):
+            found += manifests_of(store)
+    return Known(found)
 
 
 def _not_in(store: Store) -> Sequence[str]:

@@ -135,8 +135,7 @@ class _Run:
         evaluations = evaluations_per_image(job.spec.method)
         self._again = frozenset(item.shard for item in work if item.generation)
         if any(item.rows is not None for item in work):
-            rows = sum(len(item.rows or ()) for item in work)
-            self._tally = RunTally(rows, total([]), began, evaluations)
+            self._tally = RunTally(sum(len(item.rows or ()) for item in work), total([]), began, evaluations)
         else:
             before = total(self._ledger.counts(self._ledger.done()))
             self._tally = RunTally(job.manifest.rows, before, began, evaluations)
@@ -347,4 +346,5 @@ def worker_setup(job: Job) -> WorkerSetup:
         num_gpus=resources.num_gpus or 0.0,
         moved=job.moved,
         adapted=job.adapted,
+        part=job.store.part,
     )

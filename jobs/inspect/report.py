@@ -17,6 +17,7 @@ from jobs.inspect.status import JobStatus, job_status
 from jobs.ledger.curves import read_curve
 from jobs.ledger.job_record import read_job
 from jobs.ledger.layout import CURVES, REPORT, curve_path
+from jobs.ledger.parts import Counted, parts_of, rows_that_count
 from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import Result, total
 from jobs.stores.filesystems import read_url
@@ -61,7 +62,7 @@ def build_report(store: Store) -> str:
 
     curves = CURVES in store.names("")  # most jobs have none: not asked for one by one
     with ThreadPoolExecutor(4) as pool:
-        cards = list(pool.map(lambda result: _card(store, result, photo, curves), found.shown))
+        cards = list(pool.map(lambda each: _card(store, each, photo, curves), found.shown))
     title = f"{status.kind}: {status.done} of {status.rows} images"
     body = "".join(
         [
@@ -85,7 +86,7 @@ class _Found:
 
     good: int = 0
     bad: int = 0
-    shown: list[Result] = field(default_factory=list)
+    shown: list[Counted] = field(default_factory=list)
     """At most `_MAX_PAIRS` good results, evenly spaced."""
     failures: list[Result] = field(default_factory=list)
     """The first `_MAX_FAILURES`."""
@@ -95,28 +96,29 @@ class _Found:
 
 
 def _collect(store: Store) -> _Found:
-    ledger = Ledger(store)
-    done = sorted(ledger.done())
-    step = max(1, math.ceil(total(ledger.counts(done))["ok"] / _MAX_PAIRS))
+    ledgers = [Ledger(part) for part in parts_of(store)]
+    good = sum(total(ledger.counts(ledger.done()))["ok"] for ledger in ledgers)
+    step = max(1, math.ceil(good / _MAX_PAIRS))
     found = _Found()
-    for shard in done:
-        for result in ledger.receipt(shard)[0]:
-            if result.status == "ok":
-                if found.good % step == 0:
-                    found.shown.append(result)
-                found.good += 1
-            else:
-                if len(found.failures) < _MAX_FAILURES:
-                    found.failures.append(result)
-                found.bad += 1
-            for stage, seconds in found.seconds.items():
-                spent = getattr(result, f"{stage}_s")
-                if spent is not None:
-                    seconds.append(spent)
+    for counted in rows_that_count(store):
+        result = counted.result
+        if result.status == "ok":
+            if found.good % step == 0:
+                found.shown.append(counted)
+            found.good += 1
+        else:
+            if len(found.failures) < _MAX_FAILURES:
+                found.failures.append(result)
+            found.bad += 1
+        for stage, seconds in found.seconds.items():
+            spent = getattr(result, f"{stage}_s")
+            if spent is not None:
+                seconds.append(spent)
     return found
 
 
-def _card(store: Store, result: Result, photo: Callable[[str], bytes], curves: bool) -> str:
+def _card(store: Store, counted: Counted, photo: Callable[[str], bytes], curves: bool) -> str:
+    result = counted.result
     losses = ", ".join(f"{name} {value:.4g}" for name, value in result.stats.items())
     size = f"{result.width} x {result.height}"
     seconds = f"{result.compute_s:.1f} s" if result.compute_s is not None else ""
@@ -126,7 +128,7 @@ def _card(store: Store, result: Result, photo: Callable[[str], bytes], curves: b
         f"{_thumbnail(lambda: store.read(result.output or ''), 'picture', result.key)}"
         f"</div><figcaption><b>{text(result.key)}</b> {size}, {seconds}"
         f"<br><small>{text(losses)}</small></figcaption>"
-        f"{_curve(store, result.key) if curves else ''}</figure>"
+        f"{_curve(counted.store, result.key) if curves else ''}</figure>"
     )
 
 

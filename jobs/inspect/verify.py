@@ -1,4 +1,4 @@
-"""Looking after a job: whether its folder holds what it says, what may be thrown away, what became of one row.
+"""Whether a job's folder holds what it says.
 
 Asks the store alone, and trusts nothing in it but what another record confirms: pictures by the digests in the
 receipts, receipts by their own digest and the manifest, the manifest by the one in `job.json`.
@@ -9,14 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
-from jobs.errors import StoreError, UsageError
+from jobs.errors import StoreError
 from jobs.ledger.adapted import read_adapted
 from jobs.ledger.curves import read_curve
 from jobs.ledger.job_record import JobRecord, read_job
@@ -30,20 +28,22 @@ from jobs.ledger.layout import (
     PhotoFile,
     ReceiptFile,
     adapted_path,
-    curve_path,
+    is_listing,
+    part_path,
     picture_path,
     place_of,
     receipt_path,
 )
 from jobs.ledger.manifest import Manifest, Row, row_digest
-from jobs.ledger.receipts import Ledger, journal_parts, read_journal_part
+from jobs.ledger.parts import has_own_pictures, parts_of
+from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import Result, Tally, image_seed, results_digest, tally
 from jobs.spec import ImageSpec, fingerprint
-from jobs.stores.filesystems import absolute_url
+from jobs.stores.part_store import PartStore
 from jobs.stores.store import Store
 from nst.errors import NstError
 
-__all__ = ["Fault", "Garbage", "collect_garbage", "explain", "manifest_digest", "verify"]
+__all__ = ["Fault", "manifest_digest", "verify"]
 
 _THREADS = 16
 
@@ -59,28 +59,58 @@ class Fault:
     """Of the photograph, if it is about one."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """What was found of a part of the job."""
+
+    store: Store
+    record: JobRecord
+    shards: int
+    keys: set[str]
+    """Of photographs that may have files."""
+
+
 def verify(store: Store) -> Iterator[Fault]:
-    """Read everything again: job, manifest, every receipt, picture and curve; and list what is there besides.
+    """Read everything again: job, manifest, every receipt, picture and curve, of the job and of its parts; and
+    list what is there besides.
 
     Raises:
         UsageError: there is no job, or nothing of it can be read.
     """
+    checked: list[_Checked] = []
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for part in parts_of(store):
+            found = yield from _verify_part(part, pool)
+            if found is None:
+                return
+            checked.append(found)
+        curves = yield from _verify_places(store, checked)
+        for problem in pool.map(lambda curve: _curve_fault(store, *curve), curves):
+            if problem is not None:
+                yield problem
+
+
+def _verify_part(store: Store, pool: ThreadPoolExecutor) -> Generator[Fault, None, _Checked | None]:
+    """Faults of a job, or of a part of one; gives what it has, or None if nothing can be said of that."""
     record = read_job(store)
-    yield from _verify_job(record)
+    yield from _within(store, _verify_job(record))
     try:
         manifest = Manifest(store)
         shards = list(_shards(manifest))
     except (NstError, pa.ArrowException, OSError) as error:
-        yield Fault(MANIFEST, f"cannot be read: {error}")
-        return
+        yield from _within(store, [Fault(MANIFEST, f"cannot be read: {error}")])
+        return None
     if manifest_digest(shards) != record.manifest.sha256 or manifest.rows != record.manifest.rows:
-        yield Fault(MANIFEST, "is not the one that the job was begun with")
-    with ThreadPoolExecutor(_THREADS) as pool:
-        keys = yield from _verify_shards(store, record, shards, pool)
-        curves = yield from _verify_places(store, record, keys, len(shards))
-        for problem in pool.map(lambda curve: _curve_fault(store, *curve), curves):
-            if problem is not None:
-                yield problem
+        yield from _within(store, [Fault(MANIFEST, "is not the one that the job was begun with")])
+    keys: set[str] = set()
+    yield from _within(store, _verify_shards(store, record, shards, pool, keys))
+    return _Checked(store, record, len(shards), keys)
+
+
+def _within(store: Store, faults: Iterable[Fault]) -> Iterator[Fault]:
+    """The faults of a part, with their paths in the whole job."""
+    for fault in faults:
+        yield replace(fault, path=store.within(fault.path)) if isinstance(store, PartStore) else fault
 
 
 def _verify_job(record: JobRecord) -> Iterator[Fault]:
@@ -89,13 +119,12 @@ def _verify_job(record: JobRecord) -> Iterator[Fault]:
 
 
 def _verify_shards(
-    store: Store, record: JobRecord, shards: list[list[Row]], pool: ThreadPoolExecutor
-) -> Generator[Fault, None, set[str]]:
-    """Faults of receipts and pictures; gives the keys of photographs that may have files."""
+    store: Store, record: JobRecord, shards: list[list[Row]], pool: ThreadPoolExecutor, keys: set[str]
+) -> Iterator[Fault]:
+    """Faults of receipts and pictures; to `keys` are added those of photographs that may have files."""
     ledger, image = Ledger(store), record.image
     weights = read_adapted(store, record.fingerprint) if record.method.get("adapt_steps") else None
     adapted = None if weights is None else hashlib.sha256(weights).hexdigest()
-    keys: set[str] = set()
     for shard, rows in enumerate(shards):
         path = receipt_path(shard)
         try:
@@ -115,25 +144,29 @@ def _verify_shards(
         for problem in pool.map(lambda result: _picture_fault(store, result), good):
             if problem is not None:
                 yield problem
-    return keys
 
 
-def _verify_places(
-    store: Store, record: JobRecord, keys: set[str], shards: int
-) -> Generator[Fault, None, list[tuple[str, str]]]:
+def _verify_places(store: Store, checked: list[_Checked]) -> Generator[Fault, None, list[tuple[str, str]]]:
     """Files that are not the job's; gives the paths of curves, and their keys."""
     curves = []
+    shared = {key for part in checked if not has_own_pictures(part.store) for key in part.keys}
     for path in store.find():
-        match place_of(path, record.image):
+        number, inner = part_path(path) or (0, path)
+        if 0 < number <= len(checked) and is_listing(inner):
+            continue
+        part = checked[number] if number < len(checked) else None
+        record = checked[0].record if part is None else part.record
+        keys = part.keys if part is not None and has_own_pictures(part.store) else shared
+        match place_of(inner, record.image) if part is not None else None:
             case CommonFile() | LeaseFile():
                 pass
             case AdaptedFile(weights) if record.method.get("adapt_steps") and (
-                not weights or path == adapted_path(record.fingerprint)
+                not weights or inner == adapted_path(record.fingerprint)
             ):
                 pass
-            case ReceiptFile(shard) | JournalFile(shard) if shard < shards:
+            case ReceiptFile(shard) | JournalFile(shard) if part is not None and shard < part.shards:
                 pass
-            case PhotoFile(key, role) if key in keys:
+            case PhotoFile(key, role) if key in keys and (number == 0 or keys is not shared):
                 if role == "curve":
                     curves.append((path, key))
             case _:
@@ -209,135 +242,3 @@ def _curve_fault(store: Store, path: str, key: str) -> Fault | None:
     except (OSError, ValueError) as error:
         return Fault(path, f"the curve cannot be read: {error}", key)
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class Garbage:
-    """What a finished shard no longer needs."""
-
-    journals: tuple[str, ...]
-    pictures: tuple[str, ...]
-    """And curves; of photographs that failed: published, and then their worker died."""
-
-
-def collect_garbage(store: Store, *, remove: bool = True) -> Garbage:
-    """Remove the journals of finished shards, pictures and curves of photographs that failed, and what
-    killed processes left half written. Nothing else; and nothing of a shard whose receipt cannot be read, or of
-    a retry that is not finished.
-
-    Raises:
-        UsageError: there is no job.
-    """
-    image = read_job(store).image
-    manifest, ledger = Manifest(store), Ledger(store)
-    generations: dict[int, int] = {}
-    failed: set[str] = set()
-    for shard in sorted(ledger.done()):
-        try:
-            results, meta = ledger.receipt(shard)
-        except StoreError:
-            continue
-        if shard >= manifest.shards or len(results) != manifest.rows_in(shard):
-            continue
-        generations[shard] = meta["generation"]
-        failed.update(each.key for each in results if each.status != "ok")
-    journals, orphans, retried = [], [], set()
-    for path in store.find():
-        match place_of(path, image):
-            case PhotoFile(key) if key in failed:
-                orphans.append((path, key))
-            case JournalFile(shard, generation):
-                if generation <= generations.get(shard, -1):
-                    journals.append(path)
-                else:
-                    retried.add(shard)
-    keep = {row.key for shard in retried & generations.keys() for row in manifest.shard(shard)}
-    pictures = [path for path, key in orphans if key not in keep]
-    if remove:
-        with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(store.remove, [*journals, *pictures]))
-        store.clean()
-    return Garbage(tuple(journals), tuple(pictures))
-
-
-def explain(store: Store, photo: str) -> Iterator[str]:
-    """What became of one photograph, line by line: its row, its journal, its result.
-
-    Args:
-        photo: its key, its path or URL, its file name, or the path of its picture.
-
-    Raises:
-        UsageError: there is no job, no such photograph in it, or several of this name.
-    """
-    shard, row = _find_row(store, photo)
-    key = row.key
-    yield f"{row.key}: row {row.index}, in shard {shard}, from {row.url}"
-    for path, part in journal_parts(store, shard):
-        try:
-            records = read_journal_part(store.read(path))
-        except ValueError as error:
-            yield f"{path} is damaged and counts as not there: {error}"
-            continue
-        for record in records:
-            if record["event"] == "death" and record["row"] == row.index:
-                yield f"{_time(record['at'])}  a worker that ran it alone was gone: {record['cause']}"
-            elif record["event"] == "result" and record["result"]["row"] == row.index:
-                yield from _told(Result.from_json(record["result"]), f"journal, generation {part.generation}")
-    try:
-        results, meta = Ledger(store).receipt(shard)
-    except FileNotFoundError:
-        yield "its shard is not finished"
-    else:
-        for result in results:
-            if result.row == row.index:
-                yield from _told(result, f"receipt, generation {meta['generation']}")
-    if store.exists(curve_path(key)):
-        yield f"curve: {curve_path(key)}"
-
-
-def _find_row(store: Store, photo: str) -> tuple[int, Row]:
-    """A photograph's shard and row. A key goes before a path, and that before a file name.
-
-    Raises:
-        UsageError: see `explain`.
-    """
-    image = read_job(store).image
-    place = absolute_url(photo, Path.cwd())
-    by_path: list[tuple[int, Row]] = []
-    by_name: list[tuple[int, Row]] = []
-    for shard, rows in enumerate(_shards(Manifest(store))):
-        for row in rows:
-            if row.key == photo:
-                return shard, row
-            if place in (row.url, f"{store.url.rstrip('/')}/{picture_path(row.key, image)}"):
-                by_path.append((shard, row))
-            elif row.url.rpartition("/")[2] == photo:
-                by_name.append((shard, row))
-    found = by_path or by_name
-    if not found:
-        raise UsageError(f"{store.url} has no photograph {photo!r}; keys are paths without extension")
-    if len(found) > 1:
-        keys = ", ".join(repr(row.key) for _, row in found[:3])
-        raise UsageError(f"{store.url} has {len(found)} photographs {photo!r}; tell them apart by key: {keys}")
-    return found[0]
-
-
-def _told(result: Result, where: str) -> Iterable[str]:
-    yield f"{_time(result.finished_at)}  {result.status} ({where}), attempt {result.attempts}"
-    if result.worker_host:
-        yield f"  worker: process {result.worker_pid} on {result.worker_host}"
-    if result.error is not None:
-        yield f"  {result.error_type}: {result.error}"
-    if result.output is not None:
-        yield f"  picture: {result.output}, {result.width}x{result.height}, SHA-256 {result.output_sha256}"
-    spans = {"load": result.load_s, "compute": result.compute_s, "save": result.save_s}
-    told = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in spans.items() if seconds is not None)
-    if told:
-        yield f"  {told}"
-    if result.stats:
-        stats = ", ".join(f"{name} {value:.5g}" for name, value in result.stats.items())
-        yield f"  {stats}"
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if seconds else "-"

@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from jobs.ledger.job_record import JobRecord, RecordedAsset
 from jobs.ledger.layout import JOB
@@ -40,6 +40,7 @@ def begin_job(
     manifests: Mapping[str, ManifestInfo],
     fingerprint: str,
     notes: tuple[str, ...],
+    part: Literal["new", "again"] | None = None,
 ) -> None:
     """Publish `job.json`; see `JobRecord`.
 
@@ -56,6 +57,7 @@ def begin_job(
         fingerprint=fingerprint,
         notes=notes,
         versions=_versions(),
+        part=part,
     )
     with _reached(store, "cannot be written"):
         store.publish(JOB, record.to_bytes(), create_only=True)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -65,6 +65,9 @@ class JobRecord:
     """What its user was told when the job was begun."""
     versions: Mapping[str, str]
     """What the job was begun with, by package."""
+    part: Literal["new", "again"] | None = None
+    """Of a job that is a part of another one, in a folder of that: whether its photographs came later, or are
+    done again, as before or with other options. None: it is a job of its own."""
     unknown: Mapping[str, Any] = field(default_factory=dict)
     """What later versions of this program may have added."""
 
@@ -108,6 +111,7 @@ class JobRecord:
             "fingerprint": self.fingerprint,
             "notes": list(self.notes),
             "versions": dict(self.versions),
+            **({} if self.part is None else {"part": self.part}),
             **self.unknown,
         }
 
@@ -193,9 +197,13 @@ def read_job(store: Store, kind: str | None = None) -> JobRecord:
         }
         raise UsageError(f"{store.url} holds a job of another kind: it {known.get(found, found)}")
     try:
-        return JobRecord.from_json(table)
+        record = JobRecord.from_json(table)
     except ValueError as error:
-        raise UsageError(f"{store.url}/{JOB} is damaged: {error}") from error
+        raise UsageError(f"{store.place(JOB)} is damaged: {error}") from error
+    if (record.part is None) != (store.part is None):
+        what = "no part of the job that it lies in" if record.part is None else "a part of the job around it"
+        raise UsageError(f"{store.place(JOB).rpartition('/')[0]} is {what}, which is what to name")
+    return record
 
 
 def job_kind(store: Store) -> str | None:
@@ -210,13 +218,13 @@ def _read(store: Store) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"{store.url} is no job: it has no {JOB}") from error
     except ValueError as error:
-        raise UsageError(f"{store.url}/{JOB} is damaged: {error}") from error
+        raise UsageError(f"{store.place(JOB)} is damaged: {error}") from error
     if not isinstance(table, dict):
-        raise UsageError(f"{store.url}/{JOB} is damaged: it is no table")
+        raise UsageError(f"{store.place(JOB)} is damaged: it is no table")
     if table.get("format") != FORMAT:
-        raise UsageError(f"{store.url}/{JOB} has format {table.get('format')!r}; this program reads {FORMAT}")
+        raise UsageError(f"{store.place(JOB)} has format {table.get('format')!r}; this program reads {FORMAT}")
     if not isinstance(table.get("kind"), str | None):
-        raise UsageError(f"{store.url}/{JOB} is damaged: kind: no text")
+        raise UsageError(f"{store.place(JOB)} is damaged: kind: no text")
     return table
 
 

@@ -11,6 +11,7 @@
     lease-000017.json                   who works on the job now
     adapted/5e1f0c8a9b7d3f24.safetensors   what the network learned on them: see `jobs.ledger.adapted`
     report.html                         the contact sheet, if it was asked for
+    parts/0001/                         photographs that came later, or were done again: see `jobs.ledger.parts`
     marks.json                          what a person thinks of the pictures: see `jobs.ledger.marks`
     .tmp/                               what is being written; also what killed processes left
 
@@ -36,8 +37,10 @@ __all__ = [
     "JOURNAL",
     "MANIFEST",
     "MARKS",
+    "PARTS",
     "REPORT",
     "RESULTS",
+    "SHARED",
     "AdaptedFile",
     "CommonFile",
     "JournalFile",
@@ -49,9 +52,13 @@ __all__ = [
     "animation_path",
     "curve_path",
     "frame_path",
+    "is_listing",
     "journal_folder",
     "journal_path",
     "lease_path",
+    "listing_path",
+    "part_folder",
+    "part_path",
     "picture_path",
     "place_of",
     "receipt_path",
@@ -64,10 +71,15 @@ REPORT = "report.html"
 MARKS = "marks.json"
 RESULTS, JOURNAL, IMAGES, CURVES, FRAMES = "results", "journal", "images", "curves", "frames"
 ADAPTED = "adapted"
+PARTS = "parts"
+SHARED = (IMAGES, CURVES, FRAMES)
+"""Folders of what is made from photographs; a part of new ones has them in common with the job."""
 
 _LEASE = re.compile(r"lease-([0-9]+)\.json")
 _ADAPTED = re.compile(rf"{ADAPTED}/([0-9a-f]{{16}}\.safetensors|checkpoint\.pt|(?:progress|loading)\.json)")
 _RECEIPT = re.compile(rf"{RESULTS}/shard-([0-9]+)\.parquet")
+_LISTING = re.compile(r"listing-[0-9a-f]{16}-[0-9]+\.parquet")
+_PART = re.compile(rf"{PARTS}/([0-9]{{4,}})/(.+)", re.DOTALL)
 _JOURNAL_FOLDER = re.compile(rf"{JOURNAL}/shard-([0-9]+)")
 _JOURNAL_NAME = re.compile(r"g([0-9]+)-[0-9a-f]+-[0-9]+\.jsonl")
 
@@ -113,6 +125,32 @@ def lease_path(generation: int) -> str:
 def adapted_path(fingerprint: str) -> str:
     """Where the weights are that the network of the job with this fingerprint has learned."""
     return f"{ADAPTED}/{fingerprint[:16]}.safetensors"
+
+
+# Of a part
+
+
+def part_folder(number: int) -> str:
+    """Where a part is; they are numbered from 1."""
+    return f"{PARTS}/{number:04d}"
+
+
+def part_path(path: str) -> tuple[int, str] | None:
+    """The part that has the file at `path`, and the file's path within it; None: it is of no part."""
+    found = _PART.fullmatch(path)
+    if found is None or not path.startswith(f"{part_folder(int(found[1]))}/"):
+        return None
+    return int(found[1]), found[2]
+
+
+def listing_path(sha256: str, shard_size: int) -> str:
+    """Where the manifest of a part is until it is known that the part is to be this one."""
+    return f"listing-{sha256[:16]}-{shard_size}.parquet"
+
+
+def is_listing(path: str) -> bool:
+    """Whether that is at `path`, within a part."""
+    return _LISTING.fullmatch(path) is not None
 
 
 # Of a shard

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from jobs.errors import JobMismatch, UsageError
 from jobs.ledger.folders import Photo
-from jobs.ledger.layout import MANIFEST
+from jobs.ledger.layout import MANIFEST, listing_path
 from jobs.ledger.names import folded
 from jobs.stores.store import Store
 
@@ -157,7 +157,7 @@ class Manifest:
         except FileNotFoundError as error:
             raise JobMismatch(f"{store.url} has no {path}") from error
         except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
-            raise JobMismatch(f"{store.url}/{path} is damaged: {error}") from error
+            raise JobMismatch(f"{store.place(path)} is damaged: {error}") from error
 
     @property
     def rows(self) -> int:
@@ -187,7 +187,9 @@ class Manifest:
         group, place = divmod(shard, int(self._meta.get("group_shards", 1)))  # there was one per shard once
         table = self._group(group).slice(place * self.shard_size, self.shard_size)
         if table.num_rows != self.rows_in(shard):
-            raise JobMismatch(f"{self._store.url}/{self._path} is damaged: its row groups are not whole shards")
+            raise JobMismatch(
+                f"{self._store.place(self._path)} is damaged: its row groups are not whole shards"
+            )
         start = shard * self.shard_size
         schema = STYLED_SCHEMA if "style" in table.column_names else SCHEMA
         columns = (table[name].to_pylist() for name in schema.names)
@@ -232,7 +234,8 @@ def listed_manifest(
     path: str = MANIFEST,
     styled: bool = False,
 ) -> Manifest:
-    """A job's manifest; listed again if the process that began the job died before it could publish it.
+    """A job's manifest; listed again if the process that began the job died before it could publish it. That of
+    a part is what was listed for it.
 
     Args:
         photos: lists them.
@@ -242,6 +245,8 @@ def listed_manifest(
     Raises:
         JobMismatch: it would be another one now, or what is there is damaged.
     """
+    if store.part is not None and not store.exists(path):
+        store.publish(path, store.read(listing_path(recorded.sha256, recorded.shard_size)))
     if not store.exists(path):
         with tempfile.TemporaryDirectory() as folder:
             listing = Path(folder) / MANIFEST

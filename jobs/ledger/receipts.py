@@ -113,7 +113,7 @@ class Ledger:
         try:
             return parse(self.store.read(path))
         except ValueError as error:
-            raise StoreError(f"{self.store.url}/{path}: {error}") from error
+            raise StoreError(f"{self.store.place(path)}: {error}") from error
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ import socket
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, cast
@@ -28,7 +29,7 @@ from jobs.stores.filesystems import (
 )
 from jobs.stores.local_files import put_in_place, remove_left_over, write_temporary
 
-__all__ = ["TEMPORARY", "FsspecStore", "LocalStore", "Store", "open_store", "temporary_path"]
+__all__ = ["TEMPORARY", "FsspecStore", "LocalStore", "Part", "Store", "open_store", "temporary_path"]
 
 TEMPORARY = ".tmp"
 
@@ -38,6 +39,15 @@ def temporary_path() -> str:
     return f"{TEMPORARY}/{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a store is that is a folder of another one; see `jobs.stores.part_store`."""
+
+    folder: str
+    shared: tuple[str, ...] = ()
+    """Folders that it has in common with the other one."""
+
+
 class Store(ABC):
     """Objects below one root, named by relative paths with `/`."""
 
@@ -45,9 +55,15 @@ class Store(ABC):
     """Whether create-only writes are known to be honored by what is behind it."""
     bad_name: tuple[int, ...] = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
     """Numbers of the errors that say that an object of this name cannot be there. The store has not failed."""
+    part: Part | None = None
+    """None: it is no folder of another store."""
 
     def __init__(self, url: str) -> None:
         self.url = url
+
+    def place(self, path: str) -> str:
+        """Where the object at `path` is, for people."""
+        return f"{self.url.rstrip('/')}/{path}"
 
     @abstractmethod
     def read(self, path: str) -> bytes:

@@ -11,6 +11,7 @@ from jobs.ledger.results import Result, Status
 from jobs.spec import ImageSpec
 from jobs.stores.filesystems import StorageOptions
 from jobs.stores.moved import Move
+from jobs.stores.store import Part
 
 if TYPE_CHECKING:
     from jobs.ledger.manifest import Row
@@ -66,6 +67,8 @@ class WorkerSetup:
     """Where the photographs are, if not where the manifest says."""
     adapted: str | None = None
     """Digest of the weights that the method's network has learned on the job's photographs, for receipts."""
+    part: Part | None = None
+    """Which part of the job in `output` this is; None: it is the job itself."""
     adapt_rows: tuple[Row, ...] = ()
     """Photographs that the method's network is to learn on: the worker does that, and nothing else."""
 

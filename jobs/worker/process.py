@@ -10,6 +10,7 @@ import torch
 
 from jobs.errors import JobMismatch
 from jobs.ledger.job_record import read_job
+from jobs.stores.part_store import PartStore
 from jobs.stores.store import Store, open_store
 from jobs.worker.messages import WorkerInfo, WorkerSetup
 
@@ -33,6 +34,8 @@ def open_job(setup: WorkerSetup) -> Store:
         JobMismatch: it is another job's.
     """
     store = open_store(setup.output, setup.storage, create_only=setup.create_only)
+    if setup.part is not None:
+        store = PartStore(store, setup.part)
     # On a store that ignores create-only writes, two jobs may have begun here at once; one of them remains.
     if read_job(store).fingerprint != setup.fingerprint:
         raise JobMismatch(f"{setup.output} belongs to another job")

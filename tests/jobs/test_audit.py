@@ -18,7 +18,9 @@ from jobs.cli.app import app
 from jobs.driver.job import Job, create_or_open
 from jobs.driver.run import worker_setup
 from jobs.errors import UsageError
-from jobs.inspect.verify import Fault, collect_garbage, explain, verify
+from jobs.inspect.explain import explain
+from jobs.inspect.garbage import collect_garbage
+from jobs.inspect.verify import Fault, verify
 from jobs.ledger.layout import receipt_path
 from jobs.ledger.receipts import JournalWriter, Ledger
 from jobs.ledger.results import Result, write_receipt

@@ -37,8 +37,9 @@ from jobs.errors import (
     UsageError,
     WorkersBroken,
 )
+from jobs.inspect.explain import explain
 from jobs.inspect.status import job_status
-from jobs.inspect.verify import explain, verify
+from jobs.inspect.verify import verify
 from jobs.ledger.job_record import RecordedAsset
 from jobs.stores.store import LocalStore
 from jobs.training.evaluate import evaluate, evaluate_beside

@@ -126,7 +126,7 @@ def explain(
     """Tell what became of one photograph: attempts, workers, errors, times."""
     with errors():
         from jobs.console.text import printable
-        from jobs.inspect.verify import explain
+        from jobs.inspect.explain import explain
 
         for line in explain(store_at(out, set_), key):
             print(printable(line))
@@ -143,7 +143,7 @@ def gc(
 ) -> None:
     """Remove journals of finished shards and half-made leftovers; not while the job runs."""
     with errors():
-        from jobs.inspect.verify import collect_garbage
+        from jobs.inspect.garbage import collect_garbage
 
         garbage = collect_garbage(store_at(out, set_), remove=not dry_run)
         done = "would be removed" if dry_run else "removed"
