@@ -9,10 +9,12 @@ import typer
 
 __all__ = [
     "Address",
+    "Changed",
     "DryRun",
     "Format",
     "JobPath",
     "LogFormat",
+    "NoNew",
     "Out",
     "OutOption",
     "Photos",
@@ -89,6 +91,17 @@ Wait = Annotated[
 Format = Annotated[
     LogFormat,
     typer.Option("--log-format", help="Form of what is said: text, or json, one object per line for programs."),
+]
+NoNew = Annotated[
+    bool,
+    typer.Option("--no-new", help="Only say which photographs came since the job was begun; add none to it."),
+]
+Changed = Annotated[
+    bool,
+    typer.Option(
+        "--changed",
+        help="Do photographs again whose files were changed since they were done; former pictures are kept.",
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the resolved job and write nothing.")]
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.cli.work import reach
+from jobs.cli.running import reach
 from jobs.config.tables import apply_overrides, read_toml
 from jobs.errors import EXIT_OK, EXIT_STOPPED, EXIT_UNFINISHED, UsageError
 from jobs.ledger.lease import refuse_if_held

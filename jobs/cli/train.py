@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 
 from jobs.cli.arguments import LogFormat
-from jobs.cli.work import lease_options, open_at, reach, tables_of, tell_end, tell_notes
+from jobs.cli.running import lease_options, reach, tell_end, tell_notes
+from jobs.cli.work import open_at, tables_of
 from jobs.errors import TrainingDiverged, UsageError
 
 if TYPE_CHECKING:

@@ -1,11 +1,10 @@
-"""What the commands that work do with their options: open or reopen a job, run it, say how it ended."""
+"""What the commands that work do with their options: open or reopen a job, and run it."""
 
 from __future__ import annotations
 
 import json
-import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,16 +13,16 @@ import typer
 from rich.console import Console
 
 from jobs.cli.arguments import LogFormat
-from jobs.console.log_events import LogEvent, LogSink
+from jobs.cli.growing import Growth, grown
+from jobs.cli.running import execute, lease_options, tell_notes
+from jobs.console.log_events import LogEvent
 from jobs.errors import EXIT_UNFINISHED, exit_code_of
 from jobs.stores.filesystems import absolute_url
 from jobs.stores.store import open_store
 from nst.errors import NstError, OptionError
 
 if TYPE_CHECKING:
-    from jobs.driver.actions import Work
     from jobs.driver.job import Job
-    from jobs.ledger.lease import LeaseOptions
     from jobs.spec import JobFile
     from jobs.stores.filesystems import StorageOptions
     from jobs.stores.store import Store
@@ -34,17 +33,12 @@ __all__ = [
     "begin_later",
     "begin_quickly",
     "errors",
-    "execute",
-    "lease_options",
     "open_at",
-    "reach",
     "reopen_at",
     "resources",
     "storage_of",
     "store_at",
     "tables_of",
-    "tell_end",
-    "tell_notes",
     "without_output",
 ]
 
@@ -135,6 +129,7 @@ def begin_quickly(
     dry_run: bool,
     wait: bool,
     log_format: LogFormat,
+    growth: Growth,
 ) -> None:
     """Begin a job that is said in arguments, not in a file."""
     from jobs.config.tables import apply_overrides
@@ -142,7 +137,7 @@ def begin_quickly(
     table: dict[str, Any] = {"photos": without_output(photos, out), "output": out, **tables}
     if size is not None:
         table["image"] = {**table.get("image", {}), "max_side_px": size}
-    begin_table(apply_overrides(table, overrides), Path.cwd(), dry_run, wait, log_format)
+    begin_table(apply_overrides(table, overrides), Path.cwd(), dry_run, wait, log_format, growth)
 
 
 def without_output(photos: list[str], out: str) -> list[str]:
@@ -152,15 +147,24 @@ def without_output(photos: list[str], out: str) -> list[str]:
 
 
 def begin_file(
-    path: Path, overrides: Sequence[str], dry_run: bool, *, wait: bool, log_format: LogFormat
+    path: Path,
+    overrides: Sequence[str],
+    dry_run: bool,
+    growth: Growth,
+    *,
+    wait: bool,
+    log_format: LogFormat,
 ) -> None:
     """Run the job in a file, or go on with it; with `dry_run` show it, and write nothing."""
     from jobs.config.tables import apply_overrides, read_toml
 
-    begin_table(apply_overrides(read_toml(path), overrides), path.resolve().parent, dry_run, wait, log_format)
+    table = apply_overrides(read_toml(path), overrides)
+    begin_table(table, path.resolve().parent, dry_run, wait, log_format, growth)
 
 
-def begin_table(table: Mapping[str, Any], base: Path, dry_run: bool, wait: bool, log_format: LogFormat) -> None:
+def begin_table(
+    table: Mapping[str, Any], base: Path, dry_run: bool, wait: bool, log_format: LogFormat, growth: Growth
+) -> None:
     """Do as `begin` with the job in a table. Local workers import torch while the job is planned.
 
     Whether there will be some is not asked of `pool_kind`, which imports torch to count GPUs.
@@ -174,7 +178,7 @@ def begin_table(table: Mapping[str, Any], base: Path, dry_run: bool, wait: bool,
     pool = asked.get("pool", "auto")
     if not dry_run and (pool == "local" or (pool == "auto" and cluster_address(asked.get("address")) is None)):
         begin_warming()
-    begin(job_from_table(table, base), dry_run, wait=wait, log_format=log_format)
+    begin(job_from_table(table, base), dry_run, wait=wait, log_format=log_format, growth=growth)
 
 
 def begin(
@@ -184,6 +188,7 @@ def begin(
     leave: bool = True,
     wait: bool = False,
     log_format: LogFormat = "text",
+    growth: Growth | None = None,
 ) -> None:
     """Run a job, or go on with it; with `dry_run` show it, and write nothing."""
     from jobs.driver.estimate import describe_cost, describe_evaluations
@@ -198,7 +203,14 @@ def begin(
         print("".join(f"{line}\n" for line in lines), end="")
         print(f"{planned.manifest.rows} photographs in {planned.manifest.shards} shards; nothing was written")
         return
-    execute(lambda: (create_or_open(job_file), None), leave=leave, wait=wait, log_format=log_format)
+    execute(
+        lambda: (create_or_open(job_file), None),
+        lambda job, log: grown(job, job_file, growth or Growth(), log, lease_options(log, wait)),
+        leave=leave,
+        wait=wait,
+        log_format=log_format,
+        later=growth is not None and not growth.new,
+    )
 
 
 def reopen_at(out: str, overrides: list[str], photos: str | None = None) -> Job:
@@ -230,105 +242,8 @@ def begin_later(
     tables = tables_of(overrides, ("resources", "storage"))
     job_file = job_of_later_photos(open_at(out, tables), new, tables, photos=photos)
     if is_begun(open_store(job_file.spec.output, job_file.storage)) or has_photos(job_file):
-        begin(job_file, dry_run=False, wait=wait, log_format=log_format)
+        begin(job_file, dry_run=False, wait=wait, log_format=log_format, growth=Growth(new=False))
         return
     log = JsonLog(job_file.spec.output, sys.stdout) if log_format == "json" else Display(Console())
     with log:
         tell_notes(log, ["no photograph is new: there is nothing to do, and nothing was written"])
-
-
-def execute(
-    prepare: Callable[[], tuple[Job, Callable[[], list[Work]] | None]],
-    *,
-    leave: bool = True,
-    wait: bool = False,
-    log_format: LogFormat = "text",
-) -> None:
-    """Plan, run, show progress, say how it ended. Leaves with the exit code; with 0 only if `leave`."""
-    from jobs.console.display import Display, describe_failures, describe_summary
-    from jobs.console.json_log import JsonLog
-    from jobs.console.stop import StopSignal
-    from jobs.driver.estimate import describe_evaluations
-    from jobs.driver.run import run
-
-    with StopSignal().on_signals(last=leave) as stop:
-        job, work = prepare()
-        url = job.store.url
-        log = JsonLog(url, sys.stdout) if log_format == "json" else Display(Console())
-        with log:
-            tell_notes(log, [*job.notes, *describe_evaluations(job.spec.method)])
-            summary = run(job, work, observe=log, stop=stop, lease=lease_options(log, wait))
-    values = {"exit_code": summary.exit_code, **summary.to_json()}
-    tell_end(
-        log,
-        "\n".join(
-            [
-                f"{describe_summary(summary)}: {url}",
-                *describe_failures(summary.failures, summary.counts, url),
-            ]
-        ),
-        values,
-        summary.error,
-        None if summary.go_on is None else _go_on(summary.go_on, job),
-    )
-    tell_notes(log, summary.notes)
-    if work is None and summary.go_on is None:
-        _tell_later_photos(log, job)
-    if leave or summary.exit_code:
-        raise typer.Exit(summary.exit_code)
-
-
-def tell_notes(log: LogSink, notes: Iterable[str]) -> None:
-    """Say what the user should know."""
-    for note in notes:
-        log.emit(LogEvent(event="note", text=f"note: {note}"))
-
-
-def _tell_later_photos(log: LogSink, job: Job) -> None:
-    """Say which photographs came after the job was begun, and how to do them."""
-    from jobs.driver.photos import later_photos
-
-    later = later_photos(job)
-    if later is None:
-        return
-    names = ", ".join(later.keys) + (", ..." if later.count > len(later.keys) else "")
-    one = later.count == 1
-    text = (
-        f"{later.count} photograph{'' if one else 's'} of {', '.join(job.spec.places)} "
-        f"{'is' if one else 'are'} not in this job, which was begun before: {names}"
-    )
-    command = _go_on("resume", job, "--new", later.output)
-    values = {"count": later.count, "command": command}
-    log.emit(LogEvent(event="later_photos", level="warning", text=f"{text}\ndo with: {command}", values=values))
-
-
-def tell_end(
-    log: LogSink, text: str, values: Mapping[str, Any], error: NstError | None, go_on: str | None
-) -> None:
-    log.emit(LogEvent(event="ended", text=text, values=values))
-    if error is not None:
-        log.emit(LogEvent(event="error", level="error", text=str(error)))
-    if go_on is not None:
-        log.emit(LogEvent(event="go_on", text=f"go on with: {go_on}"))
-
-
-def _go_on(command: str, job: Job, *more: str) -> str:
-    """The command line that goes on with a job from anywhere on this machine; `more`: words of its own."""
-    moved = () if job.moved is None else ("--photos", job.moved.now)
-    return shlex.join(["nst", command, job.store.url, *moved, *more, *reach(job.storage)])
-
-
-def reach(storage: StorageOptions) -> list[str]:
-    """Words of a command line that say how a store is reached, where that is not the standard way."""
-    from jobs.config.tables import without_defaults
-
-    options = without_defaults(storage)
-    return [
-        word for name, value in options.items() for word in ("--set", f"storage.{name}={json.dumps(value)}")
-    ]
-
-
-def lease_options(log: LogSink, wait: bool) -> LeaseOptions:
-    from jobs.ledger.lease import LeaseOptions
-
-    return LeaseOptions(wait=wait, say=lambda text: log.emit(LogEvent(event="waiting_for_lease", text=text)))

@@ -36,6 +36,8 @@ class Changes:
     """Under their keys in the job; their bytes are others."""
     gone: tuple[str, ...] = ()
     """Keys."""
+    problem: str | None = None
+    """Why it cannot be told."""
 
 
 def places_now(job: Job) -> tuple[str, ...]:

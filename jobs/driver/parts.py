@@ -5,15 +5,19 @@ Parts are given one after the other, each to be run to its end before the next o
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.driver.adapting import needs_adapting
-from jobs.driver.collection import Changes, changes_of
+from jobs.driver.collection import Changes, changes_of, places_now
 from jobs.driver.job import Job, reopen, takes_styles, without_styles
+from jobs.driver.todo import retry_work
+from jobs.errors import JobMismatch, UsageError
 from jobs.ledger.adapted import read_adapted
 from jobs.ledger.begin_job import begin_job
 from jobs.ledger.folders import Photo
@@ -21,16 +25,19 @@ from jobs.ledger.job_record import PHOTOS, RecordedAsset, read_job
 from jobs.ledger.layout import MANIFEST, adapted_path, listing_path
 from jobs.ledger.lease import STANDARD_LEASE, LeaseOptions, hold
 from jobs.ledger.manifest import write_manifest
-from jobs.ledger.parts import is_finished, other_options, part_store, parts_of
+from jobs.ledger.parts import is_finished, newest_pictures, other_options, part_store, parts_of
+from jobs.ledger.receipts import Ledger
 from jobs.spec import fingerprint
 from jobs.stores.moved import Move
 from jobs.stores.store import Store
+from nst.errors import NstError
 from nst.methods import METHODS
 
 if TYPE_CHECKING:
+    from jobs.driver.actions import Work
     from nst.stylizer import Method
 
-__all__ = ["PartPlan", "begin_part", "grow", "open_part", "unfinished_parts"]
+__all__ = ["PartPlan", "begin_part", "grow", "retries", "unfinished_parts"]
 
 _AFTER_LEARNING = frozenset(("method.strength", "method.pass_memory_mb", "image.format", "image.quality"))
 """Options that are the same to a network which learns on the photographs before all are painted."""
@@ -92,10 +99,10 @@ def unfinished_parts(job: Job, photos: str | None = None, registry: Registry = M
     """
     for store in parts_of(job.store)[1:]:
         if not is_finished(store, read_job(store)):
-            yield open_part(job, store, photos, registry)
+            yield _open_part(job, store, photos, registry)
 
 
-def open_part(job: Job, store: Store, photos: str | None = None, registry: Registry = METHODS) -> Job:
+def _open_part(job: Job, store: Store, photos: str | None = None, registry: Registry = METHODS) -> Job:
     """A part of `job` as a job to go on with, with the same resources. Raises as `reopen`."""
     now = {"resources": asdict(job.resources), "storage": asdict(job.storage)}
     part = reopen(store, overrides=now, photos=photos, registry=registry)
@@ -113,6 +120,7 @@ def grow(
     given: Sequence[str] | None = None,
     *,
     photos: str | None = None,
+    new: bool = True,
     again: bool = False,
     tell: Callable[[Changes], None] = lambda _: None,
     lease: LeaseOptions | None = STANDARD_LEASE,
@@ -123,17 +131,23 @@ def grow(
     Args:
         given: the places of its photographs, if they were said anew.
         photos: where they are now, if one place was said.
+        new: whether those that came later are done; else it is only told that they came.
         again: do those that were changed again, too, in a part after that.
         tell: told how the collection has changed, once.
 
     Raises:
         LeaseHeld: somebody else is at the job.
-        NstError, OSError: the photographs cannot be listed, or a part cannot go on.
+        NstError, OSError: a part cannot go on.
     """
-    found = changes_of(job, given, by_digest=again)
+    try:
+        found = changes_of(job, given, by_digest=again)
+    except JobMismatch:
+        raise
+    except (NstError, OSError) as error:  # the photographs may be gone: what is done stays done
+        found = Changes(tuple(given or places_now(job)), problem=str(error))
     tell(found)
     wanted: dict[Literal["new", "again"], bool] = {
-        "new": bool(found.new),
+        "new": new and bool(found.new),
         "again": again and bool(found.changed),
     }
     if not any(wanted.values()) and next(unfinished_parts(job, photos, registry), None) is None:
@@ -149,6 +163,43 @@ def grow(
                 plan = _as_before(job, kind, photos_now, found.places)
                 is_wanted = bool(photos_now) and not begin_part(job, number, plan)
                 yield from unfinished_parts(job, photos, registry)
+
+
+def retries(
+    job: Job, keys: Sequence[str] | None = None, photos: str | None = None, registry: Registry = METHODS
+) -> Iterator[tuple[Job, Callable[[], list[Work]]]]:
+    """The job and its parts, with what there is to do again in each: what failed, and has no picture since.
+
+    Args:
+        keys: of these photographs alone.
+        photos: where the job's photographs are now, if that was said.
+
+    Raises:
+        UsageError: one of `keys` has not failed.
+    """
+    stores = parts_of(job.store)
+    if len(stores) == 1:
+        yield job, lambda: retry_work(job, keys)
+        return
+    newest = newest_pictures(stores)
+    failed = [
+        {key for key in _failed(store) if newest.get(key, -1) <= number} for number, store in enumerate(stores)
+    ]
+    wanted = set[str]().union(*failed) if keys is None else set(keys)
+    if wanted - set[str]().union(*failed):
+        raise UsageError(f"no failed photograph has the key {min(wanted - set[str]().union(*failed))!r}")
+    for number, store in enumerate(stores):
+        mine = failed[number] & wanted
+        if mine or (number == 0 and not wanted):
+            part = _open_part(job, store, photos, registry) if number else job
+            yield part, partial(retry_work, part, mine)
+
+
+def _failed(store: Store) -> set[str]:
+    ledger = Ledger(store)
+    done = ledger.done()
+    tallies = dict(zip(done, ledger.tallies(done), strict=True))
+    return {result.key for result in ledger.failures(tallies, sys.maxsize)}
 
 
 def _as_before(

@@ -20,8 +20,8 @@ __all__ = ["explain"]
 
 
 def explain(store: Store, photo: str) -> Iterator[str]:
-    """What became of one photograph, line by line: its row, its journal, its result; and those of each part that
-    it is in.
+    """What became of one photograph, line by line: its row, its journal, its result; and those of each part
+    that it is in.
 
     Args:
         photo: its key, its path or URL, its file name, or the path of its picture.

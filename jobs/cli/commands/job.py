@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from jobs.cli.arguments import (
     Address,
+    Changed,
     DryRun,
     Format,
     JobPath,
+    NoNew,
     Out,
     OutOption,
     Photos,
@@ -24,7 +25,9 @@ from jobs.cli.arguments import (
     Workers,
     examples,
 )
+from jobs.cli.growing import Growth, execute_retries, unfinished
 from jobs.cli.quality import Quality, first_photo, stylize_table
+from jobs.cli.running import execute
 from jobs.cli.train import CHANGEABLE, begin_training, execute_training, is_training, reopen_training_at
 from jobs.cli.work import (
     begin,
@@ -32,20 +35,16 @@ from jobs.cli.work import (
     begin_later,
     begin_quickly,
     errors,
-    execute,
     reopen_at,
     resources,
     storage_of,
     store_at,
     tables_of,
 )
+from jobs.stores.filesystems import absolute_url
 from jobs.stores.store import open_store
 from nst.errors import OptionError
 from nst.styles import STYLES
-
-if TYPE_CHECKING:
-    from jobs.driver.actions import Work
-    from jobs.driver.job import Job
 
 __all__ = ["app"]
 
@@ -65,6 +64,8 @@ def run(
     job: JobPath,
     set_: Set = None,
     dry_run: DryRun = False,
+    no_new: NoNew = False,
+    changed: Changed = False,
     pool: PoolName = None,
     address: Address = None,
     workers: Workers = None,
@@ -81,9 +82,13 @@ def run(
         training = is_training_file(job, set_ or [])
         overrides = [*(set_ or []), *resources(pool, address, workers, training=training)]
         if training:
+            for option, given in (("--no-new", no_new), ("--changed", changed)):
+                if given:
+                    raise OptionError(option, True, reason="is for jobs of photographs, and this is a training")
             begin_training(job, overrides, dry_run=dry_run, wait=wait, log_format=log_format)
         else:
-            begin_file(job, overrides, dry_run, wait=wait, log_format=log_format)
+            growth = Growth(not no_new, changed)
+            begin_file(job, overrides, dry_run, growth, wait=wait, log_format=log_format)
 
 
 @app.command(
@@ -133,6 +138,8 @@ def stylize(
     size: Size = None,
     set_: Set = None,
     dry_run: DryRun = False,
+    no_new: NoNew = False,
+    changed: Changed = False,
     pool: PoolName = None,
     address: Address = None,
     workers: Workers = None,
@@ -145,7 +152,8 @@ def stylize(
         first = first_photo(photos, out, storage_of(given)) if sequence else None
         tables = stylize_table(style or [], quality, set_ or [], first_frame=first, weights=weights)
         overrides = [*(set_ or []), *resources(pool, address, workers)]
-        begin_quickly(photos, out, tables, size, overrides, dry_run, wait, log_format)
+        growth = Growth(not no_new, changed)
+        begin_quickly(photos, out, tables, size, overrides, dry_run, wait, log_format, growth)
 
 
 @app.command(
@@ -165,6 +173,8 @@ def dream(
     size: Size = None,
     set_: Set = None,
     dry_run: DryRun = False,
+    no_new: NoNew = False,
+    changed: Changed = False,
     pool: PoolName = None,
     address: Address = None,
     workers: Workers = None,
@@ -175,7 +185,8 @@ def dream(
     with errors(log_format):
         method = {"kind": "deepdream"} if guide is None else {"kind": "deepdream", "guide": guide}
         overrides = [*(set_ or []), *resources(pool, address, workers)]
-        begin_quickly(photos, out, {"method": method}, size, overrides, dry_run, wait, log_format)
+        tables, growth = {"method": method}, Growth(not no_new, changed)
+        begin_quickly(photos, out, tables, size, overrides, dry_run, wait, log_format, growth)
 
 
 @app.command(
@@ -224,7 +235,12 @@ def resume(
         elif training:
             execute_training(lambda: reopen_training_at(out, overrides), wait=wait, log_format=log_format)
         else:
-            execute(lambda: (reopen_at(out, overrides, photos), None), wait=wait, log_format=log_format)
+            execute(
+                lambda: (reopen_at(out, overrides, photos), None),
+                lambda job, _: unfinished(job, None if photos is None else absolute_url(photos, Path.cwd())),
+                wait=wait,
+                log_format=log_format,
+            )
 
 
 @app.command(
@@ -254,13 +270,9 @@ def retry(
     --set takes options of `resources` and `storage` only.
     """
     with errors(log_format):
-        from jobs.driver.todo import retry_work
-
-        def failed_ones() -> tuple[Job, Callable[[], list[Work]]]:
-            job = reopen_at(out, [*(set_ or []), *resources(pool, address, workers)], photos)
-            return job, lambda: retry_work(job, key)
-
-        execute(failed_ones, wait=wait, log_format=log_format)
+        overrides = [*(set_ or []), *resources(pool, address, workers)]
+        now = None if photos is None else absolute_url(photos, Path.cwd())
+        execute_retries(lambda: reopen_at(out, overrides, photos), key, now, wait=wait, log_format=log_format)
 
 
 @app.command(
