@@ -38,7 +38,7 @@ def grown(job: Job, file: JobFile, growth: Growth, log: LogSink, lease: LeaseOpt
     from jobs.driver.parts import grow
 
     def tell(changes: Changes) -> None:
-        _tell_changes(log, job, changes, growth)
+        _tell_changes(log, changes, growth)
 
     photos = file.spec.photos if isinstance(file.spec.photos, str) else None
     for part in grow(
@@ -61,7 +61,7 @@ def unfinished(job: Job, photos: str | None) -> Iterator[ToRun]:
         yield part, None
 
 
-def _tell_changes(log: LogSink, job: Job, changes: Changes, growth: Growth) -> None:
+def _tell_changes(log: LogSink, changes: Changes, growth: Growth) -> None:
     """Say what came, what is gone and what was changed."""
     places = ", ".join(changes.places)
     if changes.problem is not None:
@@ -82,9 +82,8 @@ def _tell(log: LogSink, event: str, keys: Collection[str], text: str) -> None:
     """Say something of photographs: how many, and the first of them by name."""
     one = len(keys) == 1
     shown = ", ".join(list(keys)[:_NAMED]) + (f", and {len(keys) - _NAMED} more" if len(keys) > _NAMED else "")
-    said = text.format(
-        "is" if one else "are", them="it" if one else "them", they="it is" if one else "they are"
-    )
+    words = ("is", "it", "it is") if one else ("are", "them", "they are")
+    said = text.format(words[0], them=words[1], they=words[2])
     line = f"{len(keys)} photograph{'' if one else 's'} {said}: {shown}"
     log.emit(LogEvent(event=event, text=line, values={"count": len(keys), "keys": list(keys)[:_NAMED]}))
 
