@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,9 @@ class Growth:
     """Whether those that were changed are done again."""
 
 
-def grown(job: Job, file: JobFile, growth: Growth, log: LogSink, lease: LeaseOptions) -> Iterator[ToRun]:
+def grown(
+    job: Job, file: JobFile, growth: Growth, log: LogSink, lease: LeaseOptions
+) -> Generator[ToRun, None, None]:
     """The parts of a finished job that are to be run, and those that it grows by."""
     from jobs.driver.parts import grow
 
@@ -53,7 +55,7 @@ def grown(job: Job, file: JobFile, growth: Growth, log: LogSink, lease: LeaseOpt
         yield part, None
 
 
-def unfinished(job: Job, photos: str | None) -> Iterator[ToRun]:
+def unfinished(job: Job, photos: str | None) -> Generator[ToRun, None, None]:
     """The parts of a finished job that are to be run."""
     from jobs.driver.parts import unfinished_parts
 
@@ -132,7 +134,7 @@ def execute_redo(
         redo_keys(job, marked, keys)  # which refuses before anything is run
         return job, None
 
-    def more(job: Job, log: LogSink) -> Iterator[ToRun]:
+    def more(job: Job, log: LogSink) -> Generator[ToRun, None, None]:
         def tell(redone: Redone) -> None:
             _tell_redone(log, redone)
 
@@ -161,12 +163,16 @@ def execute_retries(
     log_format: LogFormat,
 ) -> None:
     """Do again what failed in a job and its parts. Leaves with the exit code."""
-    from jobs.driver.parts import retries
-
-    waiting: list[Iterator[ToRun]] = []
+    waiting: list[Generator[ToRun, None, None]] = []
 
     def first() -> ToRun:
-        waiting.append(iter(retries(prepare(), keys, photos)))
+        waiting.append(_retried(prepare(), keys, photos))
         return next(waiting[0])
 
     execute(first, lambda job, log: waiting[0], wait=wait, log_format=log_format)  # noqa: ARG005
+
+
+def _retried(job: Job, keys: Sequence[str] | None, photos: str | None) -> Generator[ToRun, None, None]:
+    from jobs.driver.parts import retries
+
+    yield from retries(job, keys, photos)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -35,7 +35,7 @@ ToRun: TypeAlias = "tuple[Job, Callable[[], list[Work]] | None]"
 
 def execute(
     prepare: Callable[[], ToRun],
-    more: Callable[[Job, LogSink], Iterator[ToRun]] | None = None,
+    more: Callable[[Job, LogSink], Generator[ToRun, None, None]] | None = None,
     *,
     leave: bool = True,
     wait: bool = False,
@@ -139,11 +139,8 @@ def _tell_later_photos(log: LogSink, job: Job) -> None:
     command = _go_on("resume", job, "--new", later.output)
     how = f"the command that began the job adds {'it' if one else 'them'} to it; or, in another folder,"
     values = {"count": later.count, "command": command}
-    log.emit(
-        LogEvent(
-            event="later_photos", level="warning", text=f"{text}\n{how}\ndo with: {command}", values=values
-        )
-    )
+    text = f"{text}\n{how}\ndo with: {command}"
+    log.emit(LogEvent(event="later_photos", level="warning", text=text, values=values))
 
 
 def tell_end(

@@ -144,6 +144,7 @@ def test_it_need_not_grow(job: Job, tmp_path: Path) -> None:
 
 
 def test_a_job_that_was_moved_grows(job: Job, tmp_path: Path) -> None:
+    assert job.fresh
     home = tmp_path / "elsewhere"
     home.mkdir()
     for name in ("photos", "out"):
@@ -196,7 +197,7 @@ def test_photographs_that_a_shell_names(tmp_path: Path) -> None:
 
 
 def test_photographs_of_one_name(tmp_path: Path) -> None:
-    """A name that is taken is no reason to leave a photograph out, and one that changed its case is the same."""
+    """A name that is taken is no reason to leave a photograph out; one that changed its case is the same."""
     photos = tmp_path / "photos"
     put(tmp_path, 0, 1)
     (photos / "photo 000.jpg").rename(photos / "a.jpg")

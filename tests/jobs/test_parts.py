@@ -26,13 +26,14 @@ from jobs.ledger.layout import listing_path, part_folder, part_path
 from jobs.ledger.marks import change_marks
 from jobs.ledger.parts import other_options, part_store, parts_of, rows_that_count
 from jobs.spec import job_from_table
+from jobs.stores.filesystems import STANDARD_STORAGE
 from jobs.stores.part_store import PartStore, reached
 from jobs.stores.store import LocalStore, Part, Store
 from nst.errors import OptionError
 from nst.methods import METHODS
 from tests.chaos import InlinePool
 from tests.conftest import encoded, picture
-from tests.methods import REGISTRY, Stub
+from tests.methods import REGISTRY
 
 
 def begin(folder: Path, **changes: Any) -> Job:
@@ -197,19 +198,14 @@ def test_a_part_is_another_name_for_the_same_objects(tmp_path: Path) -> None:
         new.publish("job.json", b"other", create_only=True)
     assert sorted(whole.find()) == ["images/a.jpg", "parts/0001/job.json", "parts/0002/images/a.jpg"]
     assert (new.names(""), old.names("images"), list(new.find())) == (["job.json"], ["a.jpg"], ["job.json"])
-    assert (new.read("images/a.jpg"), old.read("images/a.jpg"), new.exists("images/b.jpg")) == (
-        b"a",
-        b"b",
-        False,
-    )
+    assert (new.read("images/a.jpg"), old.read("images/a.jpg")) == (b"a", b"b")
+    assert (new.exists("images/a.jpg"), new.exists("images/b.jpg")) == (True, False)
     assert new.place("job.json") == f"{tmp_path}/parts/0001/job.json"
-    same = reached(
-        new,
-        job_from_table({"photos": "/", "output": "/o", "method": {"kind": "stub"}}, tmp_path, REGISTRY).storage,
-    )
+    same = reached(new, STANDARD_STORAGE)
     assert isinstance(same, PartStore)
     assert same.part == Part("parts/0001", ("images", "curves", "frames"))
-    assert new.open("job.json").read() == b"{}"
+    with new.open("job.json") as opened:
+        assert opened.read() == b"{}"
     age = new.age_s("job.json")
     assert age is not None
     assert age < 60
@@ -249,7 +245,6 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Invoke
     (tmp_path / "job.toml").write_text(
         'photos = "photos"\noutput = "out"\n[method]\nkind = "stub"\n[resources]\npool = "local"\n'
     )
-    assert Stub is not None
     return lambda *words: CliRunner().invoke(app, [*map(str, words)])
 
 

@@ -16,7 +16,8 @@ import pytest
 
 from jobs.errors import UsageError
 from jobs.stores.filesystems import absolute_url, is_url, read_url
-from jobs.stores.store import TEMPORARY, FsspecStore, LocalStore, Store, open_store
+from jobs.stores.part_store import PartStore
+from jobs.stores.store import TEMPORARY, FsspecStore, LocalStore, Part, Store, open_store
 from tests.contracts.store import StoreContract
 
 
@@ -84,6 +85,12 @@ class TestLocalStore(StoreContract):
         monkeypatch.setattr(os, "mkdir", goes)
         store.publish("y", b"two", create_only=True)
         assert (store.read("y"), times) == (b"two", 0)
+
+
+class TestPartStore(StoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Store:
+        return PartStore(LocalStore(str(tmp_path / "job")), Part("parts/0001"))
 
 
 class TestMemoryStore(StoreContract):
