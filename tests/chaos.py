@@ -1,12 +1,13 @@
 """Kill a whole job at every file-system call it makes, go on with it, and look whether anything was lost.
 
-    python -m tests.chaos [--every 1] [--stores local objects]
+    python -m tests.chaos [--every 1] [--stores local objects] [--what job growing]
 
 A run is a child process that drives the real driver and a real worker (in one process, with the stub method),
-and then tries again what failed. It is killed at its n-th call below the output folder, for every n until a run
-gets through; what is visible then is read; the run that goes on is killed at a random call too; the next one
-ends the job. `objects` is like an object store: an object appears whole, moving is copying and deleting, and
-listings lag behind.
+and then tries again what failed. With `growing` it goes on with a job that is finished, to which photographs
+came, and of which some were changed since: it begins and does a part of the new ones, and one of the changed
+ones. It is killed at its n-th call below the output folder, for every n until a run gets through; what is
+visible then is read; the run that goes on is killed at a random call too; the next one ends the job. `objects`
+is like an object store: an object appears whole, moving is copying and deleting, and listings lag behind.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -37,11 +38,12 @@ from fsspec.spec import AbstractFileSystem
 from PIL import Image
 
 import jobs.pools.warm  # noqa: F401  for all children at once
-from jobs.driver.job import create_or_open
+from jobs.driver.job import Job, create_or_open
+from jobs.driver.parts import grow
 from jobs.driver.run import run, worker_setup
 from jobs.driver.todo import retry_work
 from jobs.inspect.verify import verify
-from jobs.ledger.receipts import Ledger
+from jobs.ledger.parts import rows_that_count
 from jobs.ledger.results import Status
 from jobs.spec import job_from_table
 from jobs.stores.store import TEMPORARY, open_store
@@ -54,6 +56,7 @@ KILLED = 9
 _CALLS = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.listdir", "os.scandir"}
 _STALE_S = 0.02
 _GOOD = 26
+_LATER, _CHANGED = 6, 3
 
 
 class InlinePool:
@@ -174,17 +177,48 @@ def photographs(folder: Path) -> None:
     (folder / "photos/text.jpg").write_text("no picture")
 
 
-def run_job(folder: Path, output: str) -> int:
+def opened(folder: Path, output: str) -> Job:
     table = {
         "photos": "photos",
         "output": output,
         "method": {"kind": "stub"},
         "resources": {"pool": "local", "max_workers": 1, "shard_size": 4},
     }
-    job = create_or_open(job_from_table(table, folder, REGISTRY), REGISTRY)
+    return create_or_open(job_from_table(table, folder, REGISTRY), REGISTRY)
+
+
+def run_job(folder: Path, output: str) -> int:
+    job = opened(folder, output)
     run(job, pool=InlinePool(worker_setup(job)))
     time.sleep(2 * _STALE_S)  # a listing that lags behind has caught up when the next command is given
     return run(job, retry_work(job), pool=InlinePool(worker_setup(job))).exit_code
+
+
+def grow_job(folder: Path, output: str) -> int:
+    job = opened(folder, output)
+    code = run(job, pool=InlinePool(worker_setup(job))).exit_code
+    if not job.fresh:
+        for part in grow(job, again=True, registry=REGISTRY):
+            code = max(code, run(part, pool=InlinePool(worker_setup(part))).exit_code)
+    return code
+
+
+def change(folder: Path) -> None:
+    """Photographs come, and others are changed."""
+    for number in range(_GOOD, _GOOD + _LATER):
+        (folder / "photos" / f"photo {number:02d}.jpg").write_bytes(encoded(picture(number)))
+    for number in range(0, 3 * _CHANGED, 3):
+        (folder / "photos" / f"photo {number:02d}.jpg").write_bytes(encoded(picture(number + 500, 40, 41)))
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What a run does that is killed."""
+
+    work: Callable[[Path, str], int]
+    rows: int
+    before: Path | None = None
+    """A copy of the output folder as it is before, all of which remains; None: there is none."""
 
 
 def die_at(call: int, root: str) -> None:
@@ -258,29 +292,36 @@ def is_torn(path: str, data: bytes) -> bool:
     return False
 
 
-def look(output: str, root: Path, reference: dict[str, bytes]) -> Counter[str]:
+def look(output: str, root: Path, reference: dict[str, bytes], scenario: Scenario) -> Counter[str]:
     """What is wrong with a job that was ended."""
     store = open_store(output)
     rows = Counter(
-        result.row
-        for shard in Ledger(store).done()
-        for result in Ledger(store).receipt(shard)[0]
-        if result.status == "ok" or result.key in ("raises", "text")
+        counted.result.key
+        for counted in rows_that_count(store)
+        if counted.result.status == "ok" or counted.result.key in ("raises", "text")
     )
-    images = {path: data for path, data in visible(root).items() if path.startswith("images/")}
+    there = visible(root)
+    images = pictures(there)
+    former = {} if scenario.before is None else visible(scenario.before)
     return Counter(
-        lost=sum(rows[row] == 0 for row in range(_GOOD + 2)),
-        duplicated=sum(max(0, count - 1) for count in rows.values()),
+        lost=max(0, scenario.rows - len(rows)),
+        duplicated=sum(max(0, count - 1) for count in rows.values()) + max(0, len(rows) - scenario.rows),
         different=sum(images.get(path) != data for path, data in reference.items())
-        + len(images.keys() - reference.keys()),
+        + len(images.keys() - reference.keys())
+        + sum(there.get(path) != data for path, data in former.items()),
         faults=sum(1 for _ in verify(store)),
     )
+
+
+def pictures(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {path: data for path, data in files.items() if path.endswith(".jpg")}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", type=int, default=1, help="only every n-th call")
     parser.add_argument("--stores", nargs="+", default=["local", "objects"], choices=["local", "objects"])
+    parser.add_argument("--what", nargs="+", default=["job", "growing"], choices=["job", "growing"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     pa.table({"warm": [1]})  # imports pandas where that is installed, once and not in every child
@@ -290,27 +331,56 @@ def main() -> None:
         folder = Path(place)
         photographs(folder)
         for kind in arguments.stores:
-            counted = torment(kind, folder, arguments.every)
-            print(f"{kind:8} " + ", ".join(f"{name} {number}" for name, number in counted.items()), flush=True)
-            found.update(counted)
+            for what in arguments.what:
+                scenario = begun(kind, folder) if what == "growing" else Scenario(run_job, _GOOD + 2)
+                at = folder / "growing" if what == "growing" else folder
+                counted = torment(kind, at, arguments.every, scenario)
+                told = ", ".join(f"{name} {number}" for name, number in counted.items())
+                print(f"{kind:8} {what:8} {told}", flush=True)
+                found.update(counted)
     names = ("kill_points", "lost", "duplicated", "torn", "different", "faults")
     print(json.dumps({name: found[name] for name in names}))
     sys.exit(any(found[name] for name in names[1:]))
 
 
-def torment(kind: str, folder: Path, every: int) -> Counter[str]:
+def output_of(kind: str, root: Path) -> str:
+    return str(root) if kind == "local" else f"objects://{root}"
+
+
+def begun(kind: str, folder: Path) -> Scenario:
+    """A job that is finished, and photographs that are others now."""
+    at = folder / "growing"
+    if at.exists():
+        shutil.rmtree(at)
+    photographs(at)
+    root, before = at / f"out-{kind}", at / "before"
+    assert child(lambda: grow_job(at, output_of(kind, root))) == 3
+    shutil.move(root, before)
+    change(at)
+    return Scenario(grow_job, _GOOD + 2 + _LATER, before)
+
+
+def torment(kind: str, folder: Path, every: int, scenario: Scenario) -> Counter[str]:
     root = folder / f"out-{kind}"
-    output = str(root) if kind == "local" else f"objects://{root}"
-    assert child(lambda: run_job(folder, output)) == 3
-    reference = {path: data for path, data in visible(root).items() if path.startswith("images/")}
-    assert len(reference) == _GOOD
+    output = output_of(kind, root)
+
+    def begin() -> None:
+        if root.exists():
+            shutil.rmtree(root)
+        if scenario.before is not None:
+            shutil.copytree(scenario.before, root)
+
+    begin()
+    assert child(lambda: scenario.work(folder, output)) == 3
+    reference = pictures(visible(root))
+    assert len(reference) == _GOOD + (0 if scenario.before is None else _LATER + _CHANGED)
     found = Counter(kill_points=0, lost=0, duplicated=0, torn=0, different=0, faults=0)
     report = folder / "report.json"
 
     def killed(call: int) -> bool:
         def work() -> int:
             die_at(call, str(root))
-            return run_job(folder, output)
+            return scenario.work(folder, output)
 
         code = child(work)
         assert code in (KILLED, 3), f"{kind}, call {call}: exit code {code}"
@@ -323,18 +393,18 @@ def torment(kind: str, folder: Path, every: int) -> Counter[str]:
 
     def wrong() -> Counter[str]:
         time.sleep(2 * _STALE_S)
-        wrong = look(output, root, reference)
+        wrong = look(output, root, reference, scenario)
         if any(wrong.values()):
             faults = [asdict(fault) for fault in verify(open_store(output))]
             print(f"{kind}, call {call}: {dict(wrong)} {faults}", flush=True)
         return wrong
 
     for call in itertools.count(1, every):
-        shutil.rmtree(root)
+        begin()
         if not killed(call):
             return found
         killed(random.Random(call).randint(1, call + 20))
-        code = child(lambda: run_job(folder, output))
+        code = child(lambda: scenario.work(folder, output))
         assert code == 3, f"{kind}, call {call}: exit code {code} at the end"
         found.update(looked(wrong, report))
     raise AssertionError("unreachable")

@@ -121,7 +121,7 @@ def test_run_status_report_and_run_again(folder: Path, ask: Callable[..., Result
 
     before = outputs(folder / "out")
     (folder / "photos/later one.jpg").write_bytes(encoded(picture(77)))
-    again = ask("run", "job.toml", "--pool", "local")
+    again = ask("run", "job.toml", "--pool", "local", "--no-new")
     assert again.exit_code == 0
     assert outputs(folder / "out") == before
     assert "1 photograph of " in again.stdout

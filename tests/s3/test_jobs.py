@@ -14,10 +14,14 @@ from typer.testing import CliRunner
 
 from jobs.cli.app import app
 from jobs.console.progress import Snapshot, Summary
+from jobs.driver.collection import Changes
 from jobs.driver.job import Job, create_or_open
+from jobs.driver.parts import grow
+from jobs.driver.redo import redo
 from jobs.driver.run import run
 from jobs.errors import StoreError
 from jobs.inspect.verify import verify
+from jobs.ledger.parts import rows_that_count
 from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import Result
 from jobs.spec import job_from_table
@@ -84,6 +88,37 @@ def test_a_job_from_bucket_to_bucket(moto: Server) -> None:
         assert done.exit_code == 0, done.output
         assert words in done.output
     assert list(verify(job.store)) == []
+
+
+def test_a_job_in_a_bucket_grows(moto: Server) -> None:
+    """Ten photographs come, two go, one is changed, the job's folder is copied elsewhere; one is done again."""
+    bucket = photographs(moto, 40)
+    job = begin(bucket, moto.url)
+    check(job, run(job), 40)
+    former = {path: job.store.read(path) for path in job.store.find()}
+    filesystem = s3fs.S3FileSystem(endpoint_url=moto.url, use_listings_cache=False)
+    filesystem.rm([f"{bucket}/photos/0/p +0000.jpg", f"{bucket}/photos/1/p +0001.jpg"])
+    later = {f"photos/later/{number}.jpg": encoded(picture(number)) for number in range(10)}
+    upload(moto, bucket, {"photos/2/p +0002.jpg": encoded(picture(500, 50, 50)), **later})
+    for place in ("out", "copied"):
+        if place == "copied":
+            upload(moto, bucket, {f"copied/{path}": data for path, data in former.items()})
+        again = begin(bucket, moto.url, place)
+        told: list[Changes] = []
+        for part in grow(again, again=True, tell=told.append, registry=REGISTRY):
+            assert run(part).exit_code == 0
+        (changes,) = told
+        counted = (len(changes.new), [photo.key for photo in changes.changed], sorted(changes.gone))
+        assert counted == (10, ["2/p +0002"], ["0/p +0000", "1/p +0001"])
+        for part in redo(again, ["later/3"], {"seed": 3}, registry=REGISTRY):
+            assert run(part).exit_code == 0
+        assert list(grow(again, again=True, registry=REGISTRY)) == []
+        kept = {path: again.store.read(path) for path in again.store.find()}
+        assert {path: kept.get(path) for path in former} == former
+        parts = {each.result.key: each.part for each in rows_that_count(again.store)}
+        assert len(parts) == 50
+        assert {key: part for key, part in parts.items() if part > 1} == {"2/p +0002": 2, "later/3": 3}
+        assert list(verify(again.store)) == []
 
 
 def test_the_endpoint_may_come_from_the_environment(moto: Server, monkeypatch: pytest.MonkeyPatch) -> None:
