@@ -99,8 +99,8 @@ def redo_keys(job: Job, marked: str | None, keys: Sequence[str] | None) -> list[
     Raises:
         OptionError: it is not said which, or said in two ways, or there are none.
     """
-    from jobs.driver.photos import manifests_of
     from jobs.ledger.marks import MARK_NAMES, read_marks
+    from jobs.ledger.parts import manifests_of
 
     if (marked is None) == (not keys):
         reason = "or --key says which photographs are done again; not both"

@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from jobs.driver.photos import listed, manifests_of, photos_of_followers
+from jobs.driver.photos import listed, photos_of_followers
 from jobs.errors import JobMismatch
 from jobs.ledger.folders import Photo
 from jobs.ledger.left_out import LeftOut
 from jobs.ledger.names import folded
-from jobs.ledger.parts import parts_of
+from jobs.ledger.parts import manifests_of, parts_of
 from jobs.ledger.receipts import Ledger
 from jobs.stores.filesystems import StorageOptions, read_url
 

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 from jobs.errors import UsageError
 from jobs.ledger.folders import Photo
 from jobs.ledger.job_record import read_job
-from jobs.ledger.layout import MANIFEST, listing_path
 from jobs.ledger.left_out import LeftOut
 from jobs.ledger.listing import list_photos
 from jobs.ledger.manifest import Manifest
-from jobs.ledger.parts import parts_of
+from jobs.ledger.parts import manifests_of
 from jobs.spec import JobFile, StylizeSpec, job_from_table
 from jobs.stores.filesystems import StorageOptions, absolute_url
 from jobs.stores.store import Store, open_store
@@ -33,7 +32,6 @@ __all__ = [
     "job_of_later_photos",
     "later_photos",
     "listed",
-    "manifests_of",
     "photos_of_followers",
 ]
 
@@ -61,23 +59,6 @@ def listed(spec: StylizeSpec, storage: StorageOptions, left_out: LeftOut) -> Ite
         except UsageError as error:
             raise OptionError("not_in", place, reason=str(error)) from error
     return _without_known(photos, manifests, left_out)
-
-
-def manifests_of(store: Store) -> list[Manifest]:
-    """Those of all parts of a job; one that is begun and was not published yet is read where it was listed.
-
-    Raises:
-        UsageError: there is no job of photographs, or it is damaged.
-    """
-    first, *parts = parts_of(store)
-    return [Manifest(first), *(_manifest_of_part(part) for part in parts)]
-
-
-def _manifest_of_part(part: Store) -> Manifest:
-    if part.exists(MANIFEST):
-        return Manifest(part)
-    info = read_job(part).manifest
-    return Manifest(part, listing_path(info.sha256, info.shard_size))
 
 
 def has_photos(job: JobFile) -> bool:

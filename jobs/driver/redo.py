@@ -11,12 +11,11 @@ from jobs.driver.assets import expand_folders, read_assets
 from jobs.driver.job import Job, check_style, takes_styles
 from jobs.driver.moved import along_with, as_recorded
 from jobs.driver.parts import PartPlan, begin_part, unfinished_parts
-from jobs.driver.photos import manifests_of
 from jobs.errors import UsageError
 from jobs.ledger.folders import Photo
 from jobs.ledger.job_record import JobRecord, RecordedAsset, changed_values, read_job
 from jobs.ledger.lease import STANDARD_LEASE, LeaseOptions, hold
-from jobs.ledger.parts import WHERE, parts_of
+from jobs.ledger.parts import WHERE, manifests_of, parts_of
 from jobs.spec import job_from_table, job_to_table
 from nst.methods import METHODS
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from jobs.errors import UsageError
 from jobs.ledger.job_record import read_job
 from jobs.ledger.layout import curve_path, picture_path
-from jobs.ledger.manifest import Manifest, Row
-from jobs.ledger.parts import below, other_options, parts_of
+from jobs.ledger.manifest import Row
+from jobs.ledger.parts import below, manifest_of, other_options, parts_of
 from jobs.ledger.receipts import Ledger, journal_parts, read_journal_part
 from jobs.ledger.results import Result
 from jobs.stores.filesystems import absolute_url
@@ -77,7 +77,7 @@ def _find_rows(store: Store, photo: str) -> list[tuple[Store, int, Row]]:
     by_path: list[tuple[Store, int, Row]] = []
     by_name: list[tuple[Store, int, Row]] = []
     for part in parts_of(store):
-        image, manifest = read_job(part).image, Manifest(part)
+        image, manifest = read_job(part).image, manifest_of(part)
         for shard in range(manifest.shards):
             for row in manifest.shard(shard):
                 if row.key == photo:

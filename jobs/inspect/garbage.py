@@ -9,7 +9,7 @@ from jobs.errors import StoreError
 from jobs.ledger.job_record import read_job
 from jobs.ledger.layout import MANIFEST, JournalFile, PhotoFile, is_listing, part_path, place_of
 from jobs.ledger.manifest import Manifest
-from jobs.ledger.parts import has_own_pictures, parts_of
+from jobs.ledger.parts import has_own_pictures, manifest_of, parts_of
 from jobs.ledger.receipts import Ledger
 from jobs.spec import ImageSpec
 from jobs.stores.store import Store
@@ -75,7 +75,7 @@ def collect_garbage(store: Store, *, remove: bool = True) -> Garbage:
 
 def _read(store: Store) -> _Part:
     ledger = Ledger(store)
-    part = _Part(Manifest(store), read_job(store).image)
+    part = _Part(manifest_of(store), read_job(store).image)
     for shard in sorted(ledger.done()):
         try:
             results, meta = ledger.receipt(shard)

@@ -23,7 +23,8 @@ from itertools import count
 from typing import Literal
 
 from jobs.ledger.job_record import JobRecord, changed_values, read_job
-from jobs.ledger.layout import JOB, SHARED, part_folder
+from jobs.ledger.layout import JOB, MANIFEST, SHARED, listing_path, part_folder
+from jobs.ledger.manifest import Manifest
 from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import Result
 from jobs.spec import HOW
@@ -36,6 +37,8 @@ __all__ = [
     "below",
     "has_own_pictures",
     "is_finished",
+    "manifest_of",
+    "manifests_of",
     "newest_pictures",
     "other_options",
     "part_store",
@@ -67,6 +70,24 @@ def parts_of(store: Store) -> list[Store]:
         assert kind is not None  # or it could not be read
         found.append(part_store(store, number, kind))
     raise AssertionError("unreachable")
+
+
+def manifests_of(store: Store) -> list[Manifest]:
+    """Those of all parts of a job, in order; see `manifest_of`.
+
+    Raises:
+        UsageError: there is none of the job's own, or one is damaged.
+    """
+    return [manifest_of(part) for part in parts_of(store)]
+
+
+def manifest_of(store: Store) -> Manifest:
+    """The manifest of a job, or of a part of one; of a part whose process ended before it could publish it, from
+    where it was listed."""
+    if store.part is None or store.exists(MANIFEST):
+        return Manifest(store)
+    info = read_job(store).manifest
+    return Manifest(store, listing_path(info.sha256, info.shard_size))
 
 
 def has_own_pictures(store: Store) -> bool:

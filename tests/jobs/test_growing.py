@@ -17,6 +17,7 @@ from jobs.driver.parts import grow, retries, unfinished_parts
 from jobs.driver.photos import later_photos
 from jobs.driver.run import run, worker_setup
 from jobs.errors import JobMismatch, LeaseHeld
+from jobs.inspect.explain import explain
 from jobs.inspect.garbage import collect_garbage
 from jobs.inspect.status import job_status
 from jobs.inspect.verify import verify
@@ -234,6 +235,8 @@ def test_a_part_that_was_begun_and_not_listed(job: Job, tmp_path: Path) -> None:
     put(tmp_path, 44)
     (tmp_path / "photos/photo 040.jpg").unlink()
     assert later_photos(job) is not None
+    assert "its shard is not finished" in list(explain(job.store, "photo 040"))
+    assert collect_garbage(job.store, remove=False).pictures == ()
     run_all(file(tmp_path))
     counted = {each.result.key: each.result.status for each in rows_that_count(job.store)}
     assert counted.pop("photo 040") == "failed", "it went before it was done"

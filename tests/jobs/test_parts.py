@@ -22,7 +22,7 @@ from jobs.inspect.report import build_report
 from jobs.inspect.status import job_status
 from jobs.inspect.verify import verify
 from jobs.ledger.job_record import JobRecord, read_job
-from jobs.ledger.layout import listing_path, part_folder, part_path
+from jobs.ledger.layout import adapted_path, listing_path, part_folder, part_path
 from jobs.ledger.marks import change_marks
 from jobs.ledger.parts import other_options, part_store, parts_of, rows_that_count
 from jobs.spec import job_from_table
@@ -228,6 +228,26 @@ def test_paths_of_parts(path: str, found: tuple[int, str] | None) -> None:
     assert part_path(path) == found
     assert found is None or path == f"{part_folder(found[0])}/{found[1]}"
     assert listing_path("ab" * 32, 7) == f"listing-{'ab' * 8}-7.parquet"
+
+
+def test_what_the_network_has_learned_is_kept(tmp_path: Path) -> None:
+    """A part paints with what the job's network learned, unless it is to learn with other options."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/0.jpg").write_bytes(encoded(picture(0, 24, 16)))
+    job = begin(tmp_path, method={"kind": "learner", "adapt_steps": 3})
+    job.store.publish(adapted_path(job.fingerprint), b'{"steps": 3}')
+    (tmp_path / "photos/1.jpg").write_bytes(encoded(picture(1, 24, 16)))
+    part = next(grow(job, registry=REGISTRY))
+    assert part.store.read(adapted_path(part.fingerprint)) == b'{"steps": 3}'
+    finer = part_of(job, "0", image={"quality": 80})
+    assert finer.store.exists(adapted_path(finer.fingerprint))
+    longer = part_of(job, "0", method={"adapt_steps": 4})
+    assert not longer.store.exists(adapted_path(longer.fingerprint))
+
+
+def part_of(job: Job, key: str, **options: Any) -> Job:
+    *_, last = redo(job, [key], options, registry=REGISTRY)
+    return last
 
 
 # The command line
