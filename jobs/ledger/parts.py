@@ -82,8 +82,8 @@ def manifests_of(store: Store) -> list[Manifest]:
 
 
 def manifest_of(store: Store) -> Manifest:
-    """The manifest of a job, or of a part of one; of a part whose process ended before it could publish it, from
-    where it was listed."""
+    """The manifest of a job, or of a part; from where it was listed, if the process that began the part ended
+    before it could publish it."""
     if store.part is None or store.exists(MANIFEST):
         return Manifest(store)
     info = read_job(store).manifest
