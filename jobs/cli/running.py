@@ -83,7 +83,7 @@ def _code(codes: Sequence[int]) -> int:
 
 def _may_go_on(summaries: Sequence[Summary]) -> bool:
     """Whether the last run came to its end."""
-    return not summaries or summaries[-1].go_on is None
+    return not summaries or (summaries[-1].go_on is None and summaries[-1].error is None)
 
 
 def log_of(job: Job, log_format: LogFormat) -> JsonLog | Display:
