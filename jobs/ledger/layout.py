@@ -11,7 +11,7 @@
     lease-000017.json                   who works on the job now
     adapted/5e1f0c8a9b7d3f24.safetensors   what the network learned on them: see `jobs.ledger.adapted`
     report.html                         the contact sheet, if it was asked for
-    parts/0001/job.json                 and all the rest, of photographs that came later: see `jobs.ledger.parts`
+    parts/0001/job.json                 and the rest, of photographs that came later: see `jobs.ledger.parts`
     marks.json                          what a person thinks of the pictures: see `jobs.ledger.marks`
     .tmp/                               what is being written; also what killed processes left
 
