@@ -201,10 +201,8 @@ def read_job(store: Store, kind: str | None = None) -> JobRecord:
     except ValueError as error:
         raise UsageError(f"{store.place(JOB)} is damaged: {error}") from error
     if (record.part is None) != (store.part is None):
-        what = (
-            "no part of the job around it" if record.part is None else "a part of the job around it: name that"
-        )
-        raise UsageError(f"{store.place(JOB).rpartition('/')[0]} is {what}")
+        what = "no part" if record.part is None else "a part"
+        raise UsageError(f"{store.place(JOB).rpartition('/')[0]} is {what} of the job around it")
     return record
 
 
