@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from jobs.config.hints import hints
 from jobs.config.listing import ListingOptions
 from jobs.config.resources import Resources
+from jobs.config.styles import PerPhoto, StyleOptions, method_in_styles, said_as_styles, takes_pictures
 from jobs.config.tables import apply_overrides, later_options, parse_table, read_toml, without_defaults
 from jobs.stores.filesystems import (
     STANDARD_STORAGE,
@@ -131,6 +132,9 @@ class StylizeSpec:
     """The method with its options; the rest of the table `[method]`."""
     image: ImageSpec = field(default_factory=ImageSpec)
     """How photographs are read and pictures written; the table `[image]`."""
+    styles_per_photo: PerPhoto | None = None
+    """How many styles each photograph is painted in; see `StyleOptions`, whose `styles` are the method's
+    `style`. None: all have the same, but for those with one of their own in the manifest."""
     seed: int = 0
     """Number that all random numbers of the job come from, each photograph's together with its key; 0 to
     2^63 - 1."""
@@ -163,7 +167,7 @@ def read_job_file(path: Path, overrides: Sequence[str] = (), registry: Registry 
 def job_from_table(table: Mapping[str, Any], base: Path, registry: Registry = METHODS) -> JobFile:
     """Resolve a job file's table; see `read_job_file`."""
     kind = table["method"].get("kind") if isinstance(table.get("method"), Mapping) else None
-    known = {"": ("photos", "output", "seed", *_names(ListingOptions))} | {
+    known = {"": _TOP} | {
         name: _names(cls)
         for name, cls in (
             ("method", registry[kind] if isinstance(kind, str) and kind in registry else None),
@@ -181,8 +185,12 @@ def _names(cls: type[Any]) -> tuple[str, ...]:
     return tuple(option.name for option in fields(cls))
 
 
+_TOP = ("photos", "output", "seed", *_names(ListingOptions), *_names(StyleOptions))
+"""Options above all tables."""
+
+
 def _resolved(table: Mapping[str, Any], base: Path, registry: Registry) -> JobFile:
-    choices = ("photos", "output", "seed", *_names(ListingOptions), "method", "image", "resources", "storage")
+    choices = (*_TOP, "method", "image", "resources", "storage")
     for name in table:
         if name not in choices:
             raise OptionError(name, table[name], choices=choices, reason="unknown option")
@@ -194,15 +202,19 @@ def _resolved(table: Mapping[str, Any], base: Path, registry: Registry) -> JobFi
     seed = table.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise OptionError("seed", seed, reason="must be a whole number from 0 to 2^63 - 1")
-    kind, method = _method(table.get("method", {}), base, registry)
-    for ref in method.assets():
-        refuse_secrets(f"method.{ref.option}", ref.url)
+    styles = parse_table(StyleOptions, _part(table, StyleOptions), "")
+    method_table, per_photo = method_in_styles(styles, table.get("method", {}), base, registry)
+    with said_as_styles(per_photo):
+        kind, method = _method(method_table, base, registry)
+        for ref in method.assets():
+            refuse_secrets(f"method.{ref.option}", ref.url)
     spec = StylizeSpec(
         photos=photos if len(photos) > 1 else photos[0],
         output=output,
-        listing=_listing({name: table[name] for name in _names(ListingOptions) if name in table}, base),
+        listing=_listing(_part(table, ListingOptions), base),
         kind=kind,
         method=method,
+        styles_per_photo=per_photo,
         seed=seed,
         image=parse_table(ImageSpec, table.get("image", {}), "image"),
     )
@@ -215,6 +227,11 @@ def _resolved(table: Mapping[str, Any], base: Path, registry: Registry) -> JobFi
         )
         raise OptionError("resources.timeout_s", resources.timeout_s, reason=reason)
     return JobFile(spec, resources, storage)
+
+
+def _part(table: Mapping[str, Any], cls: type[Any]) -> dict[str, Any]:
+    """What a job file's table has of the options of `cls`."""
+    return {name: table[name] for name in _names(cls) if name in table}
 
 
 def _places(option: str, value: Any, base: Path) -> tuple[str, ...]:
@@ -253,12 +270,20 @@ def storage_from_table(table: Mapping[str, Any]) -> StorageOptions:
 def job_to_table(job: JobFile) -> dict[str, Any]:
     """The inverse of `job_from_table`, of JSON types only."""
     spec = job.spec
+    method = {"kind": spec.kind, **without_defaults(spec.method, later_options(spec.method))}
+    styles: dict[str, Any] = {}
+    if spec.styles_per_photo is not None:
+        styles["styles_per_photo"] = spec.styles_per_photo
+        if takes_pictures(type(spec.method)):
+            pictures = method.pop("style")
+            styles |= {} if pictures is None else {"styles": pictures}
     table = {
         "photos": spec.photos,
         "output": spec.output,
         "seed": spec.seed,
         **without_defaults(spec.listing),
-        "method": {"kind": spec.kind, **without_defaults(spec.method, later_options(spec.method))},
+        **styles,
+        "method": method,
         "image": {
             **without_defaults(spec.image, _LATER),
             "max_side_px": spec.image.max_side_px or 0,

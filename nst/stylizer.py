@@ -213,6 +213,15 @@ class Method(Protocol):
 class StyledMethod(Method, Protocol):
     """A method that builds a `StyledStylizer`."""
 
+    def style_names(self, assets: Assets) -> Sequence[str]:
+        """Names of the styles that a photograph may ask for, in order; of pictures, those without folder and
+        suffix, which may be equal. None: it has one style, which has no name.
+
+        Raises:
+            WeightsError: as of `build`.
+        """
+        ...
+
     def check_style(self, assets: Assets) -> None:
         """Said before any work.
 

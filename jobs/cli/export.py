@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from jobs.cli.styles import style_place
+from jobs.config.styles import style_place
 from jobs.config.tables import apply_overrides, parse_table
 from jobs.driver.assets import by_url, read_assets
 from jobs.errors import UsageError

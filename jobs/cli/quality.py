@@ -7,8 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
-from jobs.cli.styles import style_place
 from jobs.cli.work import without_output
+from jobs.config.styles import style_place
 from jobs.stores.filesystems import StorageOptions, absolute_url
 from nst.errors import OptionError
 from nst.methods import METHODS
@@ -31,14 +31,17 @@ def stylize_table(
     *,
     first_frame: str | None,
     weights: str | None = None,
+    each_in: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The tables `method` and `image` of a job.
+    """The tables `method` and `image` of a job, and its `styles`.
 
     Args:
+        styles: what all photographs are painted in, blended.
         quality: None: `draft`, unless an option is set that only `best` has.
         overrides: what --set says.
         first_frame: that of a sequence.
         weights: the network's; None: those that come along.
+        each_in: styles in each of which every photograph is painted, instead.
 
     Raises:
         OptionError: there is neither a style nor a network of one; a style is neither a file, nor a folder, nor
@@ -46,24 +49,30 @@ def stylize_table(
     """
     chosen = quality or ("best" if _only_best_has(overrides) else "draft")
     places = [style_place(style) for style in styles]
-    if not places and (weights is None or chosen != "draft"):
+    if places and each_in:
+        reason = "does not go with --styles, in each of which every photograph is painted"
+        raise OptionError("--style", places[0], reason=reason)
+    if not places and not each_in and (weights is None or chosen != "draft"):
         raise OptionError("--style", None, reason="a picture is required")
     method: dict[str, Any] = {"kind": _KINDS[chosen]}
+    top: dict[str, Any] = {}
     if places:
         method["style"] = places[0] if len(places) == 1 else places
+    if each_in:
+        top["styles"] = [style_place(style, option="--styles") for style in each_in]
     if chosen == "best":
         if first_frame is not None:
             raise OptionError("--sequence", True, reason="goes with --quality draft or adapted")
         if weights is not None:
             raise OptionError("--weights", weights, reason="goes with --quality draft or adapted")
-        return {"method": method}
+        return {**top, "method": method}
     if weights is not None:
         method["weights"] = weights
     if chosen == "adapted":
         method["adapt_steps"] = _ADAPT_STEPS
     if first_frame is not None:
         method["reference"] = first_frame
-    return {"method": method, "image": {"max_side_px": 0}}
+    return {**top, "method": method, "image": {"max_side_px": 0}}
 
 
 def first_photo(photos: list[str], out: str, storage: StorageOptions) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from jobs.cli.options import Option, options_of
 from jobs.config.listing import ListingOptions
+from jobs.config.styles import StyleOptions
 from jobs.spec import ImageSpec, Resources, StylizeSpec
 from jobs.stores.filesystems import StorageOptions
 from nst.errors import OptionError
@@ -67,7 +68,13 @@ def sections(kind: str | None = None) -> list[Section]:
 def _photograph_sections() -> list[Section]:
     return [
         _section(
-            _JOB, ("job",), "A job of photographs", StylizeSpec, ("photos", "output", "seed"), ListingOptions
+            _JOB,
+            ("job",),
+            "A job of photographs",
+            StylizeSpec,
+            ("photos", "output", "seed"),
+            ListingOptions,
+            StyleOptions,
         ),
         _section(_JOB, ("image",), "[image]", ImageSpec),
         _section(_JOB, ("resources",), "[resources]", Resources),

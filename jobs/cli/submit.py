@@ -107,6 +107,10 @@ def prepare(
         if job.spec.listing.not_in:
             places["not_in"] = job.spec.listing.not_in
         refs, options, table = job.spec.method.assets(), job.spec.method, "method"  # type: ignore[assignment]
+        if job.spec.styles_per_photo is not None:  # what the job file calls them
+            styles = [ref for ref in refs if ref.option.partition("[")[0] == "style"]
+            refs = [ref for ref in refs if ref not in styles]
+            places |= {"styles": tuple(ref.url for ref in styles)} if styles else {}
         command = ["run", _JOB_FILE, "--pool", "ray"]
     command += ["--address", "auto"]
     local = [*_local(places, refs, options, table, shared_paths)]

@@ -201,7 +201,8 @@ def begin(
         print("".join(f"left out: {name}\n" for name in planned.left_out.names()), end="")
         lines = [*describe_evaluations(job_file.spec.method), *describe_cost(planned)]
         print("".join(f"{line}\n" for line in lines), end="")
-        print(f"{planned.manifest.rows} photographs in {planned.manifest.shards} shards; nothing was written")
+        what = "pictures" if planned.job.spec.styles_per_photo == "all" else "photographs"
+        print(f"{planned.manifest.rows} {what} in {planned.manifest.shards} shards; nothing was written")
         return
     execute(
         lambda: (create_or_open(job_file), None),

@@ -6,14 +6,16 @@ import hashlib
 import heapq
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from jobs.config.styles import PerPhoto
 from jobs.console.progress import Snapshot
 from jobs.console.stop import StopSignal
 from jobs.driver.assets import Asset, by_url
 from jobs.driver.job import Job
 from jobs.driver.run_log import RunLog
+from jobs.driver.styles import photograph_key
 from jobs.errors import WorkersBroken
 from jobs.ledger.adapted import clean_adapting, read_adapted, read_loading, read_progress
 from jobs.ledger.layout import adapted_path
@@ -42,12 +44,21 @@ def needs_adapting(job: Job) -> bool:
     return isinstance(method, AdaptableMethod) and method.adapt_steps > 0
 
 
-def adapt_rows(manifest: Manifest, count: int, seed: int) -> tuple[Row, ...]:
-    """The photographs that a network learns on: those whose keys have the least digests."""
-    rows = itertools.chain.from_iterable(manifest.shard(number) for number in range(manifest.shards))
-    return tuple(
-        heapq.nsmallest(count, rows, key=lambda row: hashlib.sha256(f"{seed}/{row.key}".encode()).digest())
-    )
+def adapt_rows(manifest: Manifest, count: int, seed: int, per_photo: PerPhoto | None = None) -> tuple[Row, ...]:
+    """The photographs that a network learns on: those whose keys have the least digests.
+
+    Args:
+        per_photo: the job's `styles_per_photo`.
+    """
+    shards = (manifest.shard(number) for number in range(manifest.shards))
+    rows: Iterator[Row] = itertools.chain.from_iterable(shards)
+    if per_photo == "all":  # the pictures of a photograph follow each other
+        rows = (next(group) for _, group in itertools.groupby(rows, lambda row: row.url))
+
+    def digest(row: Row) -> bytes:
+        return hashlib.sha256(f"{seed}/{photograph_key(row.key, per_photo)}".encode()).digest()
+
+    return tuple(heapq.nsmallest(count, rows, key=digest))
 
 
 def adapted_job(job: Job) -> Job | None:
@@ -89,7 +100,9 @@ class Adapting:
         assert isinstance(job.spec.method, AdaptableMethod)
         self._setup = replace(
             setup,
-            adapt_rows=adapt_rows(job.manifest, job.spec.method.adapt_photos, job.spec.seed),
+            adapt_rows=adapt_rows(
+                job.manifest, job.spec.method.adapt_photos, job.spec.seed, job.spec.styles_per_photo
+            ),
             threads=_threads(fitted.resources),
         )
         self._log = RunLog(job.manifest.shard_size)

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["Asset", "NeedsAssets", "by_url", "expand_folders", "read_assets"]
 
 
+_MOST_BYTES = 2**30
+"""Of all pictures of a method together: every worker keeps them."""
+
+
 class NeedsAssets(Protocol):
     """What has files: a method, or a description of a network."""
 
@@ -105,7 +109,8 @@ def read_assets(
         elsewhere: gives where else an asset may be; it is the one that it was if its bytes are.
 
     Raises:
-        OptionError: one is not there, is no picture, or has another digest than the option says.
+        OptionError: one is not there, is no picture, or has another digest than the option says; or pictures
+            are too many for memory.
         WeightsError: published weights are not to be had.
     """
     read = cache(lambda kind, url: _bytes(kind, url, storage))  # once: its digests are those of its one content
@@ -114,7 +119,17 @@ def read_assets(
     def wherever(ref: AssetRef) -> bytes:
         return _recorded(ref, read, elsewhere(ref.url), digests.get(ref.option))
 
-    return [_read(ref, wherever, table) for ref in method.assets()]
+    found, size = [], 0
+    for ref in method.assets():
+        found.append(_read(ref, wherever, table))
+        size += len(found[-1].data) if ref.kind == "image" else 0
+        if size > _MOST_BYTES:
+            reason = (
+                f"with the pictures before it, is more than {_MOST_BYTES:,} bytes, which every worker keeps; "
+                f"smaller copies do as well, since styles are looked at in some hundred pixels"
+            )
+            raise OptionError(f"{table}.{ref.option}", ref.url, reason=reason)
+    return found
 
 
 def by_url(assets: Iterable[Asset]) -> Mapping[str, bytes]:

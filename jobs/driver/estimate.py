@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from jobs.console.display import duration
 from jobs.driver.assets import by_url
+from jobs.driver.styles import in_one_style
 from jobs.stores.photo_files import photo_size
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def describe_cost(planned: Plan) -> list[str]:
     if job.resources.num_gpus:
         return [*lines, "time and memory are not estimated for GPUs"]
     threads = job.resources.threads
-    cost = measure_cost(job.spec.method, by_url(planned.assets), [each for _, each in sizes], threads)
+    cost = measure_cost(in_one_style(job.spec), by_url(planned.assets), [each for _, each in sizes], threads)
     text = (
         f"about {duration(cost.seconds)} of one worker for each, "
         f"{duration(cost.seconds * planned.manifest.rows)} for all, by a few steps on this machine "

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.config.styles import said_as_styles
 from jobs.driver.assets import Asset, by_url, expand_folders, read_assets
 from jobs.driver.moved import along_with, as_recorded, photographs_now
 from jobs.driver.photos import listed
+from jobs.driver.styles import InStyles, check_style, takes_styles
 from jobs.errors import JobMismatch, LeaseHeld, UsageError
 from jobs.ledger.begin_job import begin_job, is_begun, refuse_foreign_folder, try_writing
-from jobs.ledger.folders import Photo
 from jobs.ledger.job_record import PHOTOS, JobRecord, RecordedAsset, differences, read_job
 from jobs.ledger.layout import JOB, MANIFEST
 from jobs.ledger.lease import refuse_if_held
@@ -34,7 +34,7 @@ from nst.methods import METHODS
 if TYPE_CHECKING:
     from nst.stylizer import Method
 
-__all__ = ["Job", "check_style", "create_or_open", "plan", "reopen", "takes_styles", "without_styles"]
+__all__ = ["Job", "create_or_open", "plan", "reopen"]
 
 
 _SAMPLE = 200
@@ -170,11 +170,12 @@ def reopen(
     given = job.spec.photos
     said = photos or (given if isinstance(given, str) else None)
     job, assets = _at_recorded_places(job, store, record, registry)
+    spec, storage = job.spec, job.storage
     manifest = listed_manifest(
         store,
-        partial(listed, job.spec, job.storage, LeftOut()),
+        lambda: InStyles(spec, assets)(listed(spec, storage, LeftOut())),
         record.manifest,
-        styled=takes_styles(job.spec.method),
+        styled=takes_styles(spec.method),
     )
     table = job_to_table(job)
     digests = {asset.option: asset.sha256 for asset in assets}
@@ -234,7 +235,8 @@ def _at_recorded_places(
 ) -> tuple[JobFile, tuple[Asset, ...]]:
     """`job` with the places on record of all that is what it was, wherever it is now, and its assets."""
     elsewhere = along_with(store, record)
-    assets = read_assets(job.spec.method, job.storage, recorded=record.digests, elsewhere=elsewhere)
+    with said_as_styles(job.spec.styles_per_photo):
+        assets = read_assets(job.spec.method, job.storage, recorded=record.digests, elsewhere=elsewhere)
     table, assets = as_recorded(job_to_table(job), assets, record)
     table["photos"] = record.job.get("photos", job.spec.photos)
     if table != job_to_table(job):
@@ -245,20 +247,20 @@ def _at_recorded_places(
 def _expanded(job: JobFile, beside: LeftOut) -> JobFile:
     """`job` with the pictures that are now in the folders that its method names; `beside` counts what else is
     in these."""
-    method = expand_folders(job.spec.method, job.storage, exclude=job.spec.output, left_out=beside)
+    with said_as_styles(job.spec.styles_per_photo):
+        method = expand_folders(job.spec.method, job.storage, exclude=job.spec.output, left_out=beside)
     return replace(job, spec=replace(job.spec, method=method))
 
 
 def _plan(job: JobFile, listing: Path, beside: LeftOut) -> Plan:
-    assets = tuple(read_assets(job.spec.method, job.storage))
     styled = takes_styles(job.spec.method)
-    if styled:
-        check_style(job.spec.method, assets)
-    left_out = LeftOut()
+    with said_as_styles(job.spec.styles_per_photo):
+        assets = tuple(read_assets(job.spec.method, job.storage))
+        if styled:
+            check_style(job.spec.method, assets)
+    left_out, in_styles = LeftOut(), InStyles(job.spec, assets)
     try:
-        photos = listed(job.spec, job.storage, left_out)
-        if not styled:
-            photos = without_styles(photos, job.spec.kind)
+        photos = in_styles(listed(job.spec, job.storage, left_out))
         info = write_manifest(photos, listing, job.resources.shard_size, styled=styled)
     except (UsageError, OSError) as error:
         reason = "; ".join([str(error), *left_out.notes()])
@@ -268,37 +270,8 @@ def _plan(job: JobFile, listing: Path, beside: LeftOut) -> Plan:
     table = job_to_table(job)
     digests = {asset.option: asset.sha256 for asset in assets}
     aside = (f"pictures of [method]: {note}" for note in beside.notes(with_options=False))
-    notes = (*job.spec.method.notes(by_url(assets)), *aside, *left_out.notes())
+    notes = (*in_styles.notes(), *job.spec.method.notes(by_url(assets)), *aside, *left_out.notes())
     return Plan(job, table, info, assets, fingerprint(table, digests, info.sha256), notes, left_out)
-
-
-def takes_styles(method: Method) -> bool:
-    """Whether each photograph may have a style of its own."""
-    from nst.stylizer import StyledMethod  # which loads torch; making the method did, too
-
-    return isinstance(method, StyledMethod)
-
-
-def check_style(method: Method, assets: Iterable[Asset]) -> None:
-    """Check the job's style; those of single photographs are the business of their rows."""
-    from nst.stylizer import StyledMethod
-
-    assert isinstance(method, StyledMethod)
-    try:
-        method.check_style(by_url(assets))
-    except OptionError as error:
-        raise error.within("method") from error
-
-
-def without_styles(photos: Iterable[Photo], kind: str) -> Iterator[Photo]:
-    """`photos`, none of which may have a style: who gave them one expects them to come out in it."""
-    for photo in photos:
-        if photo.style is not None:
-            raise UsageError(
-                f"{photo.key!r} has the style {photo.style!r} in the manifest, but method.kind = {kind!r} "
-                f'takes none for each photograph, as kind = "modulated" does; leave out the column `style`'
-            )
-        yield photo
 
 
 def _fitted(job: JobFile) -> tuple[JobFile, Fitted]:

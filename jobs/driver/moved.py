@@ -33,12 +33,14 @@ def as_recorded(
     table: Mapping[str, Any], assets: Sequence[Asset], record: JobRecord
 ) -> tuple[dict[str, Any], list[Asset]]:
     """A resolved job file and its assets, with the places on record of those that have the bytes on record."""
-    now, stored = dict(table["method"]), record.method
+    top, now, stored = dict(table), dict(table["method"]), record.method
     found = {asset.option: asset.sha256 for asset in assets}
     for name in {option.partition("[")[0] for option in found}:
         before = {option: sha for option, sha in record.digests.items() if option.partition("[")[0] == name}
         if before == {option: sha for option, sha in found.items() if option.partition("[")[0] == name}:
-            if name in stored:
+            if name == "style" and "styles" in top:
+                top["styles"] = record.job.get("styles", top["styles"])
+            elif name in stored:
                 now[name] = stored[name]
             else:  # an option that came later, with its default
                 now.pop(name, None)
@@ -48,7 +50,7 @@ def as_recorded(
         else asset
         for asset in assets
     ]
-    return {**table, "method": now}, same
+    return {**top, "method": now}, same
 
 
 def photographs_now(

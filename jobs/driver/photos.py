@@ -9,6 +9,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.config.styles import PerPhoto
+from jobs.driver.styles import photograph_key
 from jobs.errors import UsageError
 from jobs.ledger.folders import Photo
 from jobs.ledger.job_record import read_job
@@ -55,10 +57,16 @@ def listed(spec: StylizeSpec, storage: StorageOptions, left_out: LeftOut) -> Ite
     manifests = []
     for place in spec.listing.not_in:
         try:
-            manifests += manifests_of(open_store(place, storage))
+            manifests += _with_styles(open_store(place, storage))
         except UsageError as error:
             raise OptionError("not_in", place, reason=str(error)) from error
     return _without_known(photos, manifests, left_out)
+
+
+def _with_styles(store: Store) -> list[tuple[Manifest, PerPhoto | None]]:
+    """The manifests of all parts of a job, with its `styles_per_photo`."""
+    per_photo = read_job(store).job.get("styles_per_photo")
+    return [(manifest, per_photo) for manifest in manifests_of(store)]
 
 
 def has_photos(job: JobFile) -> bool:
@@ -67,7 +75,7 @@ def has_photos(job: JobFile) -> bool:
 
 
 def _without_known(
-    photos: Iterator[Photo], manifests: Sequence[Manifest], left_out: LeftOut
+    photos: Iterator[Photo], manifests: Sequence[tuple[Manifest, PerPhoto | None]], left_out: LeftOut
 ) -> Iterator[Photo]:
     known = Known(manifests)
     for photo in photos:
@@ -78,11 +86,19 @@ def _without_known(
 
 
 class Known:
-    """Photographs of jobs: of the same place, or, where photographs were moved, of the same key."""
+    """Photographs of jobs: of the same place, or, where photographs were moved, of the same key.
 
-    def __init__(self, manifests: Sequence[Manifest]) -> None:
-        self._urls = {url for manifest in manifests for url in manifest.column("url")}
-        self._keys = {key for manifest in manifests for key in manifest.column("key")}
+    Args:
+        manifests: with the `styles_per_photo` of their jobs.
+    """
+
+    def __init__(self, manifests: Sequence[tuple[Manifest, PerPhoto | None]]) -> None:
+        self._urls = {url for manifest, _ in manifests for url in manifest.column("url")}
+        self._keys = {
+            photograph_key(key, per_photo)
+            for manifest, per_photo in manifests
+            for key in manifest.column("key")
+        }
 
     def __contains__(self, photo: Photo) -> bool:
         return photo.url in self._urls or photo.key in self._keys
@@ -103,7 +119,7 @@ def later_photos(job: Job) -> LaterPhotos | None:
     """Photographs that came after `job` was begun; None: there are none, or it cannot be told."""
     keys, count = [], 0
     try:
-        known = Known(manifests_of(job.store))
+        known = Known(_with_styles(job.store))
         spec = job.spec
         if job.moved is not None:
             spec = replace(spec, photos=tuple(map(job.moved.place, spec.places)))

@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 
 from jobs.errors import UsageError
 
-__all__ = ["check_key", "file_keys", "folded", "folder_keys", "safe_path"]
+__all__ = ["check_key", "file_keys", "folded", "folder_keys", "safe_part", "safe_path"]
 
 _MAX_PART_BYTES = 200  # of a key between slashes; file systems take 255 with what is added
 _LIKE_AN_ESCAPE = re.compile("%(?=[0-9A-Fa-f]{2})")
 _PLAIN = re.compile(r"[A-Za-z0-9_()+, -]{0,99}[A-Za-z0-9_()+-]", re.ASCII)
-_REFUSED = frozenset('\\:?*"<>|')
+_REFUSED = frozenset('\\/:?*"<>|')
 _DEVICE = re.compile(
     r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL
 )
@@ -69,6 +69,11 @@ def _with_digest(name: str) -> str:
 def safe_path(path: str) -> str:
     """A relative path with each of its parts made safe."""
     return "/".join(_safe(part) for part in path.split("/"))
+
+
+def safe_part(name: str) -> str:
+    """Any name, made safe as one part of a path."""
+    return _safe(name)
 
 
 def _safe(part: str) -> str:

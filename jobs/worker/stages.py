@@ -20,8 +20,9 @@ from jobs.stores.backoff import count_retries
 from jobs.stores.photo_files import read_photo_file
 from jobs.stores.store import Store
 from jobs.worker.messages import Task, WorkerSetup
+from jobs.worker.once import Once
 from jobs.worker.pipeline import Loaded
-from nst.images.codec import decode_photo, encode_animation, encode_image
+from nst.images.codec import DecodedPhoto, decode_photo, encode_animation, encode_image
 from nst.stylizer import Outcome, Stylized
 
 __all__ = ["TaskStages"]
@@ -33,6 +34,7 @@ class TaskStages:
     Args:
         store: the job's, where pictures are published.
         stylize: gives the outcomes of a batch, in order.
+        rows: what will be loaded: a photograph that is in several neighbors is read once.
     """
 
     def __init__(
@@ -41,10 +43,12 @@ class TaskStages:
         store: Store,
         setup: WorkerSetup,
         stylize: Callable[[Sequence[Loaded]], list[Outcome | Exception]],
+        rows: Sequence[Row] = (),
     ) -> None:
         self._task, self._store, self._setup = task, store, setup
         self._image = setup.image
         self._stylize = stylize
+        self._read = Once[tuple[str, DecodedPhoto | Exception]](row.url for row in rows)
 
     def load(self, row: Row) -> Loaded | Result:
         """A photograph, read and decoded, or its failure."""
@@ -56,14 +60,27 @@ class TaskStages:
         began = time.perf_counter()
         digest = None
         try:
-            data = read_photo_file(
-                row.url if self._setup.moved is None else self._setup.moved.place(row.url),
-                size_bytes=row.size_bytes,
-                max_pixels=self._image.max_pixels,
-                storage=self._setup.storage,
-            )
-            digest = hashlib.sha256(data).hexdigest()
-            photo = decode_photo(
+            digest, photo = self._read.get(row.url, partial(self._decoded, row))
+            if isinstance(photo, Exception):
+                raise photo
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever is wrong with a photograph is its own row
+            took = time.perf_counter() - began
+            return replace(self.failed(row, error), source_sha256=digest, load_s=took)
+        return Loaded(row, photo, digest, time.perf_counter() - began)
+
+    def _decoded(self, row: Row) -> tuple[str, DecodedPhoto | Exception]:
+        """The digest of a photograph's file, and what is in it, or why that cannot be told."""
+        data = read_photo_file(
+            row.url if self._setup.moved is None else self._setup.moved.place(row.url),
+            size_bytes=row.size_bytes,
+            max_pixels=self._image.max_pixels,
+            storage=self._setup.storage,
+        )
+        digest = hashlib.sha256(data).hexdigest()
+        try:
+            return digest, decode_photo(
                 data,
                 max_side_px=self._image.max_side_px,
                 max_pixels=self._image.max_pixels,
@@ -72,12 +89,8 @@ class TaskStages:
                 keep_exif=self._image.keep_exif,
                 truncated=self._image.truncated,
             )
-        except StoreError:
-            raise
-        except Exception as error:  # noqa: BLE001  whatever is wrong with a photograph is its own row
-            took = time.perf_counter() - began
-            return replace(self.failed(row, error), source_sha256=digest, load_s=took)
-        return Loaded(row, photo, digest, time.perf_counter() - began)
+        except Exception as error:  # noqa: BLE001  with the digest of what it is about
+            return digest, error
 
     def compute(self, batch: Sequence[Loaded]) -> list[Outcome | Exception]:
         """The outcomes of a batch, in order."""

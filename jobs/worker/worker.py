@@ -86,9 +86,10 @@ class Worker:
         todo = [row for row in rows if wanted is None or row.index in wanted]
         journaled = read_journal(self.store, task.shard, task.generation).results
         earlier = [journaled[row.index] for row in todo if row.index in journaled]
+        left = [row for row in todo if row.index not in journaled]
         pipeline = Pipeline(
-            [row for row in todo if row.index not in journaled],
-            TaskStages(task, self.store, self._setup, self.stylize),
+            left,
+            TaskStages(task, self.store, self._setup, self.stylize, left),
             JournalWriter(self.store, task.shard, task.generation).results,
             window=self._setup.window,
             batch_size=self._setup.batch_size,

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import PurePosixPath
 from typing import Literal, get_args
 
 import torch
@@ -27,7 +26,7 @@ from nst.gan.export import Exportable
 from nst.images.codec import decode_image
 from nst.style_transfer.color import luminance
 from nst.style_transfer.options import PreserveColor
-from nst.style_transfer.pictures import check_styles, names_of, style_assets, styles_of
+from nst.style_transfer.pictures import check_styles, names_of, picture_names, style_assets, styles_of
 from nst.stylizer import LATER, AssetRef, Assets, select
 
 __all__ = ["SHIPPED", "FeedForward", "has_bfloat16"]
@@ -37,6 +36,8 @@ SHIPPED = "nst:painter"
 
 _CHANGES = ("match", "luminance")
 """Ways to keep colors that change the style pictures."""
+_MOST_LEARNED = 100
+"""Styles that a network learns at most: each has some MB of memory, and its share of the steps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,6 +123,10 @@ class FeedForward:
             return
         if self.style is None:
             raise OptionError("style", None, reason="is what adapt_steps learns: a picture is required")
+        count = len(styles_of(self))
+        if count > _MOST_LEARNED:
+            reason = f"learns {_MOST_LEARNED} styles at most, and there are {count}"
+            raise OptionError("adapt_steps", self.adapt_steps, reason=reason)
         if self.preserve_color in _CHANGES:
             reason = "changes the style's picture for each photograph, and adapt_steps learns it as it is"
             raise OptionError("preserve_color", self.preserve_color, reason=reason)
@@ -152,6 +157,12 @@ class FeedForward:
             return []
         photos = f"{self.adapt_photos} of the photographs at most"
         return [f"before all, the network learns the style in {self.adapt_steps} steps, on {photos}"]
+
+    def style_names(self, assets: Assets) -> list[str]:
+        if self.style is not None:
+            return picture_names(self)
+        data = assets[self._weights.url]
+        return [] if published_state(data) is not None else [each.name for each in read_names(data)]
 
     def check_style(self, assets: Assets) -> None:
         for option, url in self._named():
@@ -253,12 +264,12 @@ class FeedForward:
             return [(each.name, moments) for each, moments in learned]
         found: list[tuple[str, Source]] = []
         known = {each.sha256: moments for each, moments in learned}
-        for option, url in self._named():
+        for (option, url), name in zip(self._named(), picture_names(self), strict=True):
             digest = hashlib.sha256(assets[url]).hexdigest() if known else ""
             source: Source = partial(self._picture, option, assets[url])
             if digest in known and self.preserve_color not in _CHANGES:
                 source = known[digest]
-            found.append((PurePosixPath(url).stem, source))
+            found.append((name, source))
         return found
 
     def _looks(self, named: Sequence[tuple[str, Source]]) -> tuple[dict[str, Look], Look]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,8 @@ _BORDER_PX = 48
 were lines along the borders of what a network painted that had learned a style."""
 _LEAST_STRENGTH = 0.2
 """Strength under which its picture and the photograph are mixed."""
+_MOST_KEPT = 128
+"""Looks whose moments are kept, of some 100 KB each."""
 _PIXEL_BYTES = 150
 """Memory of a pass for each pixel, about."""
 
@@ -85,7 +88,7 @@ class FeedForwardStylizer:
         self._reference = (
             None if reference is None else seen_as(plan, reduced(reference.to(self._like), REFERENCE_PX))
         )
-        self._known: dict[int, list[Moments]] = {}
+        self._known: OrderedDict[int, list[Moments]] = OrderedDict()
 
     @torch.no_grad()
     def __call__(
@@ -102,7 +105,7 @@ class FeedForwardStylizer:
         """The same in float64, to compare others with."""
         other = copy.copy(self)
         other._painter = copy.deepcopy(self._painter).double()
-        other._like, other._dtype, other._known = other._painter.coarse.weight, torch.float64, {}
+        other._like, other._dtype, other._known = other._painter.coarse.weight, torch.float64, OrderedDict()
         if self._reference is not None:
             other._reference = self._reference.double()
         return other
@@ -155,12 +158,15 @@ class FeedForwardStylizer:
         """What the pictures of a style have at each place; for each photograph anew if its colors count."""
         change = {"match": match_color, "luminance": match_luminance}.get(self.plan.preserve_color)
         if change is None and id(look) in self._known:
+            self._known.move_to_end(id(look))
             return self._known[id(look)]
         each_own = [self._moments(source, change, reference) for source in look.sources]
         shares = constant([look.weights], self._like)
         wanted = [Moments.cat(parts).mixed(shares) for parts in zip(*each_own, strict=True)]
         if change is None:
             self._known[id(look)] = wanted
+            if len(self._known) > _MOST_KEPT:
+                self._known.popitem(last=False)
         return wanted
 
     def _moments(

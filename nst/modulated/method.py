@@ -119,6 +119,9 @@ class Modulated:
     def notes(self, assets: Assets) -> list[str]:  # noqa: ARG002
         return []
 
+    def style_names(self, assets: Assets) -> tuple[str, ...]:
+        return self._config(assets).styles
+
     def check_style(self, assets: Assets) -> None:
         known = self._config(assets).styles
         for name in self.weights:

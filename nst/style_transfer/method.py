@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -29,13 +30,17 @@ from nst.style_transfer.color import luminance
 from nst.style_transfer.losses import StyleLossName
 from nst.style_transfer.objective import StyleObjective
 from nst.style_transfer.options import ObjectiveOptions, PaintingPlan, PreserveColor, Start
-from nst.style_transfer.pictures import check_styles, style_assets, styles_of
+from nst.style_transfer.pictures import check_styles, picture_names, style_assets, styles_of
 from nst.style_transfer.presets import left_out, suitable
 from nst.style_transfer.stylizer import Canvas, StyleTransferStylizer
+from nst.style_transfer.targets import Picture
 from nst.style_transfer.warm_start import build_fast, fast_assets
-from nst.stylizer import LATER, AssetRef, Assets, Stylizer, select
+from nst.stylizer import LATER, AssetRef, Assets, StyledStylizer, select
 
 __all__ = ["Canvas", "StyleTransfer", "StyleTransferStylizer"]
+
+_MOST_KEPT = 8
+"""Style pictures that are kept as they are decoded; of more, each is decoded when it is looked at."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +52,9 @@ class StyleTransfer:
     """
 
     style: str | tuple[str, ...]
-    """Path or URL of the style picture, or a list of several; in a job also of a folder of them."""
+    """Path or URL of the style picture, or a list of several; in a job also of a folder of them. A photograph
+    that has a `style` in the manifest, a picture's name without its folder and suffix, gets that one; others
+    get all of them, blended."""
     style_sha256: str | tuple[str, ...] | None = None
     """Digest that the style picture must have; of several, a list."""
     style_blend: tuple[float, ...] | None = None
@@ -270,11 +277,18 @@ class StyleTransfer:
             return [f"{self._network} is seeded, not pretrained: its features are random"]
         return weights_notes(self._network, self._weights(), self.weights_convention, assets)
 
+    def style_names(self, assets: Assets) -> list[str]:  # noqa: ARG002
+        return picture_names(self)
+
+    def check_style(self, assets: Assets) -> None:
+        """Any picture is a style."""
+
     def build(self, assets: Assets, device: torch.device) -> StyleTransferStylizer:
+        read = [partial(decode_image, assets[url]) for url in styles_of(self)]
         state, convention = read_weights(self._network, self._weights(), self.weights_convention, assets)
         masks = self.style_masks
         return self.build_from(
-            [decode_image(assets[url]) for url in styles_of(self)],
+            [*(each() for each in read[:_MOST_KEPT]), *read[_MOST_KEPT:]],
             state,
             device,
             convention=convention,
@@ -285,18 +299,18 @@ class StyleTransfer:
 
     def build_from(
         self,
-        styles: Sequence[Tensor],
+        styles: Sequence[Picture],
         state: Mapping[str, Tensor] | None,
         device: torch.device,
         *,
         convention: str | None = None,
         masks: Sequence[Tensor] | None = None,
         init: Tensor | None = None,
-        fast: Stylizer | None = None,
+        fast: StyledStylizer | None = None,
     ) -> StyleTransferStylizer:
-        """Build as `build` does, from style pictures (3, H, W), a state dict (None: seeded), masks (1, H, W)
-        and a picture (3, H, W), or what makes one, to start from. `convention` is the state dict's; None: as
-        `weights_convention` says.
+        """Build as `build` does, from style pictures (3, H, W) or what gives them, a state dict (None: seeded),
+        masks (1, H, W) and a picture (3, H, W), or what makes one, to start from. `convention` is the state
+        dict's; None: as `weights_convention` says.
 
         Raises:
             OptionError: masks or a picture to start from are given without their option, or it without them; or
@@ -328,5 +342,7 @@ class StyleTransfer:
             share_passes=not self.deterministic and device.type != "cpu",
             max_pass_pixels=max_pass_pixels(network, self.pass_memory_mb),
         )
-        objective = StyleObjective(network, styles, options, masks=masks)
+        names = picture_names(self)
+        named = {name: each for name, each in zip(names, styles, strict=False) if names.count(name) == 1}
+        objective = StyleObjective(network, styles, options, masks=masks, named=named)
         return StyleTransferStylizer(select(PaintingPlan, self), objective, init, fast)

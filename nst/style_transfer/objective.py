@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +17,13 @@ from nst.losses import normalize_gradient, total_variation_loss
 from nst.ops.constant import constant
 from nst.optim.descent import Evaluation
 from nst.style_transfer.options import ObjectiveOptions
-from nst.style_transfer.targets import StyleTargets, Targets
+from nst.style_transfer.targets import Picture, StyleTargets, Targets
 from nst.style_transfer.terms import CONTENT, Term, Terms, View
 
 __all__ = ["StyleObjective"]
+
+_MOST_STYLES, _SIZES_OF_EACH = 32, 4
+"""Styles by name whose targets are kept, each for so many sizes of photographs: a few MB for each of both."""
 
 
 class StyleObjective:
@@ -29,6 +34,7 @@ class StyleObjective:
         masks: per style, where in the photographs it is painted: (1, H, W) in [0, 1], stretched to each of
             them. The Gram matrices of a region are guided (Gatys et al. 2017, "Controlling perceptual factors
             in neural style transfer"): activations times mask, over the sum of the squared mask.
+        named: styles that a photograph may be drawn to instead, alone and everywhere, by name.
 
     Raises:
         OptionError: `max_pass_pixels` is too small for a tile.
@@ -37,25 +43,43 @@ class StyleObjective:
     def __init__(
         self,
         network: FeatureNetwork,
-        styles: Tensor | Sequence[Tensor],
+        styles: Tensor | Sequence[Picture],
         options: ObjectiveOptions,
         *,
         masks: Sequence[Tensor] | None = None,
+        named: Mapping[str, Picture] | None = None,
     ) -> None:
         self.network, self.options = network, options
         self._terms = Terms(options)
         self._networks = {network.dtype: network}
         pictures = [styles] if isinstance(styles, Tensor) else styles
         self._targets = StyleTargets(network, pictures, options, masks=masks)
+        self.named = {} if named is None else named
+        self._kept: OrderedDict[str, StyleTargets] = OrderedDict()
 
-    def targets(self, photo: Tensor, border_px: int = 0) -> Targets:
+    def targets(self, photo: Tensor, border_px: int = 0, style: str | None = None) -> Targets:
         """What `photo` (3, H, W) is drawn to, with `border_px` of it mirrored on all sides: points have that
         border too.
+
+        Args:
+            style: one of `named`; None: all styles, as the options blend them.
 
         Raises:
             ImageTooSmall: the photograph or a scaled style picture vanishes before the deepest layer.
         """
-        return self._targets.find(photo, border_px)
+        found = self._targets if style is None else self._of_one(style)
+        return found.find(photo, border_px)
+
+    def _of_one(self, style: str) -> StyleTargets:
+        if style not in self._kept:
+            options = replace(self.options, style_blend=None)
+            self._kept[style] = StyleTargets(
+                self.network, [self.named[style]], options, masks=None, sizes=_SIZES_OF_EACH
+            )
+            if len(self._kept) > _MOST_STYLES:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(style)
+        return self._kept[style]
 
     def has_room(self, pixels: Sequence[int]) -> bool:
         """Whether photographs of so many pixels each may be in work at once."""
@@ -73,13 +97,13 @@ class StyleObjective:
         """
         network = self._in_precision(dtype)
         evaluations: dict[int, Evaluation] = {}
-        whole = [index for index, each in enumerate(targets) if not each.tiles]
-        for group in self._passes([points[index] for index in whole]):
-            mine = [whole[place] for place in group]
-            together = self._evaluate_pass(
-                network, [points[index] for index in mine], [targets[index] for index in mine]
-            )
-            evaluations.update(zip(mine, together, strict=True))
+        for whole in _alike(targets):
+            for group in self._passes([points[index] for index in whole]):
+                mine = [whole[place] for place in group]
+                together = self._evaluate_pass(
+                    network, [points[index] for index in mine], [targets[index] for index in mine]
+                )
+                evaluations.update(zip(mine, together, strict=True))
         for index, each in enumerate(targets):
             if each.tiles:
                 evaluations[index] = self._evaluate_tiles(network, points[index], each)
@@ -230,6 +254,15 @@ class StyleObjective:
                     mask = tile.pick_from_whole(region.masks[layer], strides[layer])[None]
                     masks[number, layer] = mask.to(seen[layer])
         return View(features, photos, masks)
+
+
+def _alike(targets: Sequence[Targets]) -> Iterable[list[int]]:
+    """Which of those that are not in tiles may share a pass: their losses have the same terms."""
+    found: defaultdict[tuple[int, bool], list[int]] = defaultdict(list)
+    for index, each in enumerate(targets):
+        if not each.tiles:
+            found[len(each.regions), each.regions[0].masks is None].append(index)
+    return found.values()
 
 
 def _evaluations(losses: Mapping[str, Tensor], grads: Sequence[Tensor]) -> list[Evaluation]:

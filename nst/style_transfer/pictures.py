@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Protocol
 
 from nst import check
 from nst.errors import OptionError
 from nst.stylizer import AssetRef
 
-__all__ = ["StylePictures", "check_styles", "names_of", "style_assets", "styles_of"]
+__all__ = ["StylePictures", "check_styles", "names_of", "picture_names", "style_assets", "styles_of"]
 
 OneOrMore = str | tuple[str, ...]
 
@@ -49,6 +50,11 @@ def styles_of(method: StylePictures) -> tuple[str, ...]:
     if method.style is None:
         return ()
     return (method.style,) if isinstance(method.style, str) else tuple(method.style)
+
+
+def picture_names(method: StylePictures) -> list[str]:
+    """What photographs ask for each of the style pictures by: its name without folder and suffix."""
+    return [PurePosixPath(url).stem for url in styles_of(method)]
 
 
 def style_assets(method: StylePictures) -> list[AssetRef]:

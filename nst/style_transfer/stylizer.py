@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nst.errors import ImageError, ImageTooSmall
+from nst.errors import ImageError, ImageTooSmall, OptionError, UnknownStyle
 from nst.images.codec import border_width, mirrored, resize_image, without_border
 from nst.optim.descent import Descent, Evaluation
 from nst.optim.lbfgs import LBFGS, Adam, Optimizer
@@ -19,7 +19,7 @@ from nst.style_transfer.color import luminance, with_luminance
 from nst.style_transfer.objective import StyleObjective
 from nst.style_transfer.options import PaintingPlan
 from nst.style_transfer.targets import Targets
-from nst.stylizer import Frame, Outcome, Stylized, Stylizer, mean_change
+from nst.stylizer import Frame, Outcome, StyledStylizer, Stylized, asked_styles, mean_change
 
 __all__ = ["Canvas", "StyleTransferStylizer"]
 
@@ -44,6 +44,8 @@ class Canvas:
     """(3, H, W) in [0, 1], as the method sees it."""
     image: Tensor
     """The best picture so far, (3, h, w) in [0, 1], at the size of the current scale."""
+    style: str | None = None
+    """The one of the objective's styles that it asks for."""
     fast: Tensor | None = None
     """A picture (3, H, W) made in one pass, to start from instead, if its loss is lower."""
     losses: Mapping[str, float] = field(default_factory=dict)
@@ -74,14 +76,20 @@ class StyleTransferStylizer:
         plan: PaintingPlan,
         objective: StyleObjective,
         init: Tensor | None = None,
-        fast: Stylizer | None = None,
+        fast: StyledStylizer | None = None,
     ) -> None:
         self.plan, self.objective = plan, objective
         self._init, self._fast = init, fast
         self.evaluations = 0
 
-    def __call__(self, images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]:
-        canvases = [self._canvas(image, generator) for image, generator in zip(images, generators, strict=True)]
+    def __call__(
+        self,
+        images: Sequence[Tensor],
+        generators: Sequence[torch.Generator],
+        styles: Sequence[str | None] | None = None,
+    ) -> list[Outcome]:
+        asked = asked_styles(images, styles)
+        canvases = [self._canvas(*each) for each in zip(images, generators, asked, strict=True)]
         for _ in self._paint(canvases):
             pass
         return [
@@ -108,7 +116,10 @@ class StyleTransferStylizer:
             return painted
         return with_luminance(resize_image(image.to(painted), (painted.shape[1], painted.shape[2])), painted)
 
-    def _canvas(self, image: Tensor, generator: torch.Generator) -> Canvas:
+    def _canvas(self, image: Tensor, generator: torch.Generator, style: str | None = None) -> Canvas:
+        if style is not None and style not in self.objective.named:
+            error = UnknownStyle(str(OptionError("style", style, choices=self.objective.named)))
+            return Canvas(image, image, error=error)
         photo = image.to(self.objective.network.mean, non_blocking=True)
         if self.plan.preserve_color == "luminance":
             photo = luminance(photo).contiguous()
@@ -119,11 +130,12 @@ class StyleTransferStylizer:
             start = (0.5 + torch.rand(image.shape, generator=generator) / 255).to(photo)
         elif self._init is not None:
             start = resize_image(self._init.to(photo), (photo.shape[1], photo.shape[2])).clamp(0, 1)
-        return Canvas(photo, start, None if self._fast is None else self._in_one_pass(photo, generator))
+        fast = None if self._fast is None else self._in_one_pass(photo, generator, style)
+        return Canvas(photo, start, style, fast)
 
-    def _in_one_pass(self, photo: Tensor, generator: torch.Generator) -> Tensor | None:
+    def _in_one_pass(self, photo: Tensor, generator: torch.Generator, style: str | None) -> Tensor | None:
         assert self._fast is not None
-        (found,) = self._fast([photo], [generator])
+        (found,) = self._fast([photo], [generator], [style])
         if not isinstance(found, Stylized):
             return None
         image = found.image.to(photo)
@@ -142,7 +154,8 @@ class StyleTransferStylizer:
         def has_room(requests: Sequence[_Request]) -> bool:
             return self.objective.has_room([request.pixels for request in requests])
 
-        return run_together([self._painting(canvas) for canvas in canvases], evaluate, has_room)
+        paintings = [self._painting(canvas) for canvas in canvases if canvas.error is None]
+        return run_together(paintings, evaluate, has_room)
 
     def _painting(self, canvas: Canvas) -> Generator[_Request, Evaluation, None]:
         """Coarse to fine (Gatys et al. 2017): every scale starts from the last one's picture. What was made in
@@ -155,7 +168,8 @@ class StyleTransferStylizer:
             if scale < 1.0 and min(size) < _COARSE_SIDE_PX:
                 continue
             try:
-                targets = self.objective.targets(resize_image(canvas.photo, size), self.plan.border_px)
+                photo = resize_image(canvas.photo, size)
+                targets = self.objective.targets(photo, self.plan.border_px, canvas.style)
             except ImageTooSmall as error:
                 if scale == 1.0:
                     canvas.error = error
@@ -169,7 +183,7 @@ class StyleTransferStylizer:
         assert canvas.fast is not None
         height, width = canvas.photo.shape[-2:]
         try:
-            targets = self.objective.targets(canvas.photo, self.plan.border_px)
+            targets = self.objective.targets(canvas.photo, self.plan.border_px, canvas.style)
         except ImageTooSmall:  # which is said by whoever paints
             canvas.fast = None
             return

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,10 @@ from nst.style_transfer.color import match_color, match_luminance
 from nst.style_transfer.losses import Wanted, make_style_loss
 from nst.style_transfer.options import ObjectiveOptions
 
-__all__ = ["Region", "StyleTargets", "Targets"]
+__all__ = ["Picture", "Region", "StyleTargets", "Targets"]
+
+Picture: TypeAlias = Tensor | Callable[[], Tensor]
+"""A style picture (3, H, W) in [0, 1], or what gives it whenever it is looked at, so that nobody keeps it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +74,24 @@ class StyleTargets:
     """Makes targets. What is wanted of the styles is computed once per size of photograph and kept, unless they
     are recolored for each. The arguments are those of `StyleObjective`.
 
+    Args:
+        sizes: of photographs, for which that is kept.
+
     Raises:
         OptionError: `max_pass_pixels` is too small for a tile.
     """
 
-    _MAX_CACHED_SIZES = 32
-
     def __init__(
         self,
         network: FeatureNetwork,
-        styles: Sequence[Tensor],
+        styles: Sequence[Picture],
         options: ObjectiveOptions,
         *,
         masks: Sequence[Tensor] | None,
+        sizes: int = 32,
     ) -> None:
-        self.network, self._options = network, options
-        self._pictures = [style.to(network.mean) for style in styles]
+        self.network, self._options, self._most_sizes = network, options, sizes
+        self._pictures = [each.to(network.mean) if isinstance(each, Tensor) else each for each in styles]
         self._style_loss = make_style_loss(options.style_loss, options.gram_normalization)
         blend = options.style_blend or [1.0] * len(styles)
         self._blend = [weight / sum(blend) for weight in blend]
@@ -196,13 +202,19 @@ class StyleTargets:
         )
         if self._options.preserve_color in ("luminance", "match"):
             recolor = match_luminance if self._options.preserve_color == "luminance" else match_color
-            return self._blended([recolor(_scaled(each, long_side), photo) for each in self._pictures])
+            return self._blended([recolor(self._scaled(each, long_side), photo) for each in self._pictures])
         if long_side not in self._styles:
-            self._styles[long_side] = self._blended([_scaled(each, long_side) for each in self._pictures])
-            if len(self._styles) > self._MAX_CACHED_SIZES:
+            self._styles[long_side] = self._blended([self._scaled(each, long_side) for each in self._pictures])
+            if len(self._styles) > self._most_sizes:
                 self._styles.popitem(last=False)
         self._styles.move_to_end(long_side)
         return self._styles[long_side]
+
+    def _scaled(self, style: Picture, long_side: int) -> Tensor:
+        picture = style if isinstance(style, Tensor) else style().to(self.network.mean)
+        height, width = picture.shape[-2:]
+        factor = long_side / max(height, width)
+        return resize_image(picture, (max(1, round(height * factor)), max(1, round(width * factor))))
 
     def _blended(self, pictures: Sequence[Tensor]) -> list[_Style]:
         """The styles of the regions; without masks, the average of the pictures' statistics."""
@@ -247,9 +259,3 @@ class StyleTargets:
                     sums[layer] = sums[layer] + share if layer in sums else share
             sizes = layer_sizes(self.network, style)
         return {layer: self._style_loss.means(each, math.prod(sizes[layer])) for layer, each in sums.items()}
-
-
-def _scaled(style: Tensor, long_side: int) -> Tensor:
-    height, width = style.shape[-2:]
-    factor = long_side / max(height, width)
-    return resize_image(style, (max(1, round(height * factor)), max(1, round(width * factor))))

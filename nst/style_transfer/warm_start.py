@@ -10,7 +10,7 @@ import torch
 from nst.errors import OptionError
 from nst.methods import METHODS
 from nst.style_transfer.pictures import StylePictures
-from nst.stylizer import AssetRef, Assets, Method, Stylizer
+from nst.stylizer import AssetRef, Assets, StyledMethod, StyledStylizer
 
 __all__ = ["WarmStart", "build_fast", "fast_assets"]
 
@@ -31,7 +31,7 @@ def fast_assets(options: WarmStart) -> list[AssetRef]:
     return [replace(ref, option="init_weights") for ref in refs if ref.kind == "weights"]
 
 
-def build_fast(options: WarmStart, assets: Assets, device: torch.device) -> Stylizer | None:
+def build_fast(options: WarmStart, assets: Assets, device: torch.device) -> StyledStylizer | None:
     """What paints in one pass; None: nothing is to.
 
     Raises:
@@ -50,11 +50,11 @@ def build_fast(options: WarmStart, assets: Assets, device: torch.device) -> Styl
         raise
 
 
-def _method(options: WarmStart) -> Method | None:
+def _method(options: WarmStart) -> StyledMethod | None:
     if options.init != "feed_forward":
         return None
     fast: Any = METHODS["feed_forward"]  # by its name: it builds on this package
-    made: Method = fast(
+    made: StyledMethod = fast(
         style=options.style,
         style_blend=options.style_blend,
         style_masks=options.style_masks,

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.cli.app import app
-from jobs.cli.styles import style_place
+from jobs.config.styles import style_place
 from jobs.driver.job import create_or_open, plan
 from jobs.spec import job_from_table
 from jobs.stores.store import LocalStore

@@ -97,6 +97,7 @@ def run(
         "nst stylize holiday/*.jpg --style wave.jpg --style reeds.jpg --out painted",
         "nst stylize holiday --style swirls --out painted --quality best --size 800",
         "nst stylize frames --style wave.jpg --out painted --sequence",
+        "nst stylize holiday --styles styles --styles swirls --out painted",
     ),
 )
 def stylize(
@@ -109,6 +110,16 @@ def stylize(
             metavar="PICTURE",
             help="The style: a picture, a folder of them, or the name of one that comes with nst: "
             f"{', '.join(STYLES)}; may be repeated.",
+        ),
+    ] = None,
+    styles: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--styles",
+            metavar="FOLDER",
+            help="Styles in each of which every photograph is painted, into a folder of the style's name: what "
+            "--style may be; may be repeated. With --set styles_per_photo=one, one is drawn for each "
+            "photograph.",
         ),
     ] = None,
     quality: Annotated[
@@ -150,7 +161,9 @@ def stylize(
     with errors(log_format):
         given = [each for each in set_ or [] if each.startswith("storage.")]
         first = first_photo(photos, out, storage_of(given)) if sequence else None
-        tables = stylize_table(style or [], quality, set_ or [], first_frame=first, weights=weights)
+        tables = stylize_table(
+            style or [], quality, set_ or [], first_frame=first, weights=weights, each_in=styles or []
+        )
         overrides = [*(set_ or []), *resources(pool, address, workers)]
         growth = Growth(not no_new, changed)
         begin_quickly(photos, out, tables, size, overrides, dry_run, wait, log_format, growth)
