@@ -8,12 +8,13 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from nst.errors import ImageError, OptionError
+from nst.errors import ImageError, OptionError, UnknownStyle
 from nst.methods import METHODS
 from nst.stylizer import AssetRef, Assets, Frame, Method, Outcome, Stylized
 
@@ -179,4 +180,50 @@ class Lesson:
         return json.dumps(known).encode()
 
 
-REGISTRY: Mapping[str, type[Method]] = {**METHODS, "stub": Stub, "learner": Learner}
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Painted(Learner):
+    """Learns if it is asked to, and darkens each photograph by its style."""
+
+    style: str | tuple[str, ...] | None = None
+    style_sha256: str | tuple[str, ...] | None = None
+
+    def _styles(self) -> tuple[str, ...]:
+        return (self.style,) if isinstance(self.style, str) else self.style or ()
+
+    def assets(self) -> list[AssetRef]:
+        found = [
+            AssetRef(option=f"style[{number}]", url=url, kind="image")
+            for number, url in enumerate(self._styles())
+        ]
+        return [*Learner.assets(self), *found]
+
+    def style_names(self, assets: Assets) -> list[str]:  # noqa: ARG002
+        return [PurePosixPath(url).stem for url in self._styles()]
+
+    def check_style(self, assets: Assets) -> None:
+        pass
+
+    def build(self, assets: Assets, device: torch.device) -> Callable[..., list[Outcome]]:
+        inner = (Stub if self.learned is None else Learner).build(self, assets, device)
+        known = self.style_names(assets)
+
+        def paint(
+            images: Sequence[Tensor],
+            generators: Sequence[torch.Generator],
+            styles: Sequence[str | None],
+        ) -> list[Outcome]:
+            painted = zip(inner(images, generators), styles, strict=True)
+            return [self._in_style(outcome, style, known) for outcome, style in painted]
+
+        return paint
+
+    def _in_style(self, outcome: Outcome, style: str | None, known: Sequence[str]) -> Outcome:
+        if style is not None and style not in known:
+            return UnknownStyle(str(OptionError("style", style, choices=known)))
+        if isinstance(outcome, ImageError):
+            return outcome
+        share = 1.0 if style is None else 0.2 + 0.8 * known.index(style) / len(known)
+        return replace(outcome, image=share * outcome.image)
+
+
+REGISTRY: Mapping[str, type[Method]] = {**METHODS, "stub": Stub, "learner": Learner, "painted": Painted}

@@ -23,6 +23,7 @@ __all__ = [
     "Reach",
     "Set",
     "Size",
+    "Styles",
     "Wait",
     "Workers",
     "examples",
@@ -52,6 +53,15 @@ OutOption = Annotated[
 ]
 Size = Annotated[
     int | None, typer.Option("--size", metavar="PIXELS", help="Long side that photographs are shrunk to.")
+]
+Styles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--styles",
+        metavar="FOLDER",
+        help="Styles in each of which every photograph is painted, into a folder of the style's name: what "
+        "--style may be; may be repeated. With --set styles_per_photo=one, one is drawn for each photograph.",
+    ),
 ]
 Set = Annotated[
     list[str] | None,

@@ -87,7 +87,7 @@ class _Found:
     good: int = 0
     bad: int = 0
     shown: list[Counted] = field(default_factory=list)
-    """At most `_MAX_PAIRS` good results, evenly spaced."""
+    """At most `_MAX_PAIRS` good results, spread evenly."""
     failures: list[Result] = field(default_factory=list)
     """The first `_MAX_FAILURES`."""
     seconds: dict[str, array[float]] = field(
@@ -99,11 +99,13 @@ def _collect(store: Store) -> _Found:
     ledgers = [Ledger(part) for part in parts_of(store)]
     good = sum(total(ledger.counts(ledger.done()))["ok"] for ledger in ledgers)
     step = max(1, math.ceil(good / _MAX_PAIRS))
+    # Of each `step` another one, else some of several styles that take turns would not be shown.
+    wanted = {min(start + start // step % step, good - 1) for start in range(0, good, step)}
     found = _Found()
     for counted in rows_that_count(store):
         result = counted.result
         if result.status == "ok":
-            if found.good % step == 0:
+            if found.good in wanted:
                 found.shown.append(counted)
             found.good += 1
         else:

@@ -21,6 +21,7 @@ from jobs.cli.arguments import (
     PoolName,
     Set,
     Size,
+    Styles,
     Wait,
     Workers,
     examples,
@@ -94,10 +95,9 @@ def run(
 @app.command(
     rich_help_panel=_PANEL,
     epilog=examples(
-        "nst stylize holiday/*.jpg --style wave.jpg --style reeds.jpg --out painted",
+        "nst stylize holiday/*.jpg --styles paintings --styles swirls --out painted",
         "nst stylize holiday --style swirls --out painted --quality best --size 800",
         "nst stylize frames --style wave.jpg --out painted --sequence",
-        "nst stylize holiday --styles styles --styles swirls --out painted",
     ),
 )
 def stylize(
@@ -112,16 +112,7 @@ def stylize(
             f"{', '.join(STYLES)}; may be repeated.",
         ),
     ] = None,
-    styles: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--styles",
-            metavar="FOLDER",
-            help="Styles in each of which every photograph is painted, into a folder of the style's name: what "
-            "--style may be; may be repeated. With --set styles_per_photo=one, one is drawn for each "
-            "photograph.",
-        ),
-    ] = None,
+    styles: Styles = None,
     quality: Annotated[
         Quality | None,
         typer.Option(
