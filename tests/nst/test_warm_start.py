@@ -43,7 +43,12 @@ class Paints:
         self.picture = picture
         self.seen: list[Tensor] = []
 
-    def __call__(self, images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]:  # noqa: ARG002
+    def __call__(
+        self,
+        images: Sequence[Tensor],
+        generators: Sequence[torch.Generator],  # noqa: ARG002
+        styles: Sequence[str | None] | None = None,  # noqa: ARG002
+    ) -> list[Outcome]:
         self.seen += images
         return [Stylized(self.picture) for _ in images]
 
@@ -91,7 +96,7 @@ def test_with_colors_that_are_kept(keep: str) -> None:
 
 def test_a_network_that_fails_costs_nothing() -> None:
     photo, stylizer = random_picture(48, 64), build()
-    stylizer._fast = lambda images, generators: [Diverged("not finite") for _ in images]  # noqa: ARG005
+    stylizer._fast = lambda images, generators, styles: [Diverged("not finite") for _ in images]  # noqa: ARG005
     assert torch.equal(made_of(stylizer, photo).image, made_of(build(init="photo"), photo).image)
 
 
