@@ -56,7 +56,8 @@ def objective(pooling: Pooling = "max", **options: Any) -> StyleObjective:
     if options.pop("masks", None):
         ramp = torch.linspace(0, 1, 30, dtype=torch.float64).expand(1, 20, 30)
         masks = [ramp, (1 - ramp).clone()]
-    return StyleObjective(network, styles, ObjectiveOptions(**{**LAYERS, **options}), masks=masks)
+    named = {"first": styles[0], "second": lambda: styles[1]}
+    return StyleObjective(network, styles, ObjectiveOptions(**{**LAYERS, **options}), masks=masks, named=named)
 
 
 def exactness(variant: str) -> float:
@@ -87,6 +88,22 @@ def test_loss_and_gradient_in_a_mixed_pass_equal_those_alone(variant: str, pooli
         assert evaluation.losses == pytest.approx(alone.losses, rel=1e-10)
         assert evaluation.grad.shape == point.shape
         assert relative_difference(evaluation.grad, alone.grad) < exactness(variant)
+
+
+@pytest.mark.parametrize("variant", ["plain", "masks", "luminance"])
+def test_photographs_of_different_styles_in_a_mixed_pass_equal_those_alone(variant: str) -> None:
+    ours = objective(**VARIANTS[variant], style_blend=[1.0, 3.0])
+    together = objective(**VARIANTS[variant], style_blend=[1.0, 3.0], share_passes=True)
+    photos = pictures(*SIZES[:4], dtype=torch.float64)
+    styles = ["second", None, "first", None]
+    targets = [ours.targets(photo, style=style) for photo, style in zip(photos, styles, strict=True)]
+    mixed = together.evaluate([photo.flip(-1) for photo in photos], targets)
+    for photo, target, style, evaluation in zip(photos, targets, styles, mixed, strict=True):
+        (alone,) = ours.evaluate([photo.flip(-1)], [target])
+        assert evaluation.losses == pytest.approx(alone.losses, rel=1e-10)
+        assert relative_difference(evaluation.grad, alone.grad) < 1e-10
+        (other,) = ours.evaluate([photo.flip(-1)], [ours.targets(photo, style="first")])
+        assert (other.losses["style_loss"] == alone.losses["style_loss"]) == (style == "first")
 
 
 def stylizer(dtype: torch.dtype, steps: int = 20, **options: Any) -> StyleTransferStylizer:
