@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from jobs.driver.photos import listed, photos_of_followers
+from jobs.driver.styles import photograph_key
 from jobs.errors import JobMismatch
 from jobs.ledger.folders import Photo
 from jobs.ledger.left_out import LeftOut
@@ -114,7 +115,7 @@ class _Known:
                     self.sizes[url] = row.size_bytes
                     self.styles.setdefault(url, {})[row.key] = row.style
                     self.keys[row.key] = None
-                    self.by_name[folded(row.key)] = url
+                    self.by_name[folded(photograph_key(row.key, job.spec.styles_per_photo))] = url
 
     def has_other_size(self, url: str, photo: Photo) -> bool:
         """Whether the photograph that was at `url` has another size than when it was listed last."""

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.driver.adapting import needs_adapting
 from jobs.driver.collection import Changes, changes_of, places_now
-from jobs.driver.job import Job, reopen, takes_styles, without_styles
+from jobs.driver.job import Job, reopen
+from jobs.driver.styles import InStyles, refuse_styles, takes_styles
 from jobs.driver.todo import retry_work
 from jobs.errors import JobMismatch, UsageError
 from jobs.ledger.adapted import read_adapted
@@ -66,10 +67,11 @@ def begin_part(job: Job, number: int, plan: PartPlan) -> bool:
     store = part_store(job.store, number, plan.kind)
     digests = {option: asset.sha256 for option, asset in plan.assets.items()}
     styled = takes_styles(plan.method)
-    photos = iter(plan.photos) if styled else without_styles(plan.photos, plan.table["method"]["kind"])
+    if not styled:
+        refuse_styles(plan.photos, plan.table["method"]["kind"])
     with tempfile.TemporaryDirectory() as folder:
         listing = Path(folder) / MANIFEST
-        info = write_manifest(photos, listing, job.resources.shard_size, styled=styled)
+        info = write_manifest(plan.photos, listing, job.resources.shard_size, styled=styled)
         # The record says which listing is the part's; it must be there first, since photographs come and go.
         store.publish(listing_path(info.sha256, info.shard_size), listing.read_bytes())
         try:
@@ -205,8 +207,14 @@ def _failed(store: Store) -> set[str]:
 def _as_before(
     job: Job, kind: Literal["new", "again"], photos: Sequence[Photo], places: Sequence[str]
 ) -> PartPlan:
-    """A part of photographs at `places` that are done as the others were."""
+    """A part of photographs at `places` that are done as the others were.
+
+    Args:
+        photos: new ones, which are yet to have styles if the job's have; or what its rows are of.
+    """
     record = read_job(job.store)
+    if kind == "new":
+        photos = list(InStyles(job.spec, job.assets)(photos))
     several = {} if len(places) == 1 else {"photos": [_on_record(job, place) for place in places]}
     return PartPlan(
         kind=kind,

@@ -152,11 +152,11 @@ def _next_places(url: str) -> list[str]:
 
 def photos_of_followers(job: Job) -> Known:
     """Photographs of the jobs beside `job` that were begun of those that came after it."""
-    found: list[Manifest] = []
+    found: list[tuple[Manifest, PerPhoto | None]] = []
     stores = (open_store(place, job.storage) for place in _next_places(job.store.url))
     for store in takewhile(lambda each: each.names(""), stores):
         if job.store.url.rstrip("/") in _not_in(store):
-            found += manifests_of(store)
+            found += _with_styles(store)
     return Known(found)
 
 

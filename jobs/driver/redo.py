@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.driver.assets import expand_folders, read_assets
-from jobs.driver.job import Job, check_style, takes_styles
+from jobs.driver.job import Job
 from jobs.driver.moved import along_with, as_recorded
 from jobs.driver.parts import PartPlan, begin_part, unfinished_parts
+from jobs.driver.styles import check_style, takes_styles
 from jobs.errors import UsageError
 from jobs.ledger.folders import Photo
 from jobs.ledger.job_record import JobRecord, RecordedAsset, changed_values, read_job

@@ -18,7 +18,7 @@ from nst.errors import OptionError
 if TYPE_CHECKING:
     from nst.stylizer import Method
 
-__all__ = ["InStyles", "check_style", "in_one_style", "photograph_key", "takes_styles"]
+__all__ = ["InStyles", "check_style", "in_one_style", "photograph_key", "refuse_styles", "takes_styles"]
 
 
 def takes_styles(method: Method) -> bool:
@@ -37,6 +37,20 @@ def check_style(method: Method, assets: Iterable[Asset]) -> None:
         method.check_style(by_url(assets))
     except OptionError as error:
         raise error.within("method") from error
+
+
+def refuse_styles(photos: Iterable[Photo], kind: str) -> None:
+    """Refuse photographs with styles, for a method that takes none: who gave them expects them to come out so.
+
+    Raises:
+        UsageError: one has a style.
+    """
+    for photo in photos:
+        if photo.style is not None:
+            raise UsageError(
+                f"{photo.key!r} has the style {photo.style!r} in the manifest, but method.kind = {kind!r} "
+                f'takes none for each photograph, as kind = "feed_forward" does; leave out the column `style`'
+            )
 
 
 def photograph_key(key: str, per_photo: PerPhoto | None) -> str:
@@ -74,13 +88,8 @@ class InStyles:
             UsageError: one has a style, and the method takes none for each photograph.
         """
         for photo in photos:
-            if photo.style is not None and not self._takes:
-                # who gave it one expects it to come out in that
-                raise UsageError(
-                    f"{photo.key!r} has the style {photo.style!r} in the manifest, but "
-                    f"method.kind = {self._spec.kind!r} takes none for each photograph, as "
-                    f'kind = "feed_forward" does; leave out the column `style`'
-                )
+            if not self._takes:
+                refuse_styles([photo], self._spec.kind)
             self._photographs += 1
             for picture in self._of(photo):
                 self._pictures += 1
