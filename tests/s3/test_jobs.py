@@ -18,7 +18,7 @@ from jobs.driver.collection import Changes
 from jobs.driver.job import Job, create_or_open
 from jobs.driver.parts import grow
 from jobs.driver.redo import redo
-from jobs.driver.run import run
+from jobs.driver.run import run, worker_setup
 from jobs.errors import StoreError
 from jobs.inspect.verify import verify
 from jobs.ledger.parts import rows_that_count
@@ -26,6 +26,7 @@ from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import Result
 from jobs.spec import job_from_table
 from nst.errors import OptionError
+from tests.chaos import InlinePool
 from tests.conftest import encoded, picture
 from tests.methods import REGISTRY
 from tests.s3.conftest import new_bucket, upload
@@ -90,11 +91,15 @@ def test_a_job_from_bucket_to_bucket(moto: Server) -> None:
     assert list(verify(job.store)) == []
 
 
+def inline(job: Job) -> Summary:
+    return run(job, pool=InlinePool(worker_setup(job)))
+
+
 def test_a_job_in_a_bucket_grows(moto: Server) -> None:
     """Ten photographs come, two go, one is changed, the job's folder is copied elsewhere; one is done again."""
     bucket = photographs(moto, 40)
     job = begin(bucket, moto.url)
-    check(job, run(job), 40)
+    check(job, inline(job), 40)
     former = {path: job.store.read(path) for path in job.store.find()}
     filesystem = s3fs.S3FileSystem(endpoint_url=moto.url, use_listings_cache=False)
     filesystem.rm([f"{bucket}/photos/0/p +0000.jpg", f"{bucket}/photos/1/p +0001.jpg"])
@@ -106,12 +111,12 @@ def test_a_job_in_a_bucket_grows(moto: Server) -> None:
         again = begin(bucket, moto.url, place)
         told: list[Changes] = []
         for part in grow(again, again=True, tell=told.append, registry=REGISTRY):
-            assert run(part).exit_code == 0
+            assert inline(part).exit_code == 0
         (changes,) = told
         counted = (len(changes.new), [photo.key for photo in changes.changed], sorted(changes.gone))
         assert counted == (10, ["2/p +0002"], ["0/p +0000", "1/p +0001"])
         for part in redo(again, ["later/3"], {"seed": 3}, registry=REGISTRY):
-            assert run(part).exit_code == 0
+            assert inline(part).exit_code == 0
         assert list(grow(again, again=True, registry=REGISTRY)) == []
         kept = {path: again.store.read(path) for path in again.store.find()}
         assert {path: kept.get(path) for path in former} == former
