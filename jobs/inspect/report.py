@@ -20,8 +20,7 @@ from jobs.ledger.layout import CURVES, REPORT, curve_path
 from jobs.ledger.parts import Counted, parts_of, rows_that_count
 from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import Result, total
-from jobs.stores.filesystems import read_url
-from jobs.stores.moved import moved_along
+from jobs.stores.moved import read_moved_along
 from jobs.stores.store import Store
 from nst.errors import NstError
 from nst.images.decode import open_photo
@@ -51,14 +50,7 @@ def build_report(store: Store) -> str:
     before = record.job.get("output", store.url)
 
     def photo(url: str) -> bytes:
-        """The photograph of a row, from where it was, or was moved to with the job."""
-        try:
-            return read_url(url, storage)
-        except OSError:
-            elsewhere = moved_along(url, before, store.url)
-            if elsewhere is None:
-                raise
-            return read_url(elsewhere, storage)
+        return read_moved_along(url, before, store.url, storage)
 
     curves = CURVES in store.names("")  # most jobs have none: not asked for one by one
     with ThreadPoolExecutor(4) as pool:

@@ -14,10 +14,12 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
+
+import pyarrow as pa
 
 from jobs.errors import StoreError
 from jobs.ledger.layout import (
@@ -32,7 +34,15 @@ from jobs.ledger.layout import (
     shard_of_journal,
 )
 from jobs.ledger.manifest import Row
-from jobs.ledger.results import Result, Status, Tally, read_receipt, receipt_tally, write_receipt
+from jobs.ledger.results import (
+    Result,
+    Status,
+    Tally,
+    read_receipt,
+    receipt_table,
+    receipt_tally,
+    write_receipt,
+)
 from jobs.stores.store import Store
 
 __all__ = [
@@ -108,6 +118,14 @@ class Ledger:
         """
         return self._read(shard, read_receipt)
 
+    def table(self, shard: int) -> pa.Table:
+        """A receipt's rows in columns, for who needs no row by itself.
+
+        Raises:
+            StoreError: it is damaged.
+        """
+        return self._read(shard, receipt_table)[0]
+
     def _read(self, shard: int, parse: Callable[[bytes], T]) -> T:
         path = receipt_path(shard)
         try:
@@ -126,20 +144,26 @@ class ShardJournal:
     """Workers that died while they ran this row alone."""
 
 
-def read_journal(store: Store, shard: int, generation: int) -> ShardJournal:
+def read_journal(
+    store: Store, shard: int, generation: int, parts: MutableMapping[str, list[dict[str, Any]]] | None = None
+) -> ShardJournal:
     """Read a shard's journal. Where a row has several results, a good one counts, else the last.
 
     A damaged part counts as not there: its rows are done again.
+
+    Args:
+        parts: records by the path of their part; what is in it is not read again, what is read is put into it.
     """
-    journal = ShardJournal()
+    journal, parts = ShardJournal(), {} if parts is None else parts
     for path, part in journal_parts(store, shard):
         if part.generation != generation:
             continue
-        try:
-            records = read_journal_part(store.read(path))
-        except ValueError:
-            continue
-        for record in records:
+        if path not in parts:
+            try:
+                parts[path] = read_journal_part(store.read(path))
+            except ValueError:
+                continue
+        for record in parts[path]:
             if record["event"] == "death":
                 journal.deaths[record["row"]] += 1
                 continue

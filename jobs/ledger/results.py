@@ -24,8 +24,10 @@ __all__ = [
     "add_up",
     "image_seed",
     "read_receipt",
+    "receipt_table",
     "receipt_tally",
     "results_digest",
+    "results_table",
     "tally",
     "total",
     "write_receipt",
@@ -160,11 +162,6 @@ def write_receipt(
     ordered = sorted(results, key=lambda result: result.row)
     if len({result.row for result in ordered}) != len(ordered):
         raise ValueError(f"shard {shard}: a row has two results")
-    columns: dict[str, list[Any]] = {
-        name: [getattr(result, name) for result in ordered] for name in SCHEMA.names
-    }
-    columns["stats"] = [list(result.stats.items()) for result in ordered]
-    columns["finished_at"] = [round(result.finished_at * 1e6) for result in ordered]
     meta = {
         "shard": shard,
         "generation": generation,
@@ -173,8 +170,17 @@ def write_receipt(
         **asdict(tally(ordered)),
         "digest": results_digest(ordered),
     }
-    table = pa.table(columns, schema=SCHEMA).replace_schema_metadata({"nst": json.dumps(meta)})
-    return parquet_bytes(table)
+    return parquet_bytes(results_table(ordered).replace_schema_metadata({"nst": json.dumps(meta)}))
+
+
+def results_table(results: Sequence[Result]) -> pa.Table:
+    """`results` in columns, by `SCHEMA`."""
+    columns: dict[str, list[Any]] = {
+        name: [getattr(result, name) for result in results] for name in SCHEMA.names
+    }
+    columns["stats"] = [list(result.stats.items()) for result in results]
+    columns["finished_at"] = [round(result.finished_at * 1e6) for result in results]
+    return pa.table(columns, schema=SCHEMA)
 
 
 def results_digest(results: Sequence[Result]) -> str:
@@ -192,6 +198,16 @@ def read_receipt(data: bytes) -> tuple[list[Result], dict[str, Any]]:
     Raises:
         ValueError: not a receipt, or a damaged one.
     """
+    table, meta = receipt_table(data)
+    return [_result(record) for record in table.to_pylist()], meta
+
+
+def receipt_table(data: bytes) -> tuple[pa.Table, dict[str, Any]]:
+    """A receipt's rows in columns, by `SCHEMA`, and its metadata.
+
+    Raises:
+        ValueError: not a receipt, or a damaged one.
+    """
     try:
         # Without threads: pyarrow's may still be ending when the interpreter does, and abort it.
         table = pq.read_table(
@@ -200,7 +216,7 @@ def read_receipt(data: bytes) -> tuple[list[Result], dict[str, Any]]:
         meta = json.loads(table.schema.metadata[b"nst"]) if table.schema.metadata else _meta(data)
     except DAMAGED_PARQUET as error:
         raise ValueError(f"not a receipt: {error}") from error
-    return [_result(record) for record in table.to_pylist()], meta
+    return table, meta
 
 
 def receipt_tally(data: bytes) -> Tally:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from jobs.stores.filesystems import is_url, local_path, path_url
+from jobs.stores.filesystems import StorageOptions, is_url, local_path, path_url, read_url
 
-__all__ = ["Move", "moved_along"]
+__all__ = ["Move", "moved_along", "read_moved_along"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +39,18 @@ def moved_along(url: str, before: str, now: str) -> str | None:
     if path is None or before == now or is_url(before) or is_url(now):
         return None
     return path_url(os.path.normpath(os.path.join(now, os.path.relpath(path, before))))
+
+
+def read_moved_along(url: str, before: str, now: str, storage: StorageOptions) -> bytes:
+    """All bytes of what is at `url`, or where it is if it was moved along: see `moved_along`.
+
+    Raises:
+        StoreError, OSError: see `read_url`.
+    """
+    try:
+        return read_url(url, storage)
+    except OSError:
+        elsewhere = moved_along(url, before, now)
+        if elsewhere is None:
+            raise
+        return read_url(elsewhere, storage)

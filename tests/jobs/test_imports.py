@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OPTIONAL = ("heic", "jxl", "raw", "onnx")
+OPTIONAL = ("heic", "jxl", "raw", "onnx", "view")
 """Extras for those who use it."""
 OWN = {"nst", "jobs", "cluster", "tests", "benchmarks", "examples"}
 PLANNING = (
@@ -39,6 +39,8 @@ PLANNING = (
     "training.report",
     "cli.app",
     "cli.sections",
+    "view.app",
+    "view.server",
 )
 
 

@@ -72,6 +72,30 @@ def report(out: Out, set_: Reach = None) -> None:
 
 @app.command(
     rich_help_panel=_PANEL,
+    epilog=examples("nst view holiday-painted", "nst view s3://bucket/out --port 8000 --no-open"),
+)
+def view(
+    out: Out,
+    port: Annotated[
+        int, typer.Option("--port", metavar="NUMBER", help="Port of the page on this machine; 0: any free one.")
+    ] = 0,
+    no_open: Annotated[
+        bool, typer.Option("--no-open", help="Print the page's address, and open no browser.")
+    ] = False,
+    set_: Reach = None,
+) -> None:
+    """Show a job in a browser, while it runs or after: compare, search, sort, and mark its pictures.
+
+    The page is for this machine alone, and ends with Ctrl-C. Marks are kept in OUT/marks.json.
+    """
+    with errors():
+        from jobs.view.server import serve
+
+        serve(store_at(out, set_), port=port, browser=not no_open)
+
+
+@app.command(
+    rich_help_panel=_PANEL,
     epilog=examples("nst verify holiday-painted", "nst verify s3://bucket/out --json"),
 )
 def verify(

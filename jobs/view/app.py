@@ -1,0 +1,242 @@
+"""The pages and the interface of `nst view`. Whoever asks must know the token; nobody names a path."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any, get_args
+from urllib.parse import parse_qs
+
+import numpy as np
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from jobs.ledger.marks import MARK_NAMES, Mark
+from jobs.ledger.results import STATUSES
+from jobs.view.index import STATS, Array, Rows
+from jobs.view.photos import Photos, Shown, Side
+from jobs.view.query import ORDERS, Query, figures_of, places, row_json
+from jobs.view.watch import Watch
+from nst.errors import NstError, OptionError
+
+__all__ = ["COOKIE", "HOSTS", "build_app"]
+
+HOSTS = ("127.0.0.1", "localhost")
+COOKIE = "nst-view"
+_MOST_ROWS = 500
+_MOST_BODY = 1 << 20
+_KEPT_ORDERS = 8
+_STATIC = {"view.css": "text/css", "view.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+}
+
+
+def build_app(watch: Watch, token: str, *, cookie: str = COOKIE) -> Starlette:
+    """What answers a browser.
+
+    Args:
+        token: who knows it may ask: `/?token=...`, and after that a cookie.
+        cookie: name of the cookie; those of one host are of all its ports.
+    """
+    view = _View(watch, Photos(watch.store, watch.record))
+    routes = [
+        Route("/", lambda request: view.page(request, cookie, token)),
+        Route("/static/{name}", view.static),
+        Route("/api/job", view.job),
+        Route("/api/rows", view.rows),
+        Route("/api/marks", view.marks, methods=["POST"]),
+        Route("/thumbnail/{row:int}/{side}", view.thumbnail),
+        Route("/full/{row:int}/{side}", view.full),
+    ]
+    middleware = [
+        Middleware(_SafeHeaders),
+        Middleware(TrustedHostMiddleware, allowed_hosts=list(HOSTS), www_redirect=False),
+        Middleware(_KnowsToken, token=token, cookie=cookie),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=middleware,
+        exception_handlers={OptionError: _asked_wrongly, NstError: _unreadable, OSError: _unreadable},
+    )
+
+
+@dataclass(slots=True)
+class _View:
+    watch: Watch
+    photos: Photos
+    _orders: OrderedDict[tuple[int, int, Query], Array] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def page(self, request: Request, cookie: str, token: str) -> Response:
+        answer = Response(_static("index.html"), media_type="text/html", headers={"cache-control": "no-store"})
+        if "token" in request.query_params:
+            answer.set_cookie(cookie, token, httponly=True, samesite="strict")
+        return answer
+
+    def static(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in _STATIC:
+            return PlainTextResponse("there is no such file", 404)
+        return Response(_static(name), media_type=_STATIC[name], headers={"cache-control": "no-cache"})
+
+    def job(self, _: Request) -> Response:
+        watch, rows = self.watch, self.watch.index.rows()
+        return JSONResponse(
+            {
+                **watch.tell(),
+                "version": self._version(rows),
+                "name": watch.store.url,
+                "kind": watch.record.method["kind"],
+                "figures": [{"name": name, "label": name.removeprefix(STATS)} for name in figures_of(rows)],
+                "marks": {mark: sum(each == mark for each in watch.marks.values()) for mark in MARK_NAMES},
+                "statuses": STATUSES,
+            }
+        )
+
+    def rows(self, request: Request) -> Response:
+        asked = request.query_params
+        query = Query(
+            search=asked.get("search", ""),
+            folder=asked.get("folder", ""),
+            status=asked.get("status", ""),
+            mark=asked.get("mark", ""),
+            sort=asked.get("sort", ORDERS[0]),
+            descending=asked.get("descending") == "1",
+        )
+        first, count = _number(asked, "first", 0), min(_number(asked, "count", 100), _MOST_ROWS)
+        rows, marks = self.watch.index.rows(), self.watch.marks
+        version, order = self._version(rows), self._order(rows, marks, query)
+        shown = [row_json(rows, int(place), marks) for place in order[first : first + count]]
+        told = {"version": version, "total": len(order), "first": first, "rows": shown}
+        if "locate" in asked:  # where a photograph is by now
+            place = rows.place(_number(asked, "locate", 0))
+            found = np.flatnonzero(order == (-1 if place is None else place))
+            told["located"] = int(found[0]) if len(found) else None
+        return JSONResponse(told)
+
+    def _version(self, rows: Rows) -> str:
+        return f"{rows.version}.{self.watch.marks_version}"
+
+    def _order(self, rows: Rows, marks: Mapping[str, Mark], query: Query) -> Array:
+        name = rows.version, self.watch.marks_version if query.mark else 0, query
+        with self._lock:
+            found = self._orders.get(name)
+            if found is None:
+                found = self._orders[name] = places(rows, marks, query)
+                while len(self._orders) > _KEPT_ORDERS:
+                    self._orders.popitem(last=False)
+        return found
+
+    async def marks(self, request: Request) -> Response:
+        if request.headers.get("content-type") != "application/json":
+            return PlainTextResponse("content-type must be application/json", 415)
+        data = b""
+        async for part in request.stream():
+            data += part
+            if len(data) > _MOST_BODY:
+                return PlainTextResponse("too many at once", 413)
+        return await run_in_threadpool(self._mark, data)
+
+    def _mark(self, data: bytes) -> Response:
+        try:
+            asked = json.loads(data)
+            numbers, mark = [int(each) for each in asked["rows"]], asked["mark"]
+        except (ValueError, KeyError, TypeError):
+            return PlainTextResponse("rows and mark are required", 400)
+        if mark is not None and mark not in MARK_NAMES:
+            raise OptionError("mark", mark, choices=list(MARK_NAMES))
+        rows = self.watch.index.rows()
+        found = [rows.place(number) for number in numbers]
+        keys = [rows.text("key", place) for place in found if place is not None]
+        self.watch.mark([key for key in keys if key is not None], mark)
+        return JSONResponse({"version": self._version(rows)})
+
+    def thumbnail(self, request: Request) -> Response:
+        return self._picture(request, small=True)
+
+    def full(self, request: Request) -> Response:
+        return self._picture(request, small=False)
+
+    def _picture(self, request: Request, *, small: bool) -> Response:
+        rows, side = self.watch.index.rows(), request.path_params["side"]
+        place = rows.place(request.path_params["row"])
+        if place is None or side not in get_args(Side):
+            return PlainTextResponse("there is no such photograph", 404)
+        headers = {"etag": f'"{self.photos.tag(rows, place, side, small=small)}"', "cache-control": "no-cache"}
+        if request.headers.get("if-none-match") == headers["etag"]:
+            return Response(status_code=304, headers=headers)
+        make: Callable[[Rows, int, Side], Shown] = self.photos.thumbnail if small else self.photos.full
+        shown = make(rows, place, side)
+        return Response(shown.data, media_type=shown.type, headers=headers)
+
+
+def _static(name: str) -> bytes:
+    return files("jobs.view").joinpath("static", name).read_bytes()
+
+
+def _number(asked: Mapping[str, str], name: str, default: int) -> int:
+    value = asked.get(name, str(default))
+    if not (value.isascii() and value.isdecimal() and len(value) < 16):
+        raise OptionError(name, value, reason="must be a whole number, 0 or more")
+    return int(value)
+
+
+def _asked_wrongly(_: Request, error: Exception) -> Response:
+    return PlainTextResponse(str(error), 400)
+
+
+def _unreadable(_: Request, error: Exception) -> Response:
+    """Of a photograph or a picture, or of the store, which may answer the next time."""
+    return PlainTextResponse(str(error), 404 if isinstance(error, FileNotFoundError) else 502)
+
+
+class _KnowsToken:
+    """Lets through who knows the token."""
+
+    def __init__(self, app: ASGIApp, token: str, cookie: str) -> None:
+        self._app, self._token, self._cookie = app, token, cookie
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._known(scope):
+            text = "open the address that `nst view` has printed: it has a token in it"
+            await PlainTextResponse(text, 403)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _known(self, scope: Scope) -> bool:
+        asked = parse_qs(scope["query_string"].decode("latin-1")) if scope["path"] == "/" else {}
+        given: Any = (*asked.get("token", ()), Request(scope).cookies.get(self._cookie, ""))
+        return any(secrets.compare_digest(each.encode(), self._token.encode()) for each in given)
+
+
+class _SafeHeaders:
+    """Lets the page load what is ours, and nothing else."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                more = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
+                message = {**message, "headers": [*message["headers"], *more]}
+            await send(message)
+
+        await self._app(scope, receive, with_headers)

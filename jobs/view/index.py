@@ -1,0 +1,228 @@
+"""All results of a job as columns, which grow while it runs: read from its receipts, and from the journals of
+shards that have none yet. Photographs that have no result are not in it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.errors import StoreError
+from jobs.ledger.receipts import Ledger, read_journal
+from jobs.ledger.results import SCHEMA, STATUSES, results_table
+from jobs.stores.store import Store
+
+__all__ = ["FIGURES", "STATS", "Index", "Rows"]
+
+Array: TypeAlias = npt.NDArray[Any]
+
+FIGURES = ("width", "height", "load_s", "compute_s", "save_s", "attempts", "retries", "finished_at")
+"""Columns of numbers that every result has."""
+STATS = "stats."
+"""Begins the names of columns of what the method measured."""
+_TEXTS = ("key", "url", "error_type", "error", "output")
+_TAGS = {"before": "source_sha256", "after": "output_sha256"}
+_TAG_LENGTH = 16
+_AT_ONCE = 64
+"""Receipts that are read before what they say is shown."""
+_THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """All results that were known at a moment, in the order of the manifest. Columns are of one length."""
+
+    version: int
+    """Another one whenever anything has changed."""
+    number: Array
+    """Place of each photograph in the manifest, ascending."""
+    status: Array
+    """Place of each status in `STATUSES`."""
+    worker: Array
+    """Number of the worker, counted as they were met."""
+    figures: Mapping[str, Array]
+    """Floats, by name; NaN: there is none. What the method measured has `STATS` before its name."""
+    texts: Mapping[str, pa.Array]
+    """`key`, `url`, `error_type`, `error`, `output`, and `before` and `after`: the beginnings of the digests of
+    the photograph and of its picture."""
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    def place(self, number: int) -> int | None:
+        """Where the photograph with this place in the manifest is; None: it has no result."""
+        found = int(np.searchsorted(self.number, number))
+        return found if found < len(self) and self.number[found] == number else None
+
+    def text(self, name: str, place: int) -> str | None:
+        """The value of a column of texts."""
+        value: str | None = self.texts[name][place].as_py()
+        return value
+
+
+@dataclass(slots=True)
+class Index:
+    """The results of the job in `store`. One thread refreshes it, any number ask for its rows."""
+
+    store: Store
+    listed: int = 0
+    """Receipts that there are, by the last listing."""
+    damaged: dict[int, str] = field(default_factory=dict)
+    """What is wrong with receipts that cannot be read, by shard."""
+    _parts: dict[int, pa.Table] = field(default_factory=dict)
+    _sealed: set[int] = field(default_factory=set)
+    _journal: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    _workers: dict[tuple[str | None, int | None], int] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _version: int = 0
+    _rows: Rows | None = None
+
+    @property
+    def read(self) -> int:
+        """Receipts that were read."""
+        return len(self._sealed)
+
+    def refresh(self, goes_on: Callable[[], bool] = lambda: True) -> None:
+        """Read what came since the last time.
+
+        Args:
+            goes_on: asked between receipts.
+
+        Raises:
+            OSError, StoreError: the store fails.
+        """
+        ledger = Ledger(self.store)
+        done = ledger.done()
+        self.listed = len(done)
+        self._add(ledger, sorted(done - self._sealed), goes_on)
+        for shard in sorted(ledger.begun() - done):
+            if not goes_on():
+                return
+            results = read_journal(self.store, shard, 0, self._journal).results
+            known = self._parts.get(shard)
+            if len(results) > (0 if known is None else known.num_rows):
+                ordered = [results[row] for row in sorted(results)]
+                self._put({shard: results_table(ordered)}, sealed=False)
+
+    def again(self, keys: Iterable[str], goes_on: Callable[[], bool] = lambda: True) -> None:
+        """Read the receipts again that a retry may have replaced: those with rows that have no picture, and
+        those with rows of these keys.
+
+        Raises:
+            OSError: the store fails.
+        """
+        wanted = pa.array(keys, pa.string())
+        failed = [place for place, status in enumerate(STATUSES) if status != "ok"]
+        shards = [
+            shard
+            for shard in sorted(self._sealed & self._parts.keys())
+            if pc.any(pc.is_in(self._parts[shard]["status"], pa.array(failed, pa.int8()))).as_py()
+            or (len(wanted) and pc.any(pc.is_in(self._parts[shard]["key"], wanted)).as_py())
+        ]
+        self._add(Ledger(self.store), shards, goes_on)
+
+    def rows(self) -> Rows:
+        """All results that are known by now."""
+        with self._lock:
+            if self._rows is None or self._rows.version != self._version:
+                self._rows = self._together()
+            return self._rows
+
+    def _add(self, ledger: Ledger, shards: list[int], goes_on: Callable[[], bool]) -> None:
+        def table(shard: int) -> pa.Table | None:
+            if not goes_on():
+                return None
+            try:
+                return ledger.table(shard)
+            except StoreError as error:
+                self.damaged[shard] = str(error)
+                return SCHEMA.empty_table()
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for first in range(0, len(shards), _AT_ONCE):
+                some = shards[first : first + _AT_ONCE]
+                tables = zip(some, pool.map(table, some), strict=True)
+                self._put({shard: each for shard, each in tables if each is not None}, sealed=True)
+
+    def _put(self, tables: Mapping[int, pa.Table], *, sealed: bool) -> None:
+        parts = {shard: _columns(table, self._workers) for shard, table in tables.items()}
+        with self._lock:
+            # A retry's receipt differs where it has rows that were done again.
+            new = {
+                shard: part for shard, part in parts.items() if not part.equals(self._parts.get(shard, _NONE))
+            }
+            self._parts |= new
+            if sealed:
+                self._sealed |= parts.keys()
+            self._version += bool(new)
+
+    def _together(self) -> Rows:
+        shards = sorted(self._parts)
+        parts = [self._parts[shard] for shard in shards] or [_columns(SCHEMA.empty_table(), {})]
+        table = pa.concat_tables(parts, promote_options="default").combine_chunks()
+        start = 0
+        for shard in shards:  # they are parts of it, so that nothing is held twice
+            length = self._parts[shard].num_rows
+            self._parts[shard] = table.slice(start, length)
+            start += length
+        columns = {name: _one(table[name]) for name in table.column_names}
+        texts = {*_TEXTS, *_TAGS}
+        numbers = {
+            name: column.to_numpy(zero_copy_only=False) for name, column in columns.items() if name not in texts
+        }
+        return Rows(
+            version=self._version,
+            number=numbers.pop("row"),
+            status=numbers.pop("status"),
+            worker=numbers.pop("worker"),
+            figures=numbers,
+            texts={name: columns[name] for name in texts},
+        )
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    return (
+        column.chunk(0)
+        if column.num_chunks == 1
+        else pa.concat_arrays(column.chunks or [column.combine_chunks()])
+    )
+
+
+def _columns(table: pa.Table, workers: dict[tuple[str | None, int | None], int]) -> pa.Table:
+    """What is kept of a receipt's table. New workers get numbers."""
+    who = zip(table["worker_host"].to_pylist(), table["worker_pid"].to_pylist(), strict=True)
+    columns = {name: table[name] for name in ("row", *_TEXTS)}
+    columns["status"] = pc.index_in(table["status"], pa.array(STATUSES)).cast(pa.int8())
+    columns["worker"] = pa.array([workers.setdefault(each, len(workers)) for each in who], pa.int32())
+    columns |= {name: pc.utf8_slice_codeunits(table[digest], 0, _TAG_LENGTH) for name, digest in _TAGS.items()}
+    columns |= {name: table[name].cast(pa.float64()) for name in FIGURES if name != "finished_at"}
+    finished = table["finished_at"].cast(pa.int64()).cast(pa.float64())
+    columns["finished_at"] = pc.divide(finished, 1e6)
+    return pa.table(columns | _stats(table["stats"]))
+
+
+def _stats(column: pa.ChunkedArray) -> dict[str, pa.Array]:
+    """A column of maps as a column for each of their names."""
+    maps = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    lengths = np.diff(maps.offsets.to_numpy())
+    rows = np.repeat(np.arange(len(maps)), lengths)
+    first = maps.offsets[0].as_py() if len(maps) else 0
+    keys = maps.keys.slice(first, len(rows)).dictionary_encode()
+    values = maps.items.slice(first, len(rows)).to_numpy(zero_copy_only=False)
+    codes = keys.indices.to_numpy()
+    found = {}
+    for code, name in enumerate(keys.dictionary.to_pylist()):
+        numbers = np.full(len(maps), np.nan)
+        numbers[rows[codes == code]] = values[codes == code]
+        found[f"{STATS}{name}"] = pa.array(numbers)
+    return found
+
+
+_NONE = pa.table({})

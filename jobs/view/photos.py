@@ -1,0 +1,130 @@
+"""A row's photograph and its picture, as a browser shows them: made on the fly, and kept as long as there is
+room. Asked for by row; nobody names a path."""
+
+from __future__ import annotations
+
+import io
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from jobs.ledger.job_record import JobRecord
+from jobs.ledger.layout import PhotoFile, place_of
+from jobs.stores.moved import read_moved_along
+from jobs.stores.store import Store
+from jobs.view.index import Rows
+from nst.images.decode import open_photo
+
+__all__ = ["THUMBNAIL_PX", "Cache", "Photos", "Shown", "Side"]
+
+Side: TypeAlias = Literal["before", "after"]
+"""The photograph, or its picture."""
+THUMBNAIL_PX = 320
+_CACHE_BYTES = 256 << 20
+_BROWSERS_KNOW = ("jpeg", "png", "webp", "avif")
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A file for a browser."""
+
+    data: bytes
+    type: str
+    tag: str
+    """Another one for other bytes."""
+
+
+@dataclass(slots=True)
+class Cache:
+    """Files by name, at most so many bytes of them: who was asked for longest ago goes."""
+
+    most_bytes: int = _CACHE_BYTES
+    held_bytes: int = 0
+    _files: OrderedDict[str, Shown] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def get(self, name: str, make: Callable[[], Shown]) -> Shown:
+        """The file of this name, made if it is not there."""
+        with self._lock:
+            found = self._files.get(name)
+            if found is not None:
+                self._files.move_to_end(name)
+                return found
+        made = make()
+        with self._lock:
+            if name not in self._files and len(made.data) <= self.most_bytes:
+                self._files[name] = made
+                self.held_bytes += len(made.data)
+            while self.held_bytes > self.most_bytes:
+                _, gone = self._files.popitem(last=False)
+                self.held_bytes -= len(gone.data)
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class Photos:
+    """Photographs and pictures of the job in `store`.
+
+    Args:
+        at_once: held while one is decoded, so that memory and cores are shared out.
+    """
+
+    store: Store
+    record: JobRecord
+    cache: Cache = field(default_factory=Cache)
+    at_once: threading.Semaphore = field(default_factory=lambda: threading.BoundedSemaphore(3))
+
+    def tag(self, rows: Rows, place: int, side: Side, *, small: bool) -> str:
+        """What names the file's bytes, before it is made."""
+        size = THUMBNAIL_PX if small else "full"
+        digest = re.sub("[^0-9a-f]", "", rows.text(side, place) or "")
+        return f"{side}-{size}-{rows.number[place]}-{digest or 'unknown'}"
+
+    def thumbnail(self, rows: Rows, place: int, side: Side) -> Shown:
+        """A small JPEG.
+
+        Raises:
+            FileNotFoundError: the row has no picture.
+            OSError, NstError: it cannot be read.
+        """
+        tag = self.tag(rows, place, side, small=True)
+        return self.cache.get(tag, lambda: self._jpeg(rows, place, side, THUMBNAIL_PX, 82, tag))
+
+    def full(self, rows: Rows, place: int, side: Side) -> Shown:
+        """A picture as it was made, and a photograph as large as its picture, so that one lies on the other.
+
+        Raises: as `thumbnail`.
+        """
+        tag, kind = self.tag(rows, place, side, small=False), self.record.image.format
+        if side == "after" and kind in _BROWSERS_KNOW:
+            return Shown(self._read(rows, place, side), f"image/{kind}", tag)
+        size = max(rows.figures["width"][place], rows.figures["height"][place])
+        most = int(size) if size > 0 else 2048  # of one that failed nobody knows how large it would be
+        return self.cache.get(tag, lambda: self._jpeg(rows, place, side, most, 92, tag))
+
+    def _jpeg(self, rows: Rows, place: int, side: Side, most: int, quality: int, tag: str) -> Shown:
+        data, image = self._read(rows, place, side), self.record.image
+        with self.at_once:
+            shown = open_photo(
+                data,
+                max_side_px=most,
+                max_pixels=image.max_pixels,
+                background=image.background,
+            )
+            out = io.BytesIO()
+            shown.save(out, "JPEG", quality=quality)
+        return Shown(out.getvalue(), "image/jpeg", tag)
+
+    def _read(self, rows: Rows, place: int, side: Side) -> bytes:
+        if side == "before":
+            before = self.record.job.get("output", self.store.url)
+            url = rows.text("url", place) or ""
+            return read_moved_along(url, before, self.store.url, self.record.storage)
+        output = rows.text("output", place) or ""
+        of = place_of(output, self.record.image)
+        if not isinstance(of, PhotoFile) or ".." in output.split("/"):  # whatever a receipt may say
+            raise FileNotFoundError("there is no picture")
+        return self.store.read(output)

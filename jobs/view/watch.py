@@ -1,0 +1,170 @@
+"""A job as it is looked at: its index, its marks and how far it is, kept up to date by one thread."""
+
+from __future__ import annotations
+
+import calendar
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from jobs.console.progress import end_notes
+from jobs.ledger.adapted import read_progress
+from jobs.ledger.job_record import JobRecord, read_job
+from jobs.ledger.lease import read_holder
+from jobs.ledger.lease_holder import Holder, utc
+from jobs.ledger.marks import Mark, change_marks, read_marks
+from jobs.ledger.results import STATUSES, Tally
+from jobs.stores.store import Store
+from jobs.view.index import STATS, Index, Rows
+from nst.errors import NstError
+
+__all__ = ["Watch", "progress"]
+
+_POLL_S = 2.0
+_UNWATCHED_S = 60.0
+"""After so long without a question the store is left alone."""
+_WINDOW_S = 600.0
+"""Results that are younger tell the speed."""
+_HALF_A_LEVEL = 0.5 / 255
+
+
+@dataclass(slots=True)
+class Watch:
+    """What is known of the job in `store` by now.
+
+    Raises:
+        UsageError: there is no job, or one that is no job of photographs.
+    """
+
+    store: Store
+    record: JobRecord = field(init=False)
+    index: Index = field(init=False)
+    marks: Mapping[str, Mark] = field(default_factory=dict)
+    marks_version: int = 0
+    trouble: str = ""
+    """Why nothing new can be read; empty: it can."""
+    _driver: Holder | None = None
+    _adapting: str = ""
+    _asked_at: float = 0.0
+    _done: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def __post_init__(self) -> None:
+        self.record, self.index = read_job(self.store), Index(self.store)
+
+    def __enter__(self) -> Watch:
+        self._asked_at = time.monotonic()
+        self._thread = threading.Thread(target=self._keep, name="view", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        if self._thread is not None:
+            self._thread.join(5.0)
+
+    def refresh(self) -> None:
+        """Read what came since the last time."""
+        try:
+            worked = self._driver is not None
+            self._driver = read_holder(self.store)
+            self._adapting = str(read_progress(self.store, self.record.fingerprint) or "")
+            self._take(read_marks(self.store))
+            self.index.refresh(self._goes_on)
+            if worked or self._driver is not None:
+                self.index.again([key for key, mark in self.marks.items() if mark == "again"], self._goes_on)
+        except (OSError, NstError) as error:
+            self.trouble = f"{type(error).__name__}: {error}"
+        else:
+            self.trouble = ""
+
+    def mark(self, keys: list[str], mark: Mark | None) -> None:
+        """Give photographs a mark, or take it away.
+
+        Raises:
+            OSError, StoreError: it cannot be written.
+        """
+        self._take(change_marks(self.store, dict.fromkeys(keys, mark)))
+
+    def tell(self) -> dict[str, Any]:
+        """How far the job is, as JSON; it was asked for."""
+        self._asked_at = time.monotonic()
+        rows = self.index.rows()
+        told = progress(rows, self.record, self._driver, time.time())
+        read = {"read": self.index.read, "listed": self.index.listed}
+        notes = [*told.pop("notes"), *(f"shard {shard}: {why}" for shard, why in self.index.damaged.items())]
+        return {**told, **read, "adapting": self._adapting, "trouble": self.trouble, "notes": notes}
+
+    def _take(self, marks: Mapping[str, Mark]) -> None:
+        if marks != self.marks:
+            self.marks = marks
+            self.marks_version += 1
+
+    def _goes_on(self) -> bool:
+        return not self._done.is_set()
+
+    def _keep(self) -> None:
+        while self._goes_on():
+            began = time.monotonic()
+            if began - self._asked_at < _UNWATCHED_S:
+                self.refresh()
+            # A store that takes long to list is asked less often.
+            self._done.wait(max(_POLL_S, 5 * (time.monotonic() - began)))
+
+
+def progress(rows: Rows, record: JobRecord, driver: Holder | None, now: float) -> dict[str, Any]:
+    """How far a job is, and who works on it.
+
+    Args:
+        driver: who holds the job's lease.
+        now: seconds since the epoch.
+    """
+    number = np.bincount(rows.status, minlength=len(STATUSES)).tolist()
+    counts = dict(zip(STATUSES, number, strict=True))
+    total, done = record.manifest.rows, len(rows)
+    works = driver is not None and not driver.is_dead and driver.expires >= utc(now)
+    if works:
+        state = "running"
+    elif done < total:
+        state = "unfinished"
+    else:
+        state = "complete" if counts["ok"] == total else "complete, with failures"
+    rate, workers = _speed(rows, driver, now) if works else (0.0, 0)
+    left_s = (total - done) / rate if rate else None
+    changes = rows.figures.get(f"{STATS}change", np.empty(0))
+    unchanged = Tally({}, int((changes >= 0).sum()), int((changes < _HALF_A_LEVEL).sum()))
+    return {
+        "state": state,
+        "total": total,
+        "done": done,
+        "counts": counts,
+        "rate": rate,
+        "left_s": left_s,
+        "workers": workers,
+        "driver": "" if driver is None else driver.describe(),
+        "notes": [*record.notes, *end_notes(unchanged, record.method)],
+    }
+
+
+def _speed(rows: Rows, driver: Holder | None, now: float) -> tuple[float, int]:
+    """Photographs per second lately, and how many workers made them."""
+    finished = rows.figures["finished_at"]
+    lately = finished > max(now - _WINDOW_S, _seconds(driver))
+    times = finished[lately]
+    if not len(times):
+        return 0.0, 0
+    workers = len(np.unique(rows.worker[lately]))
+    span = max(now, float(times.max())) - float(times.min())
+    return ((len(times) - 1) / span if span > 0 else 0.0), workers
+
+
+def _seconds(driver: Holder | None) -> float:
+    """When a driver began, in seconds since the epoch; 0: it does not say."""
+    try:
+        return float(calendar.timegm(time.strptime(driver.started if driver else "", "%Y-%m-%dT%H:%M:%SZ")))
+    except ValueError:
+        return 0.0
