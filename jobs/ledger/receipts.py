@@ -19,8 +19,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-import pyarrow as pa
-
 from jobs.errors import StoreError
 from jobs.ledger.layout import (
     JOURNAL,
@@ -39,7 +37,6 @@ from jobs.ledger.results import (
     Status,
     Tally,
     read_receipt,
-    receipt_table,
     receipt_tally,
     write_receipt,
 )
@@ -117,14 +114,6 @@ class Ledger:
             StoreError: it is damaged.
         """
         return self._read(shard, read_receipt)
-
-    def table(self, shard: int) -> pa.Table:
-        """A receipt's rows in columns, for who needs no row by itself.
-
-        Raises:
-            StoreError: it is damaged.
-        """
-        return self._read(shard, receipt_table)[0]
 
     def _read(self, shard: int, parse: Callable[[bytes], T]) -> T:
         path = receipt_path(shard)

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.errors import StoreError
+from jobs.ledger.layout import receipt_path
 from jobs.ledger.receipts import Ledger, read_journal
-from jobs.ledger.results import SCHEMA, STATUSES, results_table
+from jobs.ledger.results import SCHEMA, STATUSES, receipt_table, results_table
 from jobs.stores.store import Store
 
 __all__ = ["FIGURES", "STATS", "Index", "Rows"]
@@ -30,7 +30,7 @@ STATS = "stats."
 _TEXTS = ("key", "url", "error_type", "error", "output")
 _TAGS = {"before": "source_sha256", "after": "output_sha256"}
 _TAG_LENGTH = 16
-_AT_ONCE = 64
+_AT_FIRST, _AT_ONCE = 8, 64
 """Receipts that are read before what they say is shown."""
 _THREADS = 8
 
@@ -96,12 +96,12 @@ class Index:
             goes_on: asked between receipts.
 
         Raises:
-            OSError, StoreError: the store fails.
+            OSError: the store fails.
         """
         ledger = Ledger(self.store)
         done = ledger.done()
         self.listed = len(done)
-        self._add(ledger, sorted(done - self._sealed), goes_on)
+        self._add(sorted(done - self._sealed), goes_on)
         for shard in sorted(ledger.begun() - done):
             if not goes_on():
                 return
@@ -126,7 +126,7 @@ class Index:
             if pc.any(pc.is_in(self._parts[shard]["status"], pa.array(failed, pa.int8()))).as_py()
             or (len(wanted) and pc.any(pc.is_in(self._parts[shard]["key"], wanted)).as_py())
         ]
-        self._add(Ledger(self.store), shards, goes_on)
+        self._add(shards, goes_on)
 
     def rows(self) -> Rows:
         """All results that are known by now."""
@@ -135,21 +135,25 @@ class Index:
                 self._rows = self._together()
             return self._rows
 
-    def _add(self, ledger: Ledger, shards: list[int], goes_on: Callable[[], bool]) -> None:
-        def table(shard: int) -> pa.Table | None:
-            if not goes_on():
-                return None
-            try:
-                return ledger.table(shard)
-            except StoreError as error:
-                self.damaged[shard] = str(error)
-                return SCHEMA.empty_table()
-
+    def _add(self, shards: list[int], goes_on: Callable[[], bool]) -> None:
+        """Read receipts, the first few for a first look. Threads wait for the store; one computes, and leaves
+        time to those who ask."""
         with ThreadPoolExecutor(_THREADS) as pool:
-            for first in range(0, len(shards), _AT_ONCE):
-                some = shards[first : first + _AT_ONCE]
-                tables = zip(some, pool.map(table, some), strict=True)
-                self._put({shard: each for shard, each in tables if each is not None}, sealed=True)
+            first = 0
+            while first < len(shards) and goes_on():
+                some = shards[first : first + (_AT_ONCE if first else _AT_FIRST)]
+                found = {}
+                for shard, data in zip(some, pool.map(self._receipt, some), strict=True):
+                    try:
+                        found[shard] = receipt_table(data)[0]
+                    except ValueError as error:
+                        self.damaged[shard] = str(error)
+                        found[shard] = SCHEMA.empty_table()
+                self._put(found, sealed=True)
+                first += len(some)
+
+    def _receipt(self, shard: int) -> bytes:
+        return self.store.read(receipt_path(shard))
 
     def _put(self, tables: Mapping[int, pa.Table], *, sealed: bool) -> None:
         parts = {shard: _columns(table, self._workers) for shard, table in tables.items()}

@@ -281,7 +281,7 @@ const grid = {
   /** Load what is seen, once scrolling pauses. */
   settle() {
     const [first, last] = this.range();
-    if (last >= first) need(first, last);
+    need(first, Math.max(first, last)); // of an empty one, too: it may have grown
     for (const tile of this.tiles.values()) {
       for (const image of tile.images) {
         if (image.dataset.wanted && image.getAttribute("src") !== image.dataset.wanted) image.src = image.dataset.wanted;
