@@ -81,6 +81,7 @@ class Index:
     _journal: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     _workers: dict[tuple[str | None, int | None], int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _looked_at: int = -1
     _version: int = 0
     _rows: Rows | None = None
 
@@ -111,9 +112,9 @@ class Index:
                 ordered = [results[row] for row in sorted(results)]
                 self._put({shard: results_table(ordered)}, sealed=False)
 
-    def again(self, keys: Iterable[str], goes_on: Callable[[], bool] = lambda: True) -> None:
-        """Read the receipts again that a retry may have replaced: those with rows that have no picture, and
-        those with rows of these keys.
+    def again(self, keys: Iterable[str], goes_on: Callable[[], bool] = lambda: True) -> bool:
+        """Read receipts again that a retry may have replaced, some of them at each call: those with rows that
+        have no picture, and those with rows of these keys. Gives whether these were the last of them.
 
         Raises:
             OSError: the store fails.
@@ -126,7 +127,10 @@ class Index:
             if pc.any(pc.is_in(self._parts[shard]["status"], pa.array(failed, pa.int8()))).as_py()
             or (len(wanted) and pc.any(pc.is_in(self._parts[shard]["key"], wanted)).as_py())
         ]
-        self._add(shards, goes_on)
+        turn = [shard for shard in shards if shard > self._looked_at] or shards
+        self._looked_at = turn[:_AT_ONCE][-1] if turn else -1
+        self._add(turn[:_AT_ONCE], goes_on)
+        return len(turn) <= _AT_ONCE
 
     def rows(self) -> Rows:
         """All results that are known by now."""

@@ -49,6 +49,8 @@ class Watch:
     """Why nothing new can be read; empty: it can."""
     _driver: Holder | None = None
     _adapting: str = ""
+    _rounds: int = 0
+    """How often receipts are still to be read again: once from the beginning after a driver has ended."""
     _asked_at: float = 0.0
     _done: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -70,13 +72,16 @@ class Watch:
     def refresh(self) -> None:
         """Read what came since the last time."""
         try:
-            worked = self._driver is not None
             self._driver = read_holder(self.store)
             self._adapting = str(read_progress(self.store, self.record.fingerprint) or "")
             self._take(read_marks(self.store))
             self.index.refresh(self._goes_on)
-            if worked or self._driver is not None:
-                self.index.again([key for key, mark in self.marks.items() if mark == "again"], self._goes_on)
+            # While there are shards without a receipt, nobody retries those that have one.
+            if self._driver is not None:
+                self._rounds = 2
+            if self._rounds and self.index.listed == self.record.manifest.shards:
+                marked = [key for key, mark in self.marks.items() if mark == "again"]
+                self._rounds -= self.index.again(marked, self._goes_on)
         except (OSError, NstError) as error:
             self.trouble = f"{type(error).__name__}: {error}"
         else:

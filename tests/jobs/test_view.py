@@ -456,6 +456,24 @@ def test_a_receipt_of_a_retry_takes_the_place_of_the_one_before(tmp_path: Path) 
     assert (before.status[5], index.rows().status[5]) == (1, 0)
 
 
+def test_receipts_are_read_again_some_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.view.index._AT_ONCE", 2)
+    job = made_job(tmp_path, 500, shard_size=100)
+    finish(job, range(5))
+    asked: list[str] = []
+
+    class Noting(LocalStore):
+        def read(self, path: str) -> bytes:
+            asked.append(path)
+            return super().read(path)
+
+    index = Index(Noting(job.store.url))
+    index.refresh()
+    asked.clear()
+    assert [index.again([key(499)]) for _ in range(4)] == [False, False, True, False]
+    assert sorted(asked) == [receipt_path(shard) for shard in (0, 0, 1, 1, 2, 3, 4)]
+
+
 def test_a_damaged_receipt_is_told_of_and_the_others_are_shown(tmp_path: Path) -> None:
     job = made_job(tmp_path, 20, shard_size=10)
     finish(job, [1])

@@ -205,7 +205,7 @@ const grid = {
     $("grid").style.height = `${this.height}px`;
     $("empty").hidden = list.total !== 0;
     $("empty").textContent = job.done ? "No photograph is like that." : "No photograph has a result yet.";
-    $("count").textContent = list.total === null ? "" : whole(list.total);
+    if (list.total !== null) $("count").textContent = whole(list.total);
     this.render();
   },
 
