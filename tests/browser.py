@@ -96,8 +96,10 @@ class Page:
         await self.drag(x, y, x, y)
 
     async def middle(self, selector: str) -> tuple[float, float]:
-        """Where the first element there has its middle, in the window."""
-        box = await self.do(f"document.querySelector({json.dumps(selector)}).getBoundingClientRect().toJSON()")
+        """Where the first element there has its middle, in the window; it is brought into sight."""
+        found = f"document.querySelector({json.dumps(selector)})"
+        await self.do(f"{found}.scrollIntoView({{block: 'nearest', inline: 'center'}})")
+        box = await self.do(f"{found}.getBoundingClientRect().toJSON()")
         return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
     async def drag(self, x: float, y: float, to_x: float, to_y: float) -> None:
