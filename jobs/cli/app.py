@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.commands import again, cluster, doctor, export, job, options, output, training
+from jobs.cli.commands import again, cluster, doctor, export, job, options, output, preview, training
 
 __all__ = ["app", "main"]
 
@@ -20,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for _commands in (job, again, training, export, output, cluster, doctor, options):
+for _commands in (job, again, training, export, output, cluster, doctor, preview, options):
     app.add_typer(_commands.app)
 
 

@@ -18,7 +18,7 @@ class ListingOptions:
     slash from the folder on, where `**` stands for any folders: `2019/**/raw`."""
     hidden: bool = False
     """Whether hidden files and folders, thumbnails and other helpers of programs, and the folders of other jobs
-    are taken too."""
+    and of previews are taken too."""
     not_in: tuple[str, ...] = ()
     """Folders or bucket prefixes of jobs whose photographs are left out."""
     url_column: str = "url"

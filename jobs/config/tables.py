@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import json
 import tomllib
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import fields
@@ -19,7 +20,7 @@ from pydantic_core import ErrorDetails
 from jobs.errors import UsageError
 from nst.errors import OptionError
 
-__all__ = ["apply_overrides", "later_options", "parse_table", "read_toml", "without_defaults"]
+__all__ = ["apply_overrides", "later_options", "parse_table", "read_toml", "toml_text", "without_defaults"]
 
 T = TypeVar("T")
 
@@ -36,6 +37,22 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"job file {str(path)!r}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"job file {str(path)!r} is not valid TOML: {error}") from error
+
+
+def toml_text(table: Mapping[str, Any], within: str = "") -> str:
+    """A table of texts, numbers, truth values, lists of these, and tables of all that, as a TOML file. Its
+    options have plain names; so have the tables that it is `within`, as `method.`."""
+    plain = {name: value for name, value in table.items() if not isinstance(value, Mapping)}
+    parts = ["".join(f"{name} = {_toml_literal(value)}\n" for name, value in plain.items())]
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            parts.append(f"[{within}{name}]\n{toml_text(value, f'{within}{name}.')}")
+    return "\n".join(part for part in parts if part)
+
+
+def _toml_literal(value: Any) -> str:
+    # JSON's escapes are TOML's, but for one character, and for pairs of them, which are not needed.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
 
 
 def apply_overrides(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ _REASON_LENGTH = 160
 class Bar:
     """Log events, and a progress bar, inside a `with`; no bar where the console is no terminal."""
 
-    def __init__(self, console: Console, what: str) -> None:
+    def __init__(self, console: Console, what: str, rest: str = "starting workers") -> None:
         self.console = console
         self._progress: Progress | None = None
         if console.is_terminal:
@@ -39,7 +39,7 @@ class Bar:
                 console=console,
                 transient=True,
             )
-            self._task = self._progress.add_task(what, total=None, rest="starting workers")
+            self._task = self._progress.add_task(what, total=None, rest=rest)
 
     def __enter__(self) -> Self:
         if self._progress is not None:

@@ -12,14 +12,15 @@ __all__ = ["chart", "curve", "page", "settings", "table", "text"]
 _MAX_POINTS = 300
 
 
-def page(title: str, body: str) -> str:
+def page(title: str, body: str, style: str = "") -> str:
     """A whole page.
 
     Args:
         title: plain text, which is escaped.
         body: HTML.
+        style: CSS of its own, after that of all pages.
     """
-    return _PAGE.format(title=text(title), style=_STYLE, body=body)
+    return _PAGE.format(title=text(title), style=_STYLE + style, body=body)
 
 
 def curve(losses: Sequence[tuple[int, float]], what: str, unit: str = "evaluation") -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from jobs.config.listing import ListingOptions
 from jobs.errors import UsageError
-from jobs.ledger.layout import JOB
+from jobs.ledger.layout import JOB, PREVIEW
 from jobs.ledger.left_out import LeftOut
 from jobs.ledger.names import file_keys, folder_keys
 from jobs.stores.filesystems import StorageOptions, is_url, path_url, read_url, url_to_filesystem
@@ -59,6 +59,8 @@ _HALF_FILES = (".part", ".partial", ".crdownload", ".tmp", "~", ".thm")
 """Beginnings of thumbnails' names; ends of what is not there whole, or a film's thumbnail."""
 # fmt: on
 _JUNK_FOLDER = re.compile("|".join(map(fnmatch.translate, _JUNK_FOLDERS)), re.IGNORECASE)
+_RECORDS = {JOB: {"format", "fingerprint"}, PREVIEW: {"format", "preview"}}
+"""Files that say whose folder it is, and what is in them at least."""
 _LOOKS_AT_ONCE = 16
 _LOOKS = 1024
 """Files that wait to be looked into."""
@@ -189,18 +191,19 @@ class Selection:
         return kept
 
     def is_a_jobs(self, folder: Folder) -> bool:
-        """Whether a folder is this job's, or, below the root, another one's."""
+        """Whether a folder is this job's, or, below the root, another one's or a preview's."""
         if self.output is not None and f"{self.url(folder.path).rstrip('/')}/".startswith(
             self.output.rstrip("/") + "/"
         ):
             return True
-        if self.options.hidden or not folder.path or all(name != JOB for name, _ in folder.files):
+        found = [name for name, _ in folder.files if name in _RECORDS]
+        if self.options.hidden or not folder.path or not found:
             return False
         try:
-            record = json.loads(read_url(self.url(folder.inner(JOB)), self.storage))
+            record = json.loads(read_url(self.url(folder.inner(found[0])), self.storage))
         except ValueError:
             return False
-        if not isinstance(record, dict) or not {"format", "fingerprint"} <= record.keys():
+        if not isinstance(record, dict) or not _RECORDS[found[0]] <= record.keys():
             return False
         self.left_out.add("job", f"{folder.path}/", f"{posixpath.basename(folder.path)}/")
         return True

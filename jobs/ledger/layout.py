@@ -38,6 +38,7 @@ __all__ = [
     "MANIFEST",
     "MARKS",
     "PARTS",
+    "PREVIEW",
     "REPORT",
     "RESULTS",
     "SHARED",
@@ -74,6 +75,8 @@ ADAPTED = "adapted"
 PARTS = "parts"
 SHARED = (IMAGES, CURVES, FRAMES)
 """Folders of what is made from photographs; a part of new ones has them in common with the job."""
+PREVIEW = "preview.json"
+"""No job's: it says that a folder is a preview's, of which no job takes pictures for photographs."""
 
 _LEASE = re.compile(r"lease-([0-9]+)\.json")
 _ADAPTED = re.compile(rf"{ADAPTED}/([0-9a-f]{{16}}\.safetensors|checkpoint\.pt|(?:progress|loading)\.json)")

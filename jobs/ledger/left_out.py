@@ -15,7 +15,7 @@ Reason: TypeAlias = Literal["kind", "hidden", "job", "link", "exclude", "not_in"
 _WHY: dict[Reason, str] = {
     "kind": "no photographs, by their names and first bytes",
     "hidden": "hidden, or thumbnails and other helpers of programs",
-    "job": "folders of other jobs",
+    "job": "folders of other jobs and of previews",
     "link": "links to folders, which are not followed",
     "exclude": "as `exclude` says",
     "not_in": "in the jobs that `not_in` names",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +100,12 @@ class FeedForwardStylizer:
         """It needs no randomness, and paints one photograph after the other."""
         asked = asked_styles(images, styles)
         return [self._outcome(image, name) for image, name in zip(images, asked, strict=True)]
+
+    def at_strength(self, strength: float) -> FeedForwardStylizer:
+        """The same at another strength, from 0 to 1; it shares the network, and what is known of styles."""
+        other = copy.copy(self)
+        other.plan = replace(self.plan, strength=strength)
+        return other
 
     def in_float64(self) -> FeedForwardStylizer:
         """The same in float64, to compare others with."""

@@ -111,7 +111,7 @@ def test_what_is_left_out_is_said_and_kept(tmp_path: Path) -> None:
     said = {
         "left out: 1 (1 .txt): no photographs, by their names and first bytes",
         "left out: 1 (1 ._*): hidden, or thumbnails and other helpers of programs; hidden = true takes them",
-        "left out: 1 (1 other/): folders of other jobs; hidden = true takes them",
+        "left out: 1 (1 other/): folders of other jobs and of previews; hidden = true takes them",
     }
     assert set(planned.notes) == said
     assert (planned.manifest.rows, planned.left_out.count) == (1, 3)

@@ -208,7 +208,10 @@ def test_other_jobs_below_are_left_out(tmp_path: Path, place: str) -> None:
     put(tmp_path, "mine/job.json", data=b'{"title": "my holiday"}')
     found, left_out = listed(tmp_path)
     assert found == ["a", "mine/b", "mine/images/c"]
-    assert "left out: 1 (1 painted/): folders of other jobs; hidden = true takes them" in left_out.notes()
+    assert (
+        "left out: 1 (1 painted/): folders of other jobs and of previews; hidden = true takes them"
+        in left_out.notes()
+    )
     assert f"{place}/images/a" in listed(tmp_path, hidden=True)[0]
     assert listed(tmp_path / place)[0] == ["frames/a/00050", "images/a"], "asked for by its name"
 

@@ -1,0 +1,1 @@
+"""Styles tried on a few photographs of a collection before a job is begun: see `nst preview`."""
