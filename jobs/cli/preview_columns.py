@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import quote
 
 from jobs.cli.quality import stylize_table
-from jobs.config.styles import style_place
 from jobs.cli.work import reach
+from jobs.config.styles import style_place
 from jobs.config.tables import toml_text, without_defaults
 from jobs.ledger.listing import pictures_in
 from jobs.ledger.names import file_keys, folded

@@ -55,7 +55,7 @@ def build_app(watch: Watch, token: str, *, cookie: str = COOKIE) -> Starlette:
         token: who knows it may ask: `/?token=...`, and after that a cookie.
         cookie: name of the cookie; those of one host are of all its ports.
     """
-    view = _View(watch, Photos(watch.store, watch.record))
+    view = _View(watch, Photos(watch.index))
     routes = [
         Route("/", lambda request: view.page(request, cookie, token)),
         Route("/static/{name}", view.static),

@@ -1,5 +1,6 @@
 """All results of a job as columns, which grow while it runs: read from its receipts, and from the journals of
-shards that have none yet. Photographs that have no result are not in it."""
+shards that have none yet. Photographs that have no result are not in it; of those that were done again, the
+newest with a picture is. Parts of the job are read as the job itself is."""
 
 from __future__ import annotations
 
@@ -14,14 +15,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.ledger.job_record import JobRecord, read_job
 from jobs.ledger.layout import receipt_path
+from jobs.ledger.parts import has_own_pictures, parts_of
 from jobs.ledger.receipts import Ledger, read_journal
 from jobs.ledger.results import SCHEMA, STATUSES, receipt_table, results_table
 from jobs.stores.store import Store
 
-__all__ = ["FIGURES", "STATS", "Index", "Rows"]
+__all__ = ["FIGURES", "STATS", "Index", "Part", "Rows"]
 
 Array: TypeAlias = npt.NDArray[Any]
+Place: TypeAlias = tuple[int, int]
+"""A part of the job, 0 the job itself, and a shard of it."""
 
 FIGURES = ("width", "height", "load_s", "compute_s", "save_s", "attempts", "retries", "finished_at")
 """Columns of numbers that every result has."""
@@ -36,13 +41,26 @@ _THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a job, or the job itself."""
+
+    store: Store
+    record: JobRecord
+    first: int
+    """Number of its first photograph, when those of all parts are counted."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rows:
-    """All results that were known at a moment, in the order of the manifest. Columns are of one length."""
+    """All results that were known at a moment, in the order of parts and manifests. Columns are of one
+    length."""
 
     version: int
     """Another one whenever anything has changed."""
     number: Array
-    """Place of each photograph in the manifest, ascending."""
+    """Place of each photograph in the manifests, one after the other; ascending."""
+    part: Array
+    """Part of the job that each is of."""
     status: Array
     """Place of each status in `STATUSES`."""
     worker: Array
@@ -57,7 +75,7 @@ class Rows:
         return len(self.number)
 
     def place(self, number: int) -> int | None:
-        """Where the photograph with this place in the manifest is; None: it has no result."""
+        """Where the photograph with this place in the manifests is; None: it has no result."""
         found = int(np.searchsorted(self.number, number))
         return found if found < len(self) and self.number[found] == number else None
 
@@ -74,14 +92,16 @@ class Index:
     store: Store
     listed: int = 0
     """Receipts that there are, by the last listing."""
-    damaged: dict[int, str] = field(default_factory=dict)
-    """What is wrong with receipts that cannot be read, by shard."""
-    _parts: dict[int, pa.Table] = field(default_factory=dict)
-    _sealed: set[int] = field(default_factory=set)
-    _journal: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    damaged: dict[Place, str] = field(default_factory=dict)
+    """What is wrong with receipts that cannot be read."""
+    parts: list[Part] = field(default_factory=list)
+    """By the last look."""
+    _tables: dict[Place, pa.Table] = field(default_factory=dict)
+    _sealed: set[Place] = field(default_factory=set)
+    _journals: dict[int, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
     _workers: dict[tuple[str | None, int | None], int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _looked_at: int = -1
+    _looked_at: Place = (-1, -1)
     _version: int = 0
     _rows: Rows | None = None
 
@@ -89,6 +109,15 @@ class Index:
     def read(self) -> int:
         """Receipts that were read."""
         return len(self._sealed)
+
+    @property
+    def photographs(self) -> int:
+        """How many the job has, with those that came later."""
+        return sum(part.record.manifest.rows for part in self.parts if not has_own_pictures(part.store))
+
+    @property
+    def shards(self) -> int:
+        return sum(part.record.manifest.shards for part in self.parts)
 
     def refresh(self, goes_on: Callable[[], bool] = lambda: True) -> None:
         """Read what came since the last time.
@@ -99,18 +128,28 @@ class Index:
         Raises:
             OSError: the store fails.
         """
-        ledger = Ledger(self.store)
-        done = ledger.done()
+        self._look_for_parts()
+        ledgers = [Ledger(part.store) for part in self.parts]
+        done = {(number, shard) for number, ledger in enumerate(ledgers) for shard in ledger.done()}
         self.listed = len(done)
         self._add(sorted(done - self._sealed), goes_on)
-        for shard in sorted(ledger.begun() - done):
+        begun = {(number, shard) for number, ledger in enumerate(ledgers) for shard in ledger.begun()}
+        for place in sorted(begun - done):
             if not goes_on():
                 return
-            results = read_journal(self.store, shard, 0, self._journal).results
-            known = self._parts.get(shard)
+            part, shard = place
+            journal = self._journals.setdefault(part, {})
+            results = read_journal(self.parts[part].store, shard, 0, journal).results
+            known = self._tables.get(place)
             if len(results) > (0 if known is None else known.num_rows):
                 ordered = [results[row] for row in sorted(results)]
-                self._put({shard: results_table(ordered)}, sealed=False)
+                self._put({place: results_table(ordered)}, sealed=False)
+
+    def _look_for_parts(self) -> None:
+        for store in parts_of(self.store)[len(self.parts) :]:
+            before = self.parts[-1] if self.parts else None
+            first = 0 if before is None else before.first + before.record.manifest.rows
+            self.parts.append(Part(store, read_job(store), first))
 
     def again(self, keys: Iterable[str], goes_on: Callable[[], bool] = lambda: True) -> bool:
         """Read receipts again that a retry may have replaced, some of them at each call: those with rows that
@@ -121,14 +160,14 @@ class Index:
         """
         wanted = pa.array(keys, pa.string())
         failed = [place for place, status in enumerate(STATUSES) if status != "ok"]
-        shards = [
-            shard
-            for shard in sorted(self._sealed & self._parts.keys())
-            if pc.any(pc.is_in(self._parts[shard]["status"], pa.array(failed, pa.int8()))).as_py()
-            or (len(wanted) and pc.any(pc.is_in(self._parts[shard]["key"], wanted)).as_py())
+        found = [
+            place
+            for place in sorted(self._sealed & self._tables.keys())
+            if pc.any(pc.is_in(self._tables[place]["status"], pa.array(failed, pa.int8()))).as_py()
+            or (len(wanted) and pc.any(pc.is_in(self._tables[place]["key"], wanted)).as_py())
         ]
-        turn = [shard for shard in shards if shard > self._looked_at] or shards
-        self._looked_at = turn[:_AT_ONCE][-1] if turn else -1
+        turn = [place for place in found if place > self._looked_at] or found
+        self._looked_at = turn[:_AT_ONCE][-1] if turn else (-1, -1)
         self._add(turn[:_AT_ONCE], goes_on)
         return len(turn) <= _AT_ONCE
 
@@ -139,47 +178,60 @@ class Index:
                 self._rows = self._together()
             return self._rows
 
-    def _add(self, shards: list[int], goes_on: Callable[[], bool]) -> None:
+    def _add(self, places: list[Place], goes_on: Callable[[], bool]) -> None:
         """Read receipts, the first few for a first look. Threads wait for the store; one computes, and leaves
         time to those who ask."""
         with ThreadPoolExecutor(_THREADS) as pool:
             first = 0
-            while first < len(shards) and goes_on():
-                some = shards[first : first + (_AT_ONCE if first else _AT_FIRST)]
+            while first < len(places) and goes_on():
+                some = places[first : first + (_AT_ONCE if first else _AT_FIRST)]
                 found = {}
-                for shard, data in zip(some, pool.map(self._receipt, some), strict=True):
+                for place, data in zip(some, pool.map(self._receipt, some), strict=True):
                     try:
-                        found[shard] = receipt_table(data)[0]
+                        found[place] = receipt_table(data)[0]
                     except ValueError as error:
-                        self.damaged[shard] = str(error)
-                        found[shard] = SCHEMA.empty_table()
+                        self.damaged[place] = str(error)
+                        found[place] = SCHEMA.empty_table()
                 self._put(found, sealed=True)
                 first += len(some)
 
-    def _receipt(self, shard: int) -> bytes:
-        return self.store.read(receipt_path(shard))
+    def _receipt(self, place: Place) -> bytes:
+        part, shard = place
+        return self.parts[part].store.read(receipt_path(shard))
 
-    def _put(self, tables: Mapping[int, pa.Table], *, sealed: bool) -> None:
-        parts = {shard: _columns(table, self._workers) for shard, table in tables.items()}
+    def _put(self, tables: Mapping[Place, pa.Table], *, sealed: bool) -> None:
+        made = {place: self._numbered(place, _columns(table, self._workers)) for place, table in tables.items()}
         with self._lock:
             # A retry's receipt differs where it has rows that were done again.
             new = {
-                shard: part for shard, part in parts.items() if not part.equals(self._parts.get(shard, _NONE))
+                place: table
+                for place, table in made.items()
+                if not table.equals(self._tables.get(place, _NONE))
             }
-            self._parts |= new
+            self._tables |= new
             if sealed:
-                self._sealed |= parts.keys()
+                self._sealed |= made.keys()
             self._version += bool(new)
 
+    def _numbered(self, place: Place, table: pa.Table) -> pa.Table:
+        part, _ = place
+        rows = pc.add(table["row"], self.parts[part].first)
+        table = table.set_column(table.column_names.index("row"), "row", rows)
+        return table.append_column("part", pa.array(np.full(table.num_rows, part, np.int32)))
+
     def _together(self) -> Rows:
-        shards = sorted(self._parts)
-        parts = [self._parts[shard] for shard in shards] or [_columns(SCHEMA.empty_table(), {})]
-        table = pa.concat_tables(parts, promote_options="default").combine_chunks()
+        places = sorted(self._tables)
+        empty = _columns(SCHEMA.empty_table(), {}).append_column("part", pa.array([], pa.int32()))
+        tables = [self._tables[place] for place in places] or [empty]
+        table = pa.concat_tables(tables, promote_options="default").combine_chunks()
         start = 0
-        for shard in shards:  # they are parts of it, so that nothing is held twice
-            length = self._parts[shard].num_rows
-            self._parts[shard] = table.slice(start, length)
+        for place in places:  # they are parts of it, so that nothing is held twice
+            length = self._tables[place].num_rows
+            self._tables[place] = table.slice(start, length)
             start += length
+        again = [number for number, part in enumerate(self.parts) if has_own_pictures(part.store)]
+        if again:
+            table = _those_that_count(table, again).combine_chunks()
         columns = {name: _one(table[name]) for name in table.column_names}
         texts = {*_TEXTS, *_TAGS}
         numbers = {
@@ -188,11 +240,29 @@ class Index:
         return Rows(
             version=self._version,
             number=numbers.pop("row"),
+            part=numbers.pop("part"),
             status=numbers.pop("status"),
             worker=numbers.pop("worker"),
             figures=numbers,
             texts={name: columns[name] for name in texts},
         )
+
+
+def _those_that_count(table: pa.Table, again: list[int]) -> pa.Table:
+    """One row of each photograph: as `jobs.ledger.parts.rows_that_count`.
+
+    Args:
+        again: the parts of photographs that were done again.
+    """
+    part = table["part"].to_numpy()
+    is_again = np.isin(part, again)
+    good = table["status"].to_numpy() == STATUSES.index("ok")
+    places = np.flatnonzero(is_again & good)
+    keys = table["key"].take(pa.array(places)).to_pylist()
+    newest = dict(zip(keys, places.tolist(), strict=True))  # the last of each
+    counts = ~is_again & ~pc.is_in(table["key"], pa.array(list(newest), pa.string())).to_numpy()
+    counts[list(newest.values())] = True
+    return table.filter(pa.array(counts))
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:

@@ -11,11 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from jobs.ledger.job_record import JobRecord
 from jobs.ledger.layout import PhotoFile, place_of
 from jobs.stores.moved import read_moved_along
-from jobs.stores.store import Store
-from jobs.view.index import Rows
+from jobs.view.index import Index, Part, Rows
 from nst.images.decode import open_photo
 
 __all__ = ["THUMBNAIL_PX", "Cache", "Photos", "Shown", "Side"]
@@ -66,14 +64,13 @@ class Cache:
 
 @dataclass(frozen=True, slots=True)
 class Photos:
-    """Photographs and pictures of the job in `store`.
+    """Photographs and pictures of a job.
 
     Args:
         at_once: held while one is decoded, so that memory and cores are shared out.
     """
 
-    store: Store
-    record: JobRecord
+    index: Index
     cache: Cache = field(default_factory=Cache)
     at_once: threading.Semaphore = field(default_factory=lambda: threading.BoundedSemaphore(3))
 
@@ -98,7 +95,7 @@ class Photos:
 
         Raises: as `thumbnail`.
         """
-        tag, kind = self.tag(rows, place, side, small=False), self.record.image.format
+        tag, kind = self.tag(rows, place, side, small=False), self._part(rows, place).record.image.format
         if side == "after" and kind in _BROWSERS_KNOW:
             return Shown(self._read(rows, place, side), f"image/{kind}", tag)
         size = max(rows.figures["width"][place], rows.figures["height"][place])
@@ -106,7 +103,7 @@ class Photos:
         return self.cache.get(tag, lambda: self._jpeg(rows, place, side, most, 92, tag))
 
     def _jpeg(self, rows: Rows, place: int, side: Side, most: int, quality: int, tag: str) -> Shown:
-        data, image = self._read(rows, place, side), self.record.image
+        data, image = self._read(rows, place, side), self._part(rows, place).record.image
         with self.at_once:
             shown = open_photo(
                 data,
@@ -118,13 +115,17 @@ class Photos:
             shown.save(out, "JPEG", quality=quality)
         return Shown(out.getvalue(), "image/jpeg", tag)
 
+    def _part(self, rows: Rows, place: int) -> Part:
+        return self.index.parts[int(rows.part[place])]
+
     def _read(self, rows: Rows, place: int, side: Side) -> bytes:
+        part = self._part(rows, place)
         if side == "before":
-            before = self.record.job.get("output", self.store.url)
+            before = part.record.job.get("output", self.index.store.url)
             url = rows.text("url", place) or ""
-            return read_moved_along(url, before, self.store.url, self.record.storage)
+            return read_moved_along(url, before, self.index.store.url, part.record.storage)
         output = rows.text("output", place) or ""
-        of = place_of(output, self.record.image)
+        of = place_of(output, part.record.image)
         if not isinstance(of, PhotoFile) or ".." in output.split("/"):  # whatever a receipt may say
             raise FileNotFoundError("there is no picture")
-        return self.store.read(output)
+        return part.store.read(output)

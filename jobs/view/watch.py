@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import starmap
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ class Watch:
             # While there are shards without a receipt, nobody retries those that have one.
             if self._driver is not None:
                 self._rounds = 2
-            if self._rounds and self.index.listed == self.record.manifest.shards:
+            if self._rounds and self.index.listed == self.index.shards:
                 marked = [key for key, mark in self.marks.items() if mark == "again"]
                 self._rounds -= self.index.again(marked, self._goes_on)
         except (OSError, NstError) as error:
@@ -99,9 +100,9 @@ class Watch:
         """How far the job is, as JSON; it was asked for."""
         self._asked_at = time.monotonic()
         rows = self.index.rows()
-        told = progress(rows, self.record, self._driver, time.time())
+        told = progress(rows, self.record, self._driver, time.time(), self.index.photographs or None)
         read = {"read": self.index.read, "listed": self.index.listed}
-        notes = [*told.pop("notes"), *(f"shard {shard}: {why}" for shard, why in self.index.damaged.items())]
+        notes = [*told.pop("notes"), *starmap(_damage, self.index.damaged.items())]
         return {**told, **read, "adapting": self._adapting, "trouble": self.trouble, "notes": notes}
 
     def _take(self, marks: Mapping[str, Mark]) -> None:
@@ -121,16 +122,24 @@ class Watch:
             self._done.wait(max(_POLL_S, 5 * (time.monotonic() - began)))
 
 
-def progress(rows: Rows, record: JobRecord, driver: Holder | None, now: float) -> dict[str, Any]:
+def _damage(place: tuple[int, int], why: str) -> str:
+    part, shard = place
+    return f"{f'part {part}, ' if part else ''}shard {shard}: {why}"
+
+
+def progress(
+    rows: Rows, record: JobRecord, driver: Holder | None, now: float, photographs: int | None = None
+) -> dict[str, Any]:
     """How far a job is, and who works on it.
 
     Args:
         driver: who holds the job's lease.
         now: seconds since the epoch.
+        photographs: how many it has; None: it has no parts.
     """
     number = np.bincount(rows.status, minlength=len(STATUSES)).tolist()
     counts = dict(zip(STATUSES, number, strict=True))
-    total, done = record.manifest.rows, len(rows)
+    total, done = photographs or record.manifest.rows, len(rows)
     works = driver is not None and not driver.is_dead and driver.expires >= utc(now)
     if works:
         state = "running"

@@ -22,6 +22,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from jobs.driver.job import Job
+from jobs.driver.redo import redo
 from jobs.errors import UsageError
 from jobs.inspect.verify import collect_garbage, verify
 from jobs.ledger.layout import MARKS, receipt_path
@@ -35,7 +36,9 @@ from jobs.view.photos import Cache, Shown
 from jobs.view.server import serve
 from jobs.view.watch import Watch, progress
 from nst.errors import OptionError
+from tests.jobs import test_growing as growing
 from tests.jobs.made_jobs import EVIL, STARTED, failed, finish, key, made_job, result_of
+from tests.methods import REGISTRY
 
 TOKEN = "a-token"
 COUNT = 400
@@ -542,3 +545,28 @@ def test_without_its_extra_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UsageError, match=rf"needs {name}.*pip install 'nst\[view\]'"):
         serve(made.store, port=0, browser=False)
+
+
+# Parts of a job
+
+
+def test_parts_are_shown_as_one_job(tmp_path: Path) -> None:
+    growing.put(tmp_path, 0, 1, 2)
+    job, _ = growing.run_all(growing.file(tmp_path))
+    watch = Watch(job.store)
+    watch.refresh()
+    assert len(watch.index.rows()) == 3
+    growing.put(tmp_path, 3)
+    growing.run_all(growing.file(tmp_path))
+    (again,) = growing.names(1)
+    for part in redo(job, [again], {"seed": 9}, registry=REGISTRY):
+        assert growing.do(part) == 0
+    watch.refresh()
+    rows, photos, told = watch.index.rows(), Photos(watch.index), watch.tell()
+    assert rows.texts["key"].to_pylist() == growing.names(0, 2, 3, 1), "the newest version of each"
+    assert rows.part.tolist() == [0, 0, 1, 2]
+    assert rows.number.tolist() == [0, 2, 3, 4]
+    assert (told["state"], told["total"], told["done"]) == ("complete", 4, 4)
+    for place, path in ((2, f"images/{growing.names(3)[0]}"), (3, f"parts/0002/images/{again}")):
+        assert photos.full(rows, place, "after").data == job.store.read(f"{path}.jpg")
+    assert len(photos.thumbnail(rows, 3, "before").data) > 100
