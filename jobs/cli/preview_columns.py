@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from jobs.cli.quality import stylize_table
-from jobs.cli.work import reach
+from jobs.cli.running import reach
 from jobs.config.styles import style_place
 from jobs.config.tables import toml_text, without_defaults
 from jobs.ledger.listing import pictures_in

@@ -474,7 +474,13 @@ def test_opens_from_disk_in_a_real_browser(made: Path, tmp_path: Path) -> None:
     shots = []
     for part in ("", "#picture-1-1", "#job-1"):
         shot = tmp_path / "shot.png"
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        flags = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--hide-scrollbars",
+        ]
         flags += [f"--user-data-dir={tmp_path}/profile", "--window-size=1000,800", f"--screenshot={shot}"]
         page = (made / "try/index.html").as_uri() + part
         done = subprocess.run(

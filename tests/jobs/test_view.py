@@ -24,7 +24,8 @@ from starlette.testclient import TestClient
 from jobs.driver.job import Job
 from jobs.driver.redo import redo
 from jobs.errors import UsageError
-from jobs.inspect.verify import collect_garbage, verify
+from jobs.inspect.garbage import collect_garbage
+from jobs.inspect.verify import verify
 from jobs.ledger.layout import MARKS, receipt_path
 from jobs.ledger.lease_holder import this_process
 from jobs.ledger.marks import change_marks, read_marks
@@ -32,7 +33,7 @@ from jobs.ledger.receipts import JournalWriter, seal
 from jobs.stores.store import LocalStore
 from jobs.view.app import COOKIE, build_app
 from jobs.view.index import Index
-from jobs.view.photos import Cache, Shown
+from jobs.view.photos import Cache, Photos, Shown
 from jobs.view.server import serve
 from jobs.view.watch import Watch, progress
 from nst.errors import OptionError
