@@ -76,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def drive(folder: Path, pool: str) -> None:
     """The real command line's way to run a job, with the stub method."""
-    from jobs.cli.work import errors, execute
+    from jobs.cli.running import execute
+    from jobs.cli.work import errors
     from jobs.driver.job import create_or_open
     from jobs.spec import job_from_table
     from tests.methods import REGISTRY

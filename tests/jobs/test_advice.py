@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import jobs.driver.run
 from jobs.cli.app import app
-from jobs.cli.work import reach
+from jobs.cli.running import reach
 from jobs.config.tables import apply_overrides
 from jobs.driver.job import create_or_open
 from jobs.errors import WorkersBroken

@@ -503,20 +503,20 @@ def test_two_of_the_same_name_are_refused_with_both(home: Path, first: str) -> N
 @pytest.mark.parametrize(
     ("names", "folders"),
     [
-        (["<script>.png", "con.png", "50%41.png"], {"%3Cscript%3E", "%63on", "50%2541"}),
-        (["a:b.png", "..png", "...png"], {"a%3Ab", "%2E", "%2E%2E"}),
-        (["dot..png", "nl\n.png", "'; --.png"], {"dot%2E", "nl%0A", "'; --"}),
-        (["\u00e9.png"], {"\u00e9"}),
+        (["<script>.png", "con.png", "50%41.png"], ["%3Cscript%3E", "%63on", "50%2541"]),
+        (["a:b.png", "..png", "...png"], ["a%3Ab", "%2E", "%2E%2E"]),
+        (["dot..png", "nl\n.png", "'; --.png"], ["dot%2E", "nl%0A", "'; --"]),
+        (["\u00e9.png"], ["\u00e9"]),
     ],
     ids=ascii,
 )
-def test_hostile_names_are_made_safe(home: Path, names: list[str], folders: set[str]) -> None:
+def test_hostile_names_are_made_safe(home: Path, names: list[str], folders: list[str]) -> None:
     shutil.rmtree(home / "styles")
     put(home / "styles", *names)
     job = begin(home, styles=[f"styles/{name}" for name in names], photos="photos/sub")
     assert done(job) == 0
     check(job, 2 * len(names))
-    assert {path.name for path in (home / "out/images").iterdir()} == folders
+    assert {path.name for path in (home / "out/images").iterdir()} == set(folders)
     assert list(verify(job.store)) == []
     assert "<script>" not in build_report(job.store).replace("<script></script>", "")
 

@@ -23,7 +23,7 @@ import tifffile
 from PIL import Image
 from PIL.ExifTags import Base
 
-from jobs.cli.work import execute
+from jobs.cli.running import execute
 from jobs.console.progress import Snapshot, Summary
 from jobs.console.stop import StopSignal
 from jobs.driver.actions import Work
