@@ -51,6 +51,7 @@ def collect_garbage(store: Store, *, remove: bool = True) -> Garbage:
     Raises:
         UsageError: there is no job.
     """
+    read_job(store)  # which is of photographs
     stores = parts_of(store)
     parts = [_read(each) for each in stores]
     sharing = [part for part, each in zip(parts, stores, strict=True) if not has_own_pictures(each)]

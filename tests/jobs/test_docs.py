@@ -31,6 +31,7 @@ ALL = [*PAGES, ROOT / "cluster/README.md", ROOT / "nst/features/embedded/README.
 EXPECTED = (
     *("images", "results", "s3", "clusters", "style-transfer", "deepdream", "training", "networks", "design"),
     *("troubleshooting", "glossary", "options", "notebook", "performance", "pretrained", "feed-forward", "gpu"),
+    "workflow",
 )
 
 

@@ -78,7 +78,7 @@ def test_there_may_be_nothing_new(tmp_path: Path) -> None:
         OptionError, match=r"no photographs found; .*left out: 1 \(1 photographs\): in the jobs"
     ):
         next_of(first, f"{tmp_path}/photos/out-2")
-    with pytest.raises(OptionError, match=r"not_in = '.*nowhere': .* has no manifest.parquet"):
+    with pytest.raises(OptionError, match=r"not_in = '.*nowhere': .* is no job: it has no job.json"):
         plan(file(tmp_path, output="other", not_in=["nowhere"]))
 
 

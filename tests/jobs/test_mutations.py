@@ -734,7 +734,8 @@ MUTATIONS = [
     Mutation(
         "a damaged part of a journal counts as not there",
         without(
-            read_journal, ("except ValueError:\n            continue", "except ValueError:\n            raise")
+            read_journal,
+            ("except ValueError:\n                continue", "except ValueError:\n                raise"),
         ),
         check_a_damaged_part_is_ignored,
     ),

@@ -61,7 +61,7 @@ class DistillationTask:
     in_work: int = 192
     """Pictures in work."""
     learning_rate: float = 1.2e-3
-    """At the peak; it falls to 0 in a line."""
+    """Peak of it; it falls to 0 in a line."""
     warmup: int = 100
     gram_weight: float = 0.3
     """Weight of the relative error of Gram matrices, beside that of activations."""
