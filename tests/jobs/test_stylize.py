@@ -369,12 +369,10 @@ def test_workers_killed_from_outside_blame_nobody(
 
 
 def _latest(job: Job) -> list[Result]:
-    """The newest journaled result, if any."""
+    """The newest record of the journals, if there is any and it is a result."""
     parts = sorted(Path(job.store.url).glob("journal/*/*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
-    return [
-        Result.from_json(json.loads(line)["result"])
-        for line in (parts[-1].read_text().splitlines()[-1:] if parts else [])
-    ]
+    records = [json.loads(line) for line in (parts[-1].read_text().splitlines()[-1:] if parts else [])]
+    return [Result.from_json(record["result"]) for record in records if record["event"] == "result"]
 
 
 def test_a_photo_that_hangs_fails_at_its_time_limit(tmp_path: Path) -> None:
