@@ -163,16 +163,12 @@ def execute_retries(
     log_format: LogFormat,
 ) -> None:
     """Do again what failed in a job and its parts. Leaves with the exit code."""
+    from jobs.driver.parts import retries
+
     waiting: list[Generator[ToRun, None, None]] = []
 
     def first() -> ToRun:
-        waiting.append(_retried(prepare(), keys, photos))
+        waiting.append(retries(prepare(), keys, photos))
         return next(waiting[0])
 
     execute(first, lambda job, log: waiting[0], wait=wait, log_format=log_format)  # noqa: ARG005
-
-
-def _retried(job: Job, keys: Sequence[str] | None, photos: str | None) -> Generator[ToRun, None, None]:
-    from jobs.driver.parts import retries
-
-    yield from retries(job, keys, photos)

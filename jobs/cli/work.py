@@ -34,6 +34,7 @@ __all__ = [
     "begin_quickly",
     "errors",
     "open_at",
+    "place_now",
     "reopen_at",
     "resources",
     "storage_of",
@@ -220,8 +221,12 @@ def reopen_at(out: str, overrides: list[str], photos: str | None = None) -> Job:
     from jobs.driver.job import reopen
 
     tables = tables_of(overrides, ("resources", "storage"))
-    now = None if photos is None else absolute_url(photos, Path.cwd())
-    return reopen(open_at(out, tables), overrides=tables, photos=now)
+    return reopen(open_at(out, tables), overrides=tables, photos=place_now(photos))
+
+
+def place_now(photos: str | None) -> str | None:
+    """Where --photos says that a job's photographs are now, absolute."""
+    return None if photos is None else absolute_url(photos, Path.cwd())
 
 
 def begin_later(

@@ -1,8 +1,14 @@
-"""Text from outside, made fit for a terminal."""
+"""Text for people: from outside, made fit for a terminal, and how many there are of something."""
 
 from __future__ import annotations
 
-__all__ = ["printable"]
+__all__ = ["counted", "printable"]
+
+
+def counted(number: float, what: str) -> str:
+    """`1 worker`, `2 workers`."""
+    shown = f"{number:g}" if isinstance(number, float) else str(number)  # as 1000000, and not 1e+06
+    return f"{shown} {what}{'' if number == 1 else 's'}"
 
 
 def printable(text: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -169,7 +169,7 @@ def grow(
 
 def retries(
     job: Job, keys: Sequence[str] | None = None, photos: str | None = None, registry: Registry = METHODS
-) -> Iterator[tuple[Job, Callable[[], list[Work]]]]:
+) -> Generator[tuple[Job, Callable[[], list[Work]] | None], None, None]:
     """The job and its parts, with what there is to do again in each: what failed, and has no picture since.
 
     Args:

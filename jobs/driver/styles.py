@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from jobs.config.styles import PerPhoto, takes_pictures
+from jobs.console.text import counted
 from jobs.driver.assets import Asset, by_url
 from jobs.errors import UsageError
 from jobs.ledger.folders import Photo
@@ -109,10 +110,7 @@ class InStyles:
 
     def notes(self) -> list[str]:
         """What there is to say of what was listed."""
-        photographs, styles = (
-            f"{number} {what}{'' if number == 1 else 's'}"
-            for number, what in ((self._photographs, "photograph"), (len(self._folders), "style"))
-        )
+        photographs, styles = counted(self._photographs, "photograph"), counted(len(self._folders), "style")
         if self._per_photo is None:
             return []
         if self._per_photo == "one":

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from jobs.console.text import counted
 from jobs.pools.gpus import gpu_ids
 from jobs.pools.memory import total_bytes
 from jobs.spec import Resources
@@ -102,7 +103,7 @@ def refuse_too_much(capacity: Capacity, wanted: Mapping[str, float], advice: str
     for option, name, there in (("num_cpus", "CPU", capacity.cpus), ("num_gpus", "GPU", capacity.gpus)):
         if wanted.get(option, 0) > there and not capacity.grows:
             more = f"; {advice}" if advice and option == "num_gpus" else ""
-            reason = f"{capacity.place} has {_counted(there, name)}{more}"
+            reason = f"{capacity.place} has {counted(there, name)}{more}"
             raise OptionError(f"resources.{option}", wanted[option], reason=reason)
 
 
@@ -138,14 +139,14 @@ def fit(resources: Resources, capacity: Capacity, advice: str = "") -> Fitted:
     if gpus and workers > most["GPU"] and not capacity.grows:
         option = "max_workers" if resources.max_workers else "min_workers"
         reason = (
-            f"{capacity.place} has {_counted(capacity.gpus, 'GPU')}, of which each worker takes {gpus:g}: "
+            f"{capacity.place} has {counted(capacity.gpus, 'GPU')}, of which each worker takes {gpus:g}: "
             f"room for {most['GPU']:g}"
         )
         raise OptionError(f"resources.{option}", workers, reason=reason)
     if workers > room and not capacity.grows:
         has = {
             "CPU": f"{capacity.cpus:g} CPUs, of which each takes {resources.threads}",
-            "GPU": f"{_counted(capacity.gpus, 'GPU')}, of which each takes {gpus:g}",
+            "GPU": f"{counted(capacity.gpus, 'GPU')}, of which each takes {gpus:g}",
             "memory": f"{capacity.memory_bytes / 2**30:.1f} GiB of memory, of which each may take "
             f"{memory_bytes / 2**30:g}",
         }[least]
@@ -176,7 +177,3 @@ def cpu_limit() -> float | None:
 
 def _gpu_count() -> int:
     return len(gpu_ids())
-
-
-def _counted(number: float, name: str) -> str:
-    return f"{number:g} {name}{'' if number == 1 else 's'}"

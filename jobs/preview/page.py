@@ -7,11 +7,12 @@ job. Both are what the address of the page points to (`:target`). Loads no torch
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
 from jobs.console.html import page, text
+from jobs.console.text import counted
 from jobs.preview.column import Column, spans_of
 
 __all__ = ["Picture", "Shown", "preview_page"]
@@ -49,7 +50,8 @@ class Shown:
 def preview_page(shown: Shown) -> str:
     """The page as HTML. Every name and message in it is escaped."""
     styles = spans_of(shown.columns)
-    title = f"Preview: {_number(len(shown.keys), 'photograph')} in {_number(len(styles), 'style')}"
+    starts = {span.start for span in styles}
+    title = f"Preview: {counted(len(shown.keys), 'photograph')} in {counted(len(styles), 'style')}"
     hint = (
         f"Pictures are {shown.size_px} pixels long at most. Click one to see it large; "
         "<b>choose</b>, below a column, shows the job that paints all photographs so."
@@ -59,16 +61,14 @@ def preview_page(shown: Shown) -> str:
             f"<header><h1>{text(title)}</h1><p>{hint}</p></header>",
             "".join(f'<p class="note">{text(note)}</p>' for note in shown.notes),
             f'<div class="scroll"><table class="preview"><thead>{_head(shown, styles)}</thead>',
-            "<tbody>" + "".join(_row(shown, number) for number in range(1, len(shown.keys) + 1)) + "</tbody>",
+            "<tbody>"
+            + "".join(_row(shown, number, starts) for number in range(1, len(shown.keys) + 1))
+            + "</tbody>",
             f"<tfoot><tr><th></th>{''.join(_foot(shown.columns))}</tr></tfoot></table></div>",
             *(_job(number, column) for number, column in enumerate(shown.columns, 1)),
         ]
     )
     return page(title, body, _STYLE)
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _head(shown: Shown, styles: Sequence[range]) -> str:
@@ -100,9 +100,8 @@ def _label(column: Column, columns: Sequence[Column]) -> str:
     return f"{column.style.shown} {column.strength:g}" if several else column.style.shown
 
 
-def _row(shown: Shown, photo: int) -> str:
+def _row(shown: Shown, photo: int, starts: Collection[int]) -> str:
     key = text(shown.keys[photo - 1])
-    starts = {span.start for span in spans_of(shown.columns)}
     cells = "".join(
         f'<td id="at-{photo}-{number}"{" class=first" if number - 1 in starts else ""}>'
         f"{_cell(shown, photo, number)}</td>"

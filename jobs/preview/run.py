@@ -34,7 +34,7 @@ from jobs.stores.photo_files import read_photo_file
 from jobs.stores.store import LocalStore
 from jobs.worker.process import begin_cuda
 from nst.errors import ImageError, NstError
-from nst.images.codec import DecodedPhoto, decode_photo, encode_image
+from nst.images.codec import DecodedPhoto, decode_photo, encode_image, picture_of
 from nst.stylizer import Stylized
 
 __all__ = ["PAGE", "SHEET", "Preview", "Result", "run_preview"]
@@ -206,7 +206,7 @@ class _Work:
 
     def _keep(self, place: tuple[int, int], image: Tensor, path: str | None) -> None:
         """Have a picture on the page and on the sheet."""
-        whole = _image(image)
+        whole = picture_of(image)
         self._pictures[place] = _picture(whole, self._page_px, path)
         if max(whole.size) > 2 * self._cell_px:
             whole.thumbnail((2 * self._cell_px,) * 2, Image.Resampling.LANCZOS)
@@ -226,7 +226,7 @@ class _Work:
         if (done := self.result.painted) < self.result.wanted:
             notes.insert(0, f"{done} of {self.result.wanted} pictures are painted")
         names = {column.style.name: column.style.place for column in preview.columns}
-        styles = {name: _image(preview.styles[place]) for name, place in names.items()}
+        styles = {name: picture_of(preview.styles[place]) for name, place in names.items()}
         small = {name: _picture(image, self._cell_px, None) for name, image in styles.items()}
         shown = Shown(keys, preview.columns, small, self._pictures, self._failures, notes, preview.size_px)
         self._store.publish(PAGE, preview_page(shown).encode())
@@ -274,11 +274,6 @@ def _encoded(picture: Tensor, image: ImageSpec, photo: DecodedPhoto) -> bytes:
     """The file that a job would publish."""
     encode = partial(encode_image, format=image.format, quality=image.quality)
     return encode(picture, exif=photo.exif, dpi=photo.dpi)
-
-
-def _image(picture: Tensor) -> Image.Image:
-    levels = (picture.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
-    return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
 
 
 def _picture(image: Image.Image, side_px: int, path: str | None) -> Picture:

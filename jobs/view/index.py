@@ -87,7 +87,11 @@ class Rows:
 
 @dataclass(slots=True)
 class Index:
-    """The results of the job in `store`. One thread refreshes it, any number ask for its rows."""
+    """The results of the job in `store`. One thread refreshes it, any number ask for its rows.
+
+    Raises:
+        UsageError: there is no job of photographs.
+    """
 
     store: Store
     listed: int = 0
@@ -104,6 +108,9 @@ class Index:
     _looked_at: Place = (-1, -1)
     _version: int = 0
     _rows: Rows | None = None
+
+    def __post_init__(self) -> None:
+        self._look_for_parts()
 
     @property
     def read(self) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 
 from jobs.console.progress import end_notes
 from jobs.ledger.adapted import read_progress
-from jobs.ledger.job_record import JobRecord, read_job
+from jobs.ledger.job_record import JobRecord
 from jobs.ledger.lease import read_holder
 from jobs.ledger.lease_holder import Holder, utc
 from jobs.ledger.marks import Mark, change_marks, read_marks
@@ -57,7 +57,8 @@ class Watch:
     _thread: threading.Thread | None = None
 
     def __post_init__(self) -> None:
-        self.record, self.index = read_job(self.store), Index(self.store)
+        self.index = Index(self.store)
+        self.record = self.index.parts[0].record
 
     def __enter__(self) -> Watch:
         self._asked_at = time.monotonic()
@@ -100,7 +101,7 @@ class Watch:
         """How far the job is, as JSON; it was asked for."""
         self._asked_at = time.monotonic()
         rows = self.index.rows()
-        told = progress(rows, self.record, self._driver, time.time(), self.index.photographs or None)
+        told = progress(rows, self.record, self._driver, time.time(), self.index.photographs)
         read = {"read": self.index.read, "listed": self.index.listed}
         notes = [*told.pop("notes"), *starmap(_damage, self.index.damaged.items())]
         return {**told, **read, "adapting": self._adapting, "trouble": self.trouble, "notes": notes}

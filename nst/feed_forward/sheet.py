@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nst.features.weights import published_bytes
 from nst.feed_forward.method import SHIPPED, FeedForward
-from nst.images.codec import decode_image, resize_image
+from nst.images.codec import decode_image, picture_of, resize_image
 from nst.styles import PREFIX, STYLES, style_bytes
 from nst.stylizer import Stylized
 
@@ -45,7 +45,7 @@ def _cell(name: str, picture: Tensor, style: Tensor) -> Image.Image:
     corner = resize_image(style, (side, side))
     picture = picture.clone()
     picture[:, -side:, -side:] = corner[:, : picture.shape[1], : picture.shape[2]]
-    image = _image(picture)
+    image = picture_of(picture)
     cell = Image.new("RGB", (image.width, image.height + _TEXT_PX), "white")
     cell.paste(image, (0, 0))
     font = ImageFont.load_default(0.7 * _TEXT_PX)
@@ -60,8 +60,3 @@ def _together(cells: Sequence[Image.Image]) -> Image.Image:
     for number, cell in enumerate(cells):
         sheet.paste(cell, (number % _COLUMNS * width, number // _COLUMNS * height))
     return sheet
-
-
-def _image(picture: Tensor) -> Image.Image:
-    levels = (picture.clamp(0, 1) * 255).round().to(torch.uint8)
-    return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())

@@ -33,6 +33,7 @@ __all__ = [
     "encode_image",
     "is_finite",
     "mirrored",
+    "picture_of",
     "picture_tensor",
     "resize_image",
     "without_border",
@@ -214,6 +215,11 @@ def encode_animation(
         **({"quality": quality, "method": 4} if format == "webp" else {}),
     )
     return out.getvalue()
+
+
+def picture_of(image: Tensor) -> Image.Image:
+    """(3, H, W) in [0, 1] as an RGB picture of 8 bits: the way back from `picture_tensor`."""
+    return Image.fromarray(_quantized(image.detach().to("cpu", torch.float32), 8))
 
 
 def _quantized(planes: Tensor, bit_depth: BitDepth) -> npt.NDArray[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,9 +19,8 @@ from jobs.cli.arguments import (
     examples,
 )
 from jobs.cli.growing import execute_redo
-from jobs.cli.work import errors, reopen_at, resources
+from jobs.cli.work import errors, place_now, reopen_at, resources
 from jobs.config.tables import apply_overrides
-from jobs.stores.filesystems import absolute_url
 from nst.errors import OptionError
 
 __all__ = ["app"]
@@ -66,13 +64,12 @@ def redo(
         how = [each for each in set_ or [] if each.startswith(tuple(f"{table}." for table in _HOW))]
         options = _options([each for each in set_ or [] if each not in how])
         overrides = [*how, *resources(pool, address, workers)]
-        now = None if photos is None else absolute_url(photos, Path.cwd())
         execute_redo(
             lambda: reopen_at(out, overrides, photos),
             marked,
             key,
             options,
-            now,
+            place_now(photos),
             wait=wait,
             log_format=log_format,
         )

@@ -36,13 +36,13 @@ from jobs.cli.work import (
     begin_later,
     begin_quickly,
     errors,
+    place_now,
     reopen_at,
     resources,
     storage_of,
     store_at,
     tables_of,
 )
-from jobs.stores.filesystems import absolute_url
 from jobs.stores.store import open_store
 from nst.errors import OptionError
 from nst.styles import STYLES
@@ -241,7 +241,7 @@ def resume(
         else:
             execute(
                 lambda: (reopen_at(out, overrides, photos), None),
-                lambda job, _: unfinished(job, None if photos is None else absolute_url(photos, Path.cwd())),
+                lambda job, _: unfinished(job, place_now(photos)),
                 wait=wait,
                 log_format=log_format,
             )
@@ -275,7 +275,7 @@ def retry(
     """
     with errors(log_format):
         overrides = [*(set_ or []), *resources(pool, address, workers)]
-        now = None if photos is None else absolute_url(photos, Path.cwd())
+        now = place_now(photos)
         execute_retries(lambda: reopen_at(out, overrides, photos), key, now, wait=wait, log_format=log_format)
 
 
