@@ -142,6 +142,11 @@ async def compare(page: Page, store: LocalStore, name: str) -> None:
     await page.until("!viewer.isOpen()")
     await page.press("ArrowRight")
     await page.press("ArrowLeft")
+    # Keys that come one upon the other, before the browser has told that the viewer is closed.
+    keys = "document.body.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }))"
+    assert await page.do("viewer.open(grid.current).then(() => viewer.isOpen())")
+    pressed = "['Escape', 'ArrowRight', 'ArrowRight', 'ArrowLeft', 'ArrowLeft']"
+    assert await page.do(f"{pressed}.map(key => {{ {keys}; return grid.current; }}).join()") == "4,5,6,5,4"
     await page.press("r")
     await page.until("document.querySelectorAll('.tile[data-mark]').length === 3")
     wanted = {key(0): "keep", key(1): "again", key(4): "reject"}

@@ -458,6 +458,20 @@ const viewer = {
     this.open(this.gone && by > 0 ? this.place : this.place + by);
   },
 
+  close() {
+    if (this.isOpen()) $("viewer").close();
+    this.closed();
+  },
+
+  /** At once, not when the browser says so: the next key may come before that, and is for the grid. */
+  closed() {
+    if (!this.item) return;
+    this.turn++;
+    this.item = null;
+    grid.current = this.place;
+    grid.walk(0);
+  },
+
   /** Where the photograph is by now, after others came or went. */
   async locate() {
     const { item, turn } = this;
@@ -617,15 +631,11 @@ function listen() {
   $("scroll").addEventListener("scroll", () => grid.onScroll(), { passive: true });
   new ResizeObserver(() => grid.layout()).observe($("scroll"));
   new ResizeObserver(() => viewer.fit()).observe($("stage"));
-  $("close").addEventListener("click", () => $("viewer").close());
+  $("close").addEventListener("click", () => viewer.close());
   $("previous").addEventListener("click", () => viewer.walk(-1));
   $("next").addEventListener("click", () => viewer.walk(1));
   $("zoom").addEventListener("click", () => viewer.zoom());
-  $("viewer").addEventListener("close", () => {
-    viewer.turn++;
-    grid.current = viewer.place;
-    grid.walk(0);
-  });
+  $("viewer").addEventListener("close", () => viewer.closed()); // by a phone's button for going back
   markButtons($("viewer-marks"), (mark) => viewer.item && giveMark(viewer.item, mark), true);
   listenToSlider();
   document.addEventListener("keydown", onKey);
@@ -639,7 +649,7 @@ function onKey(event) {
   const mark = MARKS.find(({ key }) => key === event.key.toLowerCase())?.mark;
   const steps = isOpen
     ? { ArrowLeft: () => viewer.walk(-1), ArrowRight: () => viewer.walk(1), ArrowUp: () => viewer.cut(viewer.percent + 5),
-        ArrowDown: () => viewer.cut(viewer.percent - 5), z: () => viewer.zoom() }
+        ArrowDown: () => viewer.cut(viewer.percent - 5), z: () => viewer.zoom(), Escape: () => viewer.close() }
     : { ArrowLeft: () => grid.walk(-1), ArrowRight: () => grid.walk(1), ArrowUp: () => grid.walk(-grid.columns),
         ArrowDown: () => grid.walk(grid.columns), Home: () => grid.walk(-Infinity), End: () => grid.walk(Infinity),
         "/": () => $("search").focus() };
