@@ -42,7 +42,7 @@ from benchmarks.lite import lite_command
 from benchmarks.style_quality import quality
 from jobs.demo import sample_photographs
 from nst.feed_forward.method import FeedForward
-from nst.images.codec import decode_image, encode_image
+from nst.images.codec import decode_photo, encode_image
 from nst.styles import PREFIX, style_bytes
 from nst.stylizer import Stylized
 
@@ -64,7 +64,7 @@ def paint_here(painter: Path, photo: Path, out: Path) -> None:
     took = []
     for _ in range(2):
         began = time.process_time()
-        (outcome,) = stylizer([decode_image(photo.read_bytes())], [torch.Generator()])
+        (outcome,) = stylizer([decode_photo(photo.read_bytes()).levels], [torch.Generator()])
         assert isinstance(outcome, Stylized)
         out.write_bytes(encode_image(outcome.image))
         took.append(time.process_time() - began)

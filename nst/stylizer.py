@@ -30,6 +30,7 @@ __all__ = [
     "Frame",
     "IterativeMethod",
     "IterativeStylizer",
+    "LevelsStylizer",
     "Method",
     "Outcome",
     "StyledMethod",
@@ -42,7 +43,7 @@ __all__ = [
     "select",
 ]
 
-_BAND_ROWS = 256
+_BAND_PIXELS = 1 << 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class Stylized:
     """One image's outcome."""
 
     image: Tensor
-    """float32 (3, H, W), RGB in [0, 1], finite, without gradient."""
+    """float32 (3, H, W), RGB in [0, 1], finite, without gradient; uint8 from a `LevelsStylizer`, of levels."""
     stats: Mapping[str, float] = field(default_factory=dict)
     """Final numbers worth keeping, e.g. `content_loss`, `style_loss`, `evaluations`; where the picture shows
     what the photograph does, `change`, its `mean_change`."""
@@ -109,17 +110,17 @@ def asked_styles(images: Sequence[Tensor], styles: Sequence[str | None] | None) 
 def mean_change(picture: Tensor, photo: Tensor) -> float:
     """Mean absolute difference over pixels and channels of two (3, H, W), in [0, 1]: 0 where the picture is the
     photograph."""
-    sums = [
-        (picture[:, rows] - photo[:, rows].to(picture)).abs_().sum() for rows in row_bands(picture.shape[1])
-    ]
+    bands = row_bands(picture.shape[1], picture.shape[2])
+    sums = [(picture[:, rows] - photo[:, rows].to(picture)).abs_().sum() for rows in bands]
     total: float = sum(torch.stack(sums).tolist())
     return total / picture.numel()
 
 
-def row_bands(height: int) -> Iterator[slice]:
+def row_bands(height: int, width: int) -> Iterator[slice]:
     """The rows of a picture, some at a time, so that large ones are not copied whole."""
-    for start in range(0, height, _BAND_ROWS):
-        yield slice(start, min(start + _BAND_ROWS, height))
+    rows = max(16, _BAND_PIXELS // width)
+    for start in range(0, height, rows):
+        yield slice(start, min(start + rows, height))
 
 
 P = TypeVar("P")
@@ -150,6 +151,14 @@ class Stylizer(Protocol):
     """
 
     def __call__(self, images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]: ...
+
+
+@runtime_checkable
+class LevelsStylizer(Stylizer, Protocol):
+    """A `Stylizer` that takes levels as well: of a photograph of uint8 (3, H, W) it makes a picture of uint8,
+    the one that rounding would give, without a photograph or a picture of float32 in memory."""
+
+    takes_levels: bool
 
 
 @runtime_checkable

@@ -150,17 +150,19 @@ class Pipeline:
             self._take(loading, must=not loading)
             if not loading:
                 break
-            loaded = loading.popleft().result()
-            if isinstance(loaded, Result):
-                self._finished.put(loaded)
-                continue
-            self._marks.update(loaded.photo.marks)
-            batch.append(loaded)
+            self._add(loading.popleft().result(), batch)
             if len(batch) == self._batch_size:
                 yield batch
                 batch = []
         if batch and self._error is None:
             yield batch
+
+    def _add(self, loaded: Loaded | Result, batch: list[Loaded]) -> None:
+        if isinstance(loaded, Result):
+            self._finished.put(loaded)
+        else:
+            self._marks.update(loaded.photo.marks)
+            batch.append(loaded)
 
     def _take(self, loading: deque[Future[Loaded | Result]], *, must: bool) -> None:
         """Start loading as many as may be; if it `must`, wait until there is one or none is left."""
@@ -177,11 +179,14 @@ class Pipeline:
             return self._stages.load(row)
 
     def _compute(self, batch: list[Loaded]) -> list[Future[Result]]:
+        """Photographs leave the batch, and memory, before their pictures are saved."""
         self._queued = True
         outcomes, compute_s = self._compute_thread.submit(self._timed_compute, batch).result()
         self._queued = False
         saves = []
-        for loaded, outcome in zip(batch, outcomes, strict=True):
+        done = [replace(loaded, photo=loaded.photo.without_levels()) for loaded in batch]
+        batch.clear()
+        for loaded, outcome in zip(done, outcomes, strict=True):
             if isinstance(outcome, Stylized):
                 saves.append(self._save_pool.submit(self._save, loaded, outcome, compute_s))
             else:

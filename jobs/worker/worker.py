@@ -26,7 +26,7 @@ from jobs.worker.process import check_device, device_of, gpu_memory_bytes, open_
 from jobs.worker.stages import TaskStages
 from nst.errors import ImageError
 from nst.images.codec import is_finite
-from nst.stylizer import IterativeStylizer, Outcome, StyledMethod
+from nst.stylizer import IterativeStylizer, LevelsStylizer, Outcome, StyledMethod
 
 __all__ = ["Worker"]
 
@@ -52,6 +52,7 @@ class Worker:
         self._stylizer = self._compute_thread.submit(setup.method.build, assets, self._device).result()
         self._compute_thread.submit(check_device, self._device).result()
         self._styled = isinstance(setup.method, StyledMethod)
+        self._takes_levels = isinstance(self._stylizer, LevelsStylizer) and setup.image.bit_depth == 8
         self._too_much = math.inf  # pixels of a batch for which memory did not suffice
         self._draining = threading.Event()
         self._evaluations_before: int | None = (
@@ -150,7 +151,7 @@ class Worker:
         """The outcomes of a batch, in order. If the method raises, e.g. for want of GPU memory, the halves of
         the batch are tried, down to the photographs alone, which keep their errors. What was too much for the
         memory is not tried again."""
-        pixels = sum(loaded.photo.image[0].numel() for loaded in batch)
+        pixels = sum(loaded.photo.levels[0].numel() for loaded in batch)
         if len(batch) > 1 and pixels >= self._too_much:
             return self._halves(batch)
         generators = [
@@ -159,7 +160,9 @@ class Worker:
         styles: dict[str, Any] = {"styles": [loaded.row.style for loaded in batch]} if self._styled else {}
         self._evaluations_before = self._evaluations_so_far()
         try:
-            outcomes = self._stylizer([loaded.photo.image for loaded in batch], generators, **styles)
+            photos = [each.photo.levels if self._takes_levels else each.photo.image for each in batch]
+            outcomes = self._stylizer(photos, generators, **styles)
+            del photos
         except (Exception, SystemExit) as error:  # noqa: BLE001  the photograph's own row
             failure: Exception = error if isinstance(error, Exception) else RuntimeError(f"SystemExit: {error}")
             failure = _without_frames(failure)

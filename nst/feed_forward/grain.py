@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nst.ops.constant import constant
+
 __all__ = ["CHANNELS", "grain"]
 
 CHANNELS = 4
@@ -29,5 +31,6 @@ def grain(height: int, width: int, top: int, left: int, stream: int, like: Tenso
     value ^= value >> 12
     value.mul_(0x297A2D39).bitwise_and_(_MASK)
     value ^= value >> 15
-    bits = torch.stack([value >> (8 * channel) & 1 for channel in range(CHANNELS)])
-    return (2 * bits - 1).to(like.dtype)[None]
+    shifts = constant([8 * channel for channel in range(CHANNELS)], value)
+    bits = (value >> shifts[:, None, None]).bitwise_and_(1)
+    return bits.to(like.dtype).mul_(2).sub_(1)[None]

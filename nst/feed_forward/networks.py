@@ -154,7 +154,7 @@ class Painter(nn.Module):
         x = F.relu(colored(self.finish(x)))
         if only_look:
             return Painted(photo, moments, activations)
-        return Painted(_picture(self.coarse(x), self.fine(x)), moments, activations)
+        return Painted(_picture(self.coarse(x), F.pixel_shuffle(self.fine(x), 2)), moments, activations)
 
     @torch.no_grad()
     def folded(
@@ -218,7 +218,8 @@ class Folded:
         def residual(name: str, x: Tensor) -> Tensor:
             return layer(f"{name}.2", layer(f"{name}.0", x).relu_())
 
-        start = _grained(F.pixel_unshuffle(2 * photo - 1, 2), at, 2).to(self._layers["end"][0])
+        centered = photo.mul(2).sub_(1).to(self._layers["end"][0].dtype)
+        start = _grained(F.pixel_unshuffle(centered, 2), at, 2)
         enter = layer("enter", start.contiguous(memory_format=torch.channels_last)).relu_()
         looked = layer("look", layer("halve", enter, 2).relu_()).relu_()
         deep = layer("deepen", _grained(looked, at, 4), 2).relu_()
@@ -228,9 +229,9 @@ class Folded:
         x = layer("join", x).relu_()
         x = residual("work", x).add_(x)
         x = _larger(layer("emerge", x)).add_(enter).relu_()
-        del start, enter, looked, deep
-        x = layer("end", layer("finish", x).relu_()).to(photo.dtype)
-        return _picture(x[:, :3], x[:, 3:]).clamp_(0, 1)
+        del centered, start, enter, looked, deep
+        x = layer("end", layer("finish", x).relu_())
+        return _picture(x[:, :3].to(photo), F.pixel_shuffle(x[:, 3:], 2).to(photo)).clamp_(0, 1)
 
 
 def _convolution(before: int, after: int, stride: int = 1) -> nn.Conv2d:
@@ -254,11 +255,11 @@ def _larger(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
-def _picture(coarse: Tensor, fine: Tensor) -> Tensor:
-    """(N, 3, h, w) and (N, 12, h, w) to (N, 3, 2h, 2w). Fine detail is blurred by 1, 2, 1: what changes from
+def _picture(coarse: Tensor, detail: Tensor) -> Tensor:
+    """(N, 3, h, w) and (N, 3, 2h, 2w) to (N, 3, 2h, 2w). Fine detail is blurred by 1, 2, 1: what changes from
     each pixel to the next goes, and with it every grid that blocks of pixels would make."""
-    large = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
-    detail = F.pixel_shuffle(fine, 2)
     across = constant([1.0, 2.0, 1.0], detail) / 4
     blur = torch.outer(across, across).expand(3, 1, 3, 3)
-    return 0.5 + 0.5 * _REACH * torch.tanh(large + F.conv2d(detail, blur, padding=1, groups=3))
+    x = F.conv2d(detail, blur, padding=1, groups=3)
+    x = x.add_(F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)).tanh_()
+    return x.mul(0.5 * _REACH).add_(0.5)

@@ -61,7 +61,12 @@ class TransformationNetwork(nn.Module):
 
 
 class PublishedStylizer:
-    """The loaded network, ready for photographs. Each is painted whole, since its norms are of all of it."""
+    """The loaded network, ready for photographs. Each is painted whole, since its norms are of all of it.
+
+    A `LevelsStylizer`.
+    """
+
+    takes_levels = True
 
     def __init__(self, plan: FeedForwardPlan, network: TransformationNetwork) -> None:
         self.plan = plan
@@ -86,7 +91,7 @@ class PublishedStylizer:
     def _outcome(self, image: Tensor, name: str | None) -> Outcome:
         if name is not None:
             return UnknownStyle(str(OptionError("style", name, reason="the network has one style only")))
-        return outcome_of(at_its_size(self.plan, image.to(self._like, non_blocking=True), self._painted), image)
+        return outcome_of(*at_its_size(self.plan, image, self._like, self._painted))
 
     def _painted(self, photo: Tensor) -> Tensor:
         height, width = photo.shape[1:]

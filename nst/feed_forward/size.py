@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nst.gan.translate import checked_outcomes
-from nst.images.codec import resize_image
+from nst.errors import Diverged
+from nst.images.codec import as_float, levels_of, resize_image
 from nst.style_transfer.color import luminance, with_luminance
 from nst.style_transfer.options import PreserveColor
-from nst.stylizer import Outcome, Stylized, mean_change, row_bands
+from nst.stylizer import Outcome, Stylized, row_bands
 
 __all__ = [
     "REFERENCE_PX",
@@ -46,20 +46,32 @@ class FeedForwardPlan:
     pass_memory_mb: int | None
 
 
-def at_its_size(plan: FeedForwardPlan, image: Tensor, paint: Callable[[Tensor], Tensor]) -> Tensor:
-    """A photograph (3, H, W) in [0, 1] as `paint` paints it, which gets it no longer than strokes are to be."""
+def at_its_size(
+    plan: FeedForwardPlan, image: Tensor, like: Tensor, paint: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The picture of a photograph, float (3, H, W) in [0, 1] or uint8, and of the same type; and numbers that
+    are finite if it is, of which all but the first two make up its change. Both where `like` is.
+
+    Args:
+        like: of the type and on the device on which it is painted.
+        paint: paints a photograph (3, h, w), no longer than strokes are to be.
+    """
+    photo = image.to(like.device, non_blocking=True)
+    small = seen_as(plan, reduced(photo, plan.stroke_side_px, like.dtype))
     if plan.strength == 0:
-        return image.clone()
-    small = seen_as(plan, reduced(image, plan.stroke_side_px))
-    return _finished(plan, image, small, paint(small))
+        return photo.clone(), torch.stack([*small.aminmax(), small.new_zeros(())])
+    painted = paint(small)
+    picture, changes = _finished(plan, photo, small, painted)
+    return picture, torch.cat([torch.stack(painted.aminmax()), changes])
 
 
-def outcome_of(picture: Tensor, photo: Tensor) -> Outcome:
-    """What was painted of a photograph, both (3, H, W), as its outcome: an error if it is not finite."""
-    (found,) = checked_outcomes(picture[None])
-    if isinstance(found, Stylized):
-        return replace(found, stats={"change": mean_change(found.image, photo)})
-    return found
+def outcome_of(picture: Tensor, numbers: Tensor) -> Outcome:
+    """What `at_its_size` gave as an outcome: an error if it is not finite. A GPU is waited for once."""
+    numbers = numbers.to("cpu", non_blocking=True)  # there when what is copied next is there
+    image = picture.to("cpu", torch.float32 if picture.is_floating_point() else None)
+    if not numbers.isfinite().all():
+        return Diverged("the network's picture is not finite")
+    return Stylized(image=image, stats={"change": sum(numbers[2:].tolist()) / image.numel()})
 
 
 def seen_as(plan: FeedForwardPlan, photo: Tensor) -> Tensor:
@@ -73,30 +85,40 @@ def reference_px(photo: Tensor) -> int:
     return min(REFERENCE_PX, max(_LEAST_REFERENCE_PX, share))
 
 
-def reduced(photo: Tensor, side_px: int | None) -> Tensor:
-    """The photograph, at most this long."""
+def reduced(photo: Tensor, side_px: int | None, dtype: torch.dtype | None = None) -> Tensor:
+    """The photograph, (3, H, W) in [0, 1] or uint8, at most this long; in [0, 1] and of this type, or of its
+    own. A large one is brought to it some rows at a time."""
+    dtype = dtype or (photo.dtype if photo.is_floating_point() else torch.float32)
     height, width = photo.shape[-2:]
     if side_px is None or max(height, width) <= side_px:
-        return photo
+        return as_float(photo, dtype)
     scale = side_px / max(height, width)
-    return resize_image(photo, (max(1, round(height * scale)), max(1, round(width * scale))))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    narrow = photo.new_empty(3, height, size[1], dtype=dtype)
+    for rows in row_bands(height, width):
+        band = as_float(photo[:, rows], dtype)
+        narrow[:, rows] = resize_image(band, (band.shape[1], size[1]))
+    return resize_image(narrow, size)
 
 
-def _finished(plan: FeedForwardPlan, image: Tensor, small: Tensor, painted: Tensor) -> Tensor:
-    """The painted picture (3, h, w) at the photograph's size (3, H, W), with what of the photograph's
-    luminance `small` has lost, and in its colors if they are kept. Some rows at a time: photographs may be
-    large."""
-    larger = small.shape != image.shape
+def _finished(plan: FeedForwardPlan, photo: Tensor, small: Tensor, painted: Tensor) -> tuple[Tensor, Tensor]:
+    """The painted picture (3, h, w) at the photograph's size and of its type (3, H, W), with what of the
+    photograph's luminance `small` has lost, and in its colors if they are kept; and sums whose sum is that of
+    all changes. Some rows at a time: photographs may be large."""
+    larger = small.shape != photo.shape
     change = painted - luminance(small) if larger else painted
-    out = torch.empty_like(image)
-    for rows in row_bands(image.shape[1]):
-        band = _enlarged(change, (image.shape[1], image.shape[2]), rows)
+    out, sums = torch.empty_like(photo), []
+    for rows in row_bands(photo.shape[1], photo.shape[2]):
+        before = as_float(photo[:, rows], painted.dtype)
+        band = _enlarged(change, (photo.shape[1], photo.shape[2]), rows)
         if larger:
-            band = band + luminance(image[:, rows])
+            band = band + luminance(before)
         if plan.preserve_color in ("luminance", "original"):
-            band = with_luminance(image[:, rows], band)
-        torch.clamp(band, 0, 1, out=out[:, rows])
-    return out
+            band = with_luminance(before, band)
+        band = band.clamp(0, 1)
+        out[:, rows] = levels_of(band) if out.dtype == torch.uint8 else band
+        sums.append(band.sub_(before).abs_().sum())
+    return out, torch.stack(sums)
 
 
 def _enlarged(image: Tensor, size: tuple[int, int], rows: slice) -> Tensor:

@@ -64,6 +64,8 @@ class Look:
 class FeedForwardStylizer:
     """The loaded painter and the styles, ready for photographs.
 
+    A `LevelsStylizer`.
+
     Args:
         looks: the styles that a photograph may ask for, by name.
         default: for photographs that ask for none; each is painted where its mask is white, (1, h, w), and
@@ -89,6 +91,8 @@ class FeedForwardStylizer:
             None if reference is None else seen_as(plan, reduced(reference.to(self._like), REFERENCE_PX))
         )
         self._known: OrderedDict[int, list[Moments]] = OrderedDict()
+
+    takes_levels = True
 
     @torch.no_grad()
     def __call__(
@@ -127,12 +131,11 @@ class FeedForwardStylizer:
         if name is not None and name not in self._looks:
             return UnknownStyle(str(OptionError("style", name, choices=self._looks)))
         wanted = self._default if name is None else [(self._looks[name], None)]
-        return outcome_of(self.paint(image, wanted), image)
+        return outcome_of(*self.paint(image, wanted))
 
-    def paint(self, image: Tensor, wanted: Sequence[tuple[Look, Tensor | None]]) -> Tensor:
-        """A photograph (3, H, W) in [0, 1] in the looks that are wanted, each where its mask is white."""
-        photo = image.to(self._like, non_blocking=True)
-        return at_its_size(self.plan, photo, lambda small: self._painted(small, wanted))
+    def paint(self, image: Tensor, wanted: Sequence[tuple[Look, Tensor | None]]) -> tuple[Tensor, Tensor]:
+        """A photograph in the looks that are wanted, each where its mask is white: see `at_its_size`."""
+        return at_its_size(self.plan, image, self._like, lambda small: self._painted(small, wanted))
 
     def _painted(self, small: Tensor, wanted: Sequence[tuple[Look, Tensor | None]]) -> Tensor:
         reference = reduced(small, reference_px(small)) if self._reference is None else self._reference
@@ -197,10 +200,14 @@ class FeedForwardStylizer:
         height, width = photo.shape[-2:]
         whole = padded(photo)
         height_px, width_px = whole.shape[1:]
-        out = torch.empty_like(whole)
-        for tile in grid(height_px, width_px, self._tile_size(height_px, width_px), MARGIN_PX):
-            painted = folded(tile.cut(whole)[None], (tile.rows.start, tile.columns.start))
-            out[:, *tile.owned] = tile.pick(painted[0], stride=1)
+        size = self._tile_size(height_px, width_px)
+        if size == (height_px, width_px):
+            out = folded(whole[None])[0]
+        else:
+            out = torch.empty_like(whole)
+            for tile in grid(height_px, width_px, size, MARGIN_PX):
+                painted = folded(tile.cut(whole)[None], (tile.rows.start, tile.columns.start))
+                out[:, *tile.owned] = tile.pick(painted[0], stride=1)
         return out[:, _BORDER_PX : _BORDER_PX + height, _BORDER_PX : _BORDER_PX + width]
 
     def _tile_size(self, height: int, width: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -26,12 +26,14 @@ __all__ = [
     "BitDepth",
     "DecodedPhoto",
     "ImageFormat",
+    "as_float",
     "border_width",
     "decode_image",
     "decode_photo",
     "encode_animation",
     "encode_image",
     "is_finite",
+    "levels_of",
     "mirrored",
     "picture_of",
     "picture_tensor",
@@ -48,8 +50,8 @@ AnimationFormat = Literal["gif", "webp"]
 class DecodedPhoto:
     """A photograph and what its picture may keep of it."""
 
-    image: Tensor
-    """float32 (3, H, W), sRGB in [0, 1]."""
+    levels: Tensor
+    """uint8 (3, H, W), sRGB."""
     alpha: Tensor | None = None
     """float32 (H, W) in [0, 1], if it was to be kept and there is one."""
     exif: bytes = b""
@@ -60,6 +62,15 @@ class DecodedPhoto:
     """What is odd about its file though the picture is right; see `nst.images.decode.Photograph`."""
     dpi: tuple[float, float] | None = None
     """Pixels per inch, across and down, if the file says so; for `encode_image`."""
+
+    @property
+    def image(self) -> Tensor:
+        """The same as float32 in [0, 1], made anew."""
+        return as_float(self.levels)
+
+    def without_levels(self) -> DecodedPhoto:
+        """What its picture may keep of it, alone: (3, 0, 0)."""
+        return replace(self, levels=self.levels.new_empty(3, 0, 0))
 
 
 def decode_image(
@@ -97,8 +108,8 @@ def decode_photo(
         truncated=truncated,
     )
     return DecodedPhoto(
-        picture_tensor(photo.image),
-        None if photo.alpha is None else _levels(photo.alpha),
+        _levels(photo.image),
+        None if photo.alpha is None else as_float(torch.from_numpy(np.array(photo.alpha, dtype=np.uint8))),
         photo.exif,
         photo.frames,
         photo.marks,
@@ -108,17 +119,32 @@ def decode_photo(
 
 def picture_tensor(picture: Image.Image | npt.NDArray[np.uint8]) -> Tensor:
     """An RGB picture of 8 bits, (H, W, 3) if it is an array, as float32 (3, H, W) in [0, 1]."""
-    return _levels(np.array(picture, dtype=np.uint8).transpose(2, 0, 1))
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    return as_float(_levels(image))
 
 
-def _levels(image: Image.Image | npt.NDArray[np.uint8]) -> Tensor:
-    levels = np.array(image, dtype=np.uint8, order="C")
-    return torch.from_numpy(levels).to(torch.float32).div_(255.0)
+def _levels(picture: Image.Image) -> Tensor:
+    """uint8 (3, H, W). Some rows at a time: as an array, Pillow would have it three times for a moment."""
+    levels = np.empty((3, picture.height, picture.width), np.uint8)
+    for rows in row_bands(picture.height, picture.width):
+        band = picture.crop((0, rows.start, picture.width, rows.stop))
+        levels[:, rows] = np.asarray(band).transpose(2, 0, 1)
+    return torch.from_numpy(levels)
+
+
+def as_float(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Levels of uint8 as numbers of `dtype` in [0, 1]; what is floating point is brought to `dtype`."""
+    return image.to(dtype) if image.is_floating_point() else image.to(dtype).div_(255)
+
+
+def levels_of(image: Tensor) -> Tensor:
+    """Numbers in [0, 1] as levels of uint8, the nearest."""
+    return (image * 255).round_().to(torch.uint8)
 
 
 def is_finite(image: Tensor) -> bool:
     """Whether no value of it is infinite or no number. Takes no memory, as `image.isfinite()` does."""
-    return bool(torch.stack(image.aminmax()).isfinite().all())
+    return not image.is_floating_point() or bool(torch.stack(image.aminmax()).isfinite().all())
 
 
 def encode_image(
@@ -131,7 +157,7 @@ def encode_image(
     exif: bytes = b"",
     dpi: tuple[float, float] | None = None,
 ) -> bytes:
-    """Encode (3, H, W) in [0, 1], rounded to `bit_depth`, tagged as sRGB, without chroma subsampling.
+    """Encode (3, H, W), in [0, 1] or uint8, rounded to `bit_depth`, tagged as sRGB, without chroma subsampling.
 
     Equal input, equal bytes.
 
@@ -156,16 +182,14 @@ def encode_image(
         raise OptionError("format", format, choices=("png", "webp", "avif", "tiff"), reason="cannot have alpha")
     if image.ndim != 3 or image.shape[0] != 3 or not is_finite(image):
         raise ValueError(f"expected a finite (3, H, W) tensor, got {tuple(image.shape)}")
-    planes = image.detach().to("cpu", torch.float32)
+    planes = [image.detach().to("cpu")]
     if alpha is not None:
-        size = (image.shape[1], image.shape[2])
-        planes = torch.cat([planes, resize_image(alpha[None].to(planes), size)])
-    levels = _quantized(planes, bit_depth)
+        planes.append(resize_image(alpha[None].to("cpu", torch.float32), (image.shape[1], image.shape[2])))
     if format == "tiff":
-        return tiff(levels, icc_profile=srgb_profile(), exif=exif, dpi=dpi)
+        return tiff(_quantized(planes, bit_depth), icc_profile=srgb_profile(), exif=exif, dpi=dpi)
     if bit_depth == 16:
-        return png_16(levels, icc_profile=srgb_profile(), exif=exif, dpi=dpi)
-    picture, out = Image.fromarray(levels), io.BytesIO()
+        return png_16(_quantized(planes, bit_depth), icc_profile=srgb_profile(), exif=exif, dpi=dpi)
+    picture, out = _pillow(planes), io.BytesIO()
     tags: dict[str, Any] = {"icc_profile": srgb_profile(), **({"exif": exif} if exif else {})}
     if dpi is not None:
         tags["dpi"] = dpi
@@ -202,8 +226,7 @@ def encode_animation(
     if not images:
         raise ValueError("an animation has at least one picture")
     size = (images[-1].shape[1], images[-1].shape[2])
-    planes = (resize_image(image.detach().to("cpu", torch.float32), size) for image in images)
-    first, *others = (Image.fromarray(_quantized(each, 8)) for each in planes)
+    first, *others = (_pillow([resize_image(as_float(image.detach().cpu()), size)]) for image in images)
     out = io.BytesIO()
     first.save(
         out,
@@ -218,18 +241,35 @@ def encode_animation(
 
 
 def picture_of(image: Tensor) -> Image.Image:
-    """(3, H, W) in [0, 1] as an RGB picture of 8 bits: the way back from `picture_tensor`."""
-    return Image.fromarray(_quantized(image.detach().to("cpu", torch.float32), 8))
+    """(3, H, W), in [0, 1] or uint8, as an RGB picture of 8 bits: the way back from `picture_tensor`."""
+    return _pillow([image.detach().to("cpu")])
 
 
-def _quantized(planes: Tensor, bit_depth: BitDepth) -> npt.NDArray[Any]:
-    """(H, W, C) of uint8 or uint16, from (C, H, W) in [0, 1]."""
-    channels, height, width = planes.shape
+def _pillow(planes: Sequence[Tensor]) -> Image.Image:
+    """Three channels, or these and alpha, each (c, H, W), as a picture of 8 bits; made some rows at a time, so
+    that it is not there as an array as well."""
+    _, height, width = planes[0].shape
+    picture = Image.new("RGB" if len(planes) == 1 else "RGBA", (width, height))
+    for rows in row_bands(height, width):
+        picture.paste(Image.fromarray(_quantized([each[:, rows] for each in planes], 8)), (0, rows.start))
+    return picture
+
+
+def _quantized(planes: Sequence[Tensor], bit_depth: BitDepth) -> npt.NDArray[Any]:
+    """(H, W, C) of uint8 or uint16, from several (c, H, W) on the CPU, in [0, 1] or uint8."""
+    _, height, width = planes[0].shape
+    channels = sum(len(each) for each in planes)
     levels = np.empty((height, width, channels), np.uint8 if bit_depth == 8 else np.uint16)
-    for rows in row_bands(height):
-        band = planes[:, rows].clamp(0, 1).mul_(2**bit_depth - 1).round_()
-        levels[rows] = band.permute(1, 2, 0).numpy()
+    for rows in row_bands(height, width):
+        bands = [_rounded(each[:, rows], bit_depth) for each in planes]
+        levels[rows] = torch.cat(bands).permute(1, 2, 0).numpy()
     return levels
+
+
+def _rounded(image: Tensor, bit_depth: BitDepth) -> Tensor:
+    if bit_depth == 8 and image.dtype == torch.uint8:
+        return image
+    return as_float(image).clamp(0, 1).mul_(2**bit_depth - 1).round_()
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:

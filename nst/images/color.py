@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from functools import cache
-from typing import cast
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -52,8 +51,9 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, bo
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             if image.mode in ("1", "L", "YCbCr") and source.profile.xcolor_space.strip() == "RGB":
                 image = image.convert("RGB")
-            target = ImageCms.createProfile("sRGB")
-            return cast(Image.Image, ImageCms.profileToProfile(image, source, target, outputMode="RGB")), False
+            target, here = ImageCms.createProfile("sRGB"), image.mode == "RGB"  # copies are not for nothing
+            found = ImageCms.profileToProfile(image, source, target, outputMode="RGB", inPlace=here)
+            return found or image, False
         except (ImageCms.PyCMSError, OSError, ValueError):
             skipped = True  # it cannot be read, or is for another mode: every viewer ignores it
-    return image.convert("RGB"), skipped
+    return image if image.mode == "RGB" else image.convert("RGB"), skipped

@@ -267,10 +267,10 @@ def optional_formats() -> dict[str, bool]:
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        image.getexif()
+        turned = image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
     except Exception:  # noqa: BLE001  damaged EXIF does not make a damaged photograph
         return image
-    return ImageOps.exif_transpose(image)
+    return ImageOps.exif_transpose(image) if turned else image  # which would copy it
 
 
 def _dpi(file: Image.Image) -> tuple[float, float] | None:

@@ -23,7 +23,7 @@ from nst.feed_forward.options import PainterOptions, StyleTrainingOptions
 from nst.feed_forward.published import TransformationNetwork
 from nst.feed_forward.style_training import StyleTraining, pictures_of
 from nst.feed_forward.training import PainterTraining
-from nst.images.codec import encode_image
+from nst.images.codec import encode_image, levels_of
 from nst.modulated.method import Modulated, ModulatedConfig, modulated_file
 from nst.modulated.training import ManyStylesOptions, ManyStylesTraining
 from nst.style_transfer.method import StyleTransfer
@@ -95,6 +95,8 @@ class Call:
     photos: tuple[tuple[int, int], ...] = ((32, 40),)
     """Heights and widths."""
     styles: tuple[str | None, ...] | None = None
+    levels: bool = False
+    """Whether photographs are uint8."""
 
     def assets(self) -> Assets:
         found = {}
@@ -109,7 +111,8 @@ class Call:
         return cast(Method, self.method).build(self.assets(), device)
 
     def images(self) -> list[Tensor]:
-        return [photo(seed, *size) for seed, size in enumerate(self.photos)]
+        photos = [photo(seed, *size) for seed, size in enumerate(self.photos)]
+        return [levels_of(each) for each in photos] if self.levels else photos
 
     def run(self, stylizer: Stylizer) -> list[Outcome]:
         generators = [torch.Generator().manual_seed(seed) for seed in range(len(self.photos))]
@@ -209,6 +212,7 @@ _FAST = {
     **{f"fast {name}": Call(_fast(preserve_color=name)) for name in ("luminance", "match", "original")},
     "fast sequence": Call(_fast(reference="/r"), ((32, 40), (32, 40))),
     "fast larger": Call(_fast(stroke_side_px=24, preserve_color="original"), ((40, 300),)),
+    "fast levels": Call(_fast(stroke_side_px=24, preserve_color="original"), ((40, 300),), levels=True),
     "fast tiles": Call(_fast(pass_memory_mb=5), ((40, 300),)),
     "fast published": Call(_fast(weights="/published"), ((33, 40),)),
     "fast published half": Call(_fast(weights="/published", strength=0.5, precision="bfloat16")),

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from jobs.worker.worker import Worker
-from nst.stylizer import Outcome, Stylized, Stylizer
+from nst.images.codec import DecodedPhoto, as_float, levels_of
+from nst.stylizer import LevelsStylizer, Outcome, Stylized, Stylizer
 from tests.gpu.calls import STEPS, Call
 from tests.gpu.fake_gpu import CPU, CUDA, FakeGPU, Found
 
@@ -80,13 +81,16 @@ def worker_of(stylizer: Stylizer) -> Worker:
     worker: Any = object.__new__(Worker)
     worker._setup, worker._device = SimpleNamespace(seed=0), CUDA
     worker._stylizer, worker._styled, worker._too_much = stylizer, False, math.inf
+    worker._takes_levels = isinstance(stylizer, LevelsStylizer)
     return worker  # type: ignore[no-any-return]
 
 
 def stylized_by(worker: Worker, call: Call) -> list[Outcome | Exception]:
     """A call's outcomes as a worker has them."""
     batch: Any = [
-        SimpleNamespace(row=SimpleNamespace(key=str(seed), style=None), photo=SimpleNamespace(image=image))
+        SimpleNamespace(
+            row=SimpleNamespace(key=str(seed), style=None), photo=DecodedPhoto(levels_of(as_float(image)))
+        )
         for seed, image in enumerate(call.images())
     ]
     return worker.stylize(batch)

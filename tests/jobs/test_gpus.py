@@ -25,14 +25,14 @@ from jobs.driver.run import worker_setup
 from jobs.ledger.manifest import Row
 from jobs.pools.gpus import GpuShares, gpu_ids
 from jobs.pools.local import LocalPool
-from jobs.spec import Resources, job_from_table
+from jobs.spec import ImageSpec, Resources, job_from_table
 from jobs.worker.messages import Died, WorkerSetup
 from jobs.worker.pipeline import Loaded
 from jobs.worker.process import device_of, memory_fraction
 from jobs.worker.worker import Worker
 from nst.errors import OptionError
 from nst.features.passes import by_shape
-from nst.images.codec import DecodedPhoto
+from nst.images.codec import BitDepth, DecodedPhoto, as_float
 from nst.stylizer import Assets, Outcome, Stylized
 from tests.methods import REGISTRY, Stub
 
@@ -257,7 +257,7 @@ def _batch(count: int, first: int = 0) -> list[Loaded]:
     return [
         Loaded(
             Row(index=index, key=f"{index}.png", url=f"{index}.png", size_bytes=1),
-            DecodedPhoto(torch.rand(3, 40, 40, generator=random)),
+            DecodedPhoto(torch.randint(256, (3, 40, 40), generator=random, dtype=torch.uint8)),
             "digest",
             0.0,
         )
@@ -302,6 +302,31 @@ def test_what_did_not_fit_is_not_tried_again(fits: int, setup: WorkerSetup) -> N
     assert all(isinstance(outcome, Stylized) for outcome in worker.stylize(_batch(8, first=8)))
     assert limited.calls, "photographs were computed"
     assert max(limited.calls) <= fits, "and none in a batch that is too large"
+
+
+@pytest.mark.parametrize(("depth", "wanted"), [(8, torch.uint8), (16, torch.float32)])
+def test_who_takes_levels_gets_them_for_files_of_as_many(
+    depth: BitDepth, wanted: torch.dtype, setup: WorkerSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = list[torch.dtype]()
+
+    class Copies:
+        def __call__(self, images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]:  # noqa: ARG002
+            seen.extend(each.dtype for each in images)
+            return [Stylized(each.clone()) for each in images]
+
+    class Levels(Copies):
+        takes_levels = True
+
+    photos, image = _batch(2), ImageSpec(format="png", bit_depth=depth)
+    for stylizer, expected in ((Copies(), torch.float32), (Levels(), wanted)):
+        monkeypatch.setattr(Stub, "build", lambda *_, made=stylizer: made)
+        outcomes = Worker(replace(setup, image=image), {}).stylize(photos)
+        assert seen == [expected] * 2
+        seen.clear()
+        for outcome, loaded in zip(outcomes, photos, strict=True):
+            assert isinstance(outcome, Stylized)
+            assert torch.equal(as_float(outcome.image), loaded.photo.image)
 
 
 def test_another_error_does_not_make_batches_smaller(setup: WorkerSetup) -> None:

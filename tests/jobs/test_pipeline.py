@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -40,7 +41,7 @@ class Recorder:
             self.most_in_work = max(self.most_in_work, self.loaded - len(self.journaled))
         if row.index in self.bad_loads:
             return self.result(row, "failed")
-        return Loaded(row, DecodedPhoto(torch.zeros(3, 1, 1)), "digest", self.load_s)
+        return Loaded(row, DecodedPhoto(torch.zeros(3, 1, 1, dtype=torch.uint8)), "digest", self.load_s)
 
     def compute(self, batch: Sequence[Loaded]) -> list[Outcome | Exception]:
         time.sleep(self.compute_s)
@@ -118,6 +119,23 @@ def test_failures_are_rows_and_do_not_shrink_batches(make: Callable[..., Pipelin
     assert recorder.batches == [[1, 2, 4], [5, 6, 7], [8]]
     assert pipeline.counts == {"ok": 6, "failed": 3}
     assert sorted(result.row for result in pipeline.results if result.status == "failed") == [0, 3, 5]
+
+
+def test_photographs_leave_memory_before_their_pictures_are_saved(make: Callable[..., Pipeline]) -> None:
+    recorder, known, left = Recorder(), dict[int, weakref.ref[torch.Tensor]](), list[bool]()
+
+    def compute(batch: Sequence[Loaded]) -> list[Outcome | Exception]:
+        known.update({each.row.index: weakref.ref(each.photo.levels) for each in batch})
+        return [Stylized(each.photo.image) for each in batch]
+
+    def save(loaded: Loaded, *_: object) -> Result:
+        time.sleep(0.02)
+        left.append(known[loaded.row.index]() is not None)
+        return recorder.result(loaded.row, "ok")
+
+    recorder.compute, recorder.save = compute, save  # type: ignore[method-assign, assignment]
+    make(recorder, 5, batch_size=2).run()
+    assert left == [False] * 5
 
 
 def test_no_more_than_the_window_is_in_work(make: Callable[..., Pipeline]) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from nst.errors import DecodeError, OptionError, UnknownStyle, WeightsError
+from nst.errors import DecodeError, Diverged, OptionError, UnknownStyle, WeightsError
 from nst.feed_forward import stylizer as module
 from nst.feed_forward.coloring import Moments, coloring
 from nst.feed_forward.files import painter_file, read_painter
@@ -164,8 +164,10 @@ def test_all_of_it_is_where_the_photograph_is(keep: Any, precision: Any) -> None
         )
         stylizer = FeedForwardStylizer(plan, painter, {}, [], reference=photo)
         for wanted in ([(look, None)], [(look, mask.to("cuda")), (look, mask)]):
-            painted = stylizer.paint(photo, wanted)
-            assert (painted.device.type, painted.shape) == ("cuda", photo.shape)
+            for image in (photo, (255 * photo).to(torch.uint8)):
+                painted, numbers = stylizer.paint(image, wanted)
+                assert (painted.device.type, painted.shape) == ("cuda", photo.shape)
+                assert (painted.dtype, numbers.device.type) == (image.dtype, "cuda")
 
 
 @pytest.mark.parametrize("size", [(97, 131), (40, 300), (1, 50), (3, 3), (160, 161), (500, 130)], ids=str)
@@ -189,12 +191,12 @@ def test_strength_is_from_the_photograph_to_the_style() -> None:
     assert changes[0] == pytest.approx(changes[2] / 10, rel=0.01)
 
 
-@pytest.mark.parametrize("rows", [1000, 7])
+@pytest.mark.parametrize("rows", [1000, 17])
 def test_large_photographs_keep_their_detail_and_strokes_their_size(
     rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many rows are worked on at a time."""
-    monkeypatch.setattr("nst.stylizer._BAND_ROWS", rows)
+    monkeypatch.setattr("nst.stylizer._BAND_PIXELS", 400 * rows)
     photo = random_picture(300, 400)
     photo = (photo + 0.1 * torch.rand(photo.shape, generator=torch.Generator().manual_seed(4))).clamp(0, 1)
     found = painted(build(stroke_side_px=100), photo)
@@ -203,6 +205,46 @@ def test_large_photographs_keep_their_detail_and_strokes_their_size(
     detail = (photo - resize_image(small, (300, 400))) * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     torch.testing.assert_close(found, (strokes + detail.sum(0)).clamp(0, 1), rtol=0, atol=1e-5)
     assert float(detail.sum(0).abs().mean()) > 0.01
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"strength": 0.1},
+        {"strength": 0.0},
+        {"stroke_side_px": 60},
+        {"stroke_side_px": 60, "preserve_color": "original"},
+        {"stroke_side_px": 60, "preserve_color": "luminance"},
+        {"preserve_color": "match"},
+        {"style": ("/wave.png", "/reeds.png"), "style_masks": ("/mask.png", "/rest.png")},
+        {"pass_memory_mb": 5, "precision": "bfloat16"},
+    ],
+    ids=str,
+)
+def test_of_levels_it_makes_levels(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that its picture is rounded to in a file, and says the same of it. They are not changed."""
+    monkeypatch.setattr("nst.stylizer._BAND_PIXELS", 17 * 131)
+    stylizer, levels = build(**options), (255 * random_picture(97, 131)).to(torch.uint8)
+    before = levels.clone()
+    (whole,) = stylizer([levels / 255], [torch.Generator()])
+    (found,) = stylizer([levels], [torch.Generator()])
+    assert isinstance(whole, Stylized)
+    assert isinstance(found, Stylized)
+    assert (found.image.dtype, whole.image.dtype) == (torch.uint8, torch.float32)
+    assert torch.equal(found.image, (255 * whole.image).round().to(torch.uint8))
+    assert encode_image(found.image, format="png") == encode_image(whole.image, format="png")
+    assert found.stats == whole.stats
+    assert torch.equal(levels, before)
+    assert found.image.data_ptr() != levels.data_ptr(), "the photograph's memory is not its picture's"
+
+
+def test_what_is_not_finite_is_an_error_of_levels_too() -> None:
+    stylizer = build()
+    stylizer._painter.coarse.bias.data[0] = torch.nan
+    for photo in (random_picture(40, 48), torch.zeros(3, 40, 48, dtype=torch.uint8)):
+        (found,) = stylizer([photo], [torch.Generator()])
+        assert isinstance(found, Diverged)
 
 
 def test_in_bfloat16_it_paints_about_the_same() -> None:

@@ -23,6 +23,8 @@ from nst.images.codec import (
     decode_photo,
     encode_image,
     is_finite,
+    picture_of,
+    picture_tensor,
     resize_image,
 )
 from nst.images.color import srgb_profile
@@ -56,9 +58,47 @@ def test_a_few_rows_at_a_time_give_the_same_file(bit_depth: BitDepth, monkeypatc
     whole = encode_image(image, format="png", bit_depth=bit_depth)
     changed = mean_change(image, image.flip(0))
     assert changed == pytest.approx(float((image - image.flip(0)).abs().mean()))
-    monkeypatch.setattr("nst.stylizer._BAND_ROWS", 7)
+    monkeypatch.setattr("nst.stylizer._BAND_PIXELS", 17 * 20)
     assert encode_image(image, format="png", bit_depth=bit_depth) == whole
+    assert torch.equal(decode_image(whole), (255 * image).round() / 255) or bit_depth == 16
     assert mean_change(image, image.flip(0)) == pytest.approx(changed)
+
+
+@pytest.mark.parametrize(
+    ("format", "bit_depth", "alpha"),
+    [
+        ("jpeg", 8, False),
+        ("png", 8, True),
+        ("png", 16, True),
+        ("webp", 8, True),
+        ("tiff", 8, False),
+        ("tiff", 16, True),
+    ],
+)
+def test_levels_are_encoded_as_what_they_stand_for(
+    format: ImageFormat, bit_depth: BitDepth, alpha: bool
+) -> None:
+    random = torch.Generator().manual_seed(0)
+    levels = torch.randint(256, (3, 50, 20), generator=random, dtype=torch.uint8)
+    options: dict[str, Any] = {"format": format, "bit_depth": bit_depth}
+    options |= {"alpha": torch.rand(25, 10, generator=random)} if alpha else {}
+    assert encode_image(levels, **options) == encode_image(levels / 255, **options)
+    assert torch.equal(picture_tensor(picture_of(levels)), levels / 255)
+
+
+def test_a_plain_photograph_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one that needs nothing, Pillow holds its pixels once."""
+    data, expected = (
+        encoded(picture(0), "JPEG", quality=95),
+        decode_image(encoded(picture(0), "JPEG", quality=95)),
+    )
+
+    def copied(*_: Any, **__: Any) -> None:
+        raise AssertionError("it is copied")
+
+    monkeypatch.setattr("nst.stylizer._BAND_PIXELS", 1)  # or else all rows at once are a copy
+    monkeypatch.setattr("PIL.Image.Image.copy", copied)
+    assert torch.equal(decode_image(data), expected)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
