@@ -10,7 +10,7 @@ from nst.cyclegan.networks import DISCRIMINATORS, GENERATORS, Padding, Upsample,
 from nst.errors import OptionError
 from nst.gan.layers import MOST_LAYERS, Init, Norm
 from nst.gan.losses import GANMode, Penalty, check_penalty
-from nst.gan.trainer import Precision
+from nst.gan.precision import Precision
 from nst.stylizer import LATER
 
 __all__ = ["CycleGANOptions"]

@@ -25,12 +25,11 @@ from nst.gan.losses import (
     mixed,
 )
 from nst.gan.parallel import Share
+from nst.gan.precision import activations, parameter_dtype
 from nst.gan.trainer import (
     GANTraining,
-    activations,
     evaluating,
     frozen,
-    parameter_dtype,
     side_by_side,
 )
 from nst.gan.translate import with_channels

@@ -30,9 +30,10 @@ from nst.feed_forward.size import reduced
 from nst.feed_forward.stylizer import padded
 from nst.feed_forward.views import contact_sheet, whole_strides
 from nst.gan.parallel import DDPOptions, Share, distributed
+from nst.gan.precision import activations
 from nst.gan.scaling import descend
 from nst.gan.starting import Sides, read_states, start_networks
-from nst.gan.trainer import activations, follow, warmed_decay
+from nst.gan.trainer import follow, warmed_decay
 from nst.gan.translate import mirrored_beyond
 from nst.losses import gram_matrix
 from nst.ops.equalized import at_least_float32

@@ -25,9 +25,10 @@ from nst.feed_forward.networks import STRIDE_PX, Painted, Painter, PainterConfig
 from nst.feed_forward.options import SIGHT, PainterOptions
 from nst.feed_forward.views import contact_sheet, recolored, resized, square, whole_strides
 from nst.gan.parallel import DDPOptions, Share, distributed
+from nst.gan.precision import activations
 from nst.gan.scaling import descend
 from nst.gan.starting import Sides, read_states, start_networks
-from nst.gan.trainer import activations, follow, warmed_decay
+from nst.gan.trainer import follow, warmed_decay
 from nst.losses import gram_matrix
 from nst.ops.equalized import at_least_float32
 

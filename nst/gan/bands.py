@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst.features.tiles import spans
+from nst.ops.equalized import at_least_float32
 
 __all__ = ["BandedNetwork", "Bands", "apply_bounded"]
 
@@ -150,14 +151,15 @@ class Bands:
             for part in torch.split(band, max(1, _FEW // band.shape[5 - self._dim]), self._dim):
                 own = part.shape[2] * part.shape[3]
                 found = torch.batch_norm_update_stats(
-                    part, None, None, 0.0
+                    at_least_float32(part), None, None, 0.0
                 )  # its sums are of few, or off by 1e-5
                 own_mean, own_variance = (each.double() for each in found)
                 off = own_mean - mean
                 spread = spread + own * own_variance + off.square() * (count * own / (count + own))
                 count += own
                 mean = mean + off * (own / count)
-        return mean.to(band.dtype), (spread / count).to(band.dtype)
+        known = torch.promote_types(band.dtype, torch.float32)
+        return mean.to(known), (spread / count).to(known)
 
     def _empty(self, band: Tensor, rows: int) -> Tensor:
         """Room for as many rows like those of `band`; in a file that is gone when nothing refers to it, if

@@ -11,18 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from nst.gan.parallel import DDPOptions, Share, distributed
+from nst.gan.precision import Precision, parameter_dtype
 from nst.gan.scaling import LossScale, descend
 from nst.gan.starting import Sides, States, read_states, start_networks
 from nst.images.codec import resize_image
 
 __all__ = [
     "GANTraining",
-    "Precision",
-    "activations",
     "evaluating",
     "follow",
     "frozen",
-    "parameter_dtype",
     "side_by_side",
     "warmed_decay",
 ]
@@ -30,10 +28,8 @@ __all__ = [
 _MANY = 1 << 40
 _OF_GENERATORS = ("gan_", "cycle_", "identity_")
 """First letters of the generators' losses."""
-Precision = Literal["float32", "bfloat16", "float16", "float64"]
 Side = Literal["g", "d"]
 """The generators, or the discriminators."""
-_AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class GANTraining:
@@ -198,17 +194,6 @@ class GANTraining:
                 scale.load_state_dict(state["scales"][side])
         # Trainings of CycleGAN from before there was a count go on as they began: with averages over many.
         self.steps = state.get("steps", _MANY)
-
-
-def parameter_dtype(precision: Precision) -> torch.dtype:
-    """The type of parameters and images."""
-    return torch.float64 if precision == "float64" else torch.float32
-
-
-def activations(precision: Precision, like: Tensor) -> torch.autocast:
-    """A context in which activations have this precision."""
-    dtype = _AUTOCAST.get(precision)
-    return torch.autocast(like.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst.errors import Diverged
+from nst.images.codec import levels_of
 from nst.ops.constant import constant
 from nst.stylizer import Outcome, Stylized
 
@@ -17,16 +18,19 @@ __all__ = ["checked_outcomes", "mirrored_beyond", "translate", "with_channels"]
 _LUMA = (0.299, 0.587, 0.114)
 
 
-def checked_outcomes(pictures: Tensor, stats: Sequence[Mapping[str, float]] = ()) -> list[Outcome]:
-    """What a generator made of photographs, (N, 3, H, W), as their outcomes: an error for one that is not
-    finite. A GPU looks by itself, and is waited for once.
+def checked_outcomes(
+    pictures: Tensor, photo: Tensor, stats: Sequence[Mapping[str, float]] = ()
+) -> list[Outcome]:
+    """What a generator made of photographs, (N, 3, H, W) in [0, 1], as their outcomes, of the type of a
+    photograph, float32 or uint8: an error for one that is not finite. A GPU looks and rounds by itself, and is
+    waited for once.
 
     Args:
         stats: what to keep with each; none: nothing.
     """
     extremes = torch.stack([each for picture in pictures for each in picture.aminmax()]).view(-1, 2)
     extremes = extremes.to("cpu", non_blocking=True)  # there when what is copied next is there
-    images = pictures.to("cpu", torch.float32)
+    images = pictures.to("cpu", torch.float32) if photo.is_floating_point() else levels_of(pictures).to("cpu")
     finite = extremes.isfinite().all(1).tolist()
     return [
         Stylized(image=image, stats=known) if good else Diverged("the generator's picture is not finite")
@@ -50,7 +54,7 @@ def translate(
         wanted = max(least, length + -length % multiple)
         if wanted > length:
             padded = mirrored_beyond(padded, dim, 0, wanted - length)
-    found = network(2 * padded - 1)
+    found = network(2 * padded - 1).to(images.dtype)
     return with_channels(((found[..., :height, :width] + 1) / 2).clamp(0, 1), 3)
 
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from nst import check
 from nst.gan.layers import MOST_LAYERS, Norm
 from nst.gan.losses import GANMode, check_penalty
-from nst.gan.trainer import Precision
+from nst.gan.precision import Precision
 from nst.modulated.networks import check_styles
 from nst.ops.equalized import Border
 from nst.stylizer import LATER

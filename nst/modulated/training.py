@@ -13,14 +13,13 @@ from torch import Tensor, nn
 
 from nst.errors import WeightsError
 from nst.gan.losses import discriminator_losses, generator_losses, gradient_penalty
+from nst.gan.precision import activations, parameter_dtype
 from nst.gan.sampling import style_pair
 from nst.gan.starting import Sides, States
 from nst.gan.trainer import (
     GANTraining,
-    activations,
     evaluating,
     frozen,
-    parameter_dtype,
     side_by_side,
 )
 from nst.modulated.directions import direction_means

@@ -196,6 +196,8 @@ _GENERATORS = {
     "cyclegan unet": Call(CycleGAN(weights="/unet"), ((128, 128), (100, 120))),
     "cyclegan gray": Call(CycleGAN(weights="/gray")),
     "cyclegan bands": Call(CycleGAN(weights="/resnet", pass_memory_mb=1), ((40, 200),)),
+    "cyclegan bfloat16": Call(CycleGAN(weights="/resnet", precision="bfloat16"), levels=True),
+    "modulated bfloat16": Call(Modulated(generator="/scaled", style="ink", precision="bfloat16"), levels=True),
     "modulated": Call(Modulated(generator="/scaled", style="ink"), THREE, (None, "photo", None)),
     "modulated blend": Call(Modulated(generator="/grouped", style={"photo": 0.3, "ink": 0.7}), THREE),
     "modulated shared": Call(Modulated(generator="/scaled", style="ink", deterministic=False), THREE),

@@ -47,6 +47,8 @@ LAUNCHES: Mapping[str, int] = {
     "cyclegan unet": 116,
     "cyclegan gray": 86,
     "cyclegan bands": 74,
+    "cyclegan bfloat16": 143,
+    "modulated bfloat16": 162,
     "modulated": 360,
     "modulated blend": 336,
     "modulated shared": 244,

@@ -95,10 +95,11 @@ def test_float32_with_winograds_convolutions_is_as_near() -> None:
     assert differs(network, image((96, 64), torch.float32), memory=LEAST) < 1e-4
 
 
-def test_statistics_are_exact_however_many_positions_and_far_from_zero_they_are_of() -> None:
-    """A sum in float32 of so many is off by 1e-5."""
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_statistics_are_exact_however_many_positions_and_far_from_zero_they_are_of(dtype: torch.dtype) -> None:
+    """A sum in float32 of so many is off by 1e-5; a mean in bfloat16, by 1e-3."""
     draws = torch.Generator().manual_seed(0)
-    x = 30 + torch.rand(1, 2, 640, 410, generator=draws).to(memory_format=torch.channels_last)
+    x = 30 + torch.rand(1, 2, 640, 410, generator=draws).to(dtype, memory_format=torch.channels_last)
     bands = Bands(x, MUCH, 1)
     mean, variance = bands._moments([], [x], [(slice(0, 640), slice(0, None))])
     exact = x.double()
