@@ -75,7 +75,7 @@ def main() -> None:
         ratio = statistics.median(one / other for one, other in pairs)
         apart = (pictures["bfloat16"] - pictures["float32"]).abs()
         mean, most = float(apart.mean()), float(apart.max())
-        print(f"{name:20} {plain:8.2f} {half:9.2f} {ratio:6.2f} {mean:19.2f} {most:5.0f}", flush=True)
+        print(f"{name:20} {plain:8.2f} {half:9.2f} {ratio:6.2f} {mean:12.2f} {most:5.0f}", flush=True)
         result[name] = {"float32": round(plain, 2), "bfloat16": round(half, 2), "ratio": round(ratio, 2)}
         result[name] |= {"gray_levels_apart": round(mean, 2)}
     print(json.dumps(result))
