@@ -199,6 +199,8 @@ def read_receipt(data: bytes) -> tuple[list[Result], dict[str, Any]]:
         ValueError: not a receipt, or a damaged one.
     """
     table, meta = receipt_table(data)
+    place = SCHEMA.get_field_index("finished_at")  # as a number: of a time pyarrow would ask pandas
+    table = table.set_column(place, "finished_at", table["finished_at"].cast(pa.int64()))
     return [_result(record) for record in table.to_pylist()], meta
 
 
@@ -209,11 +211,18 @@ def receipt_table(data: bytes) -> tuple[pa.Table, dict[str, Any]]:
         ValueError: not a receipt, or a damaged one.
     """
     try:
-        # Without threads: pyarrow's may still be ending when the interpreter does, and abort it.
-        table = pq.read_table(
-            io.BytesIO(data), schema=SCHEMA, use_threads=False, page_checksum_verification=True
-        )
-        meta = json.loads(table.schema.metadata[b"nst"]) if table.schema.metadata else _meta(data)
+        # Not `pq.read_table`, which loads pandas, if it is installed. Without threads: pyarrow's may still be
+        # ending when the interpreter does, and abort it.
+        file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+        found = file.read(use_threads=False)
+        meta = json.loads(file.metadata.metadata[b"nst"])
+        columns = [
+            found.column(field.name).cast(field.type)
+            if field.name in found.column_names  # an older receipt lacks some
+            else pa.nulls(len(found), field.type)
+            for field in SCHEMA
+        ]
+        table = pa.Table.from_arrays(columns, schema=SCHEMA)
     except DAMAGED_PARQUET as error:
         raise ValueError(f"not a receipt: {error}") from error
     return table, meta
@@ -236,9 +245,8 @@ def _meta(data: bytes) -> dict[str, Any]:
 
 
 def _result(record: dict[str, Any]) -> Result:
-    finished = record.pop("finished_at")
-    stats = dict(record.pop("stats") or [])
-    return Result(**record, stats=stats, finished_at=finished.timestamp() if finished else 0.0)
+    finished_us, stats = record.pop("finished_at"), dict(record.pop("stats") or [])
+    return Result(**record, stats=stats, finished_at=(finished_us or 0) / 1e6)
 
 
 def total(counts: Iterable[Mapping[Status, int]]) -> dict[Status, int]:

@@ -52,9 +52,8 @@ def read_metrics(store: Store) -> list[dict[str, Any]]:
         ValueError: a part is damaged.
     """
     if METRICS in store.names(""):
-        rows: list[dict[str, Any]] = pq.read_table(
-            io.BytesIO(store.read(METRICS)), use_threads=False, page_checksum_verification=True
-        ).to_pylist()
+        file = pq.ParquetFile(io.BytesIO(store.read(METRICS)), page_checksum_verification=True)
+        rows: list[dict[str, Any]] = file.read(use_threads=False).to_pylist()
         return rows
     parts = (read_part(store.read(metrics_path(step))) for step in metrics_steps(store))
     found = {row["step"]: row for rows in parts for row in rows}
