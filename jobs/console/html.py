@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-__all__ = ["chart", "curve", "page", "settings", "table", "text"]
+__all__ = ["chart", "curve", "curve_line", "page", "settings", "table", "text"]
 
 _MAX_POINTS = 300
 
@@ -23,9 +23,12 @@ def page(title: str, body: str, style: str = "") -> str:
     return _PAGE.format(title=text(title), style=_STYLE + style, body=body)
 
 
-def curve(losses: Sequence[tuple[int, float]], what: str, unit: str = "evaluation") -> str:
-    """A line through (place, loss), on a logarithmic scale unless a loss is not positive."""
-    step = math.ceil(len(losses) / _MAX_POINTS)
+def curve_line(
+    losses: Sequence[tuple[int, float]], what: str, unit: str = "evaluation", most: int = _MAX_POINTS
+) -> tuple[str, str]:
+    """A line through (place, loss), on a logarithmic scale unless a loss is not positive: an SVG polyline's
+    points, 300 wide and 50 high, at most `most` and the last; and what it shows."""
+    step = math.ceil(len(losses) / most)
     points = [*losses[:-1:step], losses[-1]]
     logarithmic = all(loss > 0 for _, loss in points)
     heights = [math.log(loss) if logarithmic else loss for _, loss in points]
@@ -36,7 +39,12 @@ def curve(losses: Sequence[tuple[int, float]], what: str, unit: str = "evaluatio
         for (number, _), height in zip(points, heights, strict=True)
     )
     scale = "logarithmic" if logarithmic else "linear"
-    title = f"loss of {what}: {before:.4g} at {unit} {first}, {after:.4g} at {last}; {scale} scale"
+    return drawn, f"loss of {what}: {before:.4g} at {unit} {first}, {after:.4g} at {last}; {scale} scale"
+
+
+def curve(losses: Sequence[tuple[int, float]], what: str, unit: str = "evaluation") -> str:
+    """A `curve_line` as SVG."""
+    drawn, title = curve_line(losses, what, unit)
     return (
         '<svg class="curve" role="img" viewBox="0 0 300 50" preserveAspectRatio="none">'
         f'<title>{text(title)}</title><polyline points="{drawn}"/></svg>'

@@ -1,35 +1,33 @@
-"""A job's contact sheet: one HTML file that opens from disk, loads nothing from elsewhere, and runs nothing."""
+"""A job's report: the page of `nst view` as one HTML file that opens from disk, with all photographs of a job
+of some thousand, or a part of those of a larger one. Loads neither torch nor ray, and needs no server."""
 
 from __future__ import annotations
 
-import base64
-import io
-import math
 import statistics
-from array import array
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+import time
+from collections.abc import Sequence
 
-from jobs.console.html import curve, page, settings, table, text
-from jobs.inspect.status import JobStatus, job_status
-from jobs.ledger.curves import read_curve
-from jobs.ledger.job_record import read_job
-from jobs.ledger.layout import CURVES, REPORT, curve_path
-from jobs.ledger.parts import Counted, parts_of, rows_that_count
-from jobs.ledger.receipts import Ledger
-from jobs.ledger.results import Result, total
-from jobs.stores.moved import read_moved_along
+import numpy as np
+
+from jobs.console.html import settings, table, text
+from jobs.inspect.cards import Card, cards
+from jobs.inspect.styles import style_figures
+from jobs.inspect.thumbnails import TYPE
+from jobs.ledger.layout import REPORT
+from jobs.ledger.results import STATUSES
 from jobs.stores.store import Store
-from nst.errors import NstError
-from nst.images.decode import open_photo
+from jobs.view.index import Array, Rows
+from jobs.view.page import embedded, one_file, page_body
+from jobs.view.watch import Watch, job_json
 
 __all__ = ["build_report", "publish_report"]
 
-_MAX_PAIRS = 60
-_MAX_FAILURES = 500
-_THUMBNAIL_PX = 360
+_MOST_ROWS = 3_000
+"""Photographs that a report shows."""
+_MOST_FAILURES = 1_000
+"""Those among them without a picture, if there are more photographs with one than that leaves room for."""
+_CHUNK = 50
+"""Photographs whose thumbnails the browser reads at once, when one of them is seen."""
 
 
 def publish_report(store: Store) -> str:
@@ -37,146 +35,101 @@ def publish_report(store: Store) -> str:
 
     Raises:
         UsageError: there is no job.
-        StoreError: a receipt is damaged.
+        OSError: the store fails.
     """
     store.publish(REPORT, build_report(store).encode())
     return f"{store.url.rstrip('/')}/{REPORT}"
 
 
 def build_report(store: Store) -> str:
-    """The report as HTML. Every name and message in it is escaped."""
-    record, status = read_job(store), job_status(store)
-    storage, found = record.storage, _collect(store)
-    before = record.job.get("output", store.url)
+    """The report as HTML. Whatever the job says is text in it."""
+    watch = Watch(store)
+    watch.read()
+    rows = watch.index.rows()
+    places, note = _shown(rows)
+    found = cards(watch, rows, places)
+    job = _job(watch, rows, note, found)
+    data = {"job": job, "rows": [card.row for card in found], "chunk": _CHUNK, "type": TYPE}
+    chunks = [found[start : start + _CHUNK] for start in range(0, len(found), _CHUNK)]
+    pictures = [
+        embedded(f"pictures-{number}", [card.small for card in some]) for number, some in enumerate(chunks)
+    ]
+    return one_file(
+        f"{store.url}: {job['done']} of {job['total']}",
+        # The first thumbnails come before the script, which shows them while the others are read.
+        "".join([page_body(), _details(watch, rows), embedded("data", data), *pictures[:1]]),
+        styles=("view.css", "report.css"),
+        scripts=("viewer.js", "report.js", "view.js"),
+        pictures="data: file: 'self'",
+        after=pictures[1:],
+    )
 
-    def photo(url: str) -> bytes:
-        return read_moved_along(url, before, store.url, storage)
 
-    curves = CURVES in store.names("")  # most jobs have none: not asked for one by one
-    with ThreadPoolExecutor(4) as pool:
-        cards = list(pool.map(lambda each: _card(store, each, photo, curves), found.shown))
-    title = f"{status.kind}: {status.done} of {status.rows} images"
-    body = "".join(
+def _shown(rows: Rows) -> tuple[Sequence[int], str]:
+    """Which rows are shown, in order, and what there is to say of those that are not."""
+    good = np.flatnonzero(rows.status == STATUSES.index("ok"))
+    bad = np.flatnonzero(rows.status != STATUSES.index("ok"))
+    if len(rows) <= _MOST_ROWS:
+        return range(len(rows)), ""
+    failures = bad[: max(_MOST_FAILURES, _MOST_ROWS - len(good))]
+    pictures = _spread(good, _MOST_ROWS - len(failures))
+    some = "all" if len(failures) == len(bad) else f"the first {len(failures):,} of"
+    without = f", and {some} {len(bad):,} photographs without one" if len(bad) else ""
+    note = f"{len(pictures):,} of {len(good):,} pictures are here, evenly spread{without}; nst view shows all"
+    return np.sort(np.concatenate([pictures, failures])).tolist(), note
+
+
+def _spread(places: Array, most: int) -> Array:
+    """At most so many of them, one of each stretch. Of each another one, or else some of several styles that
+    take turns would not be shown."""
+    if len(places) <= most:
+        return places
+    bounds = np.arange(most + 1) * len(places) // most
+    chosen: Array = places[bounds[:-1] + np.arange(most) % np.diff(bounds)]
+    return chosen
+
+
+def _job(watch: Watch, rows: Rows, note: str, found: Sequence[Card]) -> dict[str, object]:
+    """What the page says of the job: how far it was when the report was made."""
+    told = job_json(watch, rows)
+    sides = [side for card in found for side in card.sides_px]
+    return {
+        **told,
+        "version": "",
+        "rate": 0,
+        "left_s": None,
+        "workers": 0,
+        "notes": [note, *told["notes"]] if note else told["notes"],
+        "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "side_px": statistics.median(sides) if sides else 0,
+    }
+
+
+def _details(watch: Watch, rows: Rows) -> str:
+    """What is not about single photographs, to be looked at when it is asked for."""
+    styles = style_figures(watch.index.parts, watch.store.url)
+    return "".join(
         [
-            f"<header><h1>{text(title)}</h1>{_totals(status)}</header>",
-            "".join(f'<p class="note">{text(note)}</p>' for note in status.notes),
-            _failures(found, status),
-            f'<section class="cards">{"".join(cards)}</section>' if cards else "",
-            f"<p>{len(cards)} of {found.good} pictures shown.</p>" if len(cards) < found.good else "",
-            "<section class=columns>",
-            settings(record.settings),
-            _stages(found.seconds),
-            "</section>",
+            '<dialog id="details" aria-label="details"><div class="top"><b class="title">Details</b>',
+            '<button id="details-close" type="button" class="icon" aria-label="Close">✕</button></div>',
+            f'<div class="sheet"><p class="dim">{text(watch.store.url)}</p>',
+            f'<section class="styles">{"".join(styles)}</section>' if styles else "",
+            _stages(rows),
+            settings(watch.record.settings),
+            "</div></dialog>",
         ]
     )
-    return page(title, body)
 
 
-@dataclass(slots=True)
-class _Found:
-    """What the report shows of a job of any size."""
-
-    good: int = 0
-    bad: int = 0
-    shown: list[Counted] = field(default_factory=list)
-    """At most `_MAX_PAIRS` good results, spread evenly."""
-    failures: list[Result] = field(default_factory=list)
-    """The first `_MAX_FAILURES`."""
-    seconds: dict[str, array[float]] = field(
-        default_factory=lambda: {stage: array("d") for stage in ("load", "compute", "save")}
-    )
-
-
-def _collect(store: Store) -> _Found:
-    ledgers = [Ledger(part) for part in parts_of(store)]
-    good = sum(total(ledger.counts(ledger.done()))["ok"] for ledger in ledgers)
-    step = max(1, math.ceil(good / _MAX_PAIRS))
-    # Of each `step` another one, else some of several styles that take turns would not be shown.
-    wanted = {min(start + start // step % step, good - 1) for start in range(0, good, step)}
-    found = _Found()
-    for counted in rows_that_count(store):
-        result = counted.result
-        if result.status == "ok":
-            if found.good in wanted:
-                found.shown.append(counted)
-            found.good += 1
-        else:
-            if len(found.failures) < _MAX_FAILURES:
-                found.failures.append(result)
-            found.bad += 1
-        for stage, seconds in found.seconds.items():
-            spent = getattr(result, f"{stage}_s")
-            if spent is not None:
-                seconds.append(spent)
-    return found
-
-
-def _card(store: Store, counted: Counted, photo: Callable[[str], bytes], curves: bool) -> str:
-    result = counted.result
-    losses = ", ".join(f"{name} {value:.4g}" for name, value in result.stats.items())
-    size = f"{result.width} x {result.height}"
-    seconds = f"{result.compute_s:.1f} s" if result.compute_s is not None else ""
-    return (
-        '<figure><div class="pair">'
-        f"{_thumbnail(lambda: photo(result.url), 'photograph', result.key)}"
-        f"{_thumbnail(lambda: store.read(result.output or ''), 'picture', result.key)}"
-        f"</div><figcaption><b>{text(result.key)}</b> {size}, {seconds}"
-        f"<br><small>{text(losses)}</small></figcaption>"
-        f"{_curve(counted.store, result.key) if curves else ''}</figure>"
-    )
-
-
-def _thumbnail(read: Any, what: str, key: str) -> str:
-    try:
-        image = open_photo(read(), max_side_px=_THUMBNAIL_PX)
-    except (OSError, NstError) as error:
-        return f'<div class="gone">{text(what)} cannot be read: {text(str(error))}</div>'
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=85)
-    data = base64.b64encode(out.getvalue()).decode()
-    width, height = image.size
-    alt = text(f"{what} {key}")
-    return f'<img alt="{alt}" width="{width}" height="{height}" src="data:image/jpeg;base64,{data}">'
-
-
-def _curve(store: Store, key: str) -> str:
-    """The photograph's loss over its evaluations; nothing if there is no curve of it."""
-    try:
-        found = read_curve(store.read(curve_path(key)))
-    except FileNotFoundError:
+def _stages(rows: Rows) -> str:
+    lines = []
+    for stage in ("load", "compute", "save"):
+        spent = rows.figures[f"{stage}_s"]
+        spent = spent[~np.isnan(spent)]
+        if len(spent):
+            times = (f"{spent.sum():.1f} s", f"{np.median(spent):.3f} s", f"{spent.max():.3f} s")
+            lines.append((stage, *times))
+    if not lines:
         return ""
-    except (OSError, ValueError) as error:
-        return f'<div class="gone">loss curve cannot be read: {text(str(error))}</div>'
-    losses = [(number, loss) for number, loss in enumerate(found.get("loss", ()), 1) if math.isfinite(loss)]
-    return curve(losses, key) if losses else '<div class="gone">its curve has no finite loss</div>'
-
-
-def _totals(status: JobStatus) -> str:
-    parts = [("state", status.state), *((name, str(number)) for name, number in status.counts.items())]
-    items = "".join(f"<li><b>{text(value)}</b> {text(name)}</li>" for name, value in parts)
-    return f'<ul class="totals">{items}</ul>'
-
-
-def _failures(found: _Found, status: JobStatus) -> str:
-    if not found.bad:
-        return "<p>No failures.</p>" if status.done == status.rows else ""
-    rows = [
-        (result.key, result.status, result.error_type or "", result.error or "", str(result.attempts))
-        for result in found.failures
-    ]
-    hidden = found.bad - len(found.failures)
-    more = f"<p>and {hidden} more</p>" if hidden else ""
-    heading = f"<h2>{found.bad} without a picture</h2>"
-    return f"<section>{heading}{table(('key', 'status', 'error', 'reason', 'attempts'), rows)}{more}</section>"
-
-
-def _stages(stages: Mapping[str, array[float]]) -> str:
-    rows = [
-        (stage, f"{sum(seconds):.1f} s", f"{statistics.median(seconds):.3f} s", f"{max(seconds):.3f} s")
-        for stage, seconds in stages.items()
-        if seconds
-    ]
-    if not rows:
-        return ""
-    shown = table(("stage", "all images", "median", "slowest"), rows)
+    shown = table(("stage", "all images", "median", "slowest"), lines)
     return f"<section><h2>Time per stage</h2>{shown}</section>"

@@ -43,6 +43,7 @@ __all__ = [
     "other_options",
     "part_store",
     "parts_of",
+    "path_below",
     "rows_that_count",
 ]
 
@@ -150,6 +151,9 @@ def _results(store: Store) -> Iterator[Result]:
 
 def below(store: Store, result: Result) -> Result:
     """`result` with the place of its picture in the whole job."""
-    if not isinstance(store, PartStore) or result.output is None:
-        return result
-    return replace(result, output=store.within(result.output))
+    return result if result.output is None else replace(result, output=path_below(store, result.output))
+
+
+def path_below(store: Store, path: str) -> str:
+    """Where in the whole job that is which a part has at `path`."""
+    return store.within(path) if isinstance(store, PartStore) else path

@@ -8,7 +8,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any, get_args
 from urllib.parse import parse_qs
 
@@ -23,11 +22,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobs.ledger.marks import MARK_NAMES, Mark
-from jobs.ledger.results import STATUSES
-from jobs.view.index import STATS, Array, Rows
+from jobs.view.index import Array, Rows
+from jobs.view.page import static
 from jobs.view.photos import Photos, Shown, Side
-from jobs.view.query import ORDERS, Query, figures_of, places, row_json
-from jobs.view.watch import Watch
+from jobs.view.query import ORDERS, Query, headings, places, row_json
+from jobs.view.watch import Watch, job_json
 from nst.errors import NstError, OptionError
 
 __all__ = ["COOKIE", "HOSTS", "build_app"]
@@ -37,7 +36,13 @@ COOKIE = "nst-view"
 _MOST_ROWS = 500
 _MOST_BODY = 1 << 20
 _KEPT_ORDERS = 8
-_STATIC = {"view.css": "text/css", "view.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_STATIC = {
+    "view.css": "text/css",
+    "viewer.js": "text/javascript",
+    "server.js": "text/javascript",
+    "view.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -85,7 +90,7 @@ class _View:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def page(self, request: Request, cookie: str, token: str) -> Response:
-        answer = Response(_static("index.html"), media_type="text/html", headers={"cache-control": "no-store"})
+        answer = Response(static("index.html"), media_type="text/html", headers={"cache-control": "no-store"})
         if "token" in request.query_params:
             answer.set_cookie(cookie, token, httponly=True, samesite="strict")
         return answer
@@ -94,21 +99,11 @@ class _View:
         name = request.path_params["name"]
         if name not in _STATIC:
             return PlainTextResponse("there is no such file", 404)
-        return Response(_static(name), media_type=_STATIC[name], headers={"cache-control": "no-cache"})
+        return Response(static(name), media_type=_STATIC[name], headers={"cache-control": "no-cache"})
 
     def job(self, _: Request) -> Response:
-        watch, rows = self.watch, self.watch.index.rows()
-        return JSONResponse(
-            {
-                **watch.tell(),
-                "version": self._version(rows),
-                "name": watch.store.url,
-                "kind": watch.record.method["kind"],
-                "figures": [{"name": name, "label": name.removeprefix(STATS)} for name in figures_of(rows)],
-                "marks": {mark: sum(each == mark for each in watch.marks.values()) for mark in MARK_NAMES},
-                "statuses": STATUSES,
-            }
-        )
+        rows = self.watch.index.rows()
+        return JSONResponse({**job_json(self.watch, rows), "version": self._version(rows)})
 
     def rows(self, request: Request) -> Response:
         asked = request.query_params
@@ -125,6 +120,8 @@ class _View:
         version, order = self._version(rows), self._order(rows, marks, query)
         shown = [row_json(rows, int(place), marks) for place in order[first : first + count]]
         told = {"version": version, "total": len(order), "first": first, "rows": shown}
+        if asked.get("headings") == "1":
+            told["headings"] = headings(rows, order, query)
         if "locate" in asked:  # where a photograph is by now
             place = rows.place(_number(asked, "locate", 0))
             found = np.flatnonzero(order == (-1 if place is None else place))
@@ -185,10 +182,6 @@ class _View:
         make: Callable[[Rows, int, Side], Shown] = self.photos.thumbnail if small else self.photos.full
         shown = make(rows, place, side)
         return Response(shown.data, media_type=shown.type, headers=headers)
-
-
-def _static(name: str) -> bytes:
-    return files("jobs.view").joinpath("static", name).read_bytes()
 
 
 def _number(asked: Mapping[str, str], name: str, default: int) -> int:

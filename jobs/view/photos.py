@@ -11,7 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from PIL import Image
+
 from jobs.ledger.layout import PhotoFile, place_of
+from jobs.ledger.parts import path_below
 from jobs.stores.moved import read_moved_along
 from jobs.view.index import Index, Part, Rows
 from nst.images.decode import open_photo
@@ -103,17 +106,25 @@ class Photos:
         return self.cache.get(tag, lambda: self._jpeg(rows, place, side, most, 92, tag))
 
     def _jpeg(self, rows: Rows, place: int, side: Side, most: int, quality: int, tag: str) -> Shown:
+        out = io.BytesIO()
+        self.open(rows, place, side, most).save(out, "JPEG", quality=quality)
+        return Shown(out.getvalue(), "image/jpeg", tag)
+
+    def open(self, rows: Rows, place: int, side: Side, most: int) -> Image.Image:
+        """It in pixels, upright, no side longer than `most`.
+
+        Raises: as `thumbnail`.
+        """
         data, image = self._read(rows, place, side), self._part(rows, place).record.image
         with self.at_once:
-            shown = open_photo(
-                data,
-                max_side_px=most,
-                max_pixels=image.max_pixels,
-                background=image.background,
-            )
-            out = io.BytesIO()
-            shown.save(out, "JPEG", quality=quality)
-        return Shown(out.getvalue(), "image/jpeg", tag)
+            return open_photo(data, max_side_px=most, max_pixels=image.max_pixels, background=image.background)
+
+    def path(self, rows: Rows, place: int) -> str | None:
+        """Where the picture is below the job's folder; None: there is none that a browser shows."""
+        part, output = self._part(rows, place), rows.text("output", place) or ""
+        if part.record.image.format not in _BROWSERS_KNOW or not _is_picture(output, part):
+            return None
+        return path_below(part.store, output)
 
     def _part(self, rows: Rows, place: int) -> Part:
         return self.index.parts[int(rows.part[place])]
@@ -125,7 +136,11 @@ class Photos:
             url = rows.text("url", place) or ""
             return read_moved_along(url, before, self.index.store.url, part.record.storage)
         output = rows.text("output", place) or ""
-        of = place_of(output, part.record.image)
-        if not isinstance(of, PhotoFile) or ".." in output.split("/"):  # whatever a receipt may say
+        if not _is_picture(output, part):
             raise FileNotFoundError("there is no picture")
         return part.store.read(output)
+
+
+def _is_picture(output: str, part: Part) -> bool:
+    """Whether that is a path of one, whatever a receipt may say."""
+    return isinstance(place_of(output, part.record.image), PhotoFile) and ".." not in output.split("/")

@@ -15,10 +15,13 @@ from jobs.ledger.results import STATUSES
 from jobs.view.index import FIGURES, STATS, Array, Rows
 from nst.errors import OptionError
 
-__all__ = ["ORDERS", "UNMARKED", "Query", "figures_of", "places", "row_json"]
+__all__ = ["ORDERS", "UNMARKED", "Query", "figures_of", "headings", "places", "row_json"]
 
 ORDERS = ("row", "key")
 """Orders that are not by a figure: that of the manifest, and the alphabet's."""
+_MOST_HEADINGS = 5_000
+_FEW_HEADINGS = 20
+"""So many may be there whatever they are above of."""
 UNMARKED = "none"
 """Asks for photographs without a mark."""
 
@@ -77,6 +80,23 @@ def places(rows: Rows, marks: Mapping[str, Mark], query: Query) -> Array:
         raise OptionError("sort", query.sort, choices=[*ORDERS, *figures_of(rows)])
     values = rows.figures[query.sort][there]
     return there[np.argsort(-values if query.descending else values, kind="stable")]
+
+
+def headings(rows: Rows, order: Array, query: Query) -> list[tuple[int, str]]:
+    """Where the photographs of each folder begin in the order that was asked for, and the folder. Empty where
+    they would not help: the order is by a figure, all lie in one place, folders take turns, or each has a
+    photograph or two."""
+    if query.sort not in ORDERS or not len(order):
+        return []
+    keys = rows.texts["key"].take(pa.array(order))
+    folders = pc.replace_substring_regex(keys, "/?[^/]*$", "", max_replacements=1).dictionary_encode()
+    codes = _numpy(folders.indices)
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    names = folders.dictionary.to_pylist()
+    most = min(_MOST_HEADINGS, max(_FEW_HEADINGS, len(order) // 2), 2 * len(names))
+    if len(starts) > most or names == [""]:
+        return []
+    return [(int(start), names[codes[start]]) for start in starts]
 
 
 def _numpy(array: Any) -> Array:

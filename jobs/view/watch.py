@@ -17,13 +17,14 @@ from jobs.ledger.adapted import read_progress
 from jobs.ledger.job_record import JobRecord
 from jobs.ledger.lease import read_holder
 from jobs.ledger.lease_holder import Holder, utc
-from jobs.ledger.marks import Mark, change_marks, read_marks
+from jobs.ledger.marks import MARK_NAMES, Mark, change_marks, read_marks
 from jobs.ledger.results import STATUSES, Tally
 from jobs.stores.store import Store
 from jobs.view.index import STATS, Index, Rows
+from jobs.view.query import figures_of
 from nst.errors import NstError
 
-__all__ = ["Watch", "progress"]
+__all__ = ["Watch", "job_json", "progress"]
 
 _POLL_S = 2.0
 _UNWATCHED_S = 60.0
@@ -72,22 +73,30 @@ class Watch:
             self._thread.join(5.0)
 
     def refresh(self) -> None:
-        """Read what came since the last time."""
+        """Read what came since the last time, or say why it cannot be."""
         try:
-            self._driver = read_holder(self.store)
-            self._adapting = str(read_progress(self.store, self.record.fingerprint) or "")
-            self._take(read_marks(self.store))
-            self.index.refresh(self._goes_on)
-            # While there are shards without a receipt, nobody retries those that have one.
-            if self._driver is not None:
-                self._rounds = 2
-            if self._rounds and self.index.listed == self.index.shards:
-                marked = [key for key, mark in self.marks.items() if mark == "again"]
-                self._rounds -= self.index.again(marked, self._goes_on)
+            self.read()
         except (OSError, NstError) as error:
             self.trouble = f"{type(error).__name__}: {error}"
         else:
             self.trouble = ""
+
+    def read(self) -> None:
+        """Read what came since the last time.
+
+        Raises:
+            OSError, NstError: it cannot be read.
+        """
+        self._driver = read_holder(self.store)
+        self._adapting = str(read_progress(self.store, self.record.fingerprint) or "")
+        self._take(read_marks(self.store))
+        self.index.refresh(self._goes_on)
+        # While there are shards without a receipt, nobody retries those that have one.
+        if self._driver is not None:
+            self._rounds = 2
+        if self._rounds and self.index.listed == self.index.shards:
+            marked = [key for key, mark in self.marks.items() if mark == "again"]
+            self._rounds -= self.index.again(marked, self._goes_on)
 
     def mark(self, keys: list[str], mark: Mark | None) -> None:
         """Give photographs a mark, or take it away.
@@ -121,6 +130,18 @@ class Watch:
                 self.refresh()
             # A store that takes long to list is asked less often.
             self._done.wait(max(_POLL_S, 5 * (time.monotonic() - began)))
+
+
+def job_json(watch: Watch, rows: Rows) -> dict[str, Any]:
+    """What the page says of a job, and what its rows can be asked for by."""
+    return {
+        **watch.tell(),
+        "name": watch.store.url,
+        "kind": watch.record.method["kind"],
+        "figures": [{"name": name, "label": name.removeprefix(STATS)} for name in figures_of(rows)],
+        "marks": {mark: sum(each == mark for each in watch.marks.values()) for mark in MARK_NAMES},
+        "statuses": STATUSES,
+    }
 
 
 def _damage(place: tuple[int, int], why: str) -> str:

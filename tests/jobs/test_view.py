@@ -140,7 +140,9 @@ def test_every_answer_says_what_the_page_may_load(client: TestClient, path: str)
 def test_the_page_loads_its_own_files_alone(client: TestClient) -> None:
     page = client.get("/").text
     named = re.findall(r'(?:src|href)="([^"]*)"', page)
-    assert sorted(named) == ["static/icon.svg", "static/view.css", "static/view.js"]
+    assert sorted(named) == [
+        *("static/icon.svg", "static/server.js", "static/view.css", "static/view.js", "static/viewer.js")
+    ]
     for name in named:
         text = client.get(f"/{name}").text
         assert not re.search(

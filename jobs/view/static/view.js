@@ -1,99 +1,12 @@
 "use strict";
-// The page of a job. Everything that a job says is put in as text, never as HTML.
-
-// ---- Where rows and pictures come from
-
-const source = {
-  job: () => ask("api/job"),
-  rows: (query, first, count, locate) => {
-    const asked = new URLSearchParams({ ...query, first, count });
-    if (locate !== undefined) asked.set("locate", locate);
-    return ask(`api/rows?${asked}`);
-  },
-  mark: (rows, mark) =>
-    ask("api/marks", {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({ rows, mark }),
-    }),
-  thumbnail: (item, side) => `thumbnail/${item.row}/${side}?v=${item[side] ?? ""}`,
-  full: (item, side) => `full/${item.row}/${side}?v=${item[side] ?? ""}`,
-};
-
-async function ask(path, options) {
-  const answer = await fetch(path, options);
-  if (!answer.ok) throw new Error((await answer.text()) || `${answer.status}`);
-  return answer.json();
-}
-
-// ---- Small things
-
-const $ = (id) => document.getElementById(id);
-const MARKS = [
-  { mark: "keep", sign: "✓", key: "k" },
-  { mark: "reject", sign: "✕", key: "r" },
-  { mark: "again", sign: "↻", key: "a" },
-];
-const LABELS = {
-  row: "in order", key: "key", width: "width", height: "height", load_s: "load time", compute_s: "compute time",
-  save_s: "save time", attempts: "attempts", retries: "store retries", finished_at: "finished",
-};
-const whole = (number) => number.toLocaleString("en");
-
-function element(tag, className, text) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
-
-function figureText(name, value) {
-  if (name === "finished_at") return new Date(value * 1000).toLocaleString();
-  if (name.endsWith("_s")) return `${value < 10 ? value.toFixed(2) : value.toFixed(1)} s`;
-  return Number.isInteger(value) ? whole(value) : String(Number(value.toPrecision(4)));
-}
-
-function duration(seconds) {
-  if (seconds < 90) return `${Math.round(seconds)} s`;
-  const minutes = Math.round(seconds / 60);
-  if (minutes < 90) return `${minutes} min`;
-  const hours = Math.round(minutes / 60);
-  return hours < 48 ? `${hours} h` : `${Math.round(hours / 24)} days`;
-}
-
-function folderOf(key) {
-  return key.slice(0, Math.max(0, key.lastIndexOf("/")));
-}
-
-function nameOf(key) {
-  return key.slice(key.lastIndexOf("/") + 1);
-}
-
-function markButtons(holder, give, words) {
-  for (const { mark, sign, key } of MARKS) {
-    const button = element("button", "", words ? `${sign} ${mark}` : sign);
-    button.type = "button";
-    button.tabIndex = words ? 0 : -1;
-    button.dataset.mark = mark;
-    button.title = `${mark} (${key})`;
-    button.setAttribute("aria-label", mark);
-    button.addEventListener("click", () => give(mark));
-    holder.append(button);
-  }
-}
-
-function showMark(holder, mark) {
-  for (const button of holder.children) {
-    button.setAttribute("aria-pressed", String(button.dataset.mark === mark));
-  }
-}
+// The page of a job: its grid, and what is asked for. Everything that a job says is put in as text, never as HTML.
 
 // ---- The photographs that are asked for: pages of the order, fetched when they are seen
 
 const PAGE = 100;
 const KEPT_PAGES = 60;
 const query = { search: "", folder: "", status: "", mark: "", sort: "row", descending: "" };
-const list = { total: null, version: "", pages: new Map(), asked: new Set(), turn: 0 };
+const list = { total: null, version: "", pages: new Map(), asked: new Set(), turn: 0, headings: [], headed: null };
 
 function itemAt(place) {
   const page = list.pages.get(Math.floor(place / PAGE));
@@ -113,10 +26,16 @@ async function fetchPage(page) {
   const turn = list.turn;
   list.asked.add(page);
   try {
-    const told = await source.rows(query, page * PAGE, PAGE);
+    const told = await source.rows(query, page * PAGE, PAGE, { headings: list.headed !== list.version });
     if (turn !== list.turn) return;
     list.version = told.version;
     list.total = told.total;
+    if (told.headings) {
+      list.headings = told.headings;
+      list.headed = told.version;
+    } else if (list.headed !== told.version) {
+      told.version = null; // it is asked for again, with the headings
+    }
     list.pages.delete(page);
     list.pages.set(page, told);
     if (list.pages.size > KEPT_PAGES) list.pages.delete(list.pages.keys().next().value);
@@ -133,7 +52,8 @@ function restart() {
   list.turn++;
   list.pages.clear();
   list.asked.clear();
-  list.total = null;
+  list.total = list.headed = null;
+  list.headings = [];
   grid.current = 0;
   grid.toTop();
   fetchPage(0);
@@ -175,9 +95,24 @@ async function giveMark(item, mark) {
 // coarser than the page, and what lies between is made up by an offset.
 const MOST_HEIGHT = 1_500_000;
 const GAP = 10;
+const HEADING = 40;
+
+/** The last of `items` of which `test` is true, if it is of all before that, too; the first one if of none. */
+function lastOf(items, test) {
+  let [low, high] = [0, items.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (test(items[middle])) low = middle + 1;
+    else high = middle;
+  }
+  return items[Math.max(0, low - 1)];
+}
 
 const grid = {
   tiles: new Map(),
+  /** Of folders that are seen. */
+  headings: new Map(),
+  groups: [],
   current: 0,
   columns: 1,
   offset: 0,
@@ -188,15 +123,18 @@ const grid = {
   layout() {
     const both = this.shown === "both";
     const width = $("scroll").clientWidth;
-    const wanted = both ? 440 : 240;
+    const wanted = (source.tileWidth?.() ?? 240) * (both ? 1.8 : 1);
     this.columns = Math.max(width < 700 && !both ? 2 : 1, Math.floor((width - GAP) / (wanted + GAP)));
     this.tileWidth = Math.floor((width - GAP) / this.columns) - GAP;
     const narrow = this.tileWidth < 230;
     $("scroll").classList.toggle("narrow", narrow);
+    $("scroll").classList.toggle("grouped", list.headings.length > 0);
     const images = Math.round((this.tileWidth * 3) / (both ? 8 : 4));
-    this.tileHeight = images + (narrow ? 88 : 52) + 2;
+    const caption = narrow && source.mark ? 88 : source.mark || !list.headings.length ? 52 : 36;
+    $("scroll").style.setProperty("--caption", `${caption}px`);
+    this.tileHeight = images + caption + 2;
     this.step = this.tileHeight + GAP;
-    this.real = Math.ceil((list.total ?? 0) / this.columns) * this.step + GAP;
+    this.real = this.arrange();
     this.height = Math.min(this.real, MOST_HEIGHT);
     this.pageHeight = this.height / 100;
     this.scrollPages = Math.max(1, Math.floor(this.real / this.pageHeight));
@@ -207,6 +145,40 @@ const grid = {
     $("empty").textContent = job.done ? "No photograph is like that." : "No photograph has a result yet.";
     if (list.total !== null) $("count").textContent = whole(list.total);
     this.render();
+  },
+
+  /** Where every folder's photographs are; without headings, all are one folder's. Gives the whole height. */
+  arrange() {
+    const total = list.total ?? 0;
+    const starts = list.headings.filter(([first]) => first < total);
+    if (!starts.length) starts.push([0, null]);
+    let top = GAP;
+    this.groups = starts.map(([first, folder], index) => {
+      const count = (starts[index + 1]?.[0] ?? total) - first;
+      const below = top + (folder === null ? 0 : HEADING);
+      const group = { first, folder, count, top, below, lines: Math.ceil(count / this.columns) };
+      top = below + group.lines * this.step;
+      return group;
+    });
+    return top;
+  },
+
+  groupOf(place) {
+    return lastOf(this.groups, (group) => group.first <= place);
+  },
+
+  /** Where a photograph is: its line's place in the whole height, and its column. */
+  spot(place) {
+    const { first, below } = this.groupOf(place);
+    const line = Math.floor((place - first) / this.columns);
+    return { top: below + line * this.step, column: (place - first) % this.columns };
+  },
+
+  /** The place after the last of the line at, or above, a place of the whole height. */
+  endOfLine(top) {
+    const { first, below, lines, count } = lastOf(this.groups, (group) => group.top <= top);
+    const line = Math.max(0, Math.min(lines - 1, Math.floor((top - below) / this.step)));
+    return first + Math.min(count, (line + 1) * this.columns);
   },
 
   toTop() {
@@ -245,9 +217,8 @@ const grid = {
 
   range() {
     const top = $("scroll").scrollTop + this.offset;
-    const first = Math.max(0, Math.floor(top / this.step) - 1) * this.columns;
-    const rows = Math.ceil($("scroll").clientHeight / this.step) + 3;
-    return [first, Math.min((list.total ?? 0) - 1, first + rows * this.columns - 1)];
+    const first = Math.max(0, this.endOfLine(Math.max(0, top - this.step)) - this.columns);
+    return [first, this.endOfLine(top + $("scroll").clientHeight + this.step) - 1];
   },
 
   render() {
@@ -267,15 +238,31 @@ const grid = {
         this.tiles.set(place, tile);
         $("grid").append(tile);
       }
-      const line = Math.floor(place / this.columns);
+      const { top, column } = this.spot(place);
       tile.style.width = `${this.tileWidth}px`;
       tile.style.height = `${this.tileHeight}px`;
-      tile.style.transform =
-        `translate(${GAP + (place % this.columns) * (this.tileWidth + GAP)}px, ${GAP + line * this.step - this.offset}px)`;
+      tile.style.transform = `translate(${GAP + column * (this.tileWidth + GAP)}px, ${top - this.offset}px)`;
       fillTile(tile, itemAt(place), place === this.current);
     }
+    this.head(first, last);
     clearTimeout(this.picturesTimer);
     this.picturesTimer = setTimeout(() => this.settle(), 60);
+  },
+
+  /** Headings of the folders of photographs from `first` to `last`. */
+  head(first, last) {
+    const from = this.groups.indexOf(this.groupOf(first));
+    const seen = new Map();
+    for (let index = from; index < this.groups.length && this.groups[index].first <= last; index++) {
+      const group = this.groups[index];
+      if (group.folder === null) continue;
+      const name = `${group.first}/${group.count}/${group.folder}`;
+      seen.set(name, this.headings.get(name) ?? makeHeading(group));
+      seen.get(name).style.transform = `translate(${GAP}px, ${group.top - this.offset}px)`;
+    }
+    for (const [name, heading] of this.headings) if (!seen.has(name)) heading.remove();
+    for (const heading of seen.values()) if (!heading.isConnected) $("grid").append(heading);
+    this.headings = seen;
   },
 
   /** Load what is seen, once scrolling pauses. */
@@ -284,7 +271,8 @@ const grid = {
     need(first, Math.max(first, last)); // of an empty one, too: it may have grown
     for (const tile of this.tiles.values()) {
       for (const image of tile.images) {
-        if (image.dataset.wanted && image.getAttribute("src") !== image.dataset.wanted) image.src = image.dataset.wanted;
+        const url = source.thumbnail(image.item, image.side);
+        if (url && image.getAttribute("src") !== url) image.src = url;
       }
     }
   },
@@ -292,15 +280,56 @@ const grid = {
   walk(by) {
     if (!list.total) return;
     this.current = Math.max(0, Math.min(list.total - 1, this.current + by));
-    const top = GAP + Math.floor(this.current / this.columns) * this.step;
+    const { top } = this.spot(this.current);
+    const group = this.groupOf(this.current);
+    const above = top === group.below ? group.top : top; // the first ones with their heading
     const seen = $("scroll").scrollTop + this.offset;
     const view = $("scroll").clientHeight;
-    if (top - GAP < seen) this.goTo(top - GAP);
+    if (above - GAP < seen) this.goTo(above - GAP);
     else if (top + this.step > seen + view) this.goTo(top + this.step - view);
     this.render();
     this.tiles.get(this.current)?.querySelector(".open").focus({ preventScroll: true });
   },
+
+  /** To the line above, -1, or below, 1, which may be another folder's. */
+  walkLine(by) {
+    if (!list.total) return;
+    const [start, end, column] = this.line(this.current);
+    const near = by < 0 ? start - 1 : end;
+    if (near < 0 || near >= list.total) return;
+    const [first, last] = this.line(near);
+    this.walk(Math.min(first + column, last - 1) - this.current);
+  },
+
+  /** Where the line of a photograph begins and ends, and its column. */
+  line(place) {
+    const { first, count } = this.groupOf(place);
+    const column = (place - first) % this.columns;
+    return [place - column, Math.min(place - column + this.columns, first + count), column];
+  },
 };
+
+function makeHeading(group) {
+  const heading = element("div", "heading");
+  heading.setAttribute("role", "heading");
+  heading.setAttribute("aria-level", "2");
+  const parts = group.folder.split("/");
+  for (const [index, part] of parts.entries()) {
+    const button = element("button", "in", part || "(no folder)");
+    const folder = parts.slice(0, index + 1).join("/");
+    button.type = "button";
+    button.disabled = !folder;
+    button.title = folder && `Only ${folder}`;
+    button.addEventListener("click", () => {
+      query.folder = folder;
+      restart();
+    });
+    if (index) heading.append(element("span", "dim", "/"));
+    heading.append(button);
+  }
+  heading.append(element("span", "dim count", whole(group.count)));
+  return heading;
+}
 
 function makeTile(place) {
   const tile = element("div", "tile");
@@ -358,159 +387,20 @@ function fillTile(tile, item, isCurrent) {
   const value = item.figures[query.sort];
   if (value !== undefined) tile.name.append(" ", element("span", "figure", figureText(query.sort, value)));
   open.setAttribute("aria-label", item.status === "ok" ? `open ${item.key}` : `open ${item.key}, ${item.status}`);
-  const sides = item.status !== "ok" ? ["before"] : grid.shown === "both" ? ["before", "after"] : [grid.shown];
-  for (const side of sides) {
+  for (const side of sidesOf(item)) {
+    if (item.status === "ok" && grid.shown !== "both" && grid.shown !== side) continue;
     const image = element("img");
+    Object.assign(image, { item, side });
     image.alt = "";
     image.draggable = false;
     image.decoding = "async";
-    image.dataset.wanted = source.thumbnail(item, side);
+    if (source.lacks?.(item, side)) open.classList.add("none");
     image.addEventListener("load", () => image.classList.add("there"));
     image.addEventListener("error", () => image.getAttribute("src") && open.classList.add("none"));
     tile.images.push(image);
     open.append(image);
   }
   if (item.status !== "ok") open.append(element("span", "reason", `${item.status}: ${item.reason}`));
-}
-
-// ---- One photograph: before and after
-
-const viewer = {
-  item: null,
-  place: 0,
-  gone: false,
-  turn: 0,
-
-  isOpen: () => $("viewer").open,
-
-  async open(place) {
-    if (!list.total) return;
-    this.place = Math.max(0, Math.min(list.total - 1, place));
-    this.gone = false;
-    const turn = ++this.turn;
-    if (!itemAt(this.place)) await need(this.place, this.place);
-    const item = itemAt(this.place);
-    if (!item || turn !== this.turn) return;
-    if (!this.isOpen()) $("viewer").showModal();
-    this.show(item);
-    for (const near of [this.place + 1, this.place - 1]) this.prepare(itemAt(near));
-    if (this.place % PAGE > PAGE - 5 && this.place + 5 < list.total) need(this.place + 5, this.place + 5);
-  },
-
-  prepare(item) {
-    if (!item) return;
-    for (const side of item.status === "ok" ? ["after", "before"] : ["before"]) new Image().src = source.full(item, side);
-  },
-
-  show(item) {
-    this.item = item;
-    const good = item.status === "ok";
-    $("viewer-folder").textContent = folderOf(item.key) ? `${folderOf(item.key)}/` : "";
-    $("viewer-name").textContent = nameOf(item.key);
-    $("viewer-name").title = item.key;
-    this.showPlace();
-    $("viewer-reason").hidden = good;
-    $("viewer-reason").textContent = good ? "" : `${item.status}: ${item.reason}`;
-    $("frame").classList.toggle("alone", !good);
-    for (const side of ["before", "after"]) {
-      const image = $(side);
-      if (side === "after" && !good) image.removeAttribute("src");
-      else image.src = source.full(item, side);
-      image.alt = `${side === "before" ? "photograph" : "picture"} ${item.key}`;
-    }
-    this.cut(50);
-    showMark($("viewer-marks"), item.mark);
-    $("figures").replaceChildren(
-      ...Object.entries(item.figures).flatMap(([name, value]) => [
-        element("dt", "", label(name)),
-        element("dd", "", figureText(name, value)),
-      ]),
-    );
-    this.fit();
-  },
-
-  showPlace() {
-    $("viewer-place").textContent = `${whole(this.place + 1)} of ${whole(list.total)}`;
-  },
-
-  fit() {
-    if (!this.item) return;
-    const stage = $("stage");
-    const { width = 0, height = 0 } = this.item.figures;
-    const zoomed = stage.classList.contains("zoomed") && width > 0;
-    let size = [stage.clientWidth, stage.clientHeight];
-    if (width > 0) {
-      const most = Math.min(stage.clientWidth / width, stage.clientHeight / height, 2);
-      const scale = zoomed ? 1 / devicePixelRatio : most;
-      size = [width * scale, height * scale];
-    }
-    $("frame").style.width = `${Math.round(size[0])}px`;
-    $("frame").style.height = `${Math.round(size[1])}px`;
-  },
-
-  cut(percent) {
-    this.percent = Math.max(0, Math.min(100, percent));
-    $("frame").style.setProperty("--cut", `${this.percent}%`);
-    $("handle").setAttribute("aria-valuenow", String(Math.round(this.percent)));
-  },
-
-  walk(by) {
-    this.open(this.gone && by > 0 ? this.place : this.place + by);
-  },
-
-  close() {
-    if (this.isOpen()) $("viewer").close();
-    this.closed();
-  },
-
-  /** At once, not when the browser says so: the next key may come before that, and is for the grid. */
-  closed() {
-    if (!this.item) return;
-    this.turn++;
-    this.item = null;
-    grid.current = this.place;
-    grid.walk(0);
-  },
-
-  /** Where the photograph is by now, after others came or went. */
-  async locate() {
-    const { item, turn } = this;
-    if (!item) return;
-    try {
-      const told = await source.rows(query, 0, 0, item.row);
-      if (turn !== this.turn || item !== this.item) return;
-      list.total = told.total;
-      this.gone = told.located === null;
-      if (!this.gone) this.place = told.located;
-      if (list.total) this.showPlace();
-    } catch (error) {
-      trouble(error.message);
-    }
-  },
-
-  zoom() {
-    const zoomed = $("stage").classList.toggle("zoomed");
-    $("zoom").setAttribute("aria-pressed", String(zoomed));
-    this.fit();
-  },
-};
-
-function slide(event) {
-  const box = $("frame").getBoundingClientRect();
-  viewer.cut((100 * (event.clientX - box.left)) / box.width);
-}
-
-function listenToSlider() {
-  const frame = $("frame");
-  frame.addEventListener("pointerdown", (event) => {
-    const zoomed = $("stage").classList.contains("zoomed");
-    if (event.button !== 0 || (zoomed && event.target !== $("handle"))) return;
-    frame.setPointerCapture(event.pointerId);
-    slide(event);
-  });
-  frame.addEventListener("pointermove", (event) => {
-    if (frame.hasPointerCapture(event.pointerId)) slide(event);
-  });
 }
 
 // ---- How far the job is
@@ -551,6 +441,7 @@ function showJob() {
     bad ? `${whole(bad)} without a picture` : "",
     job.rate ? rate : "",
     job.left_s !== null ? `${duration(job.left_s)} left` : "",
+    job.made && job.done < job.total ? `on ${job.made}` : "",
     job.workers ? `${job.workers} worker${job.workers > 1 ? "s" : ""}` : "",
     job.read < job.listed ? `reading results: ${Math.floor((100 * job.read) / job.listed)} %` : "",
   ];
@@ -593,6 +484,7 @@ async function poll() {
   } catch (error) {
     trouble(error instanceof TypeError ? "The server has ended: start nst view again." : error.message);
   }
+  if (!source.grows) return;
   const reading = job.read < job.listed || !job.listed;
   setTimeout(poll, document.hidden ? 10_000 : reading ? 700 : 2_000);
 }
@@ -630,31 +522,29 @@ function listen() {
   });
   $("scroll").addEventListener("scroll", () => grid.onScroll(), { passive: true });
   new ResizeObserver(() => grid.layout()).observe($("scroll"));
-  new ResizeObserver(() => viewer.fit()).observe($("stage"));
-  $("close").addEventListener("click", () => viewer.close());
-  $("previous").addEventListener("click", () => viewer.walk(-1));
-  $("next").addEventListener("click", () => viewer.walk(1));
-  $("zoom").addEventListener("click", () => viewer.zoom());
-  $("viewer").addEventListener("close", () => viewer.closed()); // by a phone's button for going back
+  listenToViewer();
   markButtons($("viewer-marks"), (mark) => viewer.item && giveMark(viewer.item, mark), true);
-  listenToSlider();
   document.addEventListener("keydown", onKey);
 }
 
+const GRID_KEYS = {
+  ArrowLeft: () => grid.walk(-1),
+  ArrowRight: () => grid.walk(1),
+  ArrowUp: () => grid.walkLine(-1),
+  ArrowDown: () => grid.walkLine(1),
+  Home: () => grid.walk(-Infinity),
+  End: () => grid.walk(Infinity),
+  "/": () => $("search").focus(),
+};
+
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.closest("input, select, summary")) return;
+  if (event.target.closest("input, select, summary, dialog:not(#viewer)")) return;
   const isOpen = viewer.isOpen();
   const item = isOpen ? viewer.item : itemAt(grid.current);
   const mark = MARKS.find(({ key }) => key === event.key.toLowerCase())?.mark;
-  const steps = isOpen
-    ? { ArrowLeft: () => viewer.walk(-1), ArrowRight: () => viewer.walk(1), ArrowUp: () => viewer.cut(viewer.percent + 5),
-        ArrowDown: () => viewer.cut(viewer.percent - 5), z: () => viewer.zoom(), Escape: () => viewer.close() }
-    : { ArrowLeft: () => grid.walk(-1), ArrowRight: () => grid.walk(1), ArrowUp: () => grid.walk(-grid.columns),
-        ArrowDown: () => grid.walk(grid.columns), Home: () => grid.walk(-Infinity), End: () => grid.walk(Infinity),
-        "/": () => $("search").focus() };
-  const step = steps[event.key];
-  if (mark && item) giveMark(item, mark);
+  const step = (isOpen ? VIEWER_KEYS : GRID_KEYS)[event.key];
+  if (mark && item && source.mark) giveMark(item, mark);
   else if (step) step();
   else return;
   event.preventDefault();
