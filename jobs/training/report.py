@@ -1,13 +1,13 @@
-"""A training's report: one HTML file like that of a batch job. Loads neither torch nor ray."""
+"""A training's report: one HTML file that looks like that of a batch job, its samples in the same viewer. Loads
+neither torch nor ray."""
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
 
 from jobs.console.display import duration
-from jobs.console.html import chart, page, settings, table, text
+from jobs.console.html import chart, settings, table, text
 from jobs.ledger.job_record import TRAINING, read_job
 from jobs.ledger.layout import REPORT
 from jobs.stores.store import Store
@@ -15,6 +15,7 @@ from jobs.training.layout import read_skipped, sample_path, sample_steps
 from jobs.training.metrics import Grouped, Row, data_share, means, read_metrics
 from jobs.training.recipes import TRAININGS
 from jobs.training.status import TrainStatus, train_status
+from jobs.view.page import data_url, one_file, viewer_dialog
 
 __all__ = ["build_training_report", "publish_training_report"]
 
@@ -41,20 +42,26 @@ def build_training_report(store: Store) -> str:
     rows = read_metrics(store)
     title = f"train {status.training}: step {status.step}, {status.state}"
     skipped = [(found["url"], found["error"]) for found in read_skipped(store).values()]
-    left_out = f"<section><h2>{len(skipped)} left out</h2>{table(('photograph', 'reason'), skipped)}</section>"
+    left_out = _section(f"{len(skipped)} left out", table(("photograph", "reason"), skipped))
     body = "".join(
         [
-            f"<header><h1>{text(title)}</h1>{_totals(status, rows)}</header>",
+            f'<header><h1>{text(title)}</h1>{_totals(status, rows)}</header><main class="sheet">',
             "".join(f'<p class="note">{text(note)}</p>' for note in status.notes),
             _changes(status),
             _curves(rows, TRAININGS[status.training].grouped, record.job["batch_size"]),
             _evaluations(status),
             _samples(store, status),
             left_out if skipped else "",
-            settings(record.settings),
+            f'<div class="wide">{settings(record.settings)}</div></main>',
+            viewer_dialog(),
         ]
     )
-    return page(title, body)
+    styles, scripts = ("view.css", "report.css", "training.css"), ("viewer.js", "training.js")
+    return one_file(title, body, styles=styles, scripts=scripts)
+
+
+def _section(heading: str, shown: str) -> str:
+    return f'<section class="wide"><h2>{text(heading)}</h2>{shown}</section>'
 
 
 def _totals(status: TrainStatus, rows: Sequence[Row]) -> str:
@@ -75,7 +82,7 @@ def _changes(status: TrainStatus) -> str:
         for name, values in change.options.items()
     ]
     head = ("after step", "option", "before", "since then", "changed at")
-    return f"<section><h2>Changed options</h2>{table(head, rows)}</section>" if rows else ""
+    return _section("Changed options", table(head, rows)) if rows else ""
 
 
 def _curves(rows: Sequence[Row], grouped: Grouped, batch_size: int) -> str:
@@ -129,7 +136,7 @@ def _evaluations(status: TrainStatus) -> str:
         (str(step), *(f"{found[name]:.5g}" if name in found else "" for name in names))
         for step, found in status.evaluations.items()
     ]
-    return f"<section><h2>Distances to the other collection</h2>{table(('step', *names), rows)}</section>"
+    return _section("Distances to the other collection", table(("step", *names), rows))
 
 
 def _samples(store: Store, status: TrainStatus) -> str:
@@ -138,10 +145,12 @@ def _samples(store: Store, status: TrainStatus) -> str:
     every = math.ceil(len(steps) / _MAX_SAMPLES) if steps else 1
     figures = []
     for step in steps[::-1][::every][::-1]:
-        data = base64.b64encode(store.read(sample_path(step))).decode()
-        picture = f'<img alt="samples of step {step}" style="width:100%" src="data:image/jpeg;base64,{data}">'
+        url = data_url(store.read(sample_path(step)), "image/jpeg")
+        picture = (
+            f'<button type="button" class="sample"><img alt="samples of step {step}" src="{url}"></button>'
+        )
         figures.append(f"<figure>{picture}<figcaption>step {step}</figcaption></figure>")
     if not figures:
         return ""
     what = TRAININGS[status.training].samples_caption(list(status.photos))
-    return f'<section><h2>Samples: {text(what)}</h2><div class="cards">{"".join(figures)}</div></section>'
+    return f'<section><h2>Samples: {text(what)}</h2><div class="cards large">{"".join(figures)}</div></section>'

@@ -20,8 +20,9 @@ __all__ = ["ORDERS", "UNMARKED", "Query", "figures_of", "headings", "places", "r
 ORDERS = ("row", "key")
 """Orders that are not by a figure: that of the manifest, and the alphabet's."""
 _MOST_HEADINGS = 5_000
+_FEWEST_EACH = 4
+"""Photographs below a heading, in the mean; fewer if there are but few headings."""
 _FEW_HEADINGS = 20
-"""So many may be there whatever they are above of."""
 UNMARKED = "none"
 """Asks for photographs without a mark."""
 
@@ -84,8 +85,8 @@ def places(rows: Rows, marks: Mapping[str, Mark], query: Query) -> Array:
 
 def headings(rows: Rows, order: Array, query: Query) -> list[tuple[int, str]]:
     """Where the photographs of each folder begin in the order that was asked for, and the folder. Empty where
-    they would not help: the order is by a figure, all lie in one place, folders take turns, or each has a
-    photograph or two."""
+    they would not help: the order is by a figure, all lie in one place, folders take turns, or they have a
+    photograph or two each."""
     if query.sort not in ORDERS or not len(order):
         return []
     keys = rows.texts["key"].take(pa.array(order))
@@ -93,8 +94,8 @@ def headings(rows: Rows, order: Array, query: Query) -> list[tuple[int, str]]:
     codes = _numpy(folders.indices)
     starts = np.flatnonzero(np.diff(codes, prepend=-1))
     names = folders.dictionary.to_pylist()
-    most = min(_MOST_HEADINGS, max(_FEW_HEADINGS, len(order) // 2), 2 * len(names))
-    if len(starts) > most or names == [""]:
+    most = max(len(order) // _FEWEST_EACH, min(_FEW_HEADINGS, 2 * len(names)))
+    if len(starts) > min(most, _MOST_HEADINGS) or names == [""]:
         return []
     return [(int(start), names[codes[start]]) for start in starts]
 

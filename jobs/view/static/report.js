@@ -4,7 +4,6 @@
 const told = JSON.parse($("data").textContent);
 for (const [place, row] of told.rows.entries()) row.place = place;
 const chunks = new Map();
-const FEWEST_PER_HEADING = 2;
 
 function small(item) {
   const number = Math.floor(item.place / told.chunk);
@@ -91,7 +90,7 @@ function headingsOf(order, { sort }) {
     if (!place || folder !== found.at(-1)[1]) found.push([place, folder]);
   }
   const names = new Set(found.map(([, folder]) => folder));
-  const most = Math.min(Math.max(20, order.length / 2), 2 * names.size);
+  const most = Math.max(order.length / 4, Math.min(20, 2 * names.size));
   return found.length > most || (names.size === 1 && names.has("")) ? [] : found;
 }
 
