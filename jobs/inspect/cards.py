@@ -28,7 +28,7 @@ from nst.errors import NstError
 
 __all__ = ["Card", "cards"]
 
-_THREADS = 4
+_THREADS = 8
 _MOST_POINTS, _POINTS_EACH = 300_000, 300
 """Of all curves together, and of each: some 11 bytes."""
 _NAMES: dict[Side, str] = {"before": "photograph", "after": "picture"}
@@ -47,8 +47,12 @@ class Card:
     """The longer sides of these."""
 
 
-def cards(watch: Watch, rows: Rows, places: Sequence[int]) -> list[Card]:
-    """Those of the photographs at `places`. What cannot be read is said in them."""
+def cards(watch: Watch, rows: Rows, places: Sequence[int], tell: Callable[[int, int], object]) -> list[Card]:
+    """Those of the photographs at `places`. What cannot be read is said in them.
+
+    Args:
+        tell: told how many are made, of how many.
+    """
     photos, parts = Photos(watch.index), watch.index.parts
     good = STATUSES.index("ok")
     most_bytes = share(sum(2 if rows.status[place] == good else 1 for place in places))
@@ -75,8 +79,12 @@ def cards(watch: Watch, rows: Rows, places: Sequence[int]) -> list[Card]:
             made.row["curve"] = _curve(parts[part].store.read, made.row["key"], most_points)
         return made
 
+    found = []
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(card, places))
+        for made in pool.map(card, places):
+            found.append(made)
+            tell(len(found), len(places))
+    return found
 
 
 def _addresses(watch: Watch, photos: Photos, rows: Rows, place: int) -> dict[Side, str | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -30,24 +30,31 @@ _CHUNK = 50
 """Photographs whose thumbnails the browser reads at once, when one of them is seen."""
 
 
-def publish_report(store: Store) -> str:
+def _nobody(done: int, total: int) -> None:
+    """Who asks to be told nothing."""
+
+
+def publish_report(store: Store, tell: Callable[[int, int], object] = _nobody) -> str:
     """Build the report, put it beside the job, and say where it is.
+
+    Args:
+        tell: told how many photographs are ready, of how many.
 
     Raises:
         UsageError: there is no job.
         OSError: the store fails.
     """
-    store.publish(REPORT, build_report(store).encode())
+    store.publish(REPORT, build_report(store, tell).encode())
     return f"{store.url.rstrip('/')}/{REPORT}"
 
 
-def build_report(store: Store) -> str:
+def build_report(store: Store, tell: Callable[[int, int], object] = _nobody) -> str:
     """The report as HTML. Whatever the job says is text in it."""
     watch = Watch(store)
     watch.read()
     rows = watch.index.rows()
     places, note = _shown(rows)
-    found = cards(watch, rows, places)
+    found = cards(watch, rows, places, tell)
     job = _job(watch, rows, note, found)
     data = {"job": job, "rows": [card.row for card in found], "chunk": _CHUNK, "type": TYPE}
     chunks = [found[start : start + _CHUNK] for start in range(0, len(found), _CHUNK)]

@@ -44,5 +44,5 @@ def thumbnail(image: Image.Image, most_bytes: int) -> tuple[bytes, int]:
 
 def _webp(image: Image.Image, quality: int) -> bytes:
     out = io.BytesIO()
-    image.save(out, "WEBP", quality=quality, method=3)
+    image.save(out, "WEBP", quality=quality, method=2)
     return out.getvalue()

@@ -33,6 +33,7 @@ from nst.errors import OptionError
 from nst.methods import METHODS
 from tests.chaos import InlinePool
 from tests.conftest import encoded, picture
+from tests.jobs.reports import Report
 from tests.methods import REGISTRY
 
 
@@ -104,7 +105,9 @@ def test_versions_are_kept_and_say_what_made_them(job: Job) -> None:
     lines = list(explain(job.store, "4"))
     assert any("done again, in" in line and "method.change = 0.25" in line for line in lines)
     assert any("picture: parts/0002/images/4.jpg" in line for line in lines)
-    assert "cannot be read" not in build_report(job.store)
+    report = Report(build_report(job.store))
+    assert report.row("4")["full"]["after"] == "parts/0002/images/4.jpg"
+    assert {row["problem"] for row in report.rows} == {""}
 
 
 def test_the_same_again_is_nothing_to_do(job: Job) -> None:

@@ -61,13 +61,24 @@ def status(
     epilog=examples("nst report holiday-painted", "nst report s3://bucket/out"),
 )
 def report(out: Out, set_: Reach = None) -> None:
-    """Write a contact sheet of a job, OUT/report.html, that opens from disk."""
+    """Write OUT/report.html, a page of a job that opens from disk: its pictures beside their photographs.
+
+    It has all of some thousand photographs, and needs neither a server nor a network.
+    """
     with errors():
+        from rich.console import Console
+
+        from jobs.console.display import Bar
         from jobs.inspect.report import publish_report
         from jobs.training.report import publish_training_report
 
         store = store_at(out, set_)
-        print(publish_training_report(store) if is_training(store) else publish_report(store))
+        if is_training(store):
+            print(publish_training_report(store))
+            return
+        with Bar(Console(stderr=True), "thumbnails", "") as bar:
+            place = publish_report(store, lambda done, total: bar.update(done, total, ""))
+        print(place)
 
 
 @app.command(
