@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import os
 import re
 import shutil
@@ -246,6 +247,9 @@ def test_folders_have_headings_and_are_walked_through(store: LocalStore, width: 
             await page.until(f"list.total === {COUNT - 1}")
             assert await page.do(heading) == "2019/rome49"
             assert await page.do("document.querySelector('.tile .in').offsetHeight") == 0
+            keys = [key(number) for number in range(COUNT) if key(number) != EVIL]
+            folders = itertools.groupby(enumerate(keys), lambda each: each[1].rpartition("/")[0])
+            assert await page.do("list.headings") == [[next(some)[0], folder] for folder, some in folders]
             # From the last line of a folder to the first one of the next, in the same column, and back.
             await page.do("grid.walk(48 - grid.current)")
             walk = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import re
 import shutil
@@ -12,11 +13,13 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
@@ -32,8 +35,9 @@ from jobs.ledger.marks import change_marks, read_marks
 from jobs.ledger.receipts import JournalWriter, seal
 from jobs.stores.store import LocalStore
 from jobs.view.app import COOKIE, build_app
-from jobs.view.index import Index
+from jobs.view.index import Index, Rows
 from jobs.view.photos import Cache, Photos, Shown
+from jobs.view.query import Query, headings
 from jobs.view.server import serve
 from jobs.view.watch import Watch, progress
 from nst.errors import OptionError
@@ -243,6 +247,45 @@ def test_a_status_filters(client: TestClient) -> None:
     assert keys(client, status="failed") == [key(number) for number in range(COUNT) if failed(number)]
     assert keys(client, status="quarantined") == []
     assert keys(client, status="ok", search="img 0000", descending="1")[0] == key(9)
+
+
+def folders(keys: Iterable[str]) -> list[list[Any]]:
+    """Where each folder begins among `keys`."""
+    found = itertools.groupby(enumerate(keys), lambda each: each[1].rpartition("/")[0])
+    return [[next(some)[0], folder] for folder, some in found]
+
+
+def test_headings_say_where_folders_begin(client: TestClient) -> None:
+    for query in ({}, {"sort": "key"}, {"descending": "1"}, {"search": "img 000"}):
+        asked = client.get("/api/rows", params={**query, "first": 7, "count": 1, "headings": "1"}).json()
+        assert asked["headings"] == folders(keys(client, **query)), query
+        assert len(asked["headings"]) > 1
+    assert "headings" not in client.get("/api/rows").json()
+    by_figure = client.get("/api/rows", params={"sort": "width", "headings": "1"}).json()
+    assert by_figure["headings"] == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "there"),
+    [
+        (["a/1", "a/2", "b/1", "c/d/1"], True),
+        (["1", "2", "a/1"], True),
+        (["1", "2", "3"], False),
+        ([], False),
+        (["wave/1", "rain/1"] * 3, False),
+        ([f"{number // 50 % 2}/{number}" for number in range(500)], True),
+        ([f"{number}/1" for number in range(500)], False),
+        ([f"{number // 4}/{number}" for number in range(20_004)], False),
+        ([f"{number // 4}/{number}" for number in range(20_000)], True),
+    ],
+    ids=["folders", "some", "none", "nothing", "turns", "stretches", "single", "too many", "many"],
+)
+def test_there_are_headings_where_they_help(keys: list[str], there: bool) -> None:
+    none = np.zeros(len(keys), int)
+    texts = {"key": pa.array(keys, pa.string())}
+    rows = Rows(version=0, number=none, part=none, status=none, worker=none, figures={}, texts=texts)
+    found = headings(rows, np.arange(len(keys)), Query())
+    assert [list(each) for each in found] == (folders(keys) if there else [])
 
 
 def test_a_photograph_is_found_in_the_order(client: TestClient) -> None:

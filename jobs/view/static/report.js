@@ -131,6 +131,7 @@ function addPrinting() {
     const order = orderOf(query);
     const shown = order.slice(0, MOST_PRINTED);
     const count = shown.length < order.length ? `, the first ${whole(shown.length)} of ${whole(order.length)}` : "";
+    sheet.className = shown.length > 30 ? "many" : "";
     sheet.replaceChildren(
       element("h1", "", $("name").textContent),
       element("p", "", `${$("state").textContent} · ${$("progress-text").textContent}${count}`),
