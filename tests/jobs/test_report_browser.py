@@ -88,9 +88,9 @@ async def opened(url: str, width: int, height: int) -> AsyncIterator[Page]:
         yield page
         assert page.errors == []
         asked = [urlsplit(each) for each in page.requests]
-        assert {each.scheme for each in asked} <= {"file", "data"}
+        assert {each.scheme for each in asked} <= {"file", "data", "about"}
         for each in asked:
-            if each.scheme == "file" and each.geturl() != url:
+            if each.scheme == "file" and not each.path.endswith(f"/{REPORT}"):
                 assert re.search(r"/(images|photos)/", each.path), each
                 assert Path(unquote(each.path)).is_file(), each
         assert not await page.do("document.documentElement.scrollWidth > innerWidth"), "nothing sticks out"
@@ -159,6 +159,24 @@ def test_all_rows_are_there_and_the_first_at_once(store: LocalStore, width: int,
     asyncio.run(scenario())
 
 
+def test_thumbnails_that_come_late_are_shown(store: LocalStore) -> None:
+    """As in a large file that is read from a slow place."""
+    late = """
+      let read = false;
+      addEventListener("DOMContentLoaded", () => { read = true; }, { capture: true });
+      document.getElementById = (id) =>
+        id.startsWith("pictures-") && !read ? null : Document.prototype.getElementById.call(document, id);
+    """
+
+    async def scenario() -> None:
+        async with opened("about:blank", 1280, 800) as page:
+            await page.call("Page.addScriptToEvaluateOnNewDocument", source=late)
+            await page.call("Page.navigate", url=address(store))
+            await painted(page)
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_is_searched_filtered_sorted_and_looked_through(store: LocalStore, width: int, height: int) -> None:
     async def scenario() -> None:
@@ -170,7 +188,8 @@ def test_is_searched_filtered_sorted_and_looked_through(store: LocalStore, width
             await search(page, "")
             await page.until(f"list.total === {COUNT}")
             await choose(page, "status", "failed")
-            await page.until(f"list.total === {sum(map(failed, range(COUNT)))}")
+            bad = sum(map(failed, range(COUNT)))
+            await page.until(f"list.total === {bad}")
             assert "DecodeError: it looks like text" in await page.do(
                 "document.querySelector('.tile').innerText"
             )
@@ -185,9 +204,9 @@ def test_is_searched_filtered_sorted_and_looked_through(store: LocalStore, width
             assert await page.do("document.querySelectorAll('.heading').length") == 0
             await page.click("#direction")
             await page.until(f"list.total === {COUNT} && itemAt(0)?.figures['stats.change'] === 0.4995")
-            assert await page.do("itemAt(list.total - 1)?.status ?? 'failed'") == "failed", (
-                "those without come last"
-            )
+            for descending in ("1", ""):  # those without come last
+                order = f"orderOf({{ ...query, descending: '{descending}' }})"
+                assert await page.do(f"{order}.map(row => row.status).lastIndexOf('ok')") == COUNT - bad - 1
             await choose(page, "sort", "row")
             await page.click("#direction")
             await page.until(f"list.total === {COUNT} && itemAt(0)?.row === 0")
@@ -225,6 +244,13 @@ async def look_through(page: Page, name: str) -> None:
     await page.press("Enter")
     await page.until("viewer.isOpen() && viewer.item.row === 5")
     await page.press("Escape")
+    # What is opened again at once stays so, though the browser tells later that the viewer was closed.
+    again = "viewer.open(3).then(() => { viewer.close(); return viewer.open(4); })"
+    late = "new Promise(done => $('viewer').addEventListener('close', () => setTimeout(done), { once: true }))"
+    assert await page.do(f"Promise.all([{late}, {again}]).then(() => viewer.item?.row)") == 4
+    await page.do("viewer.open(5)")
+    await page.press("Escape")
+    await page.until("!viewer.isOpen()")
     await page.click(".about")
     await page.until("$('details').open")
     assert "Time per stage" in await page.do("$('details').innerText")

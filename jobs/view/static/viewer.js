@@ -226,7 +226,8 @@ function listenToViewer() {
   $("previous").addEventListener("click", () => viewer.walk(-1));
   $("next").addEventListener("click", () => viewer.walk(1));
   $("zoom").addEventListener("click", () => viewer.zoom());
-  $("viewer").addEventListener("close", () => viewer.closed()); // by a phone's button for going back
+  // By a phone's button for going back. It is told late: another photograph may have been opened since.
+  $("viewer").addEventListener("close", () => viewer.isOpen() || viewer.closed());
   listenToSlider();
 }
 
