@@ -172,6 +172,7 @@ def test_thumbnails_that_come_late_are_shown(store: LocalStore) -> None:
         async with opened("about:blank", 1280, 800) as page:
             await page.call("Page.addScriptToEvaluateOnNewDocument", source=late)
             await page.call("Page.navigate", url=address(store))
+            await page.until("document.readyState === 'complete' && typeof grid === 'object'")
             await painted(page)
 
     asyncio.run(scenario())
