@@ -130,7 +130,8 @@ const grid = {
     $("scroll").classList.toggle("narrow", narrow);
     $("scroll").classList.toggle("grouped", list.headings.length > 0);
     const images = Math.round((this.tileWidth * 3) / (both ? 8 : 4));
-    const caption = narrow && source.mark ? 88 : source.mark || !list.headings.length ? 52 : 36;
+    const name = list.headings.length ? 18 : 36; // with the folder's, where no heading says it
+    const caption = source.mark ? (narrow ? name + 52 : 52) : name + 18;
     $("scroll").style.setProperty("--caption", `${caption}px`);
     this.tileHeight = images + caption + 2;
     this.step = this.tileHeight + GAP;
