@@ -1,4 +1,4 @@
-"""Pages that open from disk, load nothing from elsewhere, and run nothing: what reports are made of."""
+"""Text, tables and curves as HTML, and pages that open from disk, load nothing, and run nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-__all__ = ["chart", "curve", "curve_line", "page", "settings", "table", "text"]
+__all__ = ["chart", "curve_line", "page", "settings", "table", "text"]
 
 _MAX_POINTS = 300
 
@@ -42,7 +42,7 @@ def curve_line(
     return drawn, f"loss of {what}: {before:.4g} at {unit} {first}, {after:.4g} at {last}; {scale} scale"
 
 
-def curve(losses: Sequence[tuple[int, float]], what: str, unit: str = "evaluation") -> str:
+def _curve(losses: Sequence[tuple[int, float]], what: str, unit: str = "evaluation") -> str:
     """A `curve_line` as SVG."""
     drawn, title = curve_line(losses, what, unit)
     return (
@@ -52,7 +52,7 @@ def curve(losses: Sequence[tuple[int, float]], what: str, unit: str = "evaluatio
 
 
 def chart(points: Sequence[tuple[int, float]], what: str, place: str, unit: str) -> str:
-    """A `curve` with axes: its least and greatest value, and its first and last place.
+    """A curve with axes: its least and greatest value, and its first and last place.
 
     Args:
         place: what the places are numbers of, as `step`.
@@ -63,7 +63,7 @@ def chart(points: Sequence[tuple[int, float]], what: str, place: str, unit: str)
     (first, _), (last, _) = points[0], points[-1]
     return (
         f'<div class="chart"><div class="scale"><span>{max(values):.4g}{end}</span>'
-        f"<span>{min(values):.4g}{end}</span></div>{curve(points, what, place)}"
+        f"<span>{min(values):.4g}{end}</span></div>{_curve(points, what, place)}"
         f'<div class="places"><span>{text(place)} {first}</span><span>{last}</span></div></div>'
     )
 
@@ -108,22 +108,9 @@ _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 1560px; padding: 1.5rem; }
 h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.1rem; margin: 1.5rem 0 .5rem; }
-.totals { display: flex; flex-wrap: wrap; gap: .4rem 1.5rem; list-style: none; margin: .5rem 0; padding: 0; }
 .note { border-left: 3px solid #d90; padding-left: .7rem; }
-.cards { display: grid; gap: 1rem; align-items: start;
-  grid-template-columns: repeat(auto-fill, minmax(460px, 1fr)); }
-figure { margin: 0; border: 1px solid #8886; border-radius: 8px; padding: .6rem; }
-.pair { display: grid; grid-template-columns: 1fr 1fr; gap: .4rem; align-items: center; }
-.pair img { width: 100%; height: auto; border-radius: 4px; display: block; }
 .gone { border: 1px dashed #888; padding: .5rem; overflow-wrap: anywhere; font-size: .85rem; }
-.curve { display: block; width: 100%; height: 3rem; margin-top: .4rem; overflow: visible; }
-.curve polyline { fill: none; stroke: currentColor; stroke-width: 1.5; vector-effect: non-scaling-stroke; }
-.chart { display: grid; grid-template-columns: auto 1fr; gap: .1rem .5rem; font-size: .75rem; }
-.chart .curve { margin: 0; } .scale, .places { display: flex; justify-content: space-between; }
-.scale { flex-direction: column; text-align: right; } .places { grid-column: 2; }
-figcaption { margin-top: .4rem; overflow-wrap: anywhere; } small { opacity: .75; }
 table { border-collapse: collapse; } th { text-align: left; }
 th, td { border-bottom: 1px solid #8884; padding: .2rem .8rem .2rem 0; vertical-align: top; }
 td { overflow-wrap: anywhere; }
-.columns { display: flex; flex-wrap: wrap; gap: 0 3rem; }
 """
