@@ -182,7 +182,7 @@ body { max-width: none; } header p { margin: .3rem 0 .8rem; }
 .preview thead img { width: auto; height: auto; max-width: calc(var(--w) * .6); max-height: 84px;
   border-radius: 3px; display: block; margin: 0 auto; }
 .preview .strengths th { font-size: .8rem; padding-top: 0; }
-.preview figure { border: 0; padding: 0; border-radius: 0; }
+.preview figure { margin: 0; }
 .preview figure img { display: block; width: var(--w); height: auto; max-height: calc(var(--w) * 1.5);
   object-fit: contain; border-radius: 3px; }
 .preview figcaption { display: none; }
@@ -192,7 +192,7 @@ body { max-width: none; } header p { margin: .3rem 0 .8rem; }
   flex-direction: column; align-items: center; justify-content: center; gap: .5rem; padding: .5rem; }
 .preview figure:target > a { pointer-events: none; min-height: 0; flex: 1; display: flex; }
 .preview figure:target img { width: min(96vw, 1400px); height: 100%; max-height: none; }
-.preview figure:target figcaption { display: block; margin: 0; text-align: center; }
+.preview figure:target figcaption { display: block; text-align: center; overflow-wrap: anywhere; }
 figcaption nav { display: flex; gap: .3rem; justify-content: center; margin-top: .3rem; }
 figcaption nav > * { padding: .35rem .7rem; border: 1px solid #666; border-radius: 6px; color: #eee;
   text-decoration: none; font-style: normal; }
