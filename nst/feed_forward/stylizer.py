@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,6 +25,7 @@ from nst.feed_forward.size import (
 from nst.gan.translate import mirrored_beyond
 from nst.images.codec import resize_image
 from nst.ops.constant import constant
+from nst.recent import Recent
 from nst.style_transfer.color import match_color, match_luminance
 from nst.stylizer import Outcome, asked_styles
 
@@ -90,7 +90,7 @@ class FeedForwardStylizer:
         self._reference = (
             None if reference is None else seen_as(plan, reduced(reference.to(self._like), REFERENCE_PX))
         )
-        self._known: OrderedDict[int, list[Moments]] = OrderedDict()
+        self._known = Recent[int, list[Moments]](_MOST_KEPT)
 
     takes_levels = True
 
@@ -115,7 +115,8 @@ class FeedForwardStylizer:
         """The same in float64, to compare others with."""
         other = copy.copy(self)
         other._painter = copy.deepcopy(self._painter).double()
-        other._like, other._dtype, other._known = other._painter.coarse.weight, torch.float64, OrderedDict()
+        other._like, other._dtype = other._painter.coarse.weight, torch.float64
+        other._known = Recent(_MOST_KEPT)
         if self._reference is not None:
             other._reference = self._reference.double()
         return other
@@ -166,17 +167,13 @@ class FeedForwardStylizer:
     def _wanted(self, look: Look, reference: Tensor) -> list[Moments]:
         """What the pictures of a style have at each place; for each photograph anew if its colors count."""
         change = {"match": match_color, "luminance": match_luminance}.get(self.plan.preserve_color)
-        if change is None and id(look) in self._known:
-            self._known.move_to_end(id(look))
-            return self._known[id(look)]
-        each_own = [self._moments(source, change, reference) for source in look.sources]
-        shares = constant([look.weights], self._like)
-        wanted = [Moments.cat(parts).mixed(shares) for parts in zip(*each_own, strict=True)]
-        if change is None:
-            self._known[id(look)] = wanted
-            if len(self._known) > _MOST_KEPT:
-                self._known.popitem(last=False)
-        return wanted
+
+        def found() -> list[Moments]:
+            each_own = [self._moments(source, change, reference) for source in look.sources]
+            shares = constant([look.weights], self._like)
+            return [Moments.cat(parts).mixed(shares) for parts in zip(*each_own, strict=True)]
+
+        return self._known.get(id(look), found) if change is None else found()
 
     def _moments(
         self, source: Source, change: Callable[[Tensor, Tensor], Tensor] | None, reference: Tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -16,6 +16,7 @@ from nst.features.tiles import Tile, layer_strides, owned_features
 from nst.losses import normalize_gradient, total_variation_loss
 from nst.ops.constant import constant
 from nst.optim.descent import Evaluation
+from nst.recent import Recent
 from nst.style_transfer.options import ObjectiveOptions
 from nst.style_transfer.targets import Picture, StyleTargets, Targets
 from nst.style_transfer.terms import CONTENT, Term, Terms, View
@@ -55,7 +56,7 @@ class StyleObjective:
         pictures = [styles] if isinstance(styles, Tensor) else styles
         self._targets = StyleTargets(network, pictures, options, masks=masks)
         self.named = {} if named is None else named
-        self._kept: OrderedDict[str, StyleTargets] = OrderedDict()
+        self._kept = Recent[str, StyleTargets](_MOST_STYLES)
 
     def targets(self, photo: Tensor, border_px: int = 0, style: str | None = None) -> Targets:
         """What `photo` (3, H, W) is drawn to, with `border_px` of it mirrored on all sides: points have that
@@ -71,15 +72,11 @@ class StyleObjective:
         return found.find(photo, border_px)
 
     def _of_one(self, style: str) -> StyleTargets:
-        if style not in self._kept:
-            options = replace(self.options, style_blend=None)
-            self._kept[style] = StyleTargets(
-                self.network, [self.named[style]], options, masks=None, sizes=_SIZES_OF_EACH
-            )
-            if len(self._kept) > _MOST_STYLES:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(style)
-        return self._kept[style]
+        options = replace(self.options, style_blend=None)
+        return self._kept.get(
+            style,
+            lambda: StyleTargets(self.network, [self.named[style]], options, masks=None, sizes=_SIZES_OF_EACH),
+        )
 
     def has_room(self, pixels: Sequence[int]) -> bool:
         """Whether photographs of so many pixels each may be in work at once."""

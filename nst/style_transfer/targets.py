@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -17,6 +17,7 @@ from nst.features import FeatureNetwork
 from nst.features.tiles import Tile, layer_sizes, owned_features, tile_side, tiles
 from nst.images.codec import mirrored, resize_image
 from nst.losses import activation_spread, content_factor, relative_to
+from nst.recent import Recent
 from nst.style_transfer.color import match_color, match_luminance
 from nst.style_transfer.losses import Wanted, make_style_loss
 from nst.style_transfer.options import ObjectiveOptions
@@ -90,7 +91,7 @@ class StyleTargets:
         masks: Sequence[Tensor] | None,
         sizes: int = 32,
     ) -> None:
-        self.network, self._options, self._most_sizes = network, options, sizes
+        self.network, self._options = network, options
         self._pictures = [each.to(network.mean) if isinstance(each, Tensor) else each for each in styles]
         self._style_loss = make_style_loss(options.style_loss, options.gram_normalization)
         blend = options.style_blend or [1.0] * len(styles)
@@ -104,7 +105,7 @@ class StyleTargets:
                 raise OptionError("max_pass_pixels", most, reason="is too small for a single tile")
             assert network.geometry is not None
             self._pass_bytes = most * network.geometry.bytes_per_pixel
-        self._styles: OrderedDict[int, list[_Style]] = OrderedDict()
+        self._styles = Recent[int, list[_Style]](sizes)
 
     @torch.no_grad()
     def find(self, photo: Tensor, border_px: int = 0) -> Targets:
@@ -203,12 +204,9 @@ class StyleTargets:
         if self._options.preserve_color in ("luminance", "match"):
             recolor = match_luminance if self._options.preserve_color == "luminance" else match_color
             return self._blended([recolor(self._scaled(each, long_side), photo) for each in self._pictures])
-        if long_side not in self._styles:
-            self._styles[long_side] = self._blended([self._scaled(each, long_side) for each in self._pictures])
-            if len(self._styles) > self._most_sizes:
-                self._styles.popitem(last=False)
-        self._styles.move_to_end(long_side)
-        return self._styles[long_side]
+        return self._styles.get(
+            long_side, lambda: self._blended([self._scaled(each, long_side) for each in self._pictures])
+        )
 
     def _scaled(self, style: Picture, long_side: int) -> Tensor:
         picture = style if isinstance(style, Tensor) else style().to(self.network.mean)
