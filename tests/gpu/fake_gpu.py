@@ -55,6 +55,8 @@ class Found:
     """Waits within solvers, which nobody can leave out who uses one; not among `waiting`."""
     bytes_over: int = 0
     """Bytes to the GPU or back."""
+    peak_bytes: int = 0
+    """Most memory at once, beyond what was taken before."""
     float64: Counter[str] = field(default_factory=Counter)
     """Kernels in float64 of more than one number."""
 
@@ -90,12 +92,14 @@ class FakeGPU(TorchFunctionMode):
 
     @contextlib.contextmanager
     def count(self) -> Iterator[Found]:
-        found = Found()
+        found, before = Found(), self.live
+        self.peak = before
         self._counting.append(found)
         try:
             yield found
         finally:
             self._counting.pop()
+            found.peak_bytes = self.peak - before
 
     def __enter__(self) -> FakeGPU:
         real = torch.autocast.__init__

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from nst.style_transfer.method import StyleTransfer
+from tests.gpu.budgets import BUDGETS
 from tests.gpu.calls import CALLS, STEPS, Call
-from tests.gpu.launches import LAUNCHES
+from tests.gpu.fake_gpu import Found
 from tests.gpu.looks import assert_same, same_steps, seen_of_step
 
 SHARED = ("dream plain", "cyclegan resnet", "modulated shared")
@@ -21,8 +22,13 @@ def of_kind(kind: str) -> Any:
     return pytest.mark.parametrize("name", CALLS[kind])
 
 
-def launched(name: str, count: int) -> None:
-    assert count <= LAUNCHES[name], f"{name}: {count} launches, {LAUNCHES[name]} before"
+def within(name: str, seen: Found) -> None:
+    """Launches and memory are no more than they were."""
+    launches, kilobytes = BUDGETS[name]
+    assert seen.launches <= launches, f"{name}: {seen.launches} launches, {launches} before"
+    assert seen.peak_bytes <= 1000 * kilobytes, (
+        f"{name}: {seen.peak_bytes} bytes at once, {kilobytes} kB before"
+    )
 
 
 @of_kind("style")
@@ -38,7 +44,7 @@ def test_style_transfer(name: str) -> None:
     at_once = 1 + (method.init == "feed_forward")
     assert seen.waits <= each * evaluations + frames + at_once * len(outcomes), seen.waiting
     assert any(part in name for part in WIDE) or not seen.float64
-    launched(name, seen.launches)
+    within(name, seen)
 
 
 @of_kind("dream")
@@ -49,7 +55,7 @@ def test_dreams(name: str) -> None:
     steps = sum(int(found.stats["steps"]) for found in outcomes)
     frames = sum(len(found.frames) for found in outcomes)
     assert seen.waits <= steps + frames * call.method.steps + frames + 2 * len(outcomes), seen.waiting
-    launched(f"dream {name}", seen.launches)
+    within(f"dream {name}", seen)
     assert not seen.float64
 
 
@@ -59,7 +65,7 @@ def test_generators(name: str) -> None:
     call = CALLS["generators"][name]
     seen, outcomes = assert_same(call, close=name in SHARED)
     assert seen.waits <= len(outcomes), seen.waiting
-    launched(name, seen.launches)
+    within(name, seen)
     assert any(part in name for part in WIDE) or not seen.float64
 
 
@@ -69,7 +75,7 @@ def test_painters(name: str) -> None:
     seen, outcomes = assert_same(CALLS["fast"][name])
     assert seen.waits <= len(outcomes), seen.waiting
     assert seen.solving.total() <= (0 if "published" in name else 18 * len(outcomes) + 16), seen.solving
-    launched(name, seen.launches)
+    within(name, seen)
 
 
 def test_photographs_that_share_passes_share_waits() -> None:
@@ -111,21 +117,21 @@ def test_a_step_of_a_dream(name: str, launches: int) -> None:
 
 
 TRAININGS = {
-    "cyclegan": (0, 1111),
-    "cyclegan bfloat16": (0, 1557),
-    "cyclegan float16": (2, 1679),
-    "cyclegan wgangp": (0, 2517),
-    "cyclegan blur": (0, 1755),
-    "cyclegan batch": (0, 1175),
-    "many styles": (0, 974),
-    "many styles bfloat16": (0, 1720),
-    "style training": (0, 1539),
-    "style training bfloat16": (0, 1676),
-    "painter training": (1, 1360),
-    "painter training bfloat16": (1, 1566),
-    "adaptation": (1, 1432),
+    "cyclegan": (0, 1111, 2130),
+    "cyclegan bfloat16": (0, 1557, 1649),
+    "cyclegan float16": (2, 1679, 1649),
+    "cyclegan wgangp": (0, 2517, 2246),
+    "cyclegan blur": (0, 1755, 2747),
+    "cyclegan batch": (0, 1175, 1433),
+    "many styles": (0, 974, 2070),
+    "many styles bfloat16": (0, 1720, 2169),
+    "style training": (0, 1539, 6616),
+    "style training bfloat16": (0, 1676, 4308),
+    "painter training": (1, 1360, 2567),
+    "painter training bfloat16": (1, 1566, 3510),
+    "adaptation": (1, 1432, 179545),
 }
-"""Waits and launches of the second step; of an adaptation, of the first."""
+"""Waits, launches and most memory at once, in kB, of the second step; of an adaptation, of the first."""
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -133,7 +139,8 @@ def test_trainings(name: str) -> None:
     """All that a step waits for is: with float16 whether gradients are finite, of each side; a list of places,
     that a picture is mixed at; and losses of an adaptation, which are shown as it goes."""
     seen = same_steps(name)
-    waits, launches = TRAININGS[name]
+    waits, launches, kilobytes = TRAININGS[name]
     assert seen.waits <= waits, seen.waiting
     assert seen.launches <= launches
+    assert seen.peak_bytes <= 1000 * kilobytes
     assert "style" in name or "painter" in name or name == "adaptation" or not seen.float64

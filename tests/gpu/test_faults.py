@@ -128,6 +128,17 @@ def more_launches(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(nst.style_transfer.losses, "raw_gram", lambda features: real(features.clone()))
 
 
+def activations_that_are_kept(patch: pytest.MonkeyPatch) -> None:
+    """What a Gram matrix is of is held after it."""
+    real, kept = nst.losses.raw_gram, list[Tensor]()
+
+    def raw_gram(features: Tensor) -> Tensor:
+        kept.append(features)
+        return real(features)
+
+    patch.setattr(nst.style_transfer.losses, "raw_gram", raw_gram)
+
+
 def errors_with_their_frames(patch: pytest.MonkeyPatch) -> None:
     """What an exception holds is not let go."""
     patch.setattr(jobs.worker.worker, "_without_frames", lambda error: error)
@@ -145,6 +156,7 @@ FAULTS: dict[Plant, tuple[Callable[[], object], str]] = {
     a_picture_nobody_waited_for: (lambda: generators("cyclegan gray"), "not finite"),
     a_gradient_that_is_fetched: (lambda: a_step_of_style_transfer("gram", 2, 10_000), "bytes_over"),
     more_launches: (lambda: style_transfer("averaged"), "launches"),
+    activations_that_are_kept: (lambda: style_transfer("averaged"), "bytes at once"),
     errors_with_their_frames: (lambda: nothing_is_left("cyclegan"), r"\[\d"),
 }
 """What is planted, the test that finds it, and a part of what that says."""
