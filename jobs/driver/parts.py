@@ -154,13 +154,14 @@ def grow(
     }
     if not any(wanted.values()) and next(unfinished_parts(job, photos, registry), None) is None:
         return
+    changed = {photo.url for photo in found.changed}
     with hold(job.store, lease):
         yield from unfinished_parts(job, photos, registry)
         for kind, is_wanted in wanted.items():
             while is_wanted:
                 number = len(parts_of(job.store))
                 # Looked at anew, after the number was taken: what others began meanwhile is not new.
-                found = changes_of(job, given, by_digest=again)
+                found = changes_of(job, given, by_digest=kind == "again", among=changed)
                 photos_now = found.new if kind == "new" else found.changed
                 plan = _as_before(job, kind, photos_now, found.places)
                 is_wanted = bool(photos_now) and not begin_part(job, number, plan)

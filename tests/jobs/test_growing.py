@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from jobs.driver import parts
 from jobs.driver.collection import Changes, changes_of
 from jobs.driver.job import Job, create_or_open, reopen
 from jobs.driver.parts import grow, retries, unfinished_parts
 from jobs.driver.photos import later_photos
+from jobs.driver.redo import Redone, redo
 from jobs.driver.run import run, worker_setup
 from jobs.errors import JobMismatch, LeaseHeld
 from jobs.inspect.explain import explain
@@ -22,7 +24,7 @@ from jobs.inspect.garbage import collect_garbage
 from jobs.inspect.status import job_status
 from jobs.inspect.verify import verify
 from jobs.ledger.lease import hold
-from jobs.ledger.parts import parts_of, rows_that_count
+from jobs.ledger.parts import manifest_of, parts_of, rows_that_count
 from jobs.ledger.receipts import Ledger
 from jobs.spec import JobFile, job_from_table
 from jobs.stores.store import LocalStore, Store
@@ -131,6 +133,21 @@ def test_it_grows_twice_and_what_was_changed_is_done_again(job: Job, tmp_path: P
     )
     assert changes_of(job).changed == ()
     assert [photo.key for photo in changes_of(job, by_digest=True).changed] == names(4)
+
+
+def test_a_listing_that_lags_behind_has_nothing_done_twice(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live(tmp_path)
+    run_all(file(tmp_path), again=True)
+    names_of = LocalStore.names
+    monkeypatch.setattr(
+        LocalStore, "names", lambda self, path: [] if "parts/" in path else names_of(self, path)
+    )
+    assert changes_of(job, by_digest=True).changed == ()
+    monkeypatch.undo()
+    (tmp_path / "photos/photo 003.jpg").write_bytes(encoded(picture(998, 30, 20)))
+    assert [photo.key for photo in changes_of(job, by_digest=True).changed] == names(3)
 
 
 def test_it_need_not_grow(job: Job, tmp_path: Path) -> None:
@@ -267,6 +284,50 @@ def test_two_that_grow_at_once(job: Job, tmp_path: Path) -> None:
     assert "done" in ends
     run_all(file(tmp_path))
     check(job.store, *names(*range(60)))
+
+
+def test_who_is_quicker_begins_the_part(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between that a part's number was taken and that it is begun, another process begins it, with a photograph
+    more. Its record stays, and what is new is looked for anew."""
+    put(tmp_path, 40, 41)
+    begin, others = parts.begin_part, list[Job]()
+
+    def late(*arguments: Any) -> bool:
+        monkeypatch.setattr(parts, "begin_part", begin)
+        put(tmp_path, 42)
+        others.append(next(grow(job, lease=None, registry=REGISTRY)))
+        put(tmp_path, 43)
+        return begin(*arguments)
+
+    monkeypatch.setattr(parts, "begin_part", late)
+    for part in grow(job, lease=None, registry=REGISTRY):
+        assert do(part) == 0
+    assert [len(store_rows(store)) for store in parts_of(job.store)] == [40, 3, 1]
+    assert do(others[0]) == 0, "it finds all done"
+    check(job.store, *names(*range(44)))
+
+
+def test_who_is_quicker_does_again(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin, wanted = parts.begin_part, names(1, 2)
+
+    def late(*arguments: Any) -> bool:
+        monkeypatch.setattr("jobs.driver.redo.begin_part", begin)
+        other = next(redo(job, names(2, 3), {"seed": 5}, lease=None, registry=REGISTRY))
+        assert len(store_rows(other.store)) == 2
+        return begin(*arguments)
+
+    monkeypatch.setattr("jobs.driver.redo.begin_part", late)
+    told: list[Redone] = []
+    for part in redo(job, wanted, {"seed": 5}, tell=told.append, lease=None, registry=REGISTRY):
+        assert do(part) == 0
+    assert (list(told[-1].keys), list(told[-1].already)) == (names(1), names(2))
+    counted = {each.result.key: each.part for each in rows_that_count(job.store) if each.part}
+    assert counted == dict(zip(names(1, 2, 3), (2, 1, 1), strict=True))
+    check(job.store, *names(*range(40)))
+
+
+def store_rows(store: Store) -> list[str]:
+    return list(manifest_of(store).column("key"))
 
 
 def test_nobody_else_may_be_at_the_job(job: Job, tmp_path: Path) -> None:

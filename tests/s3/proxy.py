@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal, Self
+from urllib.parse import unquote
 
 __all__ = ["Fault", "FaultProxy", "Kind"]
 
@@ -43,6 +44,8 @@ class FaultProxy:
     seed: int = 0
     requests: Counter[str] = field(default_factory=Counter)
     """By method."""
+    places: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Requests by method and path."""
     port: int = 0
     _random: random.Random = field(default_factory=random.Random)
     _loop: asyncio.AbstractEventLoop = field(init=False)
@@ -95,6 +98,7 @@ class FaultProxy:
                 head = await client_in.readuntil(b"\r\n\r\n")
                 method, path, _ = head.decode("latin1").split(" ", 2)
                 self.requests[method] += 1
+                self.places[method, unquote(path.partition("?")[0])] += 1
                 harm = self._harm(method, path)
                 if harm == "reset":
                     return _reset(client)

@@ -14,19 +14,14 @@ from typer.testing import CliRunner
 
 from jobs.cli.app import app
 from jobs.console.progress import Snapshot, Summary
-from jobs.driver.collection import Changes
 from jobs.driver.job import Job, create_or_open
-from jobs.driver.parts import grow
-from jobs.driver.redo import redo
-from jobs.driver.run import run, worker_setup
+from jobs.driver.run import run
 from jobs.errors import StoreError
 from jobs.inspect.verify import verify
-from jobs.ledger.parts import rows_that_count
 from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import Result
 from jobs.spec import job_from_table
 from nst.errors import OptionError
-from tests.chaos import InlinePool
 from tests.conftest import encoded, picture
 from tests.methods import REGISTRY
 from tests.s3.conftest import new_bucket, upload
@@ -89,37 +84,6 @@ def test_a_job_from_bucket_to_bucket(moto: Server) -> None:
         assert done.exit_code == 0, done.output
         assert words in done.output
     assert list(verify(job.store)) == []
-
-
-def inline(job: Job) -> Summary:
-    return run(job, pool=InlinePool(worker_setup(job)))
-
-
-def test_a_job_in_a_bucket_grows(moto: Server) -> None:
-    """Three photographs come, two go, one is changed; one is done again."""
-    bucket = photographs(moto, 8)
-    job = begin(bucket, moto.url, resources={"shard_size": 4})
-    check(job, inline(job), 8)
-    former = {path: job.store.read(path) for path in job.store.find()}
-    filesystem = s3fs.S3FileSystem(endpoint_url=moto.url, use_listings_cache=False)
-    filesystem.rm([f"{bucket}/photos/0/p +0000.jpg", f"{bucket}/photos/1/p +0001.jpg"])
-    later = {f"photos/later/{number}.jpg": encoded(picture(number)) for number in range(3)}
-    upload(moto, bucket, {"photos/2/p +0002.jpg": encoded(picture(500, 50, 50)), **later})
-    again = begin(bucket, moto.url, resources={"shard_size": 4})
-    told: list[Changes] = []
-    for part in grow(again, again=True, tell=told.append, registry=REGISTRY):
-        assert inline(part).exit_code == 0
-    (changes,) = told
-    counted = (len(changes.new), [photo.key for photo in changes.changed], sorted(changes.gone))
-    assert counted == (3, ["2/p +0002"], ["0/p +0000", "1/p +0001"])
-    for part in redo(again, ["later/1"], {"seed": 3}, registry=REGISTRY):
-        assert inline(part).exit_code == 0
-    kept = {path: again.store.read(path) for path in again.store.find()}
-    assert {path: kept.get(path) for path in former} == former
-    parts = {each.result.key: each.part for each in rows_that_count(again.store)}
-    assert len(parts) == 11
-    assert {key: part for key, part in parts.items() if part > 1} == {"2/p +0002": 2, "later/1": 3}
-    assert list(verify(again.store)) == []
 
 
 def test_the_endpoint_may_come_from_the_environment(moto: Server, monkeypatch: pytest.MonkeyPatch) -> None:
