@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jobs.ledger.lease import LeaseOptions
     from jobs.spec import JobFile
 
-__all__ = ["Growth", "execute_redo", "execute_retries", "grown", "unfinished"]
+__all__ = ["Growth", "execute_redo", "execute_retries", "grown", "growth_of", "unfinished"]
 
 _NAMED = 10
 
@@ -31,6 +31,22 @@ class Growth:
     """Whether those that came later are added."""
     changed: bool = False
     """Whether those that were changed are done again."""
+
+    def words(self) -> list[str]:
+        """Words of a command line that say so."""
+        return ["--no-new"] * (not self.new) + ["--changed"] * self.changed
+
+
+def growth_of(no_new: bool, changed: bool, *, training: bool) -> Growth:
+    """What --no-new and --changed say.
+
+    Raises:
+        OptionError: they are said of a training.
+    """
+    for option, given in (("--no-new", no_new), ("--changed", changed)):
+        if given and training:
+            raise OptionError(option, True, reason="is for jobs of photographs, and this is a training")
+    return Growth(not no_new, changed)
 
 
 def grown(

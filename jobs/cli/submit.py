@@ -71,6 +71,7 @@ def prepare(
     overrides: Sequence[str] = (),
     *,
     shared_paths: bool = False,
+    growth: Sequence[str] = (),
     wait_for_lease: bool = False,
     log_format: str = "text",
 ) -> Prepared:
@@ -78,6 +79,7 @@ def prepare(
 
     Args:
         shared_paths: local paths are the same on every node.
+        growth: what --no-new and --changed are, as `Growth.words`.
 
     Raises:
         UsageError: the file is missing or is no TOML.
@@ -112,9 +114,9 @@ def prepare(
             refs = [ref for ref in refs if ref not in styles]
             places |= {"styles": tuple(ref.url for ref in styles)} if styles else {}
         command = ["run", _JOB_FILE, "--pool", "ray"]
-    command += ["--address", "auto"]
+    command += ["--address", "auto", *growth]
     local = [*_local(places, refs, options, table, shared_paths)]
-    again = [str(path), *(word for override in overrides for word in ("--set", override))]
+    again = [str(path), *(word for override in overrides for word in ("--set", override)), *growth]
     if local:
         again.append("--shared-paths")
     for override in [*overrides, *local]:

@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from cluster.submit import Cluster
 from jobs.cli.app import app
+from jobs.cli.growing import Growth
 from jobs.cli.submit import Prepared, pack, prepare
 from jobs.driver.job import create_or_open
 from jobs.errors import LeaseHeld, UsageError
@@ -79,6 +81,17 @@ def test_urls_go_as_they_are_and_the_pool_is_the_clusters(tmp_path: Path) -> Non
     assert training.name != prepared.name
     many = prepare(write(tmp_path, STYLES))
     assert many.arguments == training.arguments
+
+
+def test_what_becomes_of_a_job_that_is_done_is_said_on_the_cluster(tmp_path: Path) -> None:
+    path = write(tmp_path, REMOTE)
+    prepared = prepare(path, ["seed=4"], growth=Growth(new=False, changed=True).words())
+    assert prepared.arguments[5:] == ("auto", "--no-new", "--changed", "--set", "seed=4")
+    assert prepared.again[1:] == ("--set", "seed=4", "--no-new", "--changed")
+    assert not {"--no-new", "--changed"} & {*prepare(path).arguments}
+    # The same command there takes what was sent.
+    context = get_command(app).commands["run"].make_context("run", list(prepared.arguments[1:]))  # type: ignore[attr-defined]
+    assert (context.params["no_new"], context.params["changed"]) == (True, True)
 
 
 def test_paths_of_this_machine_are_refused_unless_they_are_shared(tmp_path: Path) -> None:
@@ -272,6 +285,23 @@ def test_who_waits_for_the_lease_is_submitted_beside_what_runs(ask: Callable[...
     assert asked.exit_code == 0, asked.stderr
     assert list(head.jobs) == [submission(1), submission(2)]
     assert head.jobs[submission(2)]["entrypoint"].endswith(" --wait-for-lease")
+
+
+def test_a_job_that_grows_is_submitted(ask: Callable[..., Result], tmp_path: Path) -> None:
+    head = FakeHead()
+    with head.serving() as address:
+        asked = ask("--shared-paths", "--address", address, "--no-wait", "--changed", "--no-new")
+    assert asked.exit_code == 0, asked.output
+    assert "--address auto --no-new --changed --set" in head.jobs[submission(1)]["entrypoint"]
+    follow = next(line for line in asked.stdout.splitlines() if line.startswith("follow it: "))
+    assert "--no-new --changed" in follow
+    write(tmp_path, TRAINING)
+    for option in ("--no-new", "--changed"):
+        asked = ask("--address", address, option)
+        assert asked.exit_code == 2
+        assert asked.stderr.startswith(
+            f"error: {option} = True: is for jobs of photographs, and this is a training"
+        )
 
 
 def test_what_is_advised_works_as_it_is_printed(ask: Callable[..., Result], tmp_path: Path) -> None:

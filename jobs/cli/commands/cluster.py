@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.arguments import Format, JobPath, Set, Wait, Workers, examples
+from jobs.cli.arguments import Changed, Format, JobPath, NoNew, Set, Wait, Workers, examples
+from jobs.cli.growing import growth_of
 from jobs.cli.work import errors, resources
 
 __all__ = ["app"]
@@ -37,6 +38,8 @@ def submit(
     shared_paths: Annotated[
         bool, typer.Option("--shared-paths", help="Local paths in the job file are the same on every node.")
     ] = False,
+    no_new: NoNew = False,
+    changed: Changed = False,
     wait: Wait = False,
     log_format: Format = "text",
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow what is submitted.")] = False,
@@ -57,10 +60,13 @@ def submit(
 
         if attach + stop + no_wait > 1:
             raise OptionError("--attach", attach, reason="is one of --attach, --stop and --no-wait")
+        overrides = [*(set_ or []), *resources(None, None, workers)]
+        growth = growth_of(no_new, changed, training=submission.is_training_file(job, overrides))
         prepared = submission.prepare(
             job,
-            [*(set_ or []), *resources(None, None, workers)],
+            overrides,
             shared_paths=shared_paths or attach or stop,
+            growth=growth.words(),
             wait_for_lease=wait,
             log_format=log_format,
         )

@@ -26,7 +26,7 @@ from jobs.cli.arguments import (
     Workers,
     examples,
 )
-from jobs.cli.growing import Growth, execute_retries, unfinished
+from jobs.cli.growing import execute_retries, growth_of, unfinished
 from jobs.cli.quality import Quality, first_photo, stylize_table
 from jobs.cli.running import execute
 from jobs.cli.train import CHANGEABLE, begin_training, execute_training, is_training, reopen_training_at
@@ -82,13 +82,10 @@ def run(
 
         training = is_training_file(job, set_ or [])
         overrides = [*(set_ or []), *resources(pool, address, workers, training=training)]
+        growth = growth_of(no_new, changed, training=training)
         if training:
-            for option, given in (("--no-new", no_new), ("--changed", changed)):
-                if given:
-                    raise OptionError(option, True, reason="is for jobs of photographs, and this is a training")
             begin_training(job, overrides, dry_run=dry_run, wait=wait, log_format=log_format)
         else:
-            growth = Growth(not no_new, changed)
             begin_file(job, overrides, dry_run, growth, wait=wait, log_format=log_format)
 
 
@@ -156,7 +153,7 @@ def stylize(
             style or [], quality, set_ or [], first_frame=first, weights=weights, each_in=styles or []
         )
         overrides = [*(set_ or []), *resources(pool, address, workers)]
-        growth = Growth(not no_new, changed)
+        growth = growth_of(no_new, changed, training=False)
         begin_quickly(photos, out, tables, size, overrides, dry_run, wait, log_format, growth)
 
 
@@ -189,7 +186,7 @@ def dream(
     with errors(log_format):
         method = {"kind": "deepdream"} if guide is None else {"kind": "deepdream", "guide": guide}
         overrides = [*(set_ or []), *resources(pool, address, workers)]
-        tables, growth = {"method": method}, Growth(not no_new, changed)
+        tables, growth = {"method": method}, growth_of(no_new, changed, training=False)
         begin_quickly(photos, out, tables, size, overrides, dry_run, wait, log_format, growth)
 
 
