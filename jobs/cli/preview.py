@@ -64,11 +64,15 @@ def preview_at(asked: Asked, out: str) -> None:
     folder = absolute_url(out, Path.cwd())
     store = LocalStore(folder)
     _check_folder(store)
-    with Bar(Console(), "pictures", "listing") as bar:
-        preview = _planned(asked, quality, strengths, folder, bar)
-        from jobs.preview.run import PAGE, SHEET, run_preview
+    try:
+        with Bar(Console(), "pictures", "listing") as bar:
+            preview = _planned(asked, quality, strengths, folder, bar)
+            from jobs.preview.run import PAGE, SHEET, run_preview
 
-        result = run_preview(preview, store, bar)
+            result = run_preview(preview, store, bar)
+    except KeyboardInterrupt:
+        print("stopped before anything was painted; nothing was written")
+        raise typer.Exit(EXIT_STOPPED) from None
     ended = "stopped: " if result.stopped else ""
     print(f"{ended}{result.painted} of {result.wanted} pictures in {duration(time.monotonic() - began)}")
     print(f"look at {folder}/{PAGE} or {folder}/{SHEET}")

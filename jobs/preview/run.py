@@ -79,14 +79,17 @@ def run_preview(preview: Preview, store: LocalStore, bar: Bar) -> Result:
     interrupted.
 
     Raises:
+        KeyboardInterrupt: before anything was changed in the folder.
         UsageError: no photograph can be read, or nothing can be painted.
     """
     PIL.Image.MAX_IMAGE_PIXELS = None  # decode_photo has a limit of its own, from the header
     work = _Work(preview, store, bar)
-    work.begin()
     try:
+        work.begin()
         work.paint()
     except KeyboardInterrupt:
+        if not work.result.wanted:
+            raise
         work.result.stopped = True
     work.show()
     store.clean()
@@ -167,6 +170,7 @@ class _Work:
                     self._look()
             except BaseException:
                 self._stop.set()
+                self._tell("stopping when the pictures in work are painted")
                 pool.shutdown(cancel_futures=True)
                 raise
 

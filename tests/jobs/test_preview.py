@@ -6,11 +6,15 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import subprocess
+import sys
+import time
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import count as counter
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -418,6 +422,91 @@ def test_ctrl_c_leaves_what_is_done(
     assert [tag for tag, _ in page.tags].count("figure") == 2 + 2
     assert (tmp_path / "out/sheet.png").exists()
     assert len(list((tmp_path / "out/jobs").iterdir())) == len(STYLES)
+
+
+def whole(out: Path, styles: int, photos: int) -> int:
+    """How many pictures a page has that was left by Ctrl-C; all of them are there, as is all that it names."""
+    page = Page((out / "index.html").read_text())
+    there = {str(path.relative_to(out)) for path in (out / "pictures").rglob("*.jpg")}
+    for path in there:
+        Image.open(out / path).load()
+    linked = {unquote(value) for value in page.values("href") if value.startswith("pictures/")}
+    assert linked == there
+    assert len(page.pres) >= styles, "the commands of all columns are there"
+    Image.open(out / "sheet.png").load()
+    assert {path.name for path in out.iterdir()} == {
+        "index.html",
+        "sheet.png",
+        "jobs",
+        "pictures",
+        "preview.json",
+    }
+    assert f"{len(there)} of {styles * photos} pictures are painted" in page.text
+    return len(there)
+
+
+def test_ctrl_c_while_several_paint(tmp_path: Path, photos: Callable[..., Path]) -> None:
+    """A real signal, in threads that paint at once: those in work are finished, and no more are begun."""
+    photos(4, width=400, height=300)
+    out = tmp_path / "out"
+    script = "import jobs.preview.run as run; run.cpu_count = lambda: 2; from jobs.cli.app import main; main()"
+    words = ["preview", str(tmp_path / "photos"), "--size", "384", "--out", str(out)]
+    with subprocess.Popen(
+        [sys.executable, "-c", script, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not list(out.rglob("pictures/*/*.jpg")):
+            assert process.poll() is None, process.stderr
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        # In the time between, each thread may have begun another one.
+        most = len(list(out.rglob("pictures/*/*.jpg"))) + 2 * 2
+        said, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (75, "")
+    ends = [line for line in said.splitlines() if line.startswith("stopped")]
+    painted = whole(out, len(STYLES), 4)
+    assert [line.partition(" in ")[0] for line in ends] == [f"stopped: {painted} of {4 * len(STYLES)} pictures"]
+    assert 1 <= painted <= most
+
+
+def test_ctrl_c_while_the_page_is_written(
+    tmp_path: Path, photos: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos(1)
+    sheet, calls = jobs.preview.run.contact_sheet, counter()
+
+    def interrupted(*arguments: Any) -> Any:
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return sheet(*arguments)
+
+    monkeypatch.setattr(jobs.preview.run, "contact_sheet", interrupted)
+    monkeypatch.setattr(jobs.preview.run, "_FIRST_LOOK_S", 0.0)
+    monkeypatch.setattr(jobs.preview.run, "_LOOK_SHARE", 0)
+    monkeypatch.setattr(jobs.preview.run, "cpu_count", lambda: 2)
+    done = ask("preview", tmp_path / "photos", "--size", 32, "--out", tmp_path / "out")
+    assert done.exit_code == 75, done.output
+    assert whole(tmp_path / "out", len(STYLES), 1) >= 2
+
+
+@pytest.mark.parametrize("place", ["jobs.preview.run._decoded", "jobs.cli.preview.choose"])
+def test_ctrl_c_before_it_paints_changes_nothing(
+    tmp_path: Path, photos: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    photos(1)
+    words = ("preview", tmp_path / "photos", "--styles", "swirls", "--size", 32, "--out", tmp_path / "out")
+    assert ask(*words).exit_code == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(place, interrupted)
+    done = ask(*words)
+    assert (done.exit_code, done.output.splitlines()[-1]) == (
+        75,
+        "stopped before anything was painted; nothing was written",
+    )
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
 
 
 def test_best_is_a_job_of_its_own(
