@@ -60,7 +60,8 @@ def cards(watch: Watch, rows: Rows, places: Sequence[int], tell: Callable[[int, 
     curved = [_has_curves(watch.store, part.store) for part in parts]
 
     def card(place: int) -> Card:
-        made, part = Card(row_json(rows, place, watch.marks)), rows.part[place]
+        part = int(rows.part[place])
+        made = Card({**row_json(rows, place, watch.marks), "again": parts[part].again})
         sides: tuple[Side, ...] = ("before", "after") if rows.status[place] == good else ("before",)
         problems = []
         for number, side in enumerate(sides):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import secrets
+import shlex
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 from urllib.parse import parse_qs
@@ -53,14 +54,15 @@ _HEADERS = {
 }
 
 
-def build_app(watch: Watch, token: str, *, cookie: str = COOKIE) -> Starlette:
+def build_app(watch: Watch, token: str, *, cookie: str = COOKIE, reach: Sequence[str] = ()) -> Starlette:
     """What answers a browser.
 
     Args:
         token: who knows it may ask: `/?token=...`, and after that a cookie.
         cookie: name of the cookie; those of one host are of all its ports.
+        reach: words of a command line that say how the job's store is reached.
     """
-    view = _View(watch, Photos(watch.index))
+    view = _View(watch, Photos(watch.index), reach)
     routes = [
         Route("/", lambda request: view.page(request, cookie, token)),
         Route("/static/{name}", view.static),
@@ -86,6 +88,7 @@ def build_app(watch: Watch, token: str, *, cookie: str = COOKIE) -> Starlette:
 class _View:
     watch: Watch
     photos: Photos
+    reach: Sequence[str]
     _orders: OrderedDict[tuple[int, int, Query], Array] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -103,7 +106,8 @@ class _View:
 
     def job(self, _: Request) -> Response:
         rows = self.watch.index.rows()
-        return JSONResponse({**job_json(self.watch, rows), "version": self._version(rows)})
+        told = job_json(self.watch, rows)
+        return JSONResponse({**told, "version": self._version(rows), "redo": self._redo()})
 
     def rows(self, request: Request) -> Response:
         asked = request.query_params
@@ -118,15 +122,26 @@ class _View:
         first, count = _number(asked, "first", 0), min(_number(asked, "count", 100), _MOST_ROWS)
         rows, marks = self.watch.index.rows(), self.watch.marks
         version, order = self._version(rows), self._order(rows, marks, query)
-        shown = [row_json(rows, int(place), marks) for place in order[first : first + count]]
+        shown = [self._row(rows, int(place), marks) for place in order[first : first + count]]
         told = {"version": version, "total": len(order), "first": first, "rows": shown}
         if asked.get("headings") == "1":
             told["headings"] = headings(rows, order, query)
-        if "locate" in asked:  # where a photograph is by now
-            place = rows.place(_number(asked, "locate", 0))
-            found = np.flatnonzero(order == (-1 if place is None else place))
+        if "locate" in asked:  # where a photograph is by now, which may have been done again
+            found = np.flatnonzero(order == rows.place_of(asked["locate"]))
             told["located"] = int(found[0]) if len(found) else None
         return JSONResponse(told)
+
+    def _row(self, rows: Rows, place: int, marks: Mapping[str, Mark]) -> dict[str, Any]:
+        return {**row_json(rows, place, marks), "again": self.watch.index.parts[int(rows.part[place])].again}
+
+    def _redo(self) -> str:
+        """The command that does again what is marked so; its last word is an example."""
+        record = self.watch.record
+        examples = {"strength": "method.strength=0.5", "style_scale": "method.style_scale=2"}
+        fitting = [example for name, example in examples.items() if name in record.method]
+        example = (*fitting, f"seed={int(record.job.get('seed', 0)) + 1}")[0]
+        words = ("nst", "redo", self.watch.store.url, "--marked", "again", *self.reach, "--set", example)
+        return shlex.join(words)
 
     def _version(self, rows: Rows) -> str:
         return f"{rows.version}.{self.watch.marks_version}"

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from jobs.ledger.job_record import JobRecord, read_job
 from jobs.ledger.layout import receipt_path
-from jobs.ledger.parts import has_own_pictures, parts_of
+from jobs.ledger.parts import has_own_pictures, other_options, parts_of
 from jobs.ledger.receipts import Ledger, read_journal
 from jobs.ledger.results import SCHEMA, STATUSES, receipt_table, results_table
 from jobs.stores.store import Store
@@ -48,6 +48,9 @@ class Part:
     record: JobRecord
     first: int
     """Number of its first photograph, when those of all parts are counted."""
+    again: str | None = None
+    """What its photographs were done again with, `as before` if with the job's options; None: they were not
+    done before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,10 @@ class Rows:
         """Where the photograph with this place in the manifests is; None: it has no result."""
         found = int(np.searchsorted(self.number, number))
         return found if found < len(self) and self.number[found] == number else None
+
+    def place_of(self, key: str) -> int:
+        """Where the photograph with this key is; -1: it has no result."""
+        return int(pc.index(self.texts["key"], key).as_py())
 
     def text(self, name: str, place: int) -> str | None:
         """The value of a column of texts."""
@@ -156,7 +163,12 @@ class Index:
         for store in parts_of(self.store)[len(self.parts) :]:
             before = self.parts[-1] if self.parts else None
             first = 0 if before is None else before.first + before.record.manifest.rows
-            self.parts.append(Part(store, read_job(store), first))
+            record = read_job(store)
+            again = None
+            if has_own_pictures(store):
+                options = other_options(self.parts[0].record, record)
+                again = ", ".join(f"{name} = {now!r}" for name, now in options.items()) or "as before"
+            self.parts.append(Part(store, record, first, again))
 
     def again(self, keys: Iterable[str], goes_on: Callable[[], bool] = lambda: True) -> bool:
         """Read receipts again that a retry may have replaced, some of them at each call: those with rows that

@@ -8,6 +8,7 @@ import secrets
 import socket
 import sys
 import webbrowser
+from collections.abc import Sequence
 
 from jobs.errors import UsageError
 from jobs.stores.store import Store
@@ -19,12 +20,13 @@ __all__ = ["serve"]
 _LOOPBACK = "127.0.0.1"
 
 
-def serve(store: Store, *, port: int, browser: bool) -> None:
+def serve(store: Store, *, port: int, browser: bool, reach: Sequence[str] = ()) -> None:
     """Show the job in `store` at an address that is printed, until SIGINT or SIGTERM.
 
     Args:
         port: 0: any free one.
         browser: whether one is to be opened there.
+        reach: words of a command line that say how the store is reached.
 
     Raises:
         OptionError: `port` cannot be had.
@@ -46,7 +48,7 @@ def serve(store: Store, *, port: int, browser: bool) -> None:
         number = listener.getsockname()[1]
         url = f"http://{_LOOPBACK}:{number}/?token={token}"
         # Cookies of one host are of all its ports: several views must not sign each other out.
-        app = build_app(watch, token, cookie=f"{COOKIE}-{number}")
+        app = build_app(watch, token, cookie=f"{COOKIE}-{number}", reach=reach)
         config = uvicorn.Config(
             app,
             log_level="error",
@@ -65,7 +67,9 @@ def serve(store: Store, *, port: int, browser: bool) -> None:
 
 
 def _listening(port: int) -> socket.socket:
-    listener = socket.socket()
+    # The protocol is named: asyncio sends small packets at once on sockets of that one alone, and without it
+    # every answer, being two of them, waits 40 ms for the first one's receipt.
+    listener = socket.socket(proto=socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((_LOOPBACK, port))

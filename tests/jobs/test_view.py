@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import itertools
 import json
 import re
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +28,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from jobs.driver.job import Job
+from jobs.driver.job import Job, create_or_open
 from jobs.driver.redo import redo
 from jobs.errors import UsageError
 from jobs.inspect.garbage import collect_garbage
@@ -33,6 +37,7 @@ from jobs.ledger.layout import MARKS, receipt_path
 from jobs.ledger.lease_holder import this_process
 from jobs.ledger.marks import change_marks, read_marks
 from jobs.ledger.receipts import JournalWriter, seal
+from jobs.spec import job_from_table
 from jobs.stores.store import LocalStore
 from jobs.view.app import COOKIE, build_app
 from jobs.view.index import Index, Rows
@@ -41,6 +46,8 @@ from jobs.view.query import Query, headings
 from jobs.view.server import serve
 from jobs.view.watch import Watch, progress
 from nst.errors import OptionError
+from nst.methods import METHODS
+from tests.conftest import encoded, picture
 from tests.jobs import test_growing as growing
 from tests.jobs.made_jobs import EVIL, STARTED, failed, finish, key, made_job, result_of
 from tests.methods import REGISTRY
@@ -289,12 +296,12 @@ def test_there_are_headings_where_they_help(keys: list[str], there: bool) -> Non
 
 
 def test_a_photograph_is_found_in_the_order(client: TestClient) -> None:
-    asked = {"count": 0, "sort": "stats.change", "locate": 33}
+    asked = {"count": 0, "sort": "stats.change", "locate": key(33)}
     place = client.get("/api/rows", params=asked).json()["located"]
     told = client.get("/api/rows", params={**asked, "first": place, "count": 1}).json()
     assert told["rows"][0]["row"] == 33
     assert client.get("/api/rows", params={**asked, "status": "failed"}).json()["located"] is None
-    assert client.get("/api/rows", params={**asked, "locate": 10**6}).json()["located"] is None
+    assert client.get("/api/rows", params={**asked, "locate": "none"}).json()["located"] is None
 
 
 # Marks
@@ -559,6 +566,14 @@ def test_it_serves_this_machine_until_it_is_interrupted(made: Job) -> None:
             assert b"view.js" in page.read()
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(url.partition("?")[0], timeout=60)
+        kept, took = http.client.HTTPConnection(urlsplit(url).netloc), []
+        for _ in range(20):
+            began = time.monotonic()
+            kept.request("GET", f"/?{urlsplit(url).query}")
+            assert b"view.js" in kept.getresponse().read()
+            took.append(time.monotonic() - began)
+        kept.close()
+        assert sorted(took)[5] < 0.03, "no answer waits until the browser has told that its beginning came"
         loaded = Path(f"/proc/{server.pid}/maps").read_text()
         assert "libarrow" in loaded
         assert "libtorch" not in loaded
@@ -616,3 +631,31 @@ def test_parts_are_shown_as_one_job(tmp_path: Path) -> None:
     for place, path in ((2, f"images/{growing.names(3)[0]}"), (3, f"parts/0002/images/{again}")):
         assert photos.full(rows, place, "after").data == job.store.read(f"{path}.jpg")
     assert len(photos.thumbnail(rows, 3, "before").data) > 100
+    client = client_of(watch)
+    client.get(f"/?token={TOKEN}")
+    shown = client.get("/api/rows").json()["rows"]
+    assert [row["again"] for row in shown] == [None, None, None, "seed = 9"], "what made it"
+    told = client.get("/api/rows", params={"count": 0, "locate": again}).json()
+    assert told["located"] == 3, "it is where its new version is"
+    for part in redo(job, [again], {}, registry=REGISTRY):
+        assert growing.do(part) == 0
+    watch.refresh()
+    assert client.get("/api/rows").json()["rows"][3]["again"] == "as before"
+
+
+def test_the_command_that_does_again_is_told(tmp_path: Path) -> None:
+    growing.put(tmp_path / "all of them", 0)
+    for method, example in (
+        ({"kind": "stub"}, "seed=5"),
+        ({"kind": "feed_forward", "style": "wave.png"}, "method.strength=0.5"),
+        ({"kind": "style_transfer", "style": "wave.png"}, "method.style_scale=2"),
+    ):
+        (tmp_path / "all of them/wave.png").write_bytes(encoded(picture(1), "PNG"))
+        output = f"out, {method['kind']}"
+        table = {"photos": "photos", "output": output, "method": method, "seed": 4}
+        job = create_or_open(job_from_table(table, tmp_path / "all of them", {**METHODS, **REGISTRY}))
+        reach = ("--set", "storage.region=eu west")
+        client = TestClient(build_app(Watch(job.store), TOKEN, reach=reach), base_url="http://127.0.0.1")
+        client.get(f"/?token={TOKEN}")
+        words = shlex.split(client.get("/api/job").json()["redo"])
+        assert words == ["nst", "redo", job.store.url, "--marked", "again", *reach, "--set", example]

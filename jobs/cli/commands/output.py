@@ -102,7 +102,8 @@ def view(
     with errors():
         from jobs.view.server import serve
 
-        serve(store_at(out, set_), port=port, browser=not no_open)
+        reach = [word for each in set_ or [] for word in ("--set", each)]
+        serve(store_at(out, set_), port=port, browser=not no_open, reach=reach)
 
 
 @app.command(

@@ -20,7 +20,7 @@ const source = {
   tileWidth: () => Math.max(190, Math.min(340, told.job.side_px * 0.8)),
   rows: async (query, first, count, { locate } = {}) => {
     const order = orderOf(query);
-    const located = order.findIndex((row) => row.row === locate);
+    const located = order.findIndex((row) => row.key === locate);
     return {
       version: "",
       total: order.length,

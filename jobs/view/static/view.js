@@ -369,7 +369,7 @@ function fillTile(tile, item, isCurrent) {
   tile.classList.toggle("current", isCurrent && document.activeElement?.closest("#grid") !== null);
   const open = tile.querySelector(".open");
   open.tabIndex = isCurrent ? 0 : -1;
-  const signature = item ? `${item.row} ${item.status} ${item.before} ${item.after} ${item.mark} ${query.sort} ${grid.shown}` : "";
+  const signature = item ? `${item.row} ${item.status} ${item.before} ${item.after} ${item.mark} ${item.again} ${query.sort} ${grid.shown}` : "";
   if (tile.signature === signature) return;
   tile.signature = signature;
   tile.images = [];
@@ -387,7 +387,8 @@ function fillTile(tile, item, isCurrent) {
   tile.title = item.key;
   const value = item.figures[query.sort];
   if (value !== undefined) tile.name.append(" ", element("span", "figure", figureText(query.sort, value)));
-  open.setAttribute("aria-label", item.status === "ok" ? `open ${item.key}` : `open ${item.key}, ${item.status}`);
+  const more = [item.status === "ok" ? "" : item.status, madeAgain(item)].filter(Boolean).map((text) => `, ${text}`);
+  open.setAttribute("aria-label", `open ${item.key}${more.join("")}`);
   for (const side of sidesOf(item)) {
     if (item.status === "ok" && grid.shown !== "both" && grid.shown !== side) continue;
     const image = element("img");
@@ -402,6 +403,11 @@ function fillTile(tile, item, isCurrent) {
     open.append(image);
   }
   if (item.status !== "ok") open.append(element("span", "reason", `${item.status}: ${item.reason}`));
+  else if (item.again) open.append(element("span", "made", `↻ ${item.again}`));
+}
+
+function madeAgain(item) {
+  return !item.again ? "" : `done again: ${item.again}`;
 }
 
 // ---- How far the job is
@@ -458,6 +464,28 @@ function showJob() {
   ]);
   options("sort", [["row", "In order"], ["key", "By key"], ...job.figures.map(({ name }) => [name, `By ${label(name)}`])]);
   showNotes();
+  showRedo();
+}
+
+/** The command for what is marked to be done again: it is for a terminal, since it takes hours and options. */
+function showRedo() {
+  const count = job.marks.again;
+  $("again").hidden = !count || !job.redo; // a report has none
+  $("again-text").textContent = `${whole(count)} marked again. To do ${count === 1 ? "it" : "them"} with other options:`;
+  if ($("again-command").textContent !== job.redo) $("again-command").textContent = job.redo; // it may be selected
+}
+
+async function copyRedo() {
+  const code = $("again-command");
+  getSelection().selectAllChildren(code);
+  let said = "Copied";
+  try {
+    await navigator.clipboard.writeText(code.textContent);
+  } catch {
+    if (!document.execCommand("copy")) said = "Selected";
+  }
+  $("again-copy").textContent = said;
+  setTimeout(() => ($("again-copy").textContent = "Copy"), 2_000);
 }
 
 function options(id, wanted) {
@@ -524,6 +552,7 @@ function listen() {
   $("scroll").addEventListener("scroll", () => grid.onScroll(), { passive: true });
   new ResizeObserver(() => grid.layout()).observe($("scroll"));
   listenToViewer();
+  $("again-copy").addEventListener("click", copyRedo);
   markButtons($("viewer-marks"), (mark) => viewer.item && giveMark(viewer.item, mark), true);
   document.addEventListener("keydown", onKey);
 }

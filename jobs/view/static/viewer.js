@@ -135,6 +135,7 @@ const viewer = {
     this.cut(50);
     showMark($("viewer-marks"), item.mark);
     $("figures").replaceChildren(
+      ...(item.again ? [element("dt", "", "done again"), element("dd", "", item.again)] : []),
       ...Object.entries(item.figures).flatMap(([name, value]) => [
         element("dt", "", label(name)),
         element("dd", "", figureText(name, value)),
@@ -192,12 +193,17 @@ const viewer = {
     const { item, turn } = this;
     if (!item) return;
     try {
-      const told = await source.rows(query, 0, 0, { locate: item.row });
+      const told = await source.rows(query, 0, 0, { locate: item.key });
       if (turn !== this.turn || item !== this.item) return;
       list.total = told.total;
       this.gone = told.located === null;
       if (!this.gone) this.place = told.located;
       if (list.total) this.showPlace();
+      if (this.gone) return;
+      await need(this.place, this.place);
+      const now = itemAt(this.place);
+      const other = now?.key === item.key && (now.row !== item.row || now.after !== item.after);
+      if (other && turn === this.turn && item === this.item) this.show(now);
     } catch (error) {
       trouble(error.message);
     }
