@@ -70,6 +70,17 @@ def test_the_rule(name: str, key: str) -> None:
     assert strictest_takes(key)
 
 
+@pytest.mark.parametrize("letter", ["a", "é", "日", "?"])
+def test_long_names_leave_room_for_what_is_added(letter: str) -> None:
+    """Extensions, and the names of what is being written."""
+    names = [letter * number for number in range(1, 300)]
+    keys = [safe_path(name) for name in names]
+    assert 197 < max(len(key.encode()) for key in keys) <= 200
+    assert len(set(keys)) == len(keys), "what is cut has a digest"
+    assert [unquote(key) for key in keys if "~" not in key] == names[: sum("~" not in key for key in keys)]
+    assert sum("~" not in key for key in keys) == 200 // len(safe_path(letter).encode())
+
+
 NAMES = st.text(
     st.sampled_from('aAb\u017fßéE\u0301%%%32Ff?*<>|":\\. \t~-\u0131İK\u212a')
     | st.characters(exclude_categories=["Cs"]),

@@ -202,8 +202,9 @@ def test_one_style_for_each_photograph(home: Path) -> None:
     counts = Counter(before.values())
     assert set(counts) == set(STYLES)
     assert min(counts.values()) > 10
-    digest = hashlib.sha256(b"0/sub/c").digest()
-    assert before["sub/c"] == STYLES[int.from_bytes(digest[-8:], "big") % 2]
+    digests = {key: hashlib.sha256(f"0/{key}".encode()).digest() for key in before}
+    drawn = {key: STYLES[int.from_bytes(digest[-8:], "big") % 2] for key, digest in digests.items()}
+    assert before == drawn, "as every version of this program draws"
     assert done(job) == 0
     check(job, 45)
     assert "sub/c.png" in images(job)
@@ -235,6 +236,7 @@ def test_a_style_in_the_manifest_goes_before(home: Path, per_photo: str) -> None
             ("..%2F%3Cx%3E%2F/sub/c", "../<x>/"),
             ("WAVE/e", "WAVE"),
         ]
+        assert "4 photographs x 2 styles, but for some in their own = 5 pictures" in job.notes
     else:
         assert [key for key, _ in found] == [*own]
         assert [style for key, style in found if own[key]] == [style for style in own.values() if style]
@@ -466,6 +468,10 @@ def test_the_example_is_a_job_of_several_styles() -> None:
         (
             {"method": {"kind": "feed_forward", "style_blend": [1, 2]}},
             r"method.style_blend = .*: does not go with styles",
+        ),
+        (
+            {"method": {"kind": "style_transfer", "style_masks": ["a.png", "b.png"]}},
+            r"method.style_masks = .*: does not go with styles",
         ),
         (
             {"styles": None, "styles_per_photo": "all", "method": {"style": "x.png"}},
