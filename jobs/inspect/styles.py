@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Sequence
+from functools import partial
 from pathlib import PurePosixPath
 
 from jobs.console.html import text
 from jobs.ledger.job_record import RecordedAsset
-from jobs.stores.filesystems import StorageOptions
+from jobs.stores.filesystems import StorageOptions, read_url
 from jobs.stores.moved import read_moved_along
 from jobs.view.index import Part
 from jobs.view.page import data_url
@@ -42,7 +43,7 @@ def style_figures(parts: Sequence[Part], now: str) -> list[str]:
     figures = []
     for (url, sha256), (name, before, storage) in list(found.items())[:_MOST]:
         shown = url.removeprefix(PREFIX) if url.startswith(PREFIX) else PurePosixPath(url).name
-        caption = f"{shown}" if name == "style" else f"{name}: {shown}"
+        caption = shown if name == "style" else f"{name}: {shown}"
         try:
             picture = _picture(RecordedAsset(url, sha256), before, now, storage, side_px)
         except (OSError, NstError) as error:
@@ -58,7 +59,10 @@ def style_figures(parts: Sequence[Part], now: str) -> list[str]:
 def _picture(asset: RecordedAsset, before: str, now: str, storage: StorageOptions, side_px: int) -> str:
     """Raises OSError, NstError: it is not there any more, or is another one."""
     url = asset.url
-    data = style_bytes(url) if url.startswith(PREFIX) else read_moved_along(url, before, now, storage)
+    if url.startswith(PREFIX):
+        data = style_bytes(url)
+    else:
+        data = read_moved_along(url, before, now, partial(read_url, options=storage))
     if hashlib.sha256(data).hexdigest() != asset.sha256:
         raise OSError("it is another picture by now")
     out = io.BytesIO()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from jobs.stores.filesystems import StorageOptions, is_url, local_path, path_url, read_url
+from jobs.stores.filesystems import is_url, local_path, path_url
 
 __all__ = ["Move", "moved_along", "read_moved_along"]
 
@@ -41,16 +42,13 @@ def moved_along(url: str, before: str, now: str) -> str | None:
     return path_url(os.path.normpath(os.path.join(now, os.path.relpath(path, before))))
 
 
-def read_moved_along(url: str, before: str, now: str, storage: StorageOptions) -> bytes:
-    """All bytes of what is at `url`, or where it is if it was moved along: see `moved_along`.
-
-    Raises:
-        StoreError, OSError: see `read_url`.
-    """
+def read_moved_along(url: str, before: str, now: str, read: Callable[[str], bytes]) -> bytes:
+    """What `read` gives of `url`, or of where that is if it was moved along: see `moved_along`. Raises what it
+    does."""
     try:
-        return read_url(url, storage)
+        return read(url)
     except OSError:
         elsewhere = moved_along(url, before, now)
         if elsewhere is None:
             raise
-        return read_url(elsewhere, storage)
+        return read(elsewhere)

@@ -58,7 +58,10 @@ def photo_size(url: str, storage: StorageOptions = STANDARD_STORAGE) -> tuple[in
 
 
 def _size_bytes(path: str) -> int:
-    about = os.stat(path)
+    try:
+        about = os.stat(path)
+    except ValueError as error:  # a zero byte, which tables may hold, and no path
+        raise FileNotFoundError(errno.ENOENT, str(error), path) from error
     if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):
         raise OSError(errno.EINVAL, "Not a file", path)  # reading a pipe might never end
     return about.st_size

@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, TypeAlias
 
 from PIL import Image
@@ -16,6 +17,7 @@ from PIL import Image
 from jobs.ledger.layout import PhotoFile, place_of
 from jobs.ledger.parts import path_below
 from jobs.stores.moved import read_moved_along
+from jobs.stores.photo_files import read_photo_file
 from jobs.view.index import Index, Part, Rows
 from nst.images.decode import open_photo
 
@@ -134,7 +136,14 @@ class Photos:
         if side == "before":
             before = part.record.job.get("output", self.index.store.url)
             url = rows.text("url", place) or ""
-            return read_moved_along(url, before, self.index.store.url, part.record.storage)
+            # Whoever could not be painted may be no file, or one that is larger than memory.
+            read = partial(
+                read_photo_file,
+                size_bytes=None,
+                max_pixels=part.record.image.max_pixels,
+                storage=part.record.storage,
+            )
+            return read_moved_along(url, before, self.index.store.url, read)
         output = rows.text("output", place) or ""
         if not _is_picture(output, part):
             raise FileNotFoundError("there is no picture")

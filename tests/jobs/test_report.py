@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -199,6 +200,27 @@ def test_a_damaged_receipt_is_noted(copy: LocalStore) -> None:
     report = Report(build_report(copy))
     assert report.rows == []
     assert report.job["notes"][0].startswith("shard 0: ")
+
+
+def test_what_is_no_file_is_said_and_not_read(tmp_path: Path) -> None:
+    """Reading a pipe or a device might never end; a table may hold a path that none can be."""
+    names = (os.devnull, "zero\0.jpg")
+    listed = [json.dumps({"url": name, "key": str(number)}) for number, name in enumerate(names)]
+    (tmp_path / "list.jsonl").write_text("\n".join(listed))
+    table = {
+        "photos": "list.jsonl",
+        "output": "out",
+        "method": {"kind": "stub"},
+        "resources": {"pool": "local", "max_workers": 1},
+    }
+    job = create_or_open(job_from_table(table, tmp_path, REGISTRY), REGISTRY)
+    assert run(job).exit_code == 3
+    report = Report(build_report(job.store))
+    for number, why in enumerate(("Not a file", "embedded null byte")):
+        row = report.row(str(number))
+        assert row["status"] == "failed"
+        assert why in row["reason"]
+        assert why in row["problem"]
 
 
 def test_needs_no_server() -> None:
