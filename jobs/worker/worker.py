@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from jobs.errors import StoreError
 from jobs.ledger.manifest import Manifest
@@ -52,7 +53,11 @@ class Worker:
         self._stylizer = self._compute_thread.submit(setup.method.build, assets, self._device).result()
         self._compute_thread.submit(check_device, self._device).result()
         self._styled = isinstance(setup.method, StyledMethod)
-        self._takes_levels = isinstance(self._stylizer, LevelsStylizer) and setup.image.bit_depth == 8
+        self._takes_levels = (
+            isinstance(self._stylizer, LevelsStylizer)
+            and self._stylizer.takes_levels
+            and setup.image.bit_depth == 8
+        )
         self._too_much = math.inf  # pixels of a batch for which memory did not suffice
         self._draining = threading.Event()
         self._evaluations_before: int | None = (
@@ -160,9 +165,7 @@ class Worker:
         styles: dict[str, Any] = {"styles": [loaded.row.style for loaded in batch]} if self._styled else {}
         self._evaluations_before = self._evaluations_so_far()
         try:
-            photos = [each.photo.levels if self._takes_levels else each.photo.image for each in batch]
-            outcomes = self._stylizer(photos, generators, **styles)
-            del photos
+            outcomes = self._stylizer(self._photos(batch), generators, **styles)
         except (Exception, SystemExit) as error:  # noqa: BLE001  the photograph's own row
             failure: Exception = error if isinstance(error, Exception) else RuntimeError(f"SystemExit: {error}")
             failure = _without_frames(failure)
@@ -179,6 +182,11 @@ class Worker:
         if len(outcomes) != len(batch):
             raise RuntimeError(f"the method gave {len(outcomes)} outcomes for {len(batch)} images")
         return [_checked(outcome) for outcome in outcomes]
+
+    def _photos(self, batch: Sequence[Loaded]) -> list[Tensor]:
+        """What the stylizer takes. Nobody else holds those of float32, so they go when it is done with them, or
+        fails."""
+        return [each.photo.levels if self._takes_levels else each.photo.image for each in batch]
 
     def _halves(self, batch: Sequence[Loaded]) -> list[Outcome | Exception]:
         half = len(batch) // 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -289,6 +290,21 @@ def test_wherever_memory_runs_out_no_photograph_is_lost_that_fits_alone(tmp_path
         if limited.calls == [4]:
             break
     assert n > 30, "many operations were tried"
+
+
+def test_photographs_leave_memory_before_halves_are_tried(setup: WorkerSetup) -> None:
+    worker, given, left = Worker(setup, {}), list[weakref.ref[Tensor]](), list[bool]()
+
+    def stylizer(images: Sequence[Tensor], _: Sequence[torch.Generator]) -> list[Outcome]:
+        left.extend(each() is not None for each in given)
+        given[:] = [weakref.ref(image) for image in images]
+        if len(images) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [Stylized(image + 0) for image in images]
+
+    worker._stylizer = stylizer
+    assert all(isinstance(outcome, Stylized) for outcome in worker.stylize(_batch(2)))
+    assert left == [False] * 3
 
 
 @pytest.mark.parametrize("fits", [1, 2, 3, 5])
