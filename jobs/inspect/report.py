@@ -119,7 +119,7 @@ def _details(watch: Watch, rows: Rows) -> str:
         [
             '<dialog id="details" aria-label="details"><div class="top"><b class="title">Details</b>',
             '<button id="details-close" type="button" class="icon" aria-label="Close">✕</button></div>',
-            f'<div class="sheet"><p class="dim">{text(watch.store.url)}</p>',
+            f'<div class="sheet" tabindex="0"><p class="dim">{text(watch.store.url)}</p>',
             f'<section class="styles">{"".join(styles)}</section>' if styles else "",
             _stages(rows),
             settings(watch.record.settings),

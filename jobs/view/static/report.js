@@ -112,7 +112,7 @@ function addDetails() {
     style.title = picture.closest("figure").title;
     const image = element("img");
     image.src = picture.src;
-    image.alt = `style ${picture.closest("figure").innerText}`;
+    image.alt = ""; // its name is beside it
     style.append(image, element("span", "", picture.closest("figure").textContent));
     style.addEventListener("click", () => $("details").showModal());
     strip.append(style);
