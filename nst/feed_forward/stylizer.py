@@ -74,6 +74,8 @@ class FeedForwardStylizer:
             own.
     """
 
+    takes_levels = True
+
     def __init__(
         self,
         plan: FeedForwardPlan,
@@ -91,8 +93,6 @@ class FeedForwardStylizer:
             None if reference is None else seen_as(plan, reduced(reference.to(self._like), REFERENCE_PX))
         )
         self._known = Recent[int, list[Moments]](_MOST_KEPT)
-
-    takes_levels = True
 
     @torch.no_grad()
     def __call__(

@@ -150,16 +150,15 @@ class Bands:
         for _, _, band in self._computed(layers, sources, places):
             for part in torch.split(band, max(1, _FEW // band.shape[5 - self._dim]), self._dim):
                 own = part.shape[2] * part.shape[3]
-                found = torch.batch_norm_update_stats(
-                    at_least_float32(part), None, None, 0.0
-                )  # its sums are of few, or off by 1e-5
+                # Its sums are of few, or off by 1e-5.
+                found = torch.batch_norm_update_stats(at_least_float32(part), None, None, 0.0)
                 own_mean, own_variance = (each.double() for each in found)
                 off = own_mean - mean
                 spread = spread + own * own_variance + off.square() * (count * own / (count + own))
                 count += own
                 mean = mean + off * (own / count)
-        known = torch.promote_types(band.dtype, torch.float32)
-        return mean.to(known), (spread / count).to(known)
+        dtype = torch.promote_types(band.dtype, torch.float32)
+        return mean.to(dtype), (spread / count).to(dtype)
 
     def _empty(self, band: Tensor, rows: int) -> Tensor:
         """Room for as many rows like those of `band`; in a file that is gone when nothing refers to it, if

@@ -1,4 +1,4 @@
-"""Pictures as tensors: float32 (3, H, W), RGB (sRGB) in [0, 1]."""
+"""Pictures as tensors (3, H, W), RGB (sRGB): float32 in [0, 1], or levels, which are uint8."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class DecodedPhoto:
     exif: bytes = b""
     """EXIF data that the picture keeps, for `encode_image`."""
     frames: int = 1
-    """Frames of an animation, or pages of a TIFF; `image` is the first."""
+    """Frames of an animation, or pages of a TIFF; `levels` are the first's."""
     marks: tuple[str, ...] = ()
     """What is odd about its file though the picture is right; see `nst.images.decode.Photograph`."""
     dpi: tuple[float, float] | None = None
