@@ -614,7 +614,7 @@ def test_what_is_kept_of_styles_is_bounded(kind: str, monkeypatch: pytest.Monkey
 
     first = {name: painted(name) for name in names}
     kept = stylizer._known if kind == "feed_forward" else stylizer.objective._kept
-    assert len(kept) == 3
+    assert len(kept._kept) == 3
     assert all(torch.equal(painted(name), first[name]) for name in names)
     (unknown,) = stylizer([photo], [torch.Generator()], ["s9"])
     assert "s9" in str(unknown)
