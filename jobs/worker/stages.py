@@ -135,7 +135,7 @@ class TaskStages:
             bit_depth=self._image.bit_depth,
             quality=self._image.quality,
         )
-        alpha = loaded.photo.alpha
+        alpha = loaded.photo.opacity
         if stylized.curve:
             objects[curve_path(key)] = write_curve(stylized.curve)
         for frame in stylized.frames:

@@ -52,8 +52,8 @@ class DecodedPhoto:
 
     levels: Tensor
     """uint8 (3, H, W), sRGB."""
-    alpha: Tensor | None = None
-    """float32 (H, W) in [0, 1], if it was to be kept and there is one."""
+    opacity: Tensor | None = None
+    """uint8 (H, W), its alpha channel, if it was to be kept and there is one; for `encode_image`."""
     exif: bytes = b""
     """EXIF data that the picture keeps, for `encode_image`."""
     frames: int = 1
@@ -67,6 +67,11 @@ class DecodedPhoto:
     def image(self) -> Tensor:
         """The same as float32 in [0, 1], made anew."""
         return as_float(self.levels)
+
+    @property
+    def alpha(self) -> Tensor | None:
+        """Its opacity as float32 in [0, 1], made anew."""
+        return None if self.opacity is None else as_float(self.opacity)
 
     def without_levels(self) -> DecodedPhoto:
         """What its picture may keep of it, alone: (3, 0, 0)."""
@@ -109,7 +114,7 @@ def decode_photo(
     )
     return DecodedPhoto(
         _levels(photo.image),
-        None if photo.alpha is None else as_float(torch.from_numpy(np.array(photo.alpha, dtype=np.uint8))),
+        None if photo.alpha is None else torch.from_numpy(np.array(photo.alpha)),
         photo.exif,
         photo.frames,
         photo.marks,
@@ -164,7 +169,7 @@ def encode_image(
     Args:
         bit_depth: per channel; 16 for PNG and TIFF only.
         quality: 1 to 100, of JPEG, WebP and AVIF; ignored for the others, which lose nothing.
-        alpha: (h, w) in [0, 1], brought to the size of `image`; not for JPEG.
+        alpha: (h, w) in [0, 1] or uint8, brought to the size of `image`; not for JPEG.
         exif: written as it is.
         dpi: pixels per inch, across and down, each above 1 and below 65536; JPEG, PNG and TIFF say it.
 
@@ -184,7 +189,9 @@ def encode_image(
         raise ValueError(f"expected a finite (3, H, W) tensor, got {tuple(image.shape)}")
     planes = [image.detach().to("cpu")]
     if alpha is not None:
-        planes.append(resize_image(alpha[None].to("cpu", torch.float32), (image.shape[1], image.shape[2])))
+        plane = alpha[None].detach().to("cpu")
+        same = plane.shape[1:] == image.shape[1:]
+        planes.append(plane if same else resize_image(as_float(plane), (image.shape[1], image.shape[2])))
     if format == "tiff":
         return tiff(_quantized(planes, bit_depth), icc_profile=srgb_profile(), exif=exif, dpi=dpi)
     if bit_depth == 16:

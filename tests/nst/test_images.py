@@ -81,7 +81,10 @@ def test_levels_are_encoded_as_what_they_stand_for(
     random = torch.Generator().manual_seed(0)
     levels = torch.randint(256, (3, 50, 20), generator=random, dtype=torch.uint8)
     options: dict[str, Any] = {"format": format, "bit_depth": bit_depth}
-    options |= {"alpha": torch.rand(25, 10, generator=random)} if alpha else {}
+    for size in ((25, 10), (50, 20)) if alpha else ():
+        opacity = torch.randint(256, size, generator=random, dtype=torch.uint8)
+        found = encode_image(levels, alpha=opacity, **options)
+        assert found == encode_image(levels / 255, alpha=opacity / 255, **options)
     assert encode_image(levels, **options) == encode_image(levels / 255, **options)
     assert torch.equal(picture_tensor(picture_of(levels)), levels / 255)
 
@@ -353,6 +356,8 @@ def test_sixteen_bits_are_read_by_others_and_by_us(format: ImageFormat) -> None:
     assert torch.equal(decode_image(first), tensor)
     assert Image.open(io.BytesIO(first)).info["icc_profile"] == srgb_profile()
     photo = decode_photo(encode_image(tensor, format=format, bit_depth=16, alpha=tensor[0]), alpha="keep")
+    assert photo.opacity is not None
+    assert photo.opacity.dtype == torch.uint8, "a quarter of the memory"
     assert photo.alpha is not None
     assert torch.equal(photo.alpha, tensor[0])
 
