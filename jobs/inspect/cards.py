@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from jobs.console.html import curve_line
+from jobs.errors import StoreError
 from jobs.inspect.thumbnails import first_side, share, thumbnail
 from jobs.ledger.curves import read_curve
 from jobs.ledger.layout import CURVES, curve_path
@@ -58,6 +59,8 @@ def cards(watch: Watch, rows: Rows, places: Sequence[int], tell: Callable[[int, 
     most_bytes = share(sum(2 if rows.status[place] == good else 1 for place in places))
     most_points = min(_POINTS_EACH, _MOST_POINTS // max(1, len(places)))
     curved = [_has_curves(watch.store, part.store) for part in parts]
+    # What stores said that refuse all, or do not answer: nobody waits for them twice.
+    silent: dict[tuple[str, ...], str] = {}
 
     def card(place: int) -> Card:
         part = int(rows.part[place])
@@ -65,10 +68,16 @@ def cards(watch: Watch, rows: Rows, places: Sequence[int], tell: Callable[[int, 
         sides: tuple[Side, ...] = ("before", "after") if rows.status[place] == good else ("before",)
         problems = []
         for number, side in enumerate(sides):
+            store = (side, *(rows.text("url", place) or "").split("/", 3)[:3])
+            if store in silent:
+                problems.append(silent[store])
+                continue
             try:
                 image = photos.open(rows, place, side, first_side(most_bytes))
             except (OSError, NstError) as error:
                 problems.append(f"{_NAMES[side]} cannot be read: {error}")
+                if isinstance(error, StoreError):
+                    silent[store] = problems[-1]
                 continue
             data, side_px = thumbnail(image, most_bytes)
             made.small[number] = base64.b64encode(data).decode()

@@ -18,6 +18,8 @@ from PIL import Image
 
 from jobs.driver.job import create_or_open
 from jobs.driver.run import run
+from jobs.errors import StoreError
+from jobs.inspect.cards import _THREADS
 from jobs.inspect.report import build_report, publish_report
 from jobs.inspect.thumbnails import share, thumbnail
 from jobs.ledger.curves import write_curve
@@ -25,6 +27,8 @@ from jobs.ledger.layout import REPORT
 from jobs.ledger.marks import change_marks
 from jobs.spec import job_from_table
 from jobs.stores.store import LocalStore
+from jobs.view.index import Rows
+from jobs.view.photos import Photos, Side
 from nst.errors import OptionError
 from tests.conftest import encoded, picture
 from tests.jobs.made_jobs import failed, finish, key, made_job
@@ -243,6 +247,25 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
     finish(job, range(job.manifest.shards))
     assert isinstance(job.store, LocalStore)
     return job.store
+
+
+def test_a_store_that_does_not_answer_is_not_waited_for_again(
+    large: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time may take minutes."""
+    asked, real = list[int](), Photos.open
+
+    def opened(photos: Photos, rows: Rows, place: int, side: Side, most: int) -> Image.Image:
+        if side == "after":
+            return real(photos, rows, place, side, most)
+        asked.append(place)
+        raise StoreError("s3://bucket: no answer")
+
+    monkeypatch.setattr(Photos, "open", opened)
+    report = Report(build_report(large))
+    assert 1 <= len(asked) <= _THREADS
+    assert {row["problem"] for row in report.rows} == {"photograph cannot be read: s3://bucket: no answer"}
+    assert report.row(key(0))["small"] == ["after"]
 
 
 def test_of_a_large_job_some_are_shown_and_it_says_so_first(
