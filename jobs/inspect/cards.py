@@ -31,7 +31,7 @@ __all__ = ["Card", "cards"]
 
 _THREADS = 8
 _MOST_POINTS, _POINTS_EACH = 300_000, 300
-"""Of all curves together, and of each: some 11 bytes."""
+"""Points of all curves together, and of each curve; a point takes some 11 bytes."""
 _NAMES: dict[Side, str] = {"before": "photograph", "after": "picture"}
 _BROWSERS_KNOW = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif", ".bmp")
 

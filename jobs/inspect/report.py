@@ -25,7 +25,7 @@ __all__ = ["build_report", "publish_report"]
 _MOST_ROWS = 3_000
 """Photographs that a report shows."""
 _MOST_FAILURES = 1_000
-"""Those among them without a picture, if there are more photographs with one than that leaves room for."""
+"""Photographs without a picture among them, if there are more with one than that leaves room for."""
 _CHUNK = 50
 """Photographs whose thumbnails the browser reads at once, when one of them is seen."""
 

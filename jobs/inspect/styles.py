@@ -21,7 +21,7 @@ from nst.styles import PREFIX, style_bytes
 __all__ = ["style_figures"]
 
 _OPTIONS = ("style", "guide", "reference", "init_picture")
-"""Of methods, that name pictures."""
+"""Options of methods that name pictures."""
 _MOST, _LARGE = 60, 6
 _SIDES_PX = (480, 240)
 

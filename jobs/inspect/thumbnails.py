@@ -10,11 +10,11 @@ __all__ = ["TYPE", "first_side", "share", "thumbnail"]
 
 TYPE = "image/webp"
 _MOST_BYTES = 34_000_000
-"""Of the thumbnails of a report together, as they stand in it; with all else it stays below 40 MB."""
+"""What all thumbnails of a report take together, as they stand in it; with all else it stays below 40 MB."""
 _MOST_OF_ONE = 120_000
 _SIDES_PX = (720, 600, 500, 420, 350, 290, 240, 200, 165, 135, 110)
 _LEAST_BYTES_PER_PIXEL = 0.04
-"""Of photographs no fewer are needed: larger sides are not tried."""
+"""What photographs need at least: sides that would leave them less are not tried."""
 _QUALITY, _LEAST_QUALITY = 80, 10
 
 
