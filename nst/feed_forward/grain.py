@@ -32,5 +32,5 @@ def grain(height: int, width: int, top: int, left: int, stream: int, like: Tenso
     value.mul_(0x297A2D39).bitwise_and_(_MASK)
     value ^= value >> 15
     shifts = constant([8 * channel for channel in range(CHANNELS)], value)
-    bits = (value >> shifts[:, None, None]).bitwise_and_(1)
+    bits = torch.bitwise_right_shift(value, shifts[:, None, None]).bitwise_and_(1)
     return bits.to(like.dtype).mul_(2).sub_(1)[None]

@@ -26,6 +26,7 @@ _TAGS = {
         "body",
         "script",
         "noscript",
+        "code",
         "header",
         "main",
         "section",

@@ -449,7 +449,16 @@ def test_ctrl_c_while_several_paint(tmp_path: Path, photos: Callable[..., Path])
     """A real signal, in threads that paint at once: those in work are finished, and no more are begun."""
     photos(4, width=400, height=300)
     out = tmp_path / "out"
-    script = "import jobs.preview.run as run; run.cpu_count = lambda: 2; from jobs.cli.app import main; main()"
+    script = """
+import time
+import jobs.preview.run
+from jobs.cli.app import main
+from nst.feed_forward.stylizer import FeedForwardStylizer
+paint = FeedForwardStylizer.__call__
+FeedForwardStylizer.__call__ = lambda *each: time.sleep(0.5) or paint(*each)  # so that there are some left
+jobs.preview.run.cpu_count = lambda: 2
+main()
+"""
     words = ["preview", str(tmp_path / "photos"), "--size", "384", "--out", str(out)]
     with subprocess.Popen(
         [sys.executable, "-c", script, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
