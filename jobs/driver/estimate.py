@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jobs.ledger.manifest import Row
     from jobs.spec import ImageSpec
     from jobs.stores.filesystems import StorageOptions
-    from nst.stylizer import Assets, Method
+    from nst.stylizer import Assets, Method, Stylizer
 
 __all__ = [
     "Cost",
@@ -39,10 +39,12 @@ Size = tuple[int, int]
 """Width and height in pixels."""
 
 _PROBE_PIXELS = 192 * 192
-"""Pixels of the picture that is measured; cost is taken to grow with the pixels."""
-_PICTURE_BYTES = 6 * 3 * 4
-"""Memory of a photograph and its picture, and of what they are made from and into, in bytes per pixel; it is
-there whatever a pass is bounded to."""
+"""Pixels of the picture that is measured, at least; cost is taken to grow with the pixels from there."""
+_ENOUGH_S = 2.0
+"""Seconds of a pass that is not tried with more pixels."""
+_PICTURE_BYTES, _LEVELS_BYTES = 6 * 3 * 4, 4 * 3
+"""Memory of a photograph and its picture, and of what they are made from and into, in bytes per pixel, in
+float32 and as levels; it is there whatever a pass is bounded to."""
 
 
 def evaluations_per_image(method: Method) -> int:
@@ -113,7 +115,13 @@ def describe_cost(planned: Plan) -> list[str]:
     if job.resources.num_gpus:
         return [*lines, "time and memory are not estimated for GPUs"]
     threads = job.resources.threads
-    cost = measure_cost(in_one_style(job.spec), by_url(planned.assets), [each for _, each in sizes], threads)
+    cost = measure_cost(
+        in_one_style(job.spec),
+        by_url(planned.assets),
+        [each for _, each in sizes],
+        threads,
+        levels=job.spec.image.bit_depth == 8,
+    )
     text = (
         f"about {duration(cost.seconds)} of one worker for each, "
         f"{duration(cost.seconds * planned.manifest.rows)} for all, by a few steps on this machine "
@@ -140,25 +148,29 @@ def measure_cost(
     sizes: Sequence[Size],
     threads: int,
     clock: Callable[[], float] = time.perf_counter,
+    *,
+    levels: bool = False,
 ) -> Cost:
     """Build `method` on the CPU, and measure the steps of one small picture, or all of one pass.
 
     Args:
         sizes: of the photographs as they are painted, not empty.
         threads: of a worker.
+        levels: whether a method that takes levels gets them.
 
     Raises:
         WeightsError, DecodeError: as of `Method.build`.
     """
     import torch
 
-    from nst.stylizer import IterativeMethod, IterativeStylizer
+    from nst.stylizer import IterativeMethod, IterativeStylizer, LevelsStylizer
 
     areas = [math.prod(size) for size in sizes]
     width, height = max(sizes, key=math.prod)
     factor = math.sqrt(min(1.0, _PROBE_PIXELS / max(areas)))
     with _threads(threads):
         stylizer = method.build(assets, torch.device("cpu"))
+        levels = levels and isinstance(stylizer, LevelsStylizer)
         generator = torch.Generator().manual_seed(0)
         idle = _memory("VmRSS")
         _forget_peak()
@@ -175,28 +187,51 @@ def measure_cost(
             seconds = each * sum(scale**2 * number for scale, number in method.schedule)
             kept = method.kept_bytes_per_pixel
         else:
-            probe = torch.rand(3, *_scaled(height, width, factor), generator=generator)
-            stylizer([probe], [generator])
-            began = clock()
-            stylizer([probe], [generator])
-            seconds, pixels, kept = clock() - began, math.prod(probe.shape[1:]), 0
+            middle = sorted(sizes, key=math.prod)[len(sizes) // 2]
+            (seconds, pixels), kept = _pass(stylizer, middle, levels, clock), 0
     peak = _memory("VmHWM")
     memory = None
     if idle is not None and peak is not None:
         memory = idle + round(
-            _bounded(method, (peak - idle) / pixels * max(areas), max(areas)) + kept * max(areas)
+            _bounded(method, (peak - idle) / pixels * max(areas), max(areas), levels) + kept * max(areas)
         )
     return Cost(seconds * statistics.median(areas) / pixels, memory)
 
 
-def _bounded(method: Method, found: float, pixels: int) -> float:
+def _pass(stylizer: Stylizer, size: Size, levels: bool, clock: Callable[[], float]) -> tuple[float, int]:
+    """Seconds of a pass, and its pixels: of a photograph of `size`, or of a smaller one if that takes long
+    enough. What is painted at a bounded size, or is mostly overhead, takes no more for more pixels."""
+    import torch
+
+    from nst.images.codec import levels_of
+
+    width, height = size
+    generator = torch.Generator().manual_seed(0)
+
+    def run(factor: float) -> tuple[float, int]:
+        probe = torch.rand(3, *_scaled(height, width, factor), generator=generator)
+        probe = levels_of(probe) if levels else probe
+        began = clock()
+        stylizer([probe], [generator])
+        return clock() - began, math.prod(probe.shape[1:])
+
+    factor = math.sqrt(min(1.0, _PROBE_PIXELS / math.prod(size)))
+    run(factor)  # with all that is done but once
+    while True:
+        seconds, pixels = run(factor)
+        if factor == 1.0 or seconds >= _ENOUGH_S:
+            return seconds, pixels
+        factor = min(1.0, 2 * factor)
+
+
+def _bounded(method: Method, found: float, pixels: int, levels: bool) -> float:
     """Memory in bytes that a pass takes which would take `found`, if there is a bound: of larger photographs, a
     part at a time is passed."""
     from nst.stylizer import BoundedMethod
 
     if not isinstance(method, BoundedMethod) or method.pass_memory_mb is None:
         return found
-    return min(found, method.pass_memory_mb * 1e6 + _PICTURE_BYTES * pixels)
+    return min(found, method.pass_memory_mb * 1e6 + (_LEVELS_BYTES if levels else _PICTURE_BYTES) * pixels)
 
 
 def _scaled(height: int, width: int, factor: float) -> tuple[int, int]:

@@ -83,6 +83,56 @@ def test_seconds_are_of_all_steps_at_the_median_size(sizes: list[tuple[int, int]
     assert cost.seconds == pytest.approx(pixels / 1e6 * (10 * 0.5**2 + 4), rel=0.05)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Passes:
+    """Takes `whole_s`, and some seconds per megapixel, of which it sees one at most."""
+
+    clock: Clock
+    whole_s: float
+    each_s: float
+    most_pixels: float = 1e6
+
+    def build(self, assets: Assets, device: torch.device) -> Passing:  # noqa: ARG002
+        return Passing(self)
+
+
+class Passing:
+    takes_levels = True
+
+    def __init__(self, method: Passes) -> None:
+        self._method, self.calls = method, list[tuple[torch.dtype, int]]()
+        SEEN[:] = [self]
+
+    def __call__(self, images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]:  # noqa: ARG002
+        (image,), method = images, self._method
+        self.calls.append((image.dtype, image[0].numel()))
+        method.clock.now += method.whole_s + method.each_s * min(method.most_pixels, image[0].numel()) / 1e6
+        return [Stylized(image)]
+
+
+SEEN: list[Passing] = []
+
+
+@pytest.mark.parametrize(
+    ("whole_s", "each_s", "seconds", "most"),
+    [
+        (0.1, 0.4, 0.5, 12e6),  # painted at a bounded size: all of it is measured
+        (0.0, 60.0, 60.0 * 12, 0.05e6),  # a small one takes long enough
+    ],
+)
+@pytest.mark.parametrize("levels", [False, True])
+def test_a_pass_is_measured_with_as_many_pixels_as_take_seconds(
+    whole_s: float, each_s: float, seconds: float, most: float, levels: bool
+) -> None:
+    method = Passes(clock=Clock(), whole_s=whole_s, each_s=each_s, most_pixels=1e6 if whole_s else 1e9)
+    sizes = [(4000, 3000), (4000, 3000), (12000, 9000)]
+    cost = measure_cost(method, {}, sizes, 1, method.clock, levels=levels)  # type: ignore[arg-type]
+    assert cost.seconds == pytest.approx(seconds, rel=0.01)
+    calls = SEEN[0].calls
+    assert most / 2 <= max(pixels for _, pixels in calls) <= most
+    assert {dtype for dtype, _ in calls} == {torch.uint8 if levels else torch.float32}
+
+
 class Hungry(Stepping):
     def iterate(self, image: Tensor, generator: torch.Generator) -> Iterator[None]:
         for _ in super().iterate(image, generator):
