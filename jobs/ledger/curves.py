@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from jobs.ledger.parquet import DAMAGED_PARQUET, parquet_bytes
+from jobs.ledger.parquet import DAMAGED_PARQUET, parquet_bytes, read_parquet
 
 __all__ = ["read_curve", "write_curve"]
 
@@ -37,8 +35,7 @@ def read_curve(data: bytes) -> dict[str, list[float]]:
         ValueError: not a curve, or a damaged one.
     """
     try:
-        # Without threads: see `read_receipt`.
-        table = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True).read(use_threads=False)
+        table = read_parquet(data)
         if table.schema.metadata[b"sha256"] != _digest(table).encode():
             raise ValueError("was changed: its digest is not that of its numbers")
         curve: dict[str, list[float]] = table.drop_columns("evaluation").to_pydict()

@@ -24,6 +24,7 @@ from jobs.errors import JobMismatch, UsageError
 from jobs.ledger.folders import Photo
 from jobs.ledger.layout import MANIFEST, listing_path
 from jobs.ledger.names import folded
+from jobs.ledger.parquet import open_parquet
 from jobs.stores.store import Store
 
 __all__ = ["Manifest", "ManifestInfo", "Row", "listed_manifest", "row_digest", "write_manifest"]
@@ -130,7 +131,7 @@ def _refuse_repeated_keys(hashes: array[int], path: Path) -> None:
         return
     wanted = int(repeated[0])
     found: list[str] = []
-    for batch in pq.ParquetFile(path).iter_batches(columns=["key", "url"], use_threads=False):
+    for batch in open_parquet(path).iter_batches(columns=["key", "url"], use_threads=False):
         for key, url in zip(batch["key"].to_pylist(), batch["url"].to_pylist(), strict=True):
             if _hash64(key) == wanted:
                 found.append(f"{key!r} ({url})")
@@ -206,7 +207,7 @@ class Manifest:
         last = self._last
         if last is None or last[0] != group:
             with self._store.open(self._path) as handle:
-                file = pq.ParquetFile(handle, metadata=self._footer)
+                file = open_parquet(handle, metadata=self._footer)
                 last = group, file.read_row_group(group, use_threads=False)
             self._last = last
         return last[1]
@@ -222,7 +223,7 @@ class Manifest:
 
     def _column(self, name: str) -> pa.ChunkedArray:
         with self._store.open(self._path) as handle:
-            table = pq.ParquetFile(handle, metadata=self._footer).read(columns=[name], use_threads=False)
+            table = open_parquet(handle, metadata=self._footer).read(columns=[name], use_threads=False)
         return table[name]
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, cast, get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.ledger.parquet import DAMAGED_PARQUET, parquet_bytes
+from jobs.ledger.parquet import DAMAGED_PARQUET, parquet_bytes, read_parquet
 
 __all__ = [
     "SCHEMA",
@@ -211,11 +211,8 @@ def receipt_table(data: bytes) -> tuple[pa.Table, dict[str, Any]]:
         ValueError: not a receipt, or a damaged one.
     """
     try:
-        # Not `pq.read_table`, which loads pandas, if it is installed. Without threads: pyarrow's may still be
-        # ending when the interpreter does, and abort it.
-        file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
-        found = file.read(use_threads=False)
-        meta = json.loads(file.metadata.metadata[b"nst"])
+        found = read_parquet(data)
+        meta = json.loads(found.schema.metadata[b"nst"])
         columns = [
             found.column(field.name).cast(field.type)
             if field.name in found.column_names  # an older receipt lacks some

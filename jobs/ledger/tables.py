@@ -11,12 +11,12 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from jobs.config.listing import ListingOptions
 from jobs.errors import UsageError
 from jobs.ledger.folders import Photo
 from jobs.ledger.names import check_key, safe_path
+from jobs.ledger.parquet import open_parquet
 from jobs.stores.filesystems import StorageOptions, absolute_url, is_url, open_url, path_url, refuse_secrets
 from nst.errors import OptionError
 
@@ -109,7 +109,7 @@ def _records(source: str, options: ListingOptions, storage: StorageOptions) -> I
     try:
         with open_url(source, storage) as raw:
             if name.endswith(".parquet"):
-                for batch in pq.ParquetFile(raw).iter_batches(use_threads=False):
+                for batch in open_parquet(raw).iter_batches(use_threads=False):
                     yield from batch.to_pylist()
                 return
             lines = (line.decode("utf-8-sig" if n == 0 else "utf-8") for n, line in enumerate(raw))

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.ledger.parquet import read_parquet
 from jobs.stores.store import Store
 from jobs.training.layout import METRICS, metrics_path, metrics_steps
 
@@ -52,8 +53,7 @@ def read_metrics(store: Store) -> list[dict[str, Any]]:
         ValueError: a part is damaged.
     """
     if METRICS in store.names(""):
-        file = pq.ParquetFile(io.BytesIO(store.read(METRICS)), page_checksum_verification=True)
-        rows: list[dict[str, Any]] = file.read(use_threads=False).to_pylist()
+        rows: list[dict[str, Any]] = read_parquet(store.read(METRICS)).to_pylist()
         return rows
     parts = (read_part(store.read(metrics_path(step))) for step in metrics_steps(store))
     found = {row["step"]: row for rows in parts for row in rows}

@@ -157,23 +157,27 @@ for name in sys.argv[1:]:
     subprocess.run([sys.executable, "-c", script, *PLANNING], check=True)
 
 
-def test_a_job_is_read_without_pandas(tmp_path: Path) -> None:
-    """Which pyarrow loads to read times and tables, where it is installed, in a quarter of a second or more."""
+def test_a_job_is_read_without_pandas_and_threads(tmp_path: Path) -> None:
+    """pyarrow's threads may abort an interpreter that ends before them; pandas it loads to read times and
+    tables, in a quarter of a second or more."""
     pytest.importorskip("pandas")
     script = """
-import pathlib, sys
+import os, pathlib, sys
 from jobs.ledger.results import Result, read_receipt, write_receipt
 from jobs.training.metrics import read_metrics, write_metrics
 from jobs.stores.store import LocalStore
+threads = lambda: len(os.listdir("/proc/self/task"))
 if sys.argv[1] == "write":
     result = Result(row=0, key="a", url="/a", status="ok", finished_at=1.5, stats={"loss": 1.0})
     pathlib.Path("receipt").write_bytes(write_receipt([result], shard=0, generation=0, fingerprint="f"))
     pathlib.Path("metrics.parquet").write_bytes(write_metrics([{"step": 1, "loss": 2.0}]))
 else:
+    before = threads()
     (result,), meta = read_receipt(pathlib.Path("receipt").read_bytes())
     assert (result.finished_at, result.stats, meta["fingerprint"]) == (1.5, {"loss": 1.0}, "f")
     assert read_metrics(LocalStore(".")) == [{"step": 1, "loss": 2.0}]
     assert "pandas" not in sys.modules
+    assert threads() == before
 """
     for does in ("write", "read"):
         subprocess.run([sys.executable, "-c", script, does], check=True, cwd=tmp_path)

@@ -450,13 +450,14 @@ def test_ctrl_c_while_several_paint(tmp_path: Path, photos: Callable[..., Path])
     photos(4, width=400, height=300)
     out = tmp_path / "out"
     script = """
-import time
+import signal, time
 import jobs.preview.run
 from jobs.cli.app import main
 from nst.feed_forward.stylizer import FeedForwardStylizer
 paint = FeedForwardStylizer.__call__
 FeedForwardStylizer.__call__ = lambda *each: time.sleep(0.5) or paint(*each)  # so that there are some left
 jobs.preview.run.cpu_count = lambda: 2
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background has switched off
 main()
 """
     words = ["preview", str(tmp_path / "photos"), "--size", "384", "--out", str(out)]
