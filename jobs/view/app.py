@@ -28,7 +28,7 @@ from jobs.view.page import static
 from jobs.view.photos import Photos, Shown, Side
 from jobs.view.query import ORDERS, Query, headings, places, row_json
 from jobs.view.watch import Watch, job_json
-from nst.errors import NstError, OptionError
+from nst.errors import ImageError, NstError, OptionError
 
 __all__ = ["COOKIE", "HOSTS", "build_app"]
 
@@ -195,7 +195,12 @@ class _View:
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
         make: Callable[[Rows, int, Side], Shown] = self.photos.thumbnail if small else self.photos.full
-        shown = make(rows, place, side)
+        try:
+            shown = make(rows, place, side)
+        except (ImageError, FileNotFoundError):
+            if side == "after":
+                raise
+            return Response(status_code=204)  # it is gone, or never was a photograph: no fault of the page's
         return Response(shown.data, media_type=shown.type, headers=headers)
 
 

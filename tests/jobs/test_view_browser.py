@@ -41,6 +41,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
     job = made_job(tmp_path_factory.mktemp("browser"), COUNT)
     finish(job, range(job.manifest.shards))
     assert isinstance(job.store, LocalStore)
+    (job.store.root.parent / "photos/5.jpg").write_text(
+        "no picture"
+    )  # of the sixth, which has failed, and others
     return job.store
 
 
