@@ -14,18 +14,19 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from nst.cyclegan.method import CycleGANStylizer, GeneratorConfig
+from nst.gan.precision import Precision
 from nst.images.codec import levels_of, picture_tensor
 from nst.modulated.method import ModulatedConfig, ModulatedStylizer
 from nst.ops.equalized import draw_parameters
 from nst.stylizer import Stylized
 from nst.synthetic import brush_strokes
 
-Precision = Literal["float32", "bfloat16"]
+Make = Callable[[Precision, int | None], Any]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 _BANDS_MB = 100
 
@@ -51,10 +52,12 @@ def main() -> None:
     height, width = arguments.size
     photo = levels_of(picture_tensor(brush_strokes((height, width), seed=0)))
     megapixels = height * width / 1e6
-    makers: dict[str, Callable[[Precision, int | None], Any]] = {"cyclegan": cyclegan, "modulated": modulated}
-    cases: dict[str, tuple[Callable[[Precision, int | None], Any], int | None]] = {}
-    cases |= {name: (make, None) for name, make in makers.items()}
-    cases |= {f"{name}, in bands": (make, _BANDS_MB) for name, make in makers.items()}
+    cases: dict[str, tuple[Make, int | None]] = {
+        "cyclegan": (cyclegan, None),
+        "modulated": (modulated, None),
+        "cyclegan, in bands": (cyclegan, _BANDS_MB),
+        "modulated, in bands": (modulated, _BANDS_MB),
+    }
     print(f"{'CPU-s per MP':20} {'float32':>8} {'bfloat16':>9} {'ratio':>6}  gray levels apart: mean, most")
     result: dict[str, dict[str, float]] = {}
     for name, (make, memory_mb) in cases.items():

@@ -166,17 +166,16 @@ def measure_cost(
     from nst.stylizer import IterativeMethod, IterativeStylizer, LevelsStylizer
 
     areas = [math.prod(size) for size in sizes]
-    width, height = max(sizes, key=math.prod)
-    factor = math.sqrt(min(1.0, _PROBE_PIXELS / max(areas)))
     with _threads(threads):
         stylizer = method.build(assets, torch.device("cpu"))
         levels = levels and isinstance(stylizer, LevelsStylizer)
-        generator = torch.Generator().manual_seed(0)
         idle = _memory("VmRSS")
         _forget_peak()
         if isinstance(method, IterativeMethod) and isinstance(stylizer, IterativeStylizer):
+            width, height = max(sizes, key=math.prod)
+            factor = math.sqrt(min(1.0, _PROBE_PIXELS / max(areas)))
             # So enlarged that the first scale is what is to be measured.
-            first = method.schedule[0][0]
+            first, generator = method.schedule[0][0], torch.Generator().manual_seed(0)
             probe = torch.rand(3, *_scaled(height, width, factor / first), generator=generator)
             steps = stylizer.iterate(probe, generator)
             next(steps, None)  # with all that is done but once

@@ -131,7 +131,7 @@ class _Work:
         count = len(self._photos) * (len(columns) + 1)
         self._page_px = min(self._page_px, int(math.sqrt(_PAGE_PIXELS / count)))
         for number, (_, decoded) in enumerate(self._photos, 1):
-            self._keep((number, 0), decoded.image, None)
+            self._keep((number, 0), decoded.levels, None)
         self.result.wanted = len(self._photos) * len(columns)
         self._store.publish(PREVIEW, json.dumps(self._record(), indent=1).encode())
         if (self._store.root / "pictures").is_dir():  # an earlier preview's

@@ -12,6 +12,7 @@ from nst.feed_forward.options import StyleTrainingOptions
 from nst.feed_forward.size import reduced, reference_px
 from nst.feed_forward.style_training import StyleTraining
 from nst.gan.translate import mirrored_beyond
+from nst.images.codec import as_float, levels_of
 
 __all__ = ["PainterAdaptation"]
 
@@ -51,13 +52,13 @@ class PainterAdaptation:
             small = mirrored_beyond(small, dim, 0, max(0, self._options.side - small.shape[dim]))
             start = max(0, small.shape[dim] - _MOST_PX) // 2
             small = small.narrow(dim, start, min(small.shape[dim], _MOST_PX))
-        return _in_bytes(small), _in_bytes(reference)
+        return levels_of(small), levels_of(reference)
 
     def step(self, photos: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
         rate = self._options.learning_rate * self._rate(self.steps)
         for group in self._training.optimizer.param_groups:
             group["lr"] = rate
-        shown = [(photo.float() / 255, reference.float() / 255) for photo, reference in photos]
+        shown = [(as_float(photo), as_float(reference)) for photo, reference in photos]
         losses = self._training.learn(shown)
         return dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
 
@@ -76,7 +77,3 @@ class PainterAdaptation:
 
     def file_bytes(self) -> bytes:
         return self._training.file_bytes()
-
-
-def _in_bytes(image: Tensor) -> Tensor:
-    return (255 * image).round().to(torch.uint8)
