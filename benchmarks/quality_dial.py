@@ -11,7 +11,11 @@ comes along (`draft`), and optimized in VGG16, from the photograph and from the 
 And of pictures that are optimized in the embedded network, which is what `best` does unless it is told to.
 
     python -m benchmarks.quality_dial --photos FOLDER --held FOLDER --pictures FILE...
-        --teacher VGG16.safetensors [--at 100 200 400] [--side 384] [--sheet SHEET.png]
+        --teacher VGG16.safetensors --keep FOLDER [--at 100 200 400] [--side 384]
+
+A picture takes an hour of a core. What was measured of it is kept in `--keep`, with a sheet of what was
+painted, and not measured again: so several processes may each take some of the pictures, and a last one, with
+all of them, prints.
 """
 
 from __future__ import annotations
@@ -46,6 +50,9 @@ CONTENT_LAYER = "relu3_1"
 NOT_REACHED = 10_000
 EYES = "nst:embedded"
 STARTS: Mapping[str, Start] = {"best": "photo", "best, from draft": "feed_forward"}
+Row = dict[str, Any]
+"""What was found of one quality with one picture: `content` and `style`, means over photographs; `loss` and
+`evaluations`, of each photograph; CPU seconds: `cpu_s` a photograph, `learning_cpu_s` before all."""
 
 
 def painted(method: Any, assets: Mapping[str, bytes], photos: Sequence[Tensor]) -> tuple[list[Stylized], float]:
@@ -133,79 +140,141 @@ def learned(
     return found
 
 
+def measured(picture: Path, held: Sequence[Tensor], chosen: Sequence[Path], arguments: Any) -> dict[str, Row]:
+    """What each quality gives with one picture, by its name; and the sheet is kept."""
+    teacher, place = arguments.teacher.read_bytes(), "/teacher"
+    style, data = "/style", picture.read_bytes()
+    judge = Judge(teacher, place, style, data, held)
+    assets = {style: data, place: teacher, **{url: published_bytes(url) for url in (SHIPPED, EYES)}}
+    rows: dict[str, Row] = {}
+    optimized = {
+        name: painted(
+            StyleTransfer(
+                style=style, network="vgg16", weights=place, curve=True, init=init, precision="bfloat16"
+            ),
+            assets,
+            held,
+        )
+        for name, init in STARTS.items()
+    }
+    curves = [each.curve for each in optimized["best"][0]]
+    ends = [best_so_far(curve)[-1] for curve in curves]
+    made = {"draft": (*painted(FeedForward(style=style), assets, held), 0.0)}
+    embedded = StyleTransfer(style=style, network="embedded", precision="bfloat16")
+    made["best, embedded network"] = (*painted(embedded, assets, held), 0.0)
+    method = FeedForward(style=style, adapt_steps=max(arguments.at))
+    for step, network, spent in learned(method, assets, chosen, arguments.at):
+        adapted = method.adapted("/adapted", "")
+        made[f"adapted, {step} steps"] = (*painted(adapted, {**assets, "/adapted": network}, held), spent)
+    for name, (outcomes, cpu_s, spent) in made.items():
+        pictures = [each.image for each in outcomes]
+        losses = judge.losses(pictures)
+        worth = [reaches(curve, loss) for curve, loss in zip(curves, losses, strict=True)]
+        rows[name] = row(judge.distances(pictures), losses, worth, cpu_s, spent)
+    for name, (outcomes, cpu_s) in optimized.items():
+        own = [each.curve for each in outcomes]
+        worth = [reaches(curve, 1.02 * end) for curve, end in zip(own, ends, strict=True)]
+        losses = [best_so_far(curve)[-1] for curve in own]
+        rows[name] = row(judge.distances([each.image for each in outcomes]), losses, worth, cpu_s, 0.0)
+        rows[name]["whole"] = [cost(curve)[-1] for curve in own]
+    shown = ("draft", f"adapted, {max(arguments.at)} steps", "best, embedded network")
+    columns = [held, *([each.image for each in made[name][0]] for name in shown)]
+    columns.append([each.image for each in optimized["best, from draft"][0]])
+    sheet = [
+        torch.cat([_cell(each, arguments.side) for each in cells], 2) for cells in zip(*columns, strict=True)
+    ]
+    (arguments.keep / f"{picture.stem}.png").write_bytes(encode_image(torch.cat(sheet, 1), format="png"))
+    return rows
+
+
+def row(
+    distances: tuple[float, float], losses: Sequence[float], worth: Sequence[float], cpu_s: float, spent: float
+) -> Row:
+    content, style = distances
+    return {
+        "content": content,
+        "style": style,
+        "loss": list(losses),
+        "evaluations": list(worth),
+        "cpu_s": cpu_s,
+        "learning_cpu_s": spent,
+    }
+
+
+def summary(found: Sequence[Row]) -> dict[str, float]:
+    """Means over pictures, and of evaluations the median over pictures and photographs."""
+    several = {name: statistics.mean(each[name] for each in found) for name in ("content", "style")}
+    several["loss"] = statistics.mean(loss for each in found for loss in each["loss"])
+    several["evaluations"] = statistics.median(count for each in found for count in each["evaluations"])
+    several |= {name: statistics.mean(each[name] for each in found) for name in ("cpu_s", "learning_cpu_s")}
+    return {name: round(value, 4) for name, value in several.items()}
+
+
+def warm(pictures: Sequence[Mapping[str, Row]]) -> dict[str, float]:
+    """What optimization gains by its start."""
+    cold, begun = ([each[name] for each in pictures] for name in STARTS)
+
+    def ratios(name: str) -> list[float]:
+        return [
+            one / other
+            for ours, theirs in zip(begun, cold, strict=True)
+            for one, other in zip(ours[name], theirs[name], strict=True)
+        ]
+
+    return {
+        "warm_evaluations": round(statistics.median(ratios("evaluations")), 3),
+        "warm_loss_worst": round(max(ratios("loss")), 3),
+        "warm_loss": round(statistics.median(ratios("loss")), 3),
+    }
+
+
+def pays_from(pictures: Sequence[Mapping[str, Row]], adapted: str) -> float:
+    """From how many photographs on an adapted network takes less CPU time than optimization that ends with the
+    same loss: infinite, if one photograph takes more."""
+    best, own = (summary([each[name] for each in pictures]) for name in ("best", adapted))
+    whole = statistics.median(count for each in pictures for count in each["best"]["whole"])
+    saved = best["cpu_s"] * own["evaluations"] / whole - own["cpu_s"]
+    return round(own["learning_cpu_s"] / saved, 1) if saved > 0 else float("inf")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True, help="what is learned on")
     parser.add_argument("--held", type=Path, required=True, help="what is painted")
     parser.add_argument("--pictures", type=Path, nargs="+", required=True)
     parser.add_argument("--teacher", type=Path, required=True, help="VGG16's weights")
+    parser.add_argument("--keep", type=Path, required=True, help="folder of what was measured")
     parser.add_argument("--at", type=int, nargs="+", default=[100, 200, 400])
     parser.add_argument("--count", type=int, default=64, help="photographs that are learned on")
     parser.add_argument("--side", type=int, default=384)
-    parser.add_argument("--sheet", type=Path)
     arguments = parser.parse_args()
     held = [
         reduced(decode_image(each.read_bytes()), arguments.side) for each in sorted(arguments.held.iterdir())
     ]
     chosen = sorted(arguments.photos.iterdir(), key=lambda each: hashlib.sha256(each.name.encode()).digest())
-    teacher, place = arguments.teacher.read_bytes(), "/teacher"
-    rows: dict[str, list[list[float]]] = {}
-    sheet = []
+    arguments.keep.mkdir(parents=True, exist_ok=True)
+    pictures: list[dict[str, Row]] = []
     for picture in arguments.pictures:
-        style, data = "/style", picture.read_bytes()
-        judge = Judge(teacher, place, style, data, held)
-        assets = {style: data, place: teacher, **{url: published_bytes(url) for url in (SHIPPED, EYES)}}
-        optimized = {
-            name: painted(
-                StyleTransfer(
-                    style=style, network="vgg16", weights=place, curve=True, init=init, precision="bfloat16"
-                ),
-                assets,
-                held,
-            )
-            for name, init in STARTS.items()
-        }
-        curves = [each.curve for each in optimized["best"][0]]
-        ends = [best_so_far(curve)[-1] for curve in curves]
-        made = {"draft": (*painted(FeedForward(style=style), assets, held), 0.0)}
-        embedded = StyleTransfer(style=style, network="embedded", precision="bfloat16")
-        made["best, embedded network"] = (*painted(embedded, assets, held), 0.0)
-        method = FeedForward(style=style, adapt_steps=max(arguments.at))
-        for step, network, spent in learned(method, assets, chosen[: arguments.count], arguments.at):
-            adapted = method.adapted("/adapted", "")
-            made[f"adapted, {step} steps"] = (*painted(adapted, {**assets, "/adapted": network}, held), spent)
-        for name, (outcomes, cpu_s, spent) in made.items():
-            pictures = [each.image for each in outcomes]
-            losses = judge.losses(pictures)
-            worth = [reaches(curve, loss) for curve, loss in zip(curves, losses, strict=True)]
-            rows.setdefault(name, []).append(
-                [*judge.distances(pictures), statistics.mean(losses), statistics.median(worth), cpu_s, spent]
-            )
-        for name, (outcomes, cpu_s) in optimized.items():
-            own = [each.curve for each in outcomes]
-            worth = [reaches(curve, 1.02 * end) for curve, end in zip(own, ends, strict=True)]
-            losses = [best_so_far(curve)[-1] for curve in own]
-            distances = judge.distances([each.image for each in outcomes])
-            rows.setdefault(name, []).append(
-                [*distances, statistics.mean(losses), statistics.median(worth), cpu_s, 0.0]
-            )
-        shown = ("draft", f"adapted, {max(arguments.at)} steps", "best, embedded network")
-        columns = [held, *([each.image for each in made[name][0]] for name in shown)]
-        columns.append([each.image for each in optimized["best, from draft"][0]])
-        sheet += [
-            torch.cat([_cell(each, arguments.side) for each in row], 2) for row in zip(*columns, strict=True)
-        ]
+        file = arguments.keep / f"{picture.stem}.json"
+        if not file.exists():
+            file.write_text(json.dumps(measured(picture, held, chosen[: arguments.count], arguments)))
+        pictures.append(json.loads(file.read_text()))
     print(f"{'':22} {'content':>8} {'style':>7} {'loss':>7} {'worth':>6} {'CPU-s':>7} {'learning, CPU-s':>16}")
-    result: dict[str, dict[str, float]] = {}
-    for name, found in rows.items():
-        means = [statistics.mean(column) for column in zip(*found, strict=True)]
-        means[3] = statistics.median([row[3] for row in found])
-        print("{:22} {:8.3f} {:7.4f} {:7.3f} {:6.1f} {:7.1f} {:16.0f}".format(name, *means), flush=True)
-        names = ("content", "style", "loss", "evaluations", "cpu_s", "learning_cpu_s")
-        result[name] = dict(zip(names, (round(mean, 4) for mean in means), strict=True))
-    if arguments.sheet:
-        arguments.sheet.write_bytes(encode_image(torch.cat(sheet, 1), format="png"))
-    print(json.dumps({"pictures": len(arguments.pictures), "photos": len(held), **result}))
+    result: dict[str, Any] = {"pictures": len(pictures), "photos": len(held)}
+    for name in pictures[0]:
+        result[name] = found = summary([each[name] for each in pictures])
+        print("{:22} {:8.3f} {:7.4f} {:7.3f} {:6.1f} {:7.1f} {:16.0f}".format(name, *found.values()))
+    result |= warm(pictures)
+    last = f"adapted, {max(arguments.at)} steps"
+    result["adapted_pays_from"] = pays_from(pictures, last)
+    print(
+        "from the draft: {warm_evaluations} of the evaluations (median), and it ends with {warm_loss} of the "
+        "loss (median), at most {warm_loss_worst}".format(**result)
+    )
+    print(
+        f"{last}: less CPU time than optimization to its loss from {result['adapted_pays_from']} photographs on"
+    )
+    print(json.dumps(result))
 
 
 def _cell(image: Tensor, side: int) -> Tensor:
