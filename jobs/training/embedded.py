@@ -1,5 +1,7 @@
 """Teach the embedded feature network to see what VGG16 sees, and write it as safetensors: `make features`.
 
+What a training was cut at lies beside the file, as OUT.safetensors.unfinished: the same command goes on.
+
 python -m jobs.training.embedded OUT.safetensors --teacher VGG16.safetensors --photos DIR --pictures DIR
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import io
 import json
 import multiprocessing
 import os
@@ -48,6 +51,9 @@ _ON_GPUS: Mapping[str, int | float] = {
 """What differs of the task on a GPU, which does in eight minutes what two cores do in a day. The shipped file
 was made so, with Adam for filters, too."""
 
+_SAME = ("teacher", "patches", "bfloat16")
+"""What a training has to have, besides its task, to go on with another."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
@@ -79,7 +85,46 @@ def main(argv: Sequence[str] | None = None) -> None:
         half=half,
     )
     print(f"begun with the teacher's own filters, {time.monotonic() - began:.0f} s", flush=True)
+    record = {
+        "torch": str(torch.__version__),
+        "device": device.type,
+        "bfloat16": half,
+        "task": dataclasses.asdict(task),
+        "teacher": hashlib.sha256(teacher_bytes).hexdigest(),
+        "patches": hashlib.sha256(patches.numpy().data).hexdigest(),
+    }
+    unfinished = arguments.out.with_name(arguments.out.name + ".unfinished")
+    _go_on(training, record, unfinished)
+    _train(training, arguments, record, unfinished)
+    record["steps"] = training.steps
+    # One entry: safetensors writes several in no fixed order, and equal trainings shall give equal files.
+    data = safetensors.torch.save(training.state_dict(), metadata={"nst": json.dumps(record)})
+    _publish(arguments.out, data)
+    unfinished.unlink(missing_ok=True)
+    print(f"{arguments.out}: {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
+
+
+def _go_on(training: Distillation, record: Mapping[str, Any], unfinished: Path) -> None:
+    """Go on where a training was cut, if one was."""
+    if not unfinished.exists():
+        return
+    kept = torch.load(unfinished, map_location="cpu", weights_only=True)
+    was, now = (each["task"] | {name: each[name] for name in _SAME} for each in (kept["record"], record))
+    other = [f"{name} {was[name]}, not {now[name]}" for name in now if was[name] != now[name]]
+    if other:
+        raise SystemExit(
+            f"{unfinished}: another training was cut here, of {'; '.join(other)}. The same options, pictures "
+            "and teacher go on with it; or remove it, to begin anew"
+        )
+    training.restore(kept["training"])
+    print(f"goes on after step {training.steps}", flush=True)
+
+
+def _train(
+    training: Distillation, arguments: argparse.Namespace, record: Mapping[str, Any], unfinished: Path
+) -> None:
     print(f"{'step':>6} {'s':>6} {'gradient':>9} {'grams':>6}  " + " ".join(f"{each[4:]:>5}" for each in RELUS))
+    began = kept = time.monotonic()
     for progress in training.run(arguments.minutes):
         errors = " ".join(f"{each:5.3f}" for each in progress.errors)
         print(
@@ -87,18 +132,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{progress.gram_error:6.3f}  {errors}",
             flush=True,
         )
-    record = {
-        "torch": str(torch.__version__),
-        "device": device.type,
-        "bfloat16": half,
-        "steps": progress.step,
-        "task": dataclasses.asdict(task),
-        "teacher": hashlib.sha256(teacher_bytes).hexdigest(),
-    }
-    # One entry: safetensors writes several in no fixed order, and equal trainings shall give equal files.
-    data = safetensors.torch.save(training.state_dict(), metadata={"nst": json.dumps(record)})
-    LocalStore(str(arguments.out.resolve().parent)).publish(arguments.out.name, data)
-    print(f"{arguments.out}: {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
+        if time.monotonic() - kept > arguments.keep_s:
+            _keep(training, record, unfinished)
+            kept = time.monotonic()
+
+
+def _keep(training: Distillation, record: Mapping[str, Any], unfinished: Path) -> None:
+    file = io.BytesIO()
+    torch.save({"record": record, "training": training.snapshot()}, file)
+    _publish(unfinished, file.getvalue())
+
+
+def _publish(path: Path, data: bytes) -> None:
+    LocalStore(str(path.resolve().parent)).publish(path.name, data)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -118,6 +164,9 @@ def _parser() -> argparse.ArgumentParser:
         help="activations in bfloat16; left out: where that is faster",
     )
     parser.add_argument("--minutes", type=float, help="end after so many minutes, if not before")
+    parser.add_argument(
+        "--keep-s", type=float, default=300, help="seconds after which what there is is kept, to go on from"
+    )
     for field in dataclasses.fields(DistillationTask):
         kind = float if "float" in str(field.type) else int
         on_gpus = f", {_ON_GPUS[field.name]} on a GPU" if field.name in _ON_GPUS else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 from collections.abc import Iterator
 
@@ -106,6 +107,23 @@ def test_training_is_reproducible(teacher: dict[str, Tensor], patches: Tensor) -
         seen.append([progress.step for progress in training.run()])
         states.append(training.state_dict())
     assert seen == [[4], [4]]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_training_that_was_cut_goes_on_to_the_bit(teacher: dict[str, Tensor], patches: Tensor) -> None:
+    """From a file, as the program keeps it; after some pictures in work were replaced, and others not."""
+    task = dataclasses.replace(TASK, steps=100, in_work=7)
+    whole = Distillation(patches, teacher, task)
+    steps = whole.run()
+    next(steps)
+    file = io.BytesIO()
+    torch.save(whole.snapshot(), file)
+    wanted = [dataclasses.astuple(progress) for progress in steps]
+    cut = Distillation(patches, teacher, task)
+    cut.restore(torch.load(io.BytesIO(file.getvalue()), weights_only=True))
+    assert [dataclasses.astuple(progress) for progress in cut.run()] == wanted
+    assert [row[0] for row in wanted] == [100]
+    states = whole.state_dict(), cut.state_dict()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 

@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -105,6 +106,7 @@ class Distillation:
         half: bool = False,
     ) -> None:
         self.task, self.device, self._half = task, device or torch.device("cpu"), half
+        self.steps, self._spent_s = 0, 0.0
         plain, seen = (
             build_features(
                 "vgg16",
@@ -154,16 +156,40 @@ class Distillation:
         Args:
             minutes: end after so many, if there are steps left. The learning rate falls with what is nearer.
         """
-        task, seen, step, done, began = self.task, list[Tensor](), 0, 0.0, time.monotonic()
-        while done < 1:
-            step += 1
-            seen.append(self.step(min(1.0, step / max(1, task.warmup)) * (1 - done)))
-            spent = 0.0 if minutes is None else (time.monotonic() - began) / (60 * minutes)
-            done = max(step / task.steps, spent)
-            if step % 50 == 0 or done >= 1:
+        task, seen, began = self.task, list[Tensor](), time.monotonic() - self._spent_s
+        while (done := self._done(minutes)) < 1:
+            self.steps += 1
+            seen.append(self.step(min(1.0, self.steps / max(1, task.warmup)) * (1 - done)))
+            self._spent_s = time.monotonic() - began
+            if self.steps % 50 == 0 or self._done(minutes) >= 1:
                 *errors, gram, cosine = torch.stack(seen).mean(0).tolist()
-                yield Progress(step, tuple(errors), gram, cosine)
                 seen.clear()
+                yield Progress(self.steps, tuple(errors), gram, cosine)
+
+    def _done(self, minutes: float | None) -> float:
+        """Which share of the training."""
+        return max(self.steps / self.task.steps, self._spent_s / (60 * minutes) if minutes else 0.0)
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that `restore` takes to go on, to the bit: between a yield of `run` and the next step."""
+        return {
+            "steps": self.steps,
+            "spent_s": self._spent_s,
+            "parameters": [each.detach() for each in self._parameters],
+            "optimizer": self._optimizer.state_dict(),
+            "easel": self._easel.state_dict(),
+            "random": self._random.get_state(),
+        }
+
+    @torch.no_grad()
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Go on from a snapshot of a training of the same task, teacher and patches."""
+        self.steps, self._spent_s = snapshot["steps"], snapshot["spent_s"]
+        for each, value in zip(self._parameters, snapshot["parameters"], strict=True):
+            each.copy_(value)
+        self._optimizer.load_state_dict(snapshot["optimizer"])
+        self._easel.load_state_dict(snapshot["easel"])
+        self._random.set_state(snapshot["random"])
 
     def step(self, rate: float = 1.0) -> Tensor:
         """One step, at a share of the learning rate. What `Progress` has, as a vector."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,3 +45,15 @@ class Optimizer:
             optimizer.step()
         for filters, matrix in zip(self._filters, self._matrices, strict=True):
             filters.copy_(matrix.view_as(filters))
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Averages of gradients and such; parameters are not in it."""
+        return [each.state_dict() for each in self._optimizers]
+
+    @torch.no_grad()
+    def load_state_dict(self, states: Sequence[dict[str, Any]]) -> None:
+        """Go on from these, once the parameters have what they had."""
+        for optimizer, state in zip(self._optimizers, states, strict=True):
+            optimizer.load_state_dict(state)
+        for filters, matrix in zip(self._filters, self._matrices, strict=True):
+            matrix.copy_(filters.flatten(1))

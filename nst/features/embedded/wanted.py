@@ -19,7 +19,7 @@ Seen = Mapping[str, Tensor]
 
 class Wanted:
     """A picture is in work for some fifty steps, and what it is to become stays the same: it is looked at once,
-    and kept.
+    and kept. Each is looked at alone, so that it is the same whatever else is new.
 
     Args:
         count: pictures in work.
@@ -29,6 +29,7 @@ class Wanted:
 
     def __init__(self, teacher: FeatureNetwork, count: int, *, keep: bool) -> None:
         self._teacher, self._count, self._keep = teacher, count, keep
+        self._known = torch.zeros(count).bool()
         self._kept: dict[str, Tensor] = {}
         self._grams: dict[str, Tensor] = {}
 
@@ -37,10 +38,10 @@ class Wanted:
         """Activations of the styles, and then of the photographs; and Gram matrices of the styles."""
         if not self._keep:
             return self._look(work.styles, work.photos)
-        new = work.new.nonzero()[:, 0]
-        if len(new):
+        for new in (work.new | ~self._known[work.places]).nonzero():
             places = work.places[new]
             seen, grams = self._look(work.styles[new], work.photos[new])
+            self._known[places] = True
             both = torch.cat([places, self._count + places])
             for layer, each in seen.items():
                 self._put(self._kept, layer, 2 * self._count, both, each.permute(0, 2, 3, 1))
