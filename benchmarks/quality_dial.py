@@ -66,20 +66,33 @@ def painted(method: Any, assets: Mapping[str, bytes], photos: Sequence[Tensor]) 
     return found, (time.process_time() - began) / len(photos)
 
 
+def style_side(picture: Tensor) -> int:
+    """Long side at which every quality sees the style, since the network of one pass does: strokes of another
+    size have other Gram matrices."""
+    return min(512, max(picture.shape[1:]))
+
+
 class Judge:
     """Distances in VGG16, and the loss that optimization minimizes."""
 
     def __init__(self, teacher: bytes, place: str, style: str, data: bytes, photos: Sequence[Tensor]) -> None:
         state = read_state_dict(teacher)
+        picture = decode_image(data)
         self._network = build_features("vgg16", STYLE_LAYERS, state=state, unit_activations=True)
         self._assets = {style: data, place: teacher}
         self._method = StyleTransfer(
-            style=style, network="vgg16", weights=place, steps=1, coarse_scales=(), border_px=0
+            style=style,
+            style_side_px=style_side(picture),
+            network="vgg16",
+            weights=place,
+            steps=1,
+            coarse_scales=(),
+            border_px=0,
         )
         self._photos = photos
         with torch.no_grad():
             self._contents = [self._network(photo[None])[CONTENT_LAYER] for photo in photos]
-            seen = self._network(reduced(decode_image(data), 512)[None])
+            seen = self._network(reduced(picture, style_side(picture))[None])
         self._style = {layer: gram_matrix(seen[layer]) for layer in STYLE_LAYERS}
 
     @torch.no_grad()
@@ -146,22 +159,27 @@ def measured(picture: Path, held: Sequence[Tensor], chosen: Sequence[Path], argu
     style, data = "/style", picture.read_bytes()
     judge = Judge(teacher, place, style, data, held)
     assets = {style: data, place: teacher, **{url: published_bytes(url) for url in (SHIPPED, EYES)}}
+    side = style_side(decode_image(data))
     rows: dict[str, Row] = {}
-    optimized = {
-        name: painted(
-            StyleTransfer(
-                style=style, network="vgg16", weights=place, curve=True, init=init, precision="bfloat16"
-            ),
-            assets,
-            held,
+
+    def best(network: str, init: Start = "photo") -> tuple[list[Stylized], float]:
+        weights = place if network == "vgg16" else None
+        method = StyleTransfer(
+            style=style,
+            style_side_px=side,
+            network=network,
+            weights=weights,
+            curve=True,
+            init=init,
+            precision="bfloat16",
         )
-        for name, init in STARTS.items()
-    }
+        return painted(method, assets, held)
+
+    optimized = {name: best("vgg16", init) for name, init in STARTS.items()}
     curves = [each.curve for each in optimized["best"][0]]
     ends = [best_so_far(curve)[-1] for curve in curves]
     made = {"draft": (*painted(FeedForward(style=style), assets, held), 0.0)}
-    embedded = StyleTransfer(style=style, network="embedded", precision="bfloat16")
-    made["best, embedded network"] = (*painted(embedded, assets, held), 0.0)
+    made["best, embedded network"] = (*best("embedded"), 0.0)
     method = FeedForward(style=style, adapt_steps=max(arguments.at))
     for step, network, spent in learned(method, assets, chosen, arguments.at):
         adapted = method.adapted("/adapted", "")
