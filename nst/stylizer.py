@@ -250,7 +250,7 @@ class Adaptation(Protocol):
     """Steps that were done"""
 
     def prepared(self, photo: Tensor) -> object:
-        """What a step needs of a photograph (3, H, W) in [0, 1]."""
+        """What a step needs of a photograph, uint8 (3, H, W)."""
         ...
 
     def step(self, photos: Sequence[Any]) -> dict[str, float]:

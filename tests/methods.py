@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nst.errors import ImageError, OptionError, UnknownStyle
+from nst.images.codec import as_float
 from nst.methods import METHODS
 from nst.stylizer import AssetRef, Assets, Frame, Method, Outcome, Stylized
 
@@ -152,8 +153,10 @@ class Lesson:
     def prepared(self, photo: Tensor) -> float:
         if self._method.kills and photo.shape[2] == KILL:
             os.kill(os.getpid(), signal.SIGKILL)
-        self._photos.add(round(float(photo.mean()), 6))
-        return float(photo.mean())
+        assert photo.dtype == torch.uint8, "float32 of a whole photograph takes four times the memory"
+        mean = float(as_float(photo).mean())
+        self._photos.add(round(mean, 6))
+        return mean
 
     def step(self, photos: Sequence[float]) -> dict[str, float]:
         if self._method.dies_at == -1 or (self._method.dies_at == self.steps and self.begun_at == 0):

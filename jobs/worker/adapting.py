@@ -100,7 +100,7 @@ class Adapter:
             for row in rows:
                 loaded = stages.load(row)
                 if not isinstance(loaded, Result):  # such are rows of their own, later
-                    photos.append(self._training.prepared(loaded.photo.image))
+                    photos.append(self._training.prepared(loaded.photo.levels))
                 if self._draining.is_set():
                     return False
         total = self._method.adapt_steps if photos else 0

@@ -44,8 +44,8 @@ class PainterAdaptation:
         return self._training.steps
 
     def prepared(self, photo: Tensor) -> tuple[Tensor, Tensor]:
-        """The photograph as it is painted, of a large one its middle, and what its moments are taken from; in 8
-        bits, since there are many."""
+        """The photograph as it is painted, of a large one its middle, and what its moments are taken from; as
+        levels, too, since there are many."""
         small = reduced(photo, self._stroke_side_px)
         reference = reduced(small, min(reference_px(small), self._options.reference_side))
         for dim in (1, 2):

@@ -294,7 +294,7 @@ def _painter_training(device: torch.device, **options: Any) -> Step:
 def _adaptation(device: torch.device, **options: Any) -> Step:
     method = _fast(adapt_steps=3, **options)
     adaptation = method.adaptation(Call(method).assets(), device, 0)
-    photos: Sequence[Any] = [adaptation.prepared(photo(1, 40, 48))]
+    photos: Sequence[Any] = [adaptation.prepared(levels_of(photo(1, 40, 48)))]
     return lambda: adaptation.step(photos)
 
 
