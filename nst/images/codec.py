@@ -124,8 +124,7 @@ def decode_photo(
 
 def picture_tensor(picture: Image.Image | npt.NDArray[np.uint8]) -> Tensor:
     """An RGB picture of 8 bits, (H, W, 3) if it is an array, as float32 (3, H, W) in [0, 1]."""
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-    return as_float(_levels(image))
+    return as_float(torch.from_numpy(np.array(np.asarray(picture).transpose(2, 0, 1), order="C")))
 
 
 def _levels(picture: Image.Image) -> Tensor:
