@@ -18,11 +18,12 @@ class Recent(Generic[K, V]):
     one thing twice.
 
     Args:
-        most: how many are kept.
+        most: how many are kept, or how much of them.
+        size: how much one is; one that is more than `most` is not kept.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most: int, size: Callable[[V], int] = lambda _: 1) -> None:
+        self._most, self._size, self._held = most, size, 0
         self._kept: OrderedDict[K, V] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -33,9 +34,11 @@ class Recent(Generic[K, V]):
                 self._kept.move_to_end(name)
                 return self._kept[name]
         made = make()
+        size = self._size(made)
         with self._lock:
-            self._kept[name] = made
-            self._kept.move_to_end(name)
-            while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
+            if name not in self._kept and size <= self._most:
+                self._kept[name] = made
+                self._held += size
+            while self._held > self._most:
+                self._held -= self._size(self._kept.popitem(last=False)[1])
         return made

@@ -6,7 +6,6 @@ import json
 import secrets
 import shlex
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -29,6 +28,7 @@ from jobs.view.photos import Photos, Shown, Side
 from jobs.view.query import ORDERS, Query, headings, places, row_json
 from jobs.view.watch import Watch, job_json
 from nst.errors import ImageError, NstError, OptionError
+from nst.recent import Recent
 
 __all__ = ["COOKIE", "HOSTS", "build_app"]
 
@@ -89,7 +89,7 @@ class _View:
     watch: Watch
     photos: Photos
     reach: Sequence[str]
-    _orders: OrderedDict[tuple[int, int, Query], Array] = field(default_factory=OrderedDict)
+    _orders: Recent[tuple[int, int, Query], Array] = field(default_factory=lambda: Recent(_KEPT_ORDERS))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def page(self, request: Request, cookie: str, token: str) -> Response:
@@ -148,13 +148,8 @@ class _View:
 
     def _order(self, rows: Rows, marks: Mapping[str, Mark], query: Query) -> Array:
         name = rows.version, self.watch.marks_version if query.mark else 0, query
-        with self._lock:
-            found = self._orders.get(name)
-            if found is None:
-                found = self._orders[name] = places(rows, marks, query)
-                while len(self._orders) > _KEPT_ORDERS:
-                    self._orders.popitem(last=False)
-        return found
+        with self._lock:  # of those who ask for the same at once, one sorts
+            return self._orders.get(name, lambda: places(rows, marks, query))
 
     async def marks(self, request: Request) -> Response:
         if request.headers.get("content-type") != "application/json":

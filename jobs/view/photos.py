@@ -6,8 +6,6 @@ from __future__ import annotations
 import io
 import re
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, TypeAlias
@@ -20,8 +18,9 @@ from jobs.stores.moved import read_moved_along
 from jobs.stores.photo_files import read_photo_file
 from jobs.view.index import Index, Part, Rows
 from nst.images.decode import open_photo
+from nst.recent import Recent
 
-__all__ = ["THUMBNAIL_PX", "Cache", "Photos", "Shown", "Side"]
+__all__ = ["THUMBNAIL_PX", "Photos", "Shown", "Side"]
 
 Side: TypeAlias = Literal["before", "after"]
 """The photograph, or its picture."""
@@ -40,33 +39,6 @@ class Shown:
     """Another one for other bytes."""
 
 
-@dataclass(slots=True)
-class Cache:
-    """Files by name, at most so many bytes of them: who was asked for longest ago goes."""
-
-    most_bytes: int = _CACHE_BYTES
-    held_bytes: int = 0
-    _files: OrderedDict[str, Shown] = field(default_factory=OrderedDict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def get(self, name: str, make: Callable[[], Shown]) -> Shown:
-        """The file of this name, made if it is not there."""
-        with self._lock:
-            found = self._files.get(name)
-            if found is not None:
-                self._files.move_to_end(name)
-                return found
-        made = make()
-        with self._lock:
-            if name not in self._files and len(made.data) <= self.most_bytes:
-                self._files[name] = made
-                self.held_bytes += len(made.data)
-            while self.held_bytes > self.most_bytes:
-                _, gone = self._files.popitem(last=False)
-                self.held_bytes -= len(gone.data)
-        return made
-
-
 @dataclass(frozen=True, slots=True)
 class Photos:
     """Photographs and pictures of a job.
@@ -76,7 +48,7 @@ class Photos:
     """
 
     index: Index
-    cache: Cache = field(default_factory=Cache)
+    cache: Recent[str, Shown] = field(default_factory=lambda: Recent(_CACHE_BYTES, lambda file: len(file.data)))
     at_once: threading.Semaphore = field(default_factory=lambda: threading.BoundedSemaphore(3))
 
     def tag(self, rows: Rows, place: int, side: Side, *, small: bool) -> str:

@@ -41,7 +41,7 @@ from jobs.spec import job_from_table
 from jobs.stores.store import LocalStore
 from jobs.view.app import COOKIE, build_app
 from jobs.view.index import Index, Rows
-from jobs.view.photos import Cache, Photos, Shown
+from jobs.view.photos import Photos
 from jobs.view.query import Query, headings
 from jobs.view.server import serve
 from jobs.view.watch import Watch, progress
@@ -446,25 +446,6 @@ def test_a_receipt_cannot_name_what_is_no_picture_of_the_job(tmp_path: Path, out
     for answer in (client.get("/full/0/after"), client.get("/thumbnail/0/after")):
         assert answer.status_code == 404
         assert "set-cookie" not in answer.headers
-
-
-def test_the_cache_is_bounded_and_forgets_what_was_not_asked_for() -> None:
-    cache, made = Cache(most_bytes=25), []
-
-    def get(name: str, size: int = 10) -> None:
-        def make() -> Shown:
-            made.append(name)
-            return Shown(bytes(size), "image/jpeg", name)
-
-        cache.get(name, make)
-
-    for name in ("a", "b", "a", "c", "a", "b"):
-        get(name)
-        assert cache.held_bytes <= 25
-    assert made == ["a", "b", "c", "b"]
-    get("large", 100)
-    get("a")
-    assert made == ["a", "b", "c", "b", "large"]
 
 
 # While it runs

@@ -24,6 +24,30 @@ def test_the_last_that_were_asked_for_are_kept() -> None:
     assert made == list("abcb"), "b went for c, since a was asked for after it"
 
 
+def test_so_much_is_kept_and_nothing_goes_for_what_is_more_than_all() -> None:
+    made, recent = list[str](), Recent[str, bytes](25, len)
+
+    def get(name: str, size: int = 10) -> None:
+        def make() -> bytes:
+            made.append(name)
+            return bytes(size)
+
+        assert len(recent.get(name, make)) == size
+
+    for name in "abacab":
+        get(name)
+    assert made == list("abcb")
+    get("large", 26)
+    for name in "ab":
+        get(name)
+    assert made == [*"abcb", "large"]
+    get("half", 15)
+    get("b")
+    assert made == [*"abcb", "large", "half"]
+    get("a")
+    assert made == [*"abcb", "large", "half", "a"]
+
+
 def test_what_cannot_be_made_is_not_kept() -> None:
     recent = Recent[str, int](1)
     with pytest.raises(ZeroDivisionError):
