@@ -35,8 +35,6 @@ class Shown:
 
     data: bytes
     type: str
-    tag: str
-    """Another one for other bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +63,25 @@ class Photos:
             OSError, NstError: it cannot be read.
         """
         tag = self.tag(rows, place, side, small=True)
-        return self.cache.get(tag, lambda: self._jpeg(rows, place, side, THUMBNAIL_PX, 82, tag))
+        return self.cache.get(tag, lambda: self._jpeg(rows, place, side, THUMBNAIL_PX, 82))
 
     def full(self, rows: Rows, place: int, side: Side) -> Shown:
         """A picture as it was made, and a photograph as large as its picture, so that one lies on the other.
 
         Raises: as `thumbnail`.
         """
-        tag, kind = self.tag(rows, place, side, small=False), self._part(rows, place).record.image.format
+        kind = self._part(rows, place).record.image.format
         if side == "after" and kind in _BROWSERS_KNOW:
-            return Shown(self._read(rows, place, side), f"image/{kind}", tag)
+            return Shown(self._read(rows, place, side), f"image/{kind}")
         size = max(rows.figures["width"][place], rows.figures["height"][place])
         most = int(size) if size > 0 else 2048  # of one that failed nobody knows how large it would be
-        return self.cache.get(tag, lambda: self._jpeg(rows, place, side, most, 92, tag))
+        tag = self.tag(rows, place, side, small=False)
+        return self.cache.get(tag, lambda: self._jpeg(rows, place, side, most, 92))
 
-    def _jpeg(self, rows: Rows, place: int, side: Side, most: int, quality: int, tag: str) -> Shown:
+    def _jpeg(self, rows: Rows, place: int, side: Side, most: int, quality: int) -> Shown:
         out = io.BytesIO()
         self.open(rows, place, side, most).save(out, "JPEG", quality=quality)
-        return Shown(out.getvalue(), "image/jpeg", tag)
+        return Shown(out.getvalue(), "image/jpeg")
 
     def open(self, rows: Rows, place: int, side: Side, most: int) -> Image.Image:
         """It in pixels, upright, no side longer than `most`.
