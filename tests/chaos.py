@@ -47,13 +47,14 @@ from jobs.driver.run import run, worker_setup
 from jobs.driver.todo import retry_work
 from jobs.inspect.verify import verify
 from jobs.ledger.marks import Mark, change_marks
-from jobs.ledger.parts import parts_of, rows_that_count
+from jobs.ledger.parts import parts_of
 from jobs.ledger.results import Status
 from jobs.spec import job_from_table
 from jobs.stores.store import TEMPORARY, open_store
 from jobs.worker.messages import Cause, Died, Event, Failed, Finished, Ready, Task, WorkerId, WorkerSetup
 from jobs.worker.worker import Worker
 from tests.conftest import encoded, picture
+from tests.counted import rows_that_count
 from tests.methods import RAISE, REGISTRY
 
 KILLED = 9
@@ -314,9 +315,9 @@ def look(output: str, root: Path, reference: dict[str, bytes], scenario: Scenari
     """What is wrong with a job that was ended."""
     store = open_store(output)
     rows = Counter(
-        counted.result.key
+        counted.key
         for counted in rows_that_count(store)
-        if counted.result.status == "ok" or counted.result.key in ("raises", "text")
+        if counted.status == "ok" or counted.key in ("raises", "text")
     )
     parts = len(parts_of(store))
     there = visible(root)

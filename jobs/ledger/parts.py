@@ -17,8 +17,8 @@ is in two parts of new ones. Parts have no parts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import count
 from typing import Literal
 
@@ -33,7 +33,6 @@ from jobs.stores.store import Part, Store
 
 __all__ = [
     "WHERE",
-    "Counted",
     "below",
     "has_own_pictures",
     "is_finished",
@@ -44,7 +43,6 @@ __all__ = [
     "part_store",
     "parts_of",
     "path_below",
-    "rows_that_count",
 ]
 
 WHERE = ("photos", *HOW)
@@ -107,46 +105,15 @@ def other_options(record: JobRecord, part: JobRecord) -> Mapping[str, object]:
     return {name: now for name, (_, now) in found.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """A photograph's row that counts."""
-
-    result: Result
-    """As it stands in the receipt, but for `output`, which is the path below the job's folder."""
-    part: int
-    """0: of the job itself."""
-    store: Store
-    """The part's, for what else it has of the photograph."""
-
-
 def newest_pictures(parts: list[Store]) -> dict[str, int]:
     """The last part that has a picture of each photograph that was done again, by key."""
     newest: dict[str, int] = {}
     for number, store in enumerate(parts):
         if has_own_pictures(store):
-            newest.update({each.key: number for each in _results(store) if each.status == "ok"})
+            ledger = Ledger(store)
+            for shard in ledger.done():
+                newest.update({each.key: number for each in ledger.receipt(shard)[0] if each.status == "ok"})
     return newest
-
-
-def rows_that_count(store: Store) -> Iterator[Counted]:
-    """One row for each photograph that has any: the newest that has a picture, or the first one if none has. In
-    the order of parts and manifests.
-
-    Raises:
-        StoreError: a receipt is damaged.
-    """
-    parts = parts_of(store)
-    newest = newest_pictures(parts)
-    for number, part in enumerate(parts):
-        for result in _results(part):
-            if newest.get(result.key, -1 if has_own_pictures(part) else number) == number:
-                yield Counted(below(part, result), number, part)
-
-
-def _results(store: Store) -> Iterator[Result]:
-    ledger = Ledger(store)
-    for shard in sorted(ledger.done()):
-        yield from ledger.receipt(shard)[0]
 
 
 def below(store: Store, result: Result) -> Result:

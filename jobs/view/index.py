@@ -268,7 +268,7 @@ class Index:
 
 
 def _those_that_count(table: pa.Table, again: list[int]) -> pa.Table:
-    """One row of each photograph: as `jobs.ledger.parts.rows_that_count`.
+    """One row of each photograph: the newest that has a picture, or the first one if none has.
 
     Args:
         again: the parts of photographs that were done again.

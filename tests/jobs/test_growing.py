@@ -24,12 +24,13 @@ from jobs.inspect.garbage import collect_garbage
 from jobs.inspect.status import job_status
 from jobs.inspect.verify import verify
 from jobs.ledger.lease import hold
-from jobs.ledger.parts import manifest_of, parts_of, rows_that_count
+from jobs.ledger.parts import manifest_of, parts_of
 from jobs.ledger.receipts import Ledger
 from jobs.spec import JobFile, job_from_table
 from jobs.stores.store import LocalStore, Store
 from tests.chaos import InlinePool
 from tests.conftest import encoded, picture
+from tests.counted import rows_that_count
 from tests.methods import RAISE, REGISTRY
 
 
@@ -72,7 +73,7 @@ def contents(store: Store) -> dict[str, bytes]:
 
 def check(store: Store, *keys: str) -> None:
     """Exactly these photographs have exactly one row that counts, and all is well."""
-    assert Counter(counted.result.key for counted in rows_that_count(store)) == Counter(keys)
+    assert Counter(counted.key for counted in rows_that_count(store)) == Counter(keys)
     assert list(verify(store)) == []
 
 
@@ -124,8 +125,8 @@ def test_it_grows_twice_and_what_was_changed_is_done_again(job: Job, tmp_path: P
     after = contents(job.store)
     assert {path: after[path] for path in before} == before
     check(job.store, *names(*range(52)))
-    (now,) = [each for each in rows_that_count(job.store) if each.result.key == "photo 003"]
-    assert (now.part, now.result.output) == (3, "parts/0003/images/photo 003.jpg")
+    (now,) = [each for each in rows_that_count(job.store) if each.key == "photo 003"]
+    assert (now.part, now.output) == (3, "parts/0003/images/photo 003.jpg")
     assert after["images/photo 003.jpg"] != after["parts/0003/images/photo 003.jpg"]
     assert run_all(file(tmp_path), again=True)[1][0].changed == (), "it is as it was done last"
     (tmp_path / "photos/photo 004.jpg").write_bytes(
@@ -225,7 +226,7 @@ def test_photographs_of_one_name(tmp_path: Path) -> None:
     (photos / "photo 001.jpg").rename(photos / "Photo 001.JPG")
     _, (told,) = run_all(file(tmp_path))
     assert (len(told.new), told.gone) == (2, ())
-    counted = [each.result for each in rows_that_count(first.store)]
+    counted = rows_that_count(first.store)
     assert len(counted) == len({result.key for result in counted}) == 4
     assert list(verify(first.store)) == []
 
@@ -240,7 +241,7 @@ def test_an_unfinished_part_is_finished_before_another_is_begun(job: Job, tmp_pa
     )
     put(tmp_path, 50)
     run_all(file(tmp_path))
-    assert [len(list(rows)) for rows in (rows_that_count(job.store),)] == [51]
+    assert len(rows_that_count(job.store)) == 51
     assert len(parts_of(job.store)) == 3
     check(job.store, *names(*range(51)))
 
@@ -255,7 +256,7 @@ def test_a_part_that_was_begun_and_not_listed(job: Job, tmp_path: Path) -> None:
     assert "its shard is not finished" in list(explain(job.store, "photo 040"))
     assert collect_garbage(job.store, remove=False).pictures == ()
     run_all(file(tmp_path))
-    counted = {each.result.key: each.result.status for each in rows_that_count(job.store)}
+    counted = {each.key: each.status for each in rows_that_count(job.store)}
     assert counted.pop("photo 040") == "failed", "it went before it was done"
     assert set(counted) == set(names(*range(40), 41, 42, 43, 44))
     assert list(verify(job.store)) == []
@@ -321,7 +322,7 @@ def test_who_is_quicker_does_again(job: Job, monkeypatch: pytest.MonkeyPatch) ->
     for part in redo(job, wanted, {"seed": 5}, tell=told.append, lease=None, registry=REGISTRY):
         assert do(part) == 0
     assert (list(told[-1].keys), list(told[-1].already)) == (names(1), names(2))
-    counted = {each.result.key: each.part for each in rows_that_count(job.store) if each.part}
+    counted = {each.key: each.part for each in rows_that_count(job.store) if each.part}
     assert counted == dict(zip(names(1, 2, 3), (2, 1, 1), strict=True))
     check(job.store, *names(*range(40)))
 

@@ -14,8 +14,9 @@ from jobs.driver.parts import grow
 from jobs.driver.photos import later_photos
 from jobs.driver.redo import redo
 from jobs.inspect.verify import verify
-from jobs.ledger.parts import manifests_of, rows_that_count
+from jobs.ledger.parts import manifests_of
 from nst.errors import OptionError
+from tests.counted import rows_that_count
 from tests.jobs.test_growing import do
 from tests.jobs.test_styles_jobs import file, put
 from tests.methods import REGISTRY
@@ -32,7 +33,7 @@ def run_all(folder: Path, **changes: Any) -> tuple[Job, list[Changes]]:
 
 
 def check(job: Job, *keys: str) -> None:
-    assert Counter(counted.result.key for counted in rows_that_count(job.store)) == Counter(keys)
+    assert Counter(counted.key for counted in rows_that_count(job.store)) == Counter(keys)
     assert list(verify(job.store)) == []
 
 

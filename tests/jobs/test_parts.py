@@ -24,7 +24,7 @@ from jobs.inspect.verify import verify
 from jobs.ledger.job_record import JobRecord, read_job
 from jobs.ledger.layout import adapted_path, listing_path, part_folder, part_path
 from jobs.ledger.marks import change_marks
-from jobs.ledger.parts import other_options, part_store, parts_of, rows_that_count
+from jobs.ledger.parts import other_options, part_store, parts_of
 from jobs.spec import job_from_table
 from jobs.stores.filesystems import STANDARD_STORAGE
 from jobs.stores.part_store import PartStore, reached
@@ -33,6 +33,7 @@ from nst.errors import OptionError
 from nst.methods import METHODS
 from tests.chaos import InlinePool
 from tests.conftest import encoded, picture
+from tests.counted import rows_that_count
 from tests.jobs.reports import Report
 from tests.methods import REGISTRY
 
@@ -76,7 +77,7 @@ def contents(store: Store) -> dict[str, bytes]:
 
 
 def counted(store: Store) -> dict[str, int]:
-    return {each.result.key: each.part for each in rows_that_count(store)}
+    return {each.key: each.part for each in rows_that_count(store)}
 
 
 def options_of(store: Store) -> list[dict[str, object]]:
@@ -97,7 +98,7 @@ def test_versions_are_kept_and_say_what_made_them(job: Job) -> None:
     assert {path: twice[path] for path in once} == once
     assert counted(job.store) == {"0": 0, "2": 0, "3": 0, "5": 0, "1": 1, "4": 2}
     assert options_of(job.store) == [{"method.change": 0.25, "seed": 7}, {"image.format": "jpeg"}]
-    outputs = {each.result.key: each.result.output for each in rows_that_count(job.store)}
+    outputs = {each.key: each.output for each in rows_that_count(job.store)}
     assert (outputs["1"], outputs["4"]) == ("parts/0001/images/1.png", "parts/0002/images/4.jpg")
     assert list(verify(job.store)) == []
     status = job_status(job.store)

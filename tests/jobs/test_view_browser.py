@@ -20,12 +20,12 @@ from jobs.driver.job import create_or_open
 from jobs.driver.run import run, worker_setup
 from jobs.ledger.layout import JOB, MARKS
 from jobs.ledger.marks import read_marks
-from jobs.ledger.parts import rows_that_count
 from jobs.spec import job_from_table
 from jobs.stores.store import LocalStore
 from tests.browser import Page, open_page
 from tests.chaos import InlinePool
 from tests.conftest import encoded, picture
+from tests.counted import rows_that_count
 from tests.jobs.made_jobs import EVIL, failed, finish, key, made_job
 from tests.methods import REGISTRY
 
@@ -328,4 +328,4 @@ def test_photographs_are_done_again_while_the_page_is_open(tmp_path: Path) -> No
 
     with viewed(store.url) as url:
         asyncio.run(scenario())
-    assert [each.result.key for each in rows_that_count(store) if each.part == 1] == ["01", "04"]
+    assert [each.key for each in rows_that_count(store) if each.part == 1] == ["01", "04"]

@@ -21,10 +21,11 @@ from jobs.driver.redo import redo
 from jobs.driver.run import run, worker_setup
 from jobs.inspect.status import job_status
 from jobs.inspect.verify import verify
-from jobs.ledger.parts import parts_of, rows_that_count
+from jobs.ledger.parts import parts_of
 from nst.methods import METHODS
 from tests.chaos import InlinePool
 from tests.conftest import encoded, picture
+from tests.counted import rows_that_count
 from tests.methods import REGISTRY
 from tests.s3.conftest import new_bucket, upload
 from tests.s3.proxy import FaultProxy
@@ -90,9 +91,9 @@ def copy(server: Server, place: str, to: str, *, move: bool = False) -> None:
 
 def check(job: Job, *parts: int) -> None:
     """Each photograph counts once; so many are of each part; all is well."""
-    counted = list(rows_that_count(job.store))
-    assert len({each.result.key for each in counted}) == len(counted) == COUNT + CAME
-    assert {each.result.status for each in counted} == {"ok"}
+    counted = rows_that_count(job.store)
+    assert len({each.key for each in counted}) == len(counted) == COUNT + CAME
+    assert {each.status for each in counted} == {"ok"}
     of = Counter(each.part for each in counted)
     assert [of[number] for number in range(len(parts_of(job.store)))] == list(parts)
     assert list(verify(job.store)) == []
@@ -167,9 +168,9 @@ def test_a_job_that_was_copied_to_another_bucket_grows(moto: Server, bucket: str
     told = grown(job, given=(f"{place}/photos",), photos=f"{place}/photos", again=True)
     assert (len(told.new), sorted(told.gone), len(told.changed)) == (CAME, list(GONE), 1)
     check(job, COUNT - 1, CAME, 1)
-    assert {each.result.url.rpartition("/photos/")[0] for each in rows_that_count(job.store)} == {
-        f"s3://{bucket}"
-    }, "places are as the record has them"
+    assert {each.url.rpartition("/photos/")[0] for each in rows_that_count(job.store)} == {f"s3://{bucket}"}, (
+        "places are as the record has them"
+    )
     old = opened(bucket, proxy)
     assert grown(old, again=True) == Changes((f"s3://{bucket}/photos",)), "the copy's parts are its own"
     assert len(parts_of(old.store)) == 1
