@@ -1,6 +1,6 @@
 """All results of a job as columns, which grow while it runs: read from its receipts, and from the journals of
 shards that have none yet. Photographs that have no result are not in it; of those that were done again, the
-newest with a picture is. Parts of the job are read as the job itself is."""
+newest with a picture is, in the place of the first. Parts of the job are read as the job itself is."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Rows:
     version: int
     """Another one whenever anything has changed."""
     number: Array
-    """Place of each photograph in the manifests, one after the other; ascending."""
+    """Place of each photograph in the manifests, one after the other, where it is first; ascending."""
     part: Array
     """Part of the job that each is of."""
     status: Array
@@ -268,7 +268,8 @@ class Index:
 
 
 def _those_that_count(table: pa.Table, again: list[int]) -> pa.Table:
-    """One row of each photograph: the newest that has a picture, or the first one if none has.
+    """One row of each photograph: the newest that has a picture, or the first one if none has. It is where the
+    first one is, and has its number.
 
     Args:
         again: the parts of photographs that were done again.
@@ -279,9 +280,13 @@ def _those_that_count(table: pa.Table, again: list[int]) -> pa.Table:
     places = np.flatnonzero(is_again & good)
     keys = table["key"].take(pa.array(places)).to_pylist()
     newest = dict(zip(keys, places.tolist(), strict=True))  # the last of each
-    counts = ~is_again & ~pc.is_in(table["key"], pa.array(list(newest), pa.string())).to_numpy()
-    counts[list(newest.values())] = True
-    return table.filter(pa.array(counts))
+    former = ~is_again & pc.is_in(table["key"], pa.array(list(newest), pa.string())).to_numpy()
+    numbers, firsts = table["row"].to_numpy().copy(), np.flatnonzero(former)
+    numbers[[newest[key] for key in table["key"].take(pa.array(firsts)).to_pylist()]] = numbers[firsts]
+    counting = np.concatenate([np.flatnonzero(~is_again & ~former), list(newest.values())]).astype(int)
+    counting = counting[np.argsort(numbers[counting])]
+    table = table.set_column(table.column_names.index("row"), "row", pa.array(numbers))
+    return table.take(pa.array(counting))
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:

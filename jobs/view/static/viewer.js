@@ -202,7 +202,7 @@ const viewer = {
       if (this.gone) return;
       await need(this.place, this.place);
       const now = itemAt(this.place);
-      const other = now?.key === item.key && (now.row !== item.row || now.after !== item.after);
+      const other = now?.key === item.key && (now.again !== item.again || now.after !== item.after);
       if (other && turn === this.turn && item === this.item) this.show(now);
     } catch (error) {
       trouble(error.message);
