@@ -130,12 +130,11 @@ def columns_of(
             table = {"photos": places[0] if len(places) == 1 else places, "output": output, **tables}
             if more := without_defaults(storage):
                 table["storage"] = more
-            path = f"{folder}/jobs/{name}.toml"
             words = _stylize(places, style.place, output, tables, quality, storage)
-            commands = shlex.join(["nst", "run", path]), shlex.join(words)
+            commands = shlex.join(["nst", "run", f"{folder}/jobs/{name}.toml"]), shlex.join(words)
             head = _head(quality, size_px, strength, commands[0])
             job = job_from_table(table, Path("/"))
-            found.append(Column(style, strength, name, job, path, head + toml_text(table), commands))
+            found.append(Column(style, strength, name, job, head + toml_text(table), commands))
     return found
 
 

@@ -35,8 +35,6 @@ class Column:
     """Its name in names of files; no other column has it."""
     job: JobFile
     """The job that paints so."""
-    job_path: str
-    """Where its file is."""
     text: str
     """What is in it."""
     commands: tuple[str, str]
