@@ -80,8 +80,6 @@ class Summary:
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Seconds from the run's start to the pool, the first worker (`worker`), the first result (`first_result`),
     and the end (`whole`)."""
-    driver_cpu_s: float = 0.0
-    """CPU seconds that the driver's own process took."""
     notes: tuple[str, ...] = ()
     """What to tell the user at the end: see `end_notes`."""
     failures: tuple[Result, ...] = ()

@@ -124,7 +124,7 @@ class _Run:
         lease: Lease | None,
     ) -> None:
         self._job, self._observe, self._stop, self._lease = job, observe, stop, lease
-        began, self._cpu = time.monotonic(), time.process_time()
+        began = time.monotonic()
         self._ledger = Ledger(job.store)
         self._setup = worker_setup(job)
         self._records = Records(job)
@@ -174,7 +174,6 @@ class _Run:
             stopped=stopped and bool(self._unsealed),
             error=self._error,
             seconds=self._tally.seconds,
-            driver_cpu_s=time.process_time() - self._cpu,
             notes=end_notes(tally, options),
             failures=tuple(failures),
             unfinished_retries=len(self._unsealed & self._again),
