@@ -54,7 +54,7 @@ from nst.features.embedded.distillation import RELUS
 from nst.features.layers import VGG_BLOCKS, VGG_CHANNELS, layer_names
 from nst.features.weights import published_bytes
 from nst.images.codec import decode_image, resize_image
-from nst.losses import content_loss, gram_matrix, style_loss
+from nst.losses import content_factor, gram_matrix, squared_distance, style_factor
 from nst.style_transfer.presets import PRESETS
 
 CONTENT_LAYER = "relu4_2"
@@ -166,7 +166,8 @@ class Judge:
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Point:
         found = self._network(image[None])
-        content = content_loss(found[CONTENT_LAYER], self._content, scale="relative")
+        distance = squared_distance(found[CONTENT_LAYER], self._content)
+        content = content_factor(self._content, scale="relative") * distance
         return Point(float(content), float(_style_loss(found, self._style, STYLE_LAYERS)))
 
 
@@ -269,10 +270,10 @@ def _style_loss(
     found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], layers: Mapping[str, float]
 ) -> Tensor:
     """Of activations by layer, relative: (1,)."""
-    losses = [
-        weight * style_loss(gram_matrix(found[layer]), wanted[layer], scale="relative")
-        for layer, weight in layers.items()
-    ]
+    losses = []
+    for layer, weight in layers.items():
+        distance = squared_distance(gram_matrix(found[layer]), wanted[layer])
+        losses.append(weight * style_factor(wanted[layer], scale="relative") * distance)
     return torch.stack(losses).sum(0)
 
 

@@ -12,7 +12,6 @@ __all__ = [
     "LossScale",
     "activation_spread",
     "content_factor",
-    "content_loss",
     "covariance_root",
     "gaussian_distance",
     "gram_matrix",
@@ -23,7 +22,6 @@ __all__ = [
     "relative_to",
     "squared_distance",
     "style_factor",
-    "style_loss",
     "total_variation_loss",
 ]
 
@@ -166,16 +164,6 @@ def style_factor(target: Tensor, *, scale: LossScale = "mean") -> Tensor:
     if scale == "relative":
         return relative_to(target.square().flatten(1).mean(1)) / entries
     return target.new_full((len(target),), (0.25 if scale == "paper" else 1.0) / entries)
-
-
-def content_loss(features: Tensor, target: Tensor, *, scale: LossScale = "mean") -> Tensor:
-    """Squared distance of activations (N, C, H, W), scaled by `content_factor`: (N,)."""
-    return content_factor(target, scale=scale) * squared_distance(features, target)
-
-
-def style_loss(gram: Tensor, target: Tensor, *, scale: LossScale = "mean") -> Tensor:
-    """Squared distance of Gram matrices (N, C, C), scaled by `style_factor`: (N,)."""
-    return style_factor(target, scale=scale) * squared_distance(gram, target)
 
 
 def covariance_root(moments: Tensor, noise: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nst.losses import content_loss, gram_matrix, style_loss, total_variation_loss
+from nst.losses import content_factor, gram_matrix, squared_distance, style_factor, total_variation_loss
 
 
 def test_gram_matrix_is_per_image_and_equals_the_definition() -> None:
@@ -38,8 +38,9 @@ def test_gram_of_constant_channels() -> None:
 
 def test_content_loss_paper_is_half_the_sum() -> None:
     features, target = torch.zeros(2, 3, 4, 5), torch.ones(2, 3, 4, 5)
-    assert content_loss(features, target).tolist() == [1.0, 1.0]
-    assert content_loss(features, target, scale="paper").tolist() == [30.0, 30.0]
+    distance = squared_distance(features, target)
+    assert (content_factor(target) * distance).tolist() == [1.0, 1.0]
+    assert (content_factor(target, scale="paper") * distance).tolist() == [30.0, 30.0]
 
 
 def test_style_loss_paper_equals_equation_4() -> None:
@@ -47,7 +48,7 @@ def test_style_loss_paper_equals_equation_4() -> None:
     a, b = torch.randn(1, 3, 4, 5, dtype=torch.float64), torch.randn(1, 3, 4, 5, dtype=torch.float64)
     flat_a, flat_b = a[0].reshape(3, 20), b[0].reshape(3, 20)
     expected = ((flat_a @ flat_a.T - flat_b @ flat_b.T) ** 2).sum() / (4 * 3**2 * 20**2)
-    loss = style_loss(gram_matrix(a), gram_matrix(b), scale="paper")
+    loss = style_factor(gram_matrix(b), scale="paper") * squared_distance(gram_matrix(a), gram_matrix(b))
     assert float(loss) == pytest.approx(float(expected), rel=1e-12)
 
 
