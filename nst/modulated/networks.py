@@ -22,7 +22,7 @@ from nst.errors import OptionError
 from nst.gan.bands import Bands
 from nst.gan.layers import Norm, normalization
 from nst.ops.blur import Blur
-from nst.ops.equalized import Border, Equalized, EqualizedConv2d, EqualizedLinear, PixelNorm, draw_normal_
+from nst.ops.equalized import Border, Equalized, EqualizedConv2d, EqualizedLinear, PixelNorm
 from nst.ops.modulated import Form, ModulatedConv2d
 
 __all__ = ["ModulatedGenerator", "StyleDiscriminator", "check_styles"]
@@ -222,10 +222,6 @@ class _Embedding(Equalized):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(count, latent))
         self.reset_parameters()
-
-    @torch.no_grad()
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        draw_normal_(self.weight, 1.0, generator)
 
     def forward(self, styles: Tensor) -> Tensor:
         return F.embedding(styles, self.weight)

@@ -13,15 +13,7 @@ from torch import Tensor, nn
 from nst import check
 from nst.errors import OptionError
 from nst.ops.blur import Blur
-from nst.ops.equalized import (
-    Border,
-    Equalized,
-    EqualizedLinear,
-    at_least_float32,
-    check_odd,
-    draw_normal_,
-    padded,
-)
+from nst.ops.equalized import Border, Equalized, EqualizedLinear, at_least_float32, padded
 
 __all__ = ["Form", "ModulatedConv2d"]
 
@@ -32,25 +24,25 @@ Form = Literal["grouped", "scaled"]
 - scaled: input and output are scaled around a convolution that all images share, which is faster and needs no
   weights per image.
 """
+_EPS = 1e-8
 
 
 class ModulatedConv2d(Equalized):
-    """(N, inputs, H, W), (N, latent) to (N, outputs, H, W), or twice, or half of H and W.
+    """(N, inputs, H, W), (N, latent) to (N, outputs, H, W), or twice H and W.
 
     Of the weights w, image n has w' = w * s[n], along the inputs, where s = 1 + A(latents) and A is linear.
     They are demodulated: w' / sqrt(sum w'^2 + eps), a sum for each output, which keeps variance 1, unless the
-    kernel is a single pixel, as at the end of a generator.
+    kernel is a single pixel, as at the end of a generator. Last a bias is added, which does not depend on the
+    latent.
 
     Args:
         latent: length of the latents.
         kernel: odd.
         up: zoom by nearest neighbor, convolve, blur.
-        down: blur, convolve, and take the mean of 2 x 2; H and W are even.
         padding: at the border, of the convolution; the blur mirrors, so that a constant stays one.
-        bias: with one, added last, which does not depend on the latent.
 
     Raises:
-        OptionError: unknown form or padding, an even kernel, a size below 1, or both up and down.
+        OptionError: unknown form or padding, an even kernel, or a size below 1.
     """
 
     def __init__(
@@ -62,33 +54,24 @@ class ModulatedConv2d(Equalized):
         *,
         form: Form = "scaled",
         up: bool = False,
-        down: bool = False,
         padding: Border = "reflect",
-        bias: bool = True,
-        eps: float = 1e-8,
     ) -> None:
         super().__init__()
         check.at_least("inputs", inputs, 1)
         check.at_least("outputs", outputs, 1)
         check.at_least("latent", latent, 1)
-        check_odd("kernel", kernel)
+        check.at_least("kernel", kernel, 1)
+        if kernel % 2 == 0:
+            raise OptionError("kernel", kernel, reason="must be odd")
         check.one_of("form", form, get_args(Form))
         check.one_of("padding", padding, get_args(Border))
-        if up and down:
-            raise OptionError("down", down, choices=("false",), reason="up is true already")
-        self.form, self.up, self.down, self.padding, self.eps = form, up, down, padding, eps
+        self.form, self.up, self.padding = form, up, padding
         self.scale = 1 / math.sqrt(inputs * kernel**2)
         self.affine = EqualizedLinear(latent, inputs)
         self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel, kernel))
-        self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
-        self.blur = Blur() if up or down else None
+        self.bias = nn.Parameter(torch.empty(outputs))
+        self.blur = Blur() if up else None
         self.reset_parameters()
-
-    @torch.no_grad()
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        draw_normal_(self.weight, 1.0, generator)
-        if self.bias is not None:
-            self.bias.zero_()
 
     def forward(self, x: Tensor, latents: Tensor) -> Tensor:
         """
@@ -108,20 +91,16 @@ class ModulatedConv2d(Equalized):
         weight = at_least_float32(self.weight) * self.scale
         if self.up:
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        elif self.blur is not None:
-            x = self.blur(x)
         x = padded(x, weight.shape[-1] // 2, self.padding)
         out = self._grouped(x, weight, scales) if self.form == "grouped" else self._scaled(x, weight, scales)
-        if self.down:
-            out = F.avg_pool2d(out, 2)
-        elif self.blur is not None:
+        if self.blur is not None:
             out = self.blur(out)
-        return out if self.bias is None else out + self.bias.to(out.dtype)[:, None, None]
+        return out + self.bias.to(out.dtype)[:, None, None]
 
     def _grouped(self, x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
         weights = weight * scales.expand(x.shape[0], -1)[:, None, :, None, None]  # (N, outputs, inputs, k, k)
         if weight.shape[-1] > 1:
-            weights = weights * (weights.square().sum((2, 3, 4), keepdim=True) + self.eps).rsqrt()
+            weights = weights * (weights.square().sum((2, 3, 4), keepdim=True) + _EPS).rsqrt()
         joined = x.reshape(1, -1, *x.shape[-2:])  # not a view of an image in channels_last
         out = F.conv2d(joined, weights.flatten(0, 1).to(x.dtype), groups=x.shape[0])
         return out.reshape(x.shape[0], -1, *out.shape[-2:])
@@ -132,5 +111,5 @@ class ModulatedConv2d(Equalized):
             return out
         with torch.autocast(x.device.type, enabled=False):
             squares = scales.square() @ weight.square().sum((2, 3)).T  # (N, outputs)
-            factors = (squares + self.eps).rsqrt()
+            factors = (squares + _EPS).rsqrt()
         return out * factors.to(out.dtype)[..., None, None]

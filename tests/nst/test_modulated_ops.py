@@ -23,7 +23,7 @@ from nst.ops.equalized import draw_parameters
 from nst.ops.modulated import Form
 
 FORMS = get_args(Form)
-RESAMPLES: dict[str, dict[str, bool]] = {"same": {}, "up": {"up": True}, "down": {"down": True}}
+RESAMPLES: dict[str, dict[str, bool]] = {"same": {}, "up": {"up": True}}
 MODES = list(itertools.product(RESAMPLES, (1, 3, 5), ("reflect", "zero")))
 
 
@@ -35,7 +35,6 @@ def layer(
     made = ModulatedConv2d(inputs, outputs, 5, kernel, form=form, padding=padding, **RESAMPLES[resample])  # type: ignore[arg-type]
     draw_parameters(made, torch.Generator().manual_seed(4))
     with torch.no_grad():
-        assert made.bias is not None
         made.bias.copy_(torch.arange(outputs))
     return made.double()
 
@@ -67,8 +66,6 @@ def by_hand(own: ModulatedConv2d, x: Tensor, latents: Tensor) -> Tensor:
         y = image
         if own.up:
             y = y.repeat_interleave(2, 1).repeat_interleave(2, 2)
-        if own.down:
-            y = blurred(y)
         rim = (k // 2,) * 4
         y = (
             F.pad(y[None], rim, mode="reflect" if own.padding == "reflect" else "constant")
@@ -78,9 +75,6 @@ def by_hand(own: ModulatedConv2d, x: Tensor, latents: Tensor) -> Tensor:
         y = F.conv2d(y, weight)[0]
         if own.up:
             y = blurred(y)
-        if own.down:
-            y = y.unflatten(1, (-1, 2)).unflatten(3, (-1, 2)).mean((2, 4))
-        assert own.bias is not None
         assert len(y) == outputs
         found.append(y + own.bias[:, None, None])
     return torch.stack(found)
@@ -113,9 +107,7 @@ def test_one_latent_is_every_images(mode: tuple[str, int, str], form: Form) -> N
 @pytest.mark.parametrize(
     "form", [FORMS[0], *(pytest.param(form, marks=pytest.mark.slow) for form in FORMS[1:])]
 )
-@pytest.mark.parametrize(
-    "resample", [pytest.param(each, marks=[pytest.mark.slow] if each == "down" else []) for each in RESAMPLES]
-)
+@pytest.mark.parametrize("resample", RESAMPLES)
 def test_modulated_convolutions_are_twice_differentiable(form: Form, resample: str) -> None:
     for kernel, padding in ((3, "reflect"), (3, "zero"), (1, "zero")):
         own = layer((resample, kernel, padding), form, 2, 1)
@@ -137,7 +129,7 @@ def test_modulated_convolutions_are_twice_differentiable(form: Form, resample: s
     [
         (PixelNorm(), (2, 3, 2, 2)),
         (PixelNorm(), (3, 4)),
-        (EqualizedLinear(3, 2, bias=0.5, rate=0.1), (2, 3)),
+        (EqualizedLinear(3, 2), (2, 3)),
         (EqualizedConv2d(2, 3), (2, 2, 3, 3)),
         (EqualizedConv2d(2, 1, 4, stride=2, padding="zero"), (1, 2, 4, 4)),
         (nn.Sequential(Blur(), EqualizedConv2d(2, 1, 3, stride=2)), (1, 2, 4, 4)),
@@ -152,13 +144,13 @@ def test_other_layers_are_twice_differentiable(own: nn.Module, shape: tuple[int,
 
 
 def test_equalized_layers_are_their_formulas() -> None:
-    linear = EqualizedLinear(50, 2000, bias=0.7, rate=0.01).requires_grad_(False)
+    linear = EqualizedLinear(50, 2000).requires_grad_(False)
     x = torch.randn(64, 50)
-    assert linear.bias is not None
-    expected = x @ (linear.weight * 0.01 / 50**0.5).T + linear.bias * 0.01
+    assert not linear.bias.any()
+    assert abs(float(linear(x).std()) - 1) < 0.05
+    linear.bias += 0.7
+    expected = x @ (linear.weight / 50**0.5).T + 0.7
     torch.testing.assert_close(linear(x), expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(linear.bias * 0.01, torch.full((2000,), 0.7))
-    assert abs(float((linear(x) - 0.7).std()) - 1) < 0.05
     conv = EqualizedConv2d(30, 200).requires_grad_(False)
     x = torch.randn(2, 30, 12, 12)
     weight = conv.weight / (30 * 9) ** 0.5
@@ -172,7 +164,7 @@ def test_equalized_layers_are_their_formulas() -> None:
 
 
 def test_demodulation_keeps_the_variance_whatever_the_latent() -> None:
-    own = ModulatedConv2d(64, 64, 5, bias=False).requires_grad_(False)
+    own = ModulatedConv2d(64, 64, 5).requires_grad_(False)
     x = torch.randn(4, 64, 16, 16)
     out = own(x, 3 * torch.randn(4, 5))
     assert (out.std((1, 2, 3)) - 1).abs().max() < 0.1
@@ -197,12 +189,10 @@ def test_parameters_are_drawn_from_the_given_stream() -> None:
         (lambda: ModulatedConv2d(1, 1, 1, form="joined"), "form = 'joined'.*grouped, scaled"),  # type: ignore[arg-type]
         (lambda: ModulatedConv2d(1, 1, 1, padding="mirror"), "padding = 'mirror'.*reflect, zero"),  # type: ignore[arg-type]
         (lambda: ModulatedConv2d(1, 1, 1, 4), "kernel = 4: must be odd"),
-        (lambda: ModulatedConv2d(1, 1, 1, up=True, down=True), "down = True"),
         (lambda: ModulatedConv2d(0, 1, 1), "inputs = 0"),
         (lambda: EqualizedConv2d(1, 1, padding="same"), "padding = 'same'.*reflect, zero"),  # type: ignore[arg-type]
         (lambda: EqualizedConv2d(1, 1, stride=0), "stride = 0"),
         (lambda: EqualizedLinear(1, 0), "outputs = 0"),
-        (lambda: EqualizedLinear(1, 1, rate=0), "rate = 0"),
     ],
 )
 def test_bad_options_name_option_value_and_choices(make: Callable[[], nn.Module], said: str) -> None:
@@ -292,12 +282,12 @@ class Faulty(nn.Module):
 
     kernel: Tensor
 
-    def __init__(self, inputs: int, outputs: int, fault: str, *, up: bool = False, down: bool = False) -> None:
+    def __init__(self, inputs: int, outputs: int, fault: str, *, up: bool = False) -> None:
         super().__init__()
-        self.fault, self.up, self.down = fault, up, down
+        self.fault, self.up = fault, up
         self.affine = nn.Linear(5, inputs)
         self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
-        blurred = outputs if up or fault == "blur of the outputs" else inputs
+        blurred = inputs if fault == "blur of the inputs" else outputs
         line = torch.tensor([1.0, 2.0, 1.0]) / 4
         kernel = torch.outer(line, line).expand(blurred, 1, 3, 3).clone()
         if fault == "float32 kernel":  # an attribute that nothing casts
@@ -321,8 +311,6 @@ class Faulty(nn.Module):
             weight = weight.expand(count, -1, -1, -1, -1)
         if self.up:
             x = F.interpolate(x, scale_factor=2.0)
-        if self.down:
-            x = self.blurred(x)
         x = F.pad(x, (1, 1, 1, 1), mode="reflect")
         joined = x.view(1, -1, *x.shape[2:]) if self.fault == "view" else x.reshape(1, -1, *x.shape[2:])
         if self.fault == "as many latents as images":
@@ -332,11 +320,11 @@ class Faulty(nn.Module):
         out = out.reshape(count, -1, *out.shape[2:])
         if self.up:
             out = self.blurred(out)
-        return F.avg_pool2d(out, 2) if self.down else out
+        return out
 
 
 Maker = Callable[..., nn.Module]
-"""Inputs, outputs, up, down to a layer of latents of length 5."""
+"""Inputs, outputs, up to a layer of latents of length 5."""
 
 
 def check_channels_may_differ(make: Maker) -> None:
@@ -394,7 +382,7 @@ def check_a_constant_stays_one(make: Maker) -> None:
 
 
 FAULTS: dict[str, tuple[Callable[[Maker], None], type[BaseException], str]] = {
-    "blur of the outputs": (check_channels_may_differ, RuntimeError, "expected input.* to have"),
+    "blur of the inputs": (check_channels_may_differ, RuntimeError, "expected input.* to have"),
     "view": (check_channels_last, RuntimeError, "view size is not compatible"),
     "as many latents as images": (check_latents_are_counted, BaseException, "DID NOT RAISE"),
     "buffers that are saved": (check_only_parameters_are_saved, AssertionError, "kernel"),
