@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 import zlib
 
+from nst.images.lossless import png_chunk
+
 __all__ = ["completed_png"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -47,8 +49,4 @@ def completed_png(data: bytes) -> bytes | None:
     if not rows_there or len(rows_there) >= total:
         return None
     whole = zlib.compress(rows_there + bytes(total - len(rows_there)), 1)
-    return head + _chunk(b"IDAT", whole) + _chunk(b"IEND", b"")
-
-
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    return head + png_chunk(b"IDAT", whole) + png_chunk(b"IEND", b"")

@@ -8,15 +8,16 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, TiffImagePlugin, TiffTags
 from PIL.ExifTags import IFD
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-__all__ = ["png_16", "tiff"]
+__all__ = ["directory_bytes", "png_16", "png_chunk", "tiff"]
 
 _STRIP_BYTES = 1 << 18
 """Size of a TIFF's strips, before compression: readers of a part need not inflate the whole."""
@@ -46,10 +47,10 @@ def png_16(
     if exif:
         chunks.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
     chunks += [(b"IDAT", pixels[at : at + _CHUNK_BYTES]) for at in range(0, len(pixels), _CHUNK_BYTES)]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*chunk) for chunk in [*chunks, (b"IEND", b"")])
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in [*chunks, (b"IEND", b"")])
 
 
-def _chunk(kind: bytes, body: bytes) -> bytes:
+def png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
@@ -84,8 +85,7 @@ def tiff(
     height, width, channels = levels.shape
     rows = max(1, _STRIP_BYTES // (width * channels * levels.itemsize))
     strips = [*_strips(levels, rows)]
-    sizes = [len(strip) for strip in strips]
-    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    directory = ImageFileDirectory_v2()
     kept = Image.Exif()
     kept.load(exif)
     for tag, value in kept.items():
@@ -105,13 +105,18 @@ def tiff(
         directory[TiffImagePlugin.RESOLUTION_UNIT] = 2  # inches
     if channels == 4:
         directory[TiffImagePlugin.EXTRASAMPLES] = 2  # alpha, not multiplied in
+    return directory_bytes(directory, [len(strip) for strip in strips]) + b"".join(strips)
+
+
+def directory_bytes(directory: ImageFileDirectory_v2, sizes: Sequence[int]) -> bytes:
+    """A TIFF up to its strips, of so many bytes each, which come next."""
     directory.tagtype[TiffImagePlugin.STRIPBYTECOUNTS] = TiffTags.LONG
     directory[TiffImagePlugin.STRIPBYTECOUNTS] = tuple(sizes)
     # Counted from the directory's end: writing it adds where that is.
     directory[TiffImagePlugin.STRIPOFFSETS] = (0, *accumulate(sizes[:-1]))
     out = io.BytesIO()
     directory.save(out)
-    return out.getvalue() + b"".join(strips)
+    return out.getvalue()
 
 
 def _strips(levels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], rows: int) -> Iterator[bytes]:

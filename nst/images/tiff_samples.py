@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import TiffImagePlugin, TiffTags
+from PIL import TiffImagePlugin
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from nst.errors import DecodeError
+from nst.images.lossless import directory_bytes
 
 __all__ = ["Layout", "Samples", "layout_of", "number", "numbers", "samples_of"]
 
@@ -210,7 +210,7 @@ def _inflated(
     """Bytes that were compressed: read by libtiff as a gray picture, each byte a pixel."""
     if len(raw) > _LARGEST:
         raise DecodeError("a TIFF of more than 4 GB, compressed")
-    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    directory = ImageFileDirectory_v2()
     directory[TiffImagePlugin.IMAGEWIDTH] = row_bytes
     directory[TiffImagePlugin.IMAGELENGTH] = height
     directory[TiffImagePlugin.BITSPERSAMPLE] = 8
@@ -218,15 +218,8 @@ def _inflated(
     directory[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] = 1
     directory[TiffImagePlugin.SAMPLESPERPIXEL] = 1
     directory[TiffImagePlugin.ROWSPERSTRIP] = rows
-    directory.tagtype[TiffImagePlugin.STRIPBYTECOUNTS] = TiffTags.LONG
-    directory[TiffImagePlugin.STRIPBYTECOUNTS] = tuple(sizes)
-    # Counted from the directory's end: writing it adds where that is.
-    directory[TiffImagePlugin.STRIPOFFSETS] = (0, *accumulate(sizes[:-1]))
-    out = io.BytesIO()
-    directory.save(out)
-    out.write(raw)
-    out.seek(0)
-    return np.asarray(TiffImagePlugin.TiffImageFile(out))
+    file = io.BytesIO(directory_bytes(directory, sizes) + raw)
+    return np.asarray(TiffImagePlugin.TiffImageFile(file))
 
 
 def _values(raw: npt.NDArray[np.uint8], layout: Layout, across: int, samples: int) -> Samples:
