@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import socket
 import time
 import uuid
@@ -15,6 +16,7 @@ __all__ = ["make_folder", "put_in_place", "remove_left_over", "write_temporary"]
 
 _FOLDER_TRIES = 50
 """Tries to write into a folder that others remove whenever it is empty."""
+_TEMPORARY = re.compile(r"(?P<host>.+)-(?P<pid>[0-9]{1,9})-[0-9a-f]{32}")
 _LEFT_OVER_S = 86_400.0
 """Another host's temporary files that are older than this have lost their owners."""
 
@@ -67,6 +69,10 @@ def put_in_place(temporary: Path, target: Path, *, create_only: bool) -> None:
 def _link(temporary: Path, target: Path) -> None:
     try:
         os.link(temporary, target)
+    except FileExistsError:
+        if temporary.stat().st_nlink == 1:
+            raise
+        temporary.unlink()  # a network disk was asked twice, and its answer to the first time was lost
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK):
             raise
@@ -92,17 +98,17 @@ def make_folder(folder: Path) -> None:
 
 def remove_left_over(folder: Path) -> None:
     """Remove what this host's dead processes left in `folder`, and what any host's left a day ago; and then the
-    folder, if it is empty."""
+    folder, if it is empty. What others put there stays, and so does what cannot be removed."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
         return
-    for name in names:
-        host, pid, _ = name.rsplit("-", 2)
-        with contextlib.suppress(FileNotFoundError):  # its owner was quicker
-            old = time.time() - (folder / name).stat().st_mtime > _LEFT_OVER_S
-            if old or (host == socket.gethostname() and not _is_alive(int(pid))):
-                (folder / name).unlink()
+    for found in filter(None, map(_TEMPORARY.fullmatch, names)):
+        path = folder / found[0]
+        with contextlib.suppress(OSError):  # its owner was quicker, or is somebody else
+            old = time.time() - path.stat().st_mtime > _LEFT_OVER_S
+            if old or (found["host"] == socket.gethostname() and not _is_alive(int(found["pid"]))):
+                path.unlink()
     with contextlib.suppress(OSError):  # not empty: somebody is writing
         folder.rmdir()
 

@@ -57,6 +57,44 @@ class TestLocalStore(StoreContract):
         assert store.names(".tmp") == [mine.name]
         assert not store.exists("x")
 
+    def test_clean_leaves_what_others_put_there(self, store: LocalStore) -> None:
+        """A file manager, a NAS, a network disk that keeps what is still open; a copy of what was in a bucket."""
+        store.publish("x", b"one")
+        others = [".DS_Store", ".nfs000000000042", f"clock-{uuid.uuid4().hex}", "host-x-y"]
+        for name in others:
+            store.publish(f"{TEMPORARY}/{name}", b"")
+        (store.root / TEMPORARY / "@eaDir").mkdir()
+        store.clean()
+        assert store.names(TEMPORARY) == sorted([*others, "@eaDir"])
+
+    def test_what_cannot_be_removed_stays(self, store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(path: Path) -> None:
+            raise PermissionError(errno.EPERM, "another user's", str(path))
+
+        store.publish("x", b"one")
+        other = store.root / TEMPORARY / f"another-host-1-{uuid.uuid4().hex}"
+        other.write_bytes(b"half")
+        os.utime(other, (0, 0))
+        monkeypatch.setattr(Path, "unlink", refuse)
+        store.clean()
+        assert store.names(TEMPORARY) == [other.name]
+
+    def test_a_link_whose_first_answer_was_lost_is_our_own(
+        self, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A network disk is asked again by the kernel, and then it is there already."""
+        link = os.link
+
+        def asked_twice(there: Path, here: Path) -> None:
+            link(there, here)
+            link(there, here)
+
+        monkeypatch.setattr(os, "link", asked_twice)
+        store.publish("x", b"one", create_only=True)
+        with pytest.raises(FileExistsError):
+            store.publish("x", b"one", create_only=True)
+        assert (store.read("x"), store.names(TEMPORARY)) == (b"one", [])
+
     def test_a_file_in_a_folders_place_is_not_taken_for_what_is_published(self, store: LocalStore) -> None:
         """Which is what FileExistsError says of a create-only write."""
         store.publish("results", b"a file")
