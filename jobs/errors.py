@@ -9,7 +9,7 @@ NstError
     │   └── LeaseHeld        another driver works on the output folder
     ├── StoreError       exit 4: a store failed for good; what is done is kept
     ├── LeaseLost        exit 4: another driver has taken the job over; what is done is kept
-    ├── Stopped          exit 75: asked to stop before any photograph was begun
+    ├── Stopped          exit 75: asked to stop while no photograph was in work
     ├── StepFailed       exit 4: a step of a training fails, again and again
     ├── TrainingDiverged exit 6: a training goes on only with other options
     └── WorkersBroken    exit 4: workers cannot be started or keep dying; what is done is kept
@@ -90,7 +90,7 @@ class StoreError(JobError):
 
 
 class Stopped(JobError):
-    """Asked to stop before there was anything to finish."""
+    """Asked to stop while there was nothing to finish."""
 
     exit_code = EXIT_STOPPED
 

@@ -63,11 +63,14 @@ def execute(
         else:
             summaries = [_run(job, work, stop, wait, log_format)]
         if more is not None and not job.fresh and _may_go_on(summaries):
+            stop.planning()
             with closing(more(job, log)) as parts:
                 for part, its_work in parts:
                     summaries.append(_run(part, its_work, stop, wait, log_format))
                     if not _may_go_on(summaries):
                         break
+                    stop.planning()
+            stop.running()
     if work is None and _may_go_on(summaries) and (later or job.fresh):
         _tell_later_photos(log, job)
     code = _code([summary.exit_code for summary in summaries])

@@ -25,7 +25,7 @@ class _Interrupted(BaseException):
 
 class StopSignal:
     """Asked once, the job finishes what is in work; asked twice, it ends at once; asked while it is still being
-    planned, it is over."""
+    planned, or what comes after it is, all is over."""
 
     def __init__(self) -> None:
         self._asked = 0
@@ -39,6 +39,12 @@ class StopSignal:
     def running(self) -> None:
         """Note that the job runs: from here on, `gently` and `at_once` are looked at."""
         self._running = True
+
+    def planning(self) -> None:
+        """Note that the run has ended, and that what comes next is looked for. Asked before, there is none."""
+        self._running = False
+        if self._asked:
+            raise _Interrupted
 
     @property
     def gently(self) -> bool:
@@ -57,7 +63,7 @@ class StopSignal:
             last: the program ends after this: further signals must not change with which exit code.
 
         Raises:
-            Stopped: asked before anything was running.
+            Stopped: asked while nothing was running.
         """
         asked_at = -_ECHO_S
 
@@ -73,7 +79,7 @@ class StopSignal:
         try:
             yield self
         except _Interrupted:
-            raise Stopped("stopped before any photograph was begun") from None
+            raise Stopped("stopped while no photograph was in work") from None
         finally:
             for number, handler in before.items():
                 signal.signal(number, signal.SIG_IGN if last or self._asked else handler)

@@ -8,18 +8,35 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+from jobs.cli.running import ToRun, execute
+from jobs.console.log_events import LogSink
 from jobs.console.stop import STOP_SIGNALS, StopSignal
+from jobs.driver.job import Job, create_or_open, reopen
+from jobs.driver.run import run, worker_setup
+from jobs.errors import Stopped
 from jobs.inspect.status import job_status
+from jobs.spec import job_from_table
 from jobs.stores.store import LocalStore
+from tests.chaos import InlinePool
 from tests.jobs.test_cli import NST, job_folder
+from tests.methods import REGISTRY
 from tests.processes import living, spawn
 
 Photos = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """After a command, signals are ignored."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -62,6 +79,48 @@ def test_what_nohup_has_ignored_stays_so() -> None:
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_asked_between_two_runs_it_is_over() -> None:
+    def look_for_what_comes_next() -> None:
+        with StopSignal().on_signals(last=False) as stop:
+            stop.running()
+            stop.planning()
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        look_for_what_comes_next()
+
+
+def test_asked_as_a_run_ended_no_other_is_begun() -> None:
+    def end() -> None:
+        with StopSignal().on_signals(last=False) as stop:
+            stop.running()
+            signal.raise_signal(signal.SIGTERM)
+            stop.planning()
+
+    with pytest.raises(Stopped):
+        end()
+
+
+def test_a_signal_while_parts_of_a_job_are_looked_for(tmp_path: Path, photos: Photos) -> None:
+    """Which may take long: photographs are read, or another driver is waited for."""
+    photos(2)
+    table = {"photos": "photos", "output": "out", "method": {"kind": "stub"}}
+    job = create_or_open(job_from_table(table, tmp_path, REGISTRY), REGISTRY)
+    run(job, pool=InlinePool(worker_setup(job)))
+    closed = []
+
+    def more(job: Job, _log: LogSink) -> Generator[ToRun, None, None]:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+            yield job, None
+        finally:
+            closed.append(job)
+
+    with pytest.raises(Stopped):
+        execute(lambda: (reopen(job.store, registry=REGISTRY), None), more)
+    assert len(closed) == 1
 
 
 # In whole jobs

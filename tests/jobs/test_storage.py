@@ -58,7 +58,7 @@ class TestLocalStore(StoreContract):
         assert not store.exists("x")
 
     def test_clean_leaves_what_others_put_there(self, store: LocalStore) -> None:
-        """A file manager, a NAS, a network disk that keeps what is still open; a copy of what was in a bucket."""
+        """A file manager, a NAS, a network disk that keeps what is open; a copy of a bucket."""
         store.publish("x", b"one")
         others = [".DS_Store", ".nfs000000000042", f"clock-{uuid.uuid4().hex}", "host-x-y"]
         for name in others:
