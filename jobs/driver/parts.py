@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -113,7 +114,8 @@ def _open_part(job: Job, store: Store, photos: str | None = None, registry: Regi
         learned = read_adapted(job.store, job.fingerprint)
         others = other_options(read_job(job.store), read_job(store)).keys()
         if learned is not None and others <= _AFTER_LEARNING:
-            store.publish(adapted_path(part.fingerprint), learned, create_only=True)
+            with suppress(FileExistsError):  # another driver was quicker
+                store.publish(adapted_path(part.fingerprint), learned, create_only=True)
     return part
 
 

@@ -21,6 +21,7 @@ from jobs.inspect.explain import explain
 from jobs.inspect.report import build_report
 from jobs.inspect.status import job_status
 from jobs.inspect.verify import verify
+from jobs.ledger.adapted import read_adapted
 from jobs.ledger.job_record import JobRecord, read_job
 from jobs.ledger.layout import adapted_path, listing_path, part_folder, part_path
 from jobs.ledger.marks import change_marks
@@ -247,6 +248,25 @@ def test_what_the_network_has_learned_is_kept(tmp_path: Path) -> None:
     assert finer.store.exists(adapted_path(finer.fingerprint))
     longer = part_of(job, "0", method={"adapt_steps": 4})
     assert not longer.store.exists(adapted_path(longer.fingerprint))
+
+
+def test_two_that_open_a_part_at_once_both_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before either holds the lease: one has just given it what the job's network learned."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/0.jpg").write_bytes(encoded(picture(0, 24, 16)))
+    job = begin(tmp_path, method={"kind": "learner", "adapt_steps": 3})
+    job.store.publish(adapted_path(job.fingerprint), b'{"steps": 3}')
+    (tmp_path / "photos/1.jpg").write_bytes(encoded(picture(1, 24, 16)))
+
+    def is_overtaken(store: Store, fingerprint: str) -> bytes | None:
+        data = read_adapted(store, fingerprint)
+        if store.part is not None and data is None:
+            store.publish(adapted_path(fingerprint), b'{"steps": 3}')
+        return data
+
+    monkeypatch.setattr("jobs.driver.parts.read_adapted", is_overtaken)
+    part = next(grow(job, registry=REGISTRY))
+    assert part.store.read(adapted_path(part.fingerprint)) == b'{"steps": 3}'
 
 
 def part_of(job: Job, key: str, **options: Any) -> Job:
