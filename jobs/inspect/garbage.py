@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from jobs.errors import StoreError
 from jobs.ledger.job_record import read_job
 from jobs.ledger.layout import MANIFEST, JournalFile, PhotoFile, is_listing, part_path, place_of
+from jobs.ledger.lease import refuse_if_held
 from jobs.ledger.manifest import Manifest
 from jobs.ledger.parts import has_own_pictures, manifest_of, parts_of
 from jobs.ledger.receipts import Ledger
@@ -49,10 +50,13 @@ def collect_garbage(store: Store, *, remove: bool = True) -> Garbage:
     a retry that is not finished. Of the parts of a job, too.
 
     Raises:
+        LeaseHeld: a driver is at it, who may have made what nobody knows of yet.
         UsageError: there is no job.
     """
     read_job(store)  # which is of photographs
     stores = parts_of(store)
+    for each in stores if remove else ():
+        refuse_if_held(each)
     parts = [_read(each) for each in stores]
     sharing = [part for part, each in zip(parts, stores, strict=True) if not has_own_pictures(each)]
     owner = {key: part for part in sharing for key in part.failed}

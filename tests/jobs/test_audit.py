@@ -17,11 +17,12 @@ from typer.testing import CliRunner
 from jobs.cli.app import app
 from jobs.driver.job import Job, create_or_open
 from jobs.driver.run import worker_setup
-from jobs.errors import UsageError
+from jobs.errors import LeaseHeld, UsageError
 from jobs.inspect.explain import explain
 from jobs.inspect.garbage import collect_garbage
 from jobs.inspect.verify import Fault, verify
 from jobs.ledger.layout import receipt_path
+from jobs.ledger.lease import STANDARD_LEASE, hold
 from jobs.ledger.receipts import JournalWriter, Ledger
 from jobs.ledger.results import Result, write_receipt
 from jobs.spec import job_from_table
@@ -342,6 +343,18 @@ def test_nothing_of_a_retry_in_work_is_garbage(store: LocalStore) -> None:
     assert shard is not None
     JournalWriter(store, shard, 1).death(row_of(store, "raises"), "crash")
     assert collect_garbage(store, remove=False).pictures == ()
+
+
+def test_garbage_of_a_running_job_is_not_removed(store: LocalStore) -> None:
+    """A retry has a picture for a moment before its journal says so."""
+    store.publish("images/raises.jpg", b"of a retry")
+    before = contents(store)
+    with hold(store, STANDARD_LEASE):
+        assert collect_garbage(store, remove=False).pictures == ("images/raises.jpg",)
+        with pytest.raises(LeaseHeld, match="is being worked on by process"):
+            collect_garbage(store)
+        assert contents(store).keys() >= before.keys()
+    assert collect_garbage(store).pictures == ("images/raises.jpg",)
 
 
 def orphan_shard(store: LocalStore) -> int | None:
