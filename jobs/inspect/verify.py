@@ -96,15 +96,15 @@ def _verify_part(store: Store, pool: ThreadPoolExecutor) -> Generator[Fault, Non
     yield from _within(store, _verify_job(record))
     try:
         manifest = Manifest(store)
-        shards = list(_shards(manifest))
+        digest = manifest_digest(_shards(manifest))
     except (NstError, pa.ArrowException, OSError) as error:
         yield from _within(store, [Fault(MANIFEST, f"cannot be read: {error}")])
         return None
-    if manifest_digest(shards) != record.manifest.sha256 or manifest.rows != record.manifest.rows:
+    if digest != record.manifest.sha256 or manifest.rows != record.manifest.rows:
         yield from _within(store, [Fault(MANIFEST, "is not the one that the job was begun with")])
     keys: set[str] = set()
-    yield from _within(store, _verify_shards(store, record, shards, pool, keys))
-    return _Checked(store, record, len(shards), keys)
+    yield from _within(store, _verify_shards(store, record, manifest, pool, keys))
+    return _Checked(store, record, manifest.shards, keys)
 
 
 def _within(store: Store, faults: Iterable[Fault]) -> Iterator[Fault]:
@@ -119,13 +119,13 @@ def _verify_job(record: JobRecord) -> Iterator[Fault]:
 
 
 def _verify_shards(
-    store: Store, record: JobRecord, shards: list[list[Row]], pool: ThreadPoolExecutor, keys: set[str]
+    store: Store, record: JobRecord, manifest: Manifest, pool: ThreadPoolExecutor, keys: set[str]
 ) -> Iterator[Fault]:
     """Faults of receipts and pictures; to `keys` are added those of photographs that may have files."""
     ledger, image = Ledger(store), record.image
     weights = read_adapted(store, record.fingerprint) if record.method.get("adapt_steps") else None
     adapted = None if weights is None else hashlib.sha256(weights).hexdigest()
-    for shard, rows in enumerate(shards):
+    for shard, rows in enumerate(_shards(manifest)):
         path = receipt_path(shard)
         try:
             results, meta = ledger.receipt(shard)

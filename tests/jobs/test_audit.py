@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import itertools
 import json
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +25,7 @@ from jobs.inspect.garbage import collect_garbage
 from jobs.inspect.verify import Fault, verify
 from jobs.ledger.layout import receipt_path
 from jobs.ledger.lease import STANDARD_LEASE, hold
+from jobs.ledger.manifest import Row
 from jobs.ledger.receipts import JournalWriter, Ledger
 from jobs.ledger.results import Result, write_receipt
 from jobs.spec import job_from_table
@@ -300,6 +303,24 @@ def test_every_fault_is_found(store: LocalStore, harm: Harm) -> None:
                 store.publish(each, before[each])
             else:
                 store.remove(each)
+
+
+def test_rows_are_let_go_shard_by_shard(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of millions of photographs."""
+
+    def count() -> int:
+        return sum(type(each) is Row for each in gc.get_objects())
+
+    class Watched(Ledger):
+        def receipt(self, shard: int) -> Any:
+            alive.append(count() - before)
+            return super().receipt(shard)
+
+    monkeypatch.setattr("jobs.inspect.verify.Ledger", Watched)
+    alive, before = list[int](), count()
+    assert list(verify(store)) == []
+    assert len(alive) == 6
+    assert max(alive) < 2 * 7
 
 
 def test_an_unfinished_shard_is_named_and_its_pictures_are_not(store: LocalStore) -> None:
