@@ -17,6 +17,7 @@ from jobs.ledger.names import folded
 from jobs.ledger.parts import manifests_of, parts_of
 from jobs.ledger.receipts import Ledger
 from jobs.stores.filesystems import StorageOptions, read_url
+from jobs.stores.threads import map_in_turn
 
 if TYPE_CHECKING:
     from jobs.driver.job import Job
@@ -158,7 +159,7 @@ def _with_other_bytes(job: Job, known: _Known, photos: Mapping[str, Photo]) -> I
     before = {url: next((digests[key] for key in known.styles[url] if key in digests), None) for url in photos}
     wanted = {url: photo for url, photo in photos.items() if before[url] is not None}
     with ThreadPoolExecutor(_READS) as pool:
-        now = pool.map(lambda photo: _digest(photo, job.storage), wanted.values())
+        now = map_in_turn(pool, lambda photo: _digest(photo, job.storage), wanted.values())
         for url, digest in zip(wanted, now, strict=True):
             if digest not in (None, before[url]):
                 yield url

@@ -14,6 +14,7 @@ from jobs.ledger.parts import has_own_pictures, manifest_of, parts_of
 from jobs.ledger.receipts import Ledger
 from jobs.spec import ImageSpec
 from jobs.stores.store import Store
+from jobs.stores.threads import map_in_turn
 
 __all__ = ["Garbage", "collect_garbage"]
 
@@ -73,7 +74,8 @@ def collect_garbage(store: Store, *, remove: bool = True) -> Garbage:
     pictures = [path for part in parts for path in _pictures(part)]
     if remove:
         with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(store.remove, [*journals, *pictures, *listings]))
+            for _ in map_in_turn(pool, store.remove, [*journals, *pictures, *listings]):
+                pass
         store.clean()
     return Garbage(tuple(journals), tuple(pictures))
 

@@ -41,6 +41,7 @@ from jobs.ledger.results import Result, Tally, image_seed, results_digest, tally
 from jobs.spec import ImageSpec, fingerprint
 from jobs.stores.part_store import PartStore
 from jobs.stores.store import Store
+from jobs.stores.threads import map_in_turn
 from nst.errors import NstError
 
 __all__ = ["Fault", "manifest_digest", "verify"]
@@ -85,7 +86,7 @@ def verify(store: Store) -> Iterator[Fault]:
                 return
             checked.append(found)
         curves = yield from _verify_places(store, checked)
-        for problem in pool.map(lambda curve: _curve_fault(store, *curve), curves):
+        for problem in map_in_turn(pool, lambda curve: _curve_fault(store, *curve), curves):
             if problem is not None:
                 yield problem
 

@@ -22,6 +22,7 @@ from jobs.ledger.layout import JOB, PREVIEW
 from jobs.ledger.left_out import LeftOut
 from jobs.ledger.names import file_keys, folder_keys
 from jobs.stores.filesystems import StorageOptions, is_url, path_url, read_url, url_to_filesystem
+from jobs.stores.threads import map_in_turn
 from nst.images.kinds import HEAD_BYTES, kind_of_head
 
 __all__ = ["PHOTO_EXTENSIONS", "Folder", "Photo", "Selection", "file_size", "photos_of", "walk"]
@@ -62,8 +63,6 @@ _JUNK_FOLDER = re.compile("|".join(map(fnmatch.translate, _JUNK_FOLDERS)), re.IG
 _RECORDS = {JOB: {"format", "fingerprint"}, PREVIEW: {"format", "preview"}}
 """Files that say whose folder it is, and what is in them at least."""
 _LOOKS_AT_ONCE = 16
-_LOOKS = 1024
-"""Files that wait to be looked into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,15 +225,13 @@ class Selection:
                 unknown.append((name, size))
             else:
                 self.left_out.add("kind", path, extension or "without extension")
-        for start in range(0, len(unknown), _LOOKS):
-            some = unknown[start : start + _LOOKS]
-            heads = looks.map(self._head, [folder.inner(name) for name, _ in some])
-            for (name, size), head in zip(some, heads, strict=True):
-                if kind_of_head(head) is not None:
-                    wanted.append((name, size))
-                else:
-                    kind = posixpath.splitext(name)[1].lower() or "without extension"
-                    self.left_out.add("kind", folder.inner(name), kind)
+        heads = map_in_turn(looks, self._head, (folder.inner(name) for name, _ in unknown))
+        for (name, size), head in zip(unknown, heads, strict=True):
+            if kind_of_head(head) is not None:
+                wanted.append((name, size))
+            else:
+                kind = posixpath.splitext(name)[1].lower() or "without extension"
+                self.left_out.add("kind", folder.inner(name), kind)
         return sorted(wanted)
 
     def _head(self, path: str) -> bytes:

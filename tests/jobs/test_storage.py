@@ -9,7 +9,9 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -18,6 +20,7 @@ from jobs.errors import UsageError
 from jobs.stores.filesystems import absolute_url, is_url, read_url
 from jobs.stores.part_store import PartStore
 from jobs.stores.store import TEMPORARY, FsspecStore, LocalStore, Part, Store, open_store
+from jobs.stores.threads import map_in_turn
 from tests.contracts.store import StoreContract
 
 
@@ -165,3 +168,18 @@ def test_read_url(tmp_path: Path) -> None:
     assert read_url("memory://r/x") == b"mem"
     with pytest.raises(FileNotFoundError):
         read_url(str(tmp_path / "none"))
+
+
+def test_of_many_calls_few_wait() -> None:
+    begun: list[int] = []
+
+    class Counting(ThreadPoolExecutor):
+        def submit(self, *arguments: Any, **options: Any) -> Any:
+            begun.append(0)
+            return super().submit(*arguments, **options)
+
+    with Counting(2) as pool:
+        numbers = map_in_turn(pool, lambda number: -number, iter(range(5000)))
+        assert next(numbers) == 0
+        assert len(begun) == 1024
+        assert list(numbers) == [-number for number in range(1, 5000)]
