@@ -248,8 +248,8 @@ class _Loop:
         self._remove_checkpoints(step)
 
     def _remove_checkpoints(self, newest: int) -> None:
-        """All but the newest ones."""
-        others = [step for step in checkpoint_steps(self._store) if step != newest]
+        """All but the newest ones; there may be later ones, of who took this process's place."""
+        others = [step for step in checkpoint_steps(self._store) if step < newest]
         for old in others[: max(0, len(others) - self._setup.log.keep_checkpoints + 1)]:
             self._publisher.remove(checkpoint_path(old))
 

@@ -42,12 +42,14 @@ from jobs.inspect.status import job_status
 from jobs.inspect.verify import verify
 from jobs.ledger.job_record import RecordedAsset
 from jobs.stores.store import LocalStore
+from jobs.training.checkpoints import checkpoint_bytes
 from jobs.training.evaluate import evaluate, evaluate_beside
 from jobs.training.failures import Failures
 from jobs.training.job import TrainJob, create_or_open_training, plan_training, reopen_training
 from jobs.training.job_file import option_tables, read_train_file, train_from_table, train_to_table
 from jobs.training.layout import (
     STOP,
+    checkpoint_path,
     checkpoint_steps,
     events_steps,
     generator_path,
@@ -161,6 +163,20 @@ def test_ends_with_every_step_generators_samples_and_checkpoints(photos: Path) -
         assert grid.size == (6 * 16, 2 * 16)
     (skipped,) = read_skipped(job.store).values()
     assert skipped["url"].endswith("b/3.png")
+
+
+def test_who_does_not_know_that_others_took_its_place_removes_none_of_their_checkpoints(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = begun(photos, log={**table(photos)["log"], "keep_checkpoints": 1})
+
+    def overtaken(*arguments: Any) -> bytes:
+        job.store.publish(checkpoint_path(8), b"of those who took its place")
+        return checkpoint_bytes(*arguments)
+
+    monkeypatch.setattr("jobs.training.loop.checkpoint_bytes", overtaken)
+    assert train(replace(setup(job), steps=2)) == 2
+    assert checkpoint_steps(job.store) == [2, 8]
 
 
 BEFORE = pytest.mark.parametrize(
