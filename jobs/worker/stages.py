@@ -157,6 +157,7 @@ class TaskStages:
     def failed(self, row: Row, error: Exception) -> Result:
         """The result of a photograph that cannot be done."""
         text = " ".join(str(error).split()) or type(error).__name__
+        text = text.encode("utf-8", "backslashreplace").decode()  # half a character fits into no receipt
         return self._result(row, status="failed", error_type=type(error).__name__, error=text[:2000])
 
     def _result(self, row: Row, status: Status = "ok", **columns: Any) -> Result:

@@ -59,6 +59,9 @@ def test_a_photograph_goes_through_the_stages(tmp_path: Path) -> None:
     assert hashlib.sha256(published).hexdigest() == result.output_sha256
     assert torch.allclose(decode_image(published), 1 - loaded.photo.image, atol=1 / 255)
 
+    strange = stages.failed(row, RuntimeError("no such brush: '\udcff'"))  # which no receipt can hold
+    assert strange.error == "no such brush: '\\udcff'"
+
     gone = stages.load(Row(index=8, key="b", url=str(tmp_path / "b.png"), size_bytes=9))
     assert isinstance(gone, Result)
     assert (gone.row, gone.status, gone.attempts, gone.error_type) == (8, "failed", 3, "FileNotFoundError")
