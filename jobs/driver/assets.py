@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, cast, get_args, get_origin, get_type_hints
@@ -138,12 +137,14 @@ def by_url(assets: Iterable[Asset]) -> Mapping[str, bytes]:
 
 def _recorded(ref: AssetRef, read: Callable[[str, str], bytes], other: str | None, digest: str | None) -> bytes:
     """The bytes of an asset: those with the digest on record, wherever they are, or else those at its place."""
-    found = []
+    found, errors = [], []
     for place in (ref.url, other):
-        with suppress(OSError):
+        try:
             found.extend([] if place is None else [read(ref.kind, place)])
+        except OSError as error:
+            errors.append(error)
     if not found:
-        return read(ref.kind, ref.url)  # which says why
+        raise errors[0]  # and not asked again: a store that is away is waited for until the deadline
     return next((data for data in found if hashlib.sha256(data).hexdigest() == digest), found[0])
 
 

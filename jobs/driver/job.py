@@ -85,6 +85,7 @@ def plan(job: JobFile) -> Plan:
     Raises:
         OptionError, UsageError, WeightsError: the job is asked for wrongly.
     """
+    _refuse_nesting(job.spec)
     beside = LeftOut()
     job, fitted = _fitted(_expanded(job, beside))
     with tempfile.TemporaryDirectory() as folder:
@@ -313,5 +314,10 @@ def _other_arithmetic(before: Resources, now: Resources) -> OptionError | None:
 
 
 def _refuse_nesting(spec: StylizeSpec) -> None:
-    if spec.output.rstrip("/") in [place.rstrip("/") for place in spec.places]:
-        raise OptionError("output", spec.output, reason="is the folder of the photographs")
+    output = spec.output.rstrip("/")
+    for place in spec.places:
+        if place.rstrip("/") == output:
+            raise OptionError("output", spec.output, reason="is the folder of the photographs")
+        if place.startswith(f"{output}/"):  # of its own folder a job takes no photographs
+            reason = f"holds the photographs, {place}: take a folder beside them, or below"
+            raise OptionError("output", spec.output, reason=reason)

@@ -19,6 +19,7 @@ from jobs.errors import UsageError
 __all__ = ["check_key", "file_keys", "folded", "folder_keys", "safe_part", "safe_path"]
 
 _MAX_PART_BYTES = 200  # of a key between slashes; file systems take 255 with what is added
+_MAX_KEY_BYTES = 900
 _LIKE_AN_ESCAPE = re.compile("%(?=[0-9A-Fa-f]{2})")
 _PLAIN = re.compile(r"[A-Za-z0-9_()+, -]{0,99}[A-Za-z0-9_()+-]", re.ASCII)
 _REFUSED = frozenset('\\/:?*"<>|')
@@ -127,7 +128,9 @@ def check_key(key: str, where: str) -> None:
         not key
         or any(part in ("", ".", "..") for part in parts)
         or any(character in "\\:" or _unprintable(character) for character in key)
-        or any(len(part.encode()) > _MAX_PART_BYTES for part in parts)
-        or len(key.encode()) > 900
     ):
         raise UsageError(f"{where}: key {key!r} is no plain relative path")
+    longest = max(len(part.encode()) for part in parts)
+    if longest > _MAX_PART_BYTES or len(key.encode()) > _MAX_KEY_BYTES:
+        reason = f"at most {_MAX_PART_BYTES} bytes between slashes, and {_MAX_KEY_BYTES} in all"
+        raise UsageError(f"{where}: key {key[:40]!r}... is too long: {reason}")

@@ -60,8 +60,14 @@ def list_table(source: str, options: ListingOptions, storage: StorageOptions) ->
 
 
 def _without_url(source: str, number: int, record: dict[str, Any], options: ListingOptions) -> str:
-    text = f"{source}: row {number} has no `{options.url_column}`; columns: {', '.join(map(str, record))}"
-    if len(record) == 1 and any(mark in str(next(iter(record))) for mark in ";\t|"):
+    column = options.url_column
+    columns = [str(name) for name in record if name is not None]  # under None are cells of no column
+    if column in columns:
+        value = record[column]
+        what = "is empty" if value in (None, "") else f"is {value!r}, which is no text"
+        return f"{source}: row {number} has no place: its `{column}` {what}"
+    text = f"{source}: row {number} has no `{column}`; columns: {', '.join(columns)}"
+    if len(columns) == 1 and any(mark in columns[0] for mark in ";\t|"):
         return f"{text}; `separator` says what is between them"
     return f"{text}; `url_column` says which one names the photographs"
 
@@ -117,15 +123,19 @@ def _records(source: str, options: ListingOptions, storage: StorageOptions) -> I
                 separator = options.separator or ("\t" if name.endswith(".tsv") else ",")
                 yield from csv.DictReader(lines, delimiter=separator)
             else:
-                yield from _json_lines(lines)
-    except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+                yield from _json_lines(source, lines)
+    except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
         raise OptionError("photos", source, reason=f"not a readable table: {error}") from error
 
 
-def _json_lines(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    for line in lines:
+def _json_lines(source: str, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(lines, start=1):
         if line.strip():
-            record = json.loads(line)
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                where = f"line {number} is no JSON: {error.msg}, at character {error.pos + 1}"
+                raise OptionError("photos", source, reason=f"not a readable table: {where}") from error
             if not isinstance(record, dict):
-                raise UsageError(f"expected one JSON object per line, got {line.strip()[:80]!r}")
+                raise UsageError(f"line {number}: expected one JSON object, got {line.strip()[:80]!r}")
             yield record

@@ -188,20 +188,34 @@ def test_a_table_without_keys_takes_the_names(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ('{"uri": "a.jpg"}', "row 1 has no `url`; columns: uri"),
-        ('{"url": "a.jpg"}\n{"url": ""}', "row 2 has no `url`"),
-        ("[1]", "one JSON object per line"),
+        ('{"url": "a.jpg"}\n{"url": ""}', "row 2 has no place: its `url` is empty"),
+        ('{"url": 7}', "row 1 has no place: its `url` is 7, which is no text"),
+        ("[1]", r"line 1: expected one JSON object, got '\[1\]'"),
         ('{"url": "a", "key": "../x"}', "key '../x'"),
         ('{"url": "a", "key": "/x"}', "key '/x'"),
         ('{"url": "a", "key": "a//b"}', "key 'a//b'"),
         ('{"url": "a", "key": "c:\\\\x"}', "key"),
         ('{"url": "a", "key": "a\\u0000b"}', "key"),
-        ('{"url": "a", "key": "' + "x" * 300 + '"}', "key"),
+        ('{"url": "a", "key": "' + "x" * 300 + '"}', "key 'x{40}'... is too long: at most 200 bytes between"),
+        ('{"url": "a", "key": "' + "x/" * 500 + 'x"}', "key .* is too long: .* and 900 in all"),
     ],
 )
 def test_bad_tables(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "list.jsonl").write_text(text)
     with pytest.raises(UsageError, match=said):
         list(list_photos(str(tmp_path / "list.jsonl")))
+
+
+def test_a_line_that_is_no_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "list.jsonl").write_text('{"url": "a.jpg"}\n\n{"url": "b.jpg"\n')
+    with pytest.raises(OptionError, match="not a readable table: line 3 is no JSON: .*, at character 17"):
+        list(list_photos(str(tmp_path / "list.jsonl")))
+
+
+def test_a_separator_is_asked_for_though_rows_have_commas(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text('url;caption\na.jpg;"Rome, in May"\n')
+    with pytest.raises(UsageError, match="row 1 has no `url`; columns: url;caption; `separator` says what is"):
+        list(list_photos(str(tmp_path / "list.csv")))
 
 
 @pytest.mark.parametrize("name", ["list.jsonl", "list.parquet", "list.csv"])

@@ -27,7 +27,7 @@ from jobs.cli.running import execute
 from jobs.console.progress import Snapshot, Summary
 from jobs.console.stop import StopSignal
 from jobs.driver.actions import Work
-from jobs.driver.assets import by_url
+from jobs.driver.assets import by_url, read_assets
 from jobs.driver.job import Job, create_or_open, plan, reopen
 from jobs.driver.run import run, worker_setup
 from jobs.driver.todo import retry_work
@@ -44,6 +44,7 @@ from jobs.stores.store import LocalStore
 from jobs.worker.messages import Event, Task
 from jobs.worker.worker import Worker
 from nst.errors import OptionError
+from nst.methods import METHODS
 from tests.chaos import InlinePool
 from tests.charts import read_png_16
 from tests.conftest import encoded, picture
@@ -927,6 +928,8 @@ def test_a_job_whose_listing_was_never_published_lists_again(tmp_path: Path) -> 
         ({"photos": "nowhere"}, "photos = .*nowhere.*no such folder"),
         ({"photos": "empty"}, "photos = .*empty.*no photographs found"),
         ({"output": "photos"}, "output = .*photos.*is the folder of the photographs"),
+        ({"output": "."}, "output = .* holds the photographs, .*photos: take a folder beside them"),
+        ({"output": ".", "photos": "photos/*.jpg"}, r"output = .* holds the photographs, .*photos/\*\.jpg"),
         ({"output": "taken"}, "output = .*taken.*is not empty and no job: it holds 'thesis.doc'"),
         ({"output": "file"}, "output = .*file.*is a file"),
         ({"method": {"picture": "none.png"}}, "method.picture = .*none.png.*there is no such file"),
@@ -945,6 +948,25 @@ def test_wrong_places_write_nothing(tmp_path: Path, changes: dict[str, Any], sai
     with pytest.raises(OptionError, match=said):
         begin(tmp_path, **changes)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_refuses_an_output_around_the_photographs(tmp_path: Path) -> None:
+    write(tmp_path, "p.jpg", 1)
+    with pytest.raises(OptionError, match="output = .* holds the photographs"):
+        plan(job_file(tmp_path, output="."))
+
+
+def test_a_picture_behind_a_store_that_is_away_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def away(url: str, storage: StorageOptions) -> bytes:
+        asked.append(url)
+        raise ConnectionRefusedError("away")
+
+    monkeypatch.setattr("jobs.driver.assets.read_url", away)
+    with pytest.raises(OptionError, match="style = 'https://away/x.jpg': cannot be read: away"):
+        read_assets(METHODS["feed_forward"](style="https://away/x.jpg"))
+    assert asked == ["https://away/x.jpg"]
 
 
 def test_two_that_begin_at_once_agree(tmp_path: Path) -> None:
