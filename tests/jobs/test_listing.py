@@ -208,7 +208,7 @@ def test_bad_tables(tmp_path: Path, text: str, said: str) -> None:
 
 def test_a_line_that_is_no_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "list.jsonl").write_text('{"url": "a.jpg"}\n\n{"url": "b.jpg"\n')
-    with pytest.raises(OptionError, match="not a readable table: line 3 is no JSON: .*, at character 17"):
+    with pytest.raises(OptionError, match=r"not a readable table: line 3 is no JSON: .*, at character 17"):
         list(list_photos(str(tmp_path / "list.jsonl")))
 
 

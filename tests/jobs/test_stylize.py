@@ -952,19 +952,19 @@ def test_wrong_places_write_nothing(tmp_path: Path, changes: dict[str, Any], sai
 
 def test_a_dry_run_refuses_an_output_around_the_photographs(tmp_path: Path) -> None:
     write(tmp_path, "p.jpg", 1)
-    with pytest.raises(OptionError, match="output = .* holds the photographs"):
+    with pytest.raises(OptionError, match=r"output = .* holds the photographs"):
         plan(job_file(tmp_path, output="."))
 
 
 def test_a_picture_behind_a_store_that_is_away_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def away(url: str, storage: StorageOptions) -> bytes:
+    def away(url: str, storage: StorageOptions) -> bytes:  # noqa: ARG001
         asked.append(url)
         raise ConnectionRefusedError("away")
 
     monkeypatch.setattr("jobs.driver.assets.read_url", away)
-    with pytest.raises(OptionError, match="style = 'https://away/x.jpg': cannot be read: away"):
+    with pytest.raises(OptionError, match=r"style = 'https://away/x.jpg': cannot be read: away"):
         read_assets(METHODS["feed_forward"](style="https://away/x.jpg"))
     assert asked == ["https://away/x.jpg"]
 
