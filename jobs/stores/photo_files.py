@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 
+from jobs.errors import StoreError
 from jobs.stores.filesystems import STANDARD_STORAGE, StorageOptions, local_path, read_url, url_to_filesystem
 from nst.errors import ImageTooLarge
 from nst.images.decode import refuse_bomb
@@ -32,15 +34,43 @@ def read_photo_file(
 
     Raises:
         ImageTooLarge: its header promises more than `max_pixels`; the rest was not read.
-        StoreError: an object store refuses every call, or none succeeds.
+        StoreError: an object store refuses every call, or none succeeds; or the disk of a file is away.
         OSError: it is not there, is no file, or cannot be read.
     """
     local = local_path(url)
     if local is not None:
-        _look_at_file(local, max_pixels)
-    elif size_bytes is None or size_bytes > HEAD_BYTES:
+        return _read_file(local, max_pixels)
+    if size_bytes is None or size_bytes > HEAD_BYTES:
         _look_at_object(url, max_pixels, storage)
     return read_url(url, storage)
+
+
+def _read_file(path: str, max_pixels: int) -> bytes:
+    try:
+        _look_at_file(path, max_pixels)
+        return Path(path).read_bytes()
+    except OSError as error:
+        away = _disk_away(path)
+        if away is None:
+            raise
+        raise StoreError(f"{path}: {type(error).__name__}: {error}; {away}") from error
+
+
+def _disk_away(path: str) -> str | None:
+    """How the disk of a file that cannot be read seems to be away, so that the others on it cannot be read
+    either; None: it is there."""
+    for folder in Path(path).parents:
+        try:
+            with os.scandir(folder) as entries:
+                there = next(entries, None) is not None
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except PermissionError:
+            return None
+        except OSError as error:
+            return f"{folder} does not answer: {error.strerror or error}"
+        return None if there else f"there is nothing in {folder}: is a disk to be mounted there?"
+    return None
 
 
 def photo_size(url: str, storage: StorageOptions = STANDARD_STORAGE) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -17,6 +18,7 @@ from PIL.ExifTags import Base
 
 from jobs.driver.job import create_or_open
 from jobs.driver.run import run
+from jobs.errors import StoreError
 from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import Result
 from jobs.spec import ImageSpec, job_from_table
@@ -122,6 +124,32 @@ def test_what_is_no_file(tmp_path: Path) -> None:
             read_photo_file(str(tmp_path / name), size_bytes=None, max_pixels=LIMIT)
 
 
+def test_a_disk_that_is_away_is_no_fault_of_a_photograph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is where it was mounted, or its folders do not answer. Others that are there say that it is."""
+
+    def read(name: str) -> bytes:
+        return read_photo_file(str(tmp_path / name), size_bytes=None, max_pixels=LIMIT)
+
+    (tmp_path / "disk").mkdir()
+    for name in ("disk/a.jpg", "disk/deeper/still/a.jpg"):
+        with pytest.raises(StoreError, match=f"nothing in {tmp_path}/disk: is a disk to be mounted there"):
+            read(name)
+    (tmp_path / "disk/b.jpg").write_bytes(b"data")
+    for name in ("disk/a.jpg", "disk/deeper/still/a.jpg", "disk/b.jpg/a.jpg"):
+        with pytest.raises((FileNotFoundError, NotADirectoryError)):
+            read(name)
+    assert read("disk/b.jpg") == b"data"
+
+    def away(folder: Path) -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected", str(folder))
+
+    monkeypatch.setattr(os, "scandir", away)
+    with pytest.raises(StoreError, match=f"{tmp_path}/disk does not answer: Transport endpoint"):
+        read("disk/a.jpg")
+
+
 # Whole jobs
 
 
@@ -185,6 +213,30 @@ def test_every_kind_of_file_is_one_row(tmp_path: Path) -> None:
     assert found["deeper/wrong extension.png"].output == "images/deeper/wrong extension.png.jpg"
     assert found["dot.jpg"].source_sha256 is not None
     assert found["truncated.jpg"].source_sha256 is not None
+
+
+def test_a_job_whose_disk_is_away_goes_on_when_it_is_back(tmp_path: Path) -> None:
+    """No row says that its photograph is gone."""
+    (tmp_path / "photos").mkdir()
+    for number in range(5):
+        (tmp_path / f"photos/{number}.jpg").write_bytes(encoded(picture(number)))
+    table = {
+        "photos": "photos",
+        "output": "out",
+        "method": {"kind": "stub"},
+        "resources": {"pool": "local", "max_workers": 1},
+    }
+    job = create_or_open(job_from_table(table, tmp_path, REGISTRY), REGISTRY)
+    (tmp_path / "photos").rename(tmp_path / "unmounted")
+    (tmp_path / "photos").mkdir()
+    summary = run(job)
+    assert "is a disk to be mounted there?" in str(summary.error)
+    assert (summary.exit_code, Ledger(job.store).done()) == (4, set())
+    (tmp_path / "photos").rmdir()
+    (tmp_path / "unmounted").rename(tmp_path / "photos")
+    assert {key: result.status for key, result in results(tmp_path, "photos").items()} == dict.fromkeys(
+        "01234", "ok"
+    )
 
 
 def test_pictures_keep_what_they_should(tmp_path: Path) -> None:
