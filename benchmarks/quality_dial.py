@@ -37,8 +37,7 @@ from nst.features import build_features, read_state_dict
 from nst.features.weights import published_bytes
 from nst.feed_forward.losses import balanced, content_distance
 from nst.feed_forward.method import SHIPPED, FeedForward
-from nst.feed_forward.size import reduced
-from nst.images.codec import decode_image, encode_image
+from nst.images.codec import decode_image, encode_image, reduced
 from nst.losses import gram_matrix
 from nst.style_transfer.method import StyleTransfer
 from nst.style_transfer.options import Start

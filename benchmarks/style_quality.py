@@ -19,7 +19,7 @@ from nst.features import FeatureNetwork, build_features, read_state_dict
 from nst.features.weights import published_bytes
 from nst.feed_forward.losses import balanced, content_distance
 from nst.feed_forward.method import FeedForward
-from nst.images.codec import decode_image, encode_image, resize_image
+from nst.images.codec import decode_image, encode_image, reduced
 from nst.losses import gram_matrix
 from nst.stylizer import Stylized
 
@@ -90,12 +90,7 @@ def squares(image: Tensor) -> Iterator[Tensor]:
 
 
 def pictures_of(folder: Path, side: int) -> dict[str, Tensor]:
-    found = {}
-    for path in sorted(folder.iterdir()):
-        image = decode_image(path.read_bytes())
-        scale = min(1.0, side / max(image.shape[1:]))
-        found[path.stem] = resize_image(image, (round(image.shape[1] * scale), round(image.shape[2] * scale)))
-    return found
+    return {path.stem: reduced(decode_image(path.read_bytes()), side) for path in sorted(folder.iterdir())}
 
 
 def quality(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:

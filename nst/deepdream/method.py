@@ -26,7 +26,7 @@ from nst.features import (
 )
 from nst.features.networks import Pooling, check_pooling, own_pooling
 from nst.features.tiles import max_pass_pixels
-from nst.images.codec import decode_image, resize_image
+from nst.images.codec import decode_image, reduced
 from nst.ops import ReLUBackward
 from nst.stylizer import LATER, AssetRef, Assets, select
 
@@ -211,13 +211,7 @@ class DeepDream:
         objective = DreamObjective(
             network.in_precision(torch.bfloat16) if self.precision == "bfloat16" else network,
             self.layers,
-            guide=None if guide is None else _shrunk(guide, self.guide_side_px),
+            guide=None if guide is None else reduced(guide, self.guide_side_px),
             max_pass_pixels=max_pass_pixels(network, self.pass_memory_mb),
         )
         return DeepDreamStylizer(select(DreamPlan, self), objective)
-
-
-def _shrunk(guide: Tensor, side_px: int) -> Tensor:
-    height, width = guide.shape[-2:]
-    factor = min(1.0, side_px / max(height, width))
-    return resize_image(guide, (max(1, round(height * factor)), max(1, round(width * factor))))

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from nst.feed_forward.options import StyleTrainingOptions
-from nst.feed_forward.size import reduced, reference_px
+from nst.feed_forward.size import reference_px
 from nst.feed_forward.style_training import StyleTraining
 from nst.gan.translate import mirrored_beyond
-from nst.images.codec import as_float, levels_of
+from nst.images.codec import as_float, levels_of, reduced
 
 __all__ = ["PainterAdaptation"]
 

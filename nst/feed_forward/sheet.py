@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nst.features.weights import published_bytes
 from nst.feed_forward.method import SHIPPED, FeedForward
-from nst.images.codec import decode_image, picture_of, resize_image
+from nst.images.codec import decode_image, picture_of, reduced, resize_image
 from nst.styles import PREFIX, STYLES, style_bytes
 from nst.stylizer import Stylized
 
@@ -25,9 +25,7 @@ _STYLE_SHARE = 0.3
 def styles_sheet(photo: Tensor, side_px: int = 320) -> Image.Image:
     """Paint a photograph (3, H, W) in [0, 1] in each style, `side_px` long, with the style in a corner and its
     name below."""
-    height, width = photo.shape[1:]
-    scale = min(1.0, side_px / max(height, width))
-    small = resize_image(photo, (max(1, round(height * scale)), max(1, round(width * scale))))
+    small = reduced(photo, side_px)
     assets = {PREFIX + name: style_bytes(PREFIX + name) for name in STYLES}
     method = FeedForward(style=tuple(assets))
     stylizer = method.build({**assets, SHIPPED: published_bytes(SHIPPED)}, torch.device("cpu"))

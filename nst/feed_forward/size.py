@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nst.errors import Diverged
-from nst.images.codec import as_float, levels_of, resize_image
+from nst.images.codec import as_float, levels_of, reduced, resize_image
 from nst.style_transfer.color import luminance, with_luminance
 from nst.style_transfer.options import PreserveColor
 from nst.stylizer import Outcome, Stylized, row_bands
@@ -22,7 +22,6 @@ __all__ = [
     "Precision",
     "at_its_size",
     "outcome_of",
-    "reduced",
     "reference_px",
     "seen_as",
 ]
@@ -83,22 +82,6 @@ def reference_px(photo: Tensor) -> int:
     """Long side of what the moments of a photograph (3, H, W) are taken from, as it is painted."""
     share = round(_REFERENCE_SHARE * max(photo.shape[-2:]))
     return min(REFERENCE_PX, max(_LEAST_REFERENCE_PX, share))
-
-
-def reduced(photo: Tensor, side_px: int | None, dtype: torch.dtype | None = None) -> Tensor:
-    """The photograph, (3, H, W) in [0, 1] or uint8, at most this long; in [0, 1] and of this type, or of its
-    own. A large one is brought to it some rows at a time."""
-    dtype = dtype or (photo.dtype if photo.is_floating_point() else torch.float32)
-    height, width = photo.shape[-2:]
-    if side_px is None or max(height, width) <= side_px:
-        return as_float(photo, dtype)
-    scale = side_px / max(height, width)
-    size = max(1, round(height * scale)), max(1, round(width * scale))
-    narrow = photo.new_empty(3, height, size[1], dtype=dtype)
-    for rows in row_bands(height, width):
-        band = as_float(photo[:, rows], dtype)
-        narrow[:, rows] = resize_image(band, (band.shape[1], size[1]))
-    return resize_image(narrow, size)
 
 
 def _finished(plan: FeedForwardPlan, photo: Tensor, small: Tensor, painted: Tensor) -> tuple[Tensor, Tensor]:

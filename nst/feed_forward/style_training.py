@@ -26,7 +26,6 @@ from nst.feed_forward.losses import balanced, content_distance
 from nst.feed_forward.networks import STRIDE_PX, Painter, PainterConfig
 from nst.feed_forward.options import StyleTrainingOptions
 from nst.feed_forward.pictures import style_picture
-from nst.feed_forward.size import reduced
 from nst.feed_forward.stylizer import padded
 from nst.feed_forward.views import contact_sheet, whole_strides
 from nst.gan.parallel import DDPOptions, Share, distributed
@@ -35,6 +34,7 @@ from nst.gan.scaling import descend
 from nst.gan.starting import Sides, read_states, start_networks
 from nst.gan.trainer import follow, warmed_decay
 from nst.gan.translate import mirrored_beyond
+from nst.images.codec import reduced
 from nst.losses import gram_matrix
 from nst.ops.equalized import at_least_float32
 from nst.style_transfer.pictures import names_of

@@ -18,12 +18,11 @@ from nst.feed_forward.size import (
     FeedForwardPlan,
     at_its_size,
     outcome_of,
-    reduced,
     reference_px,
     seen_as,
 )
 from nst.gan.translate import mirrored_beyond
-from nst.images.codec import resize_image
+from nst.images.codec import reduced, resize_image
 from nst.ops.constant import constant
 from nst.recent import Recent
 from nst.style_transfer.color import match_color, match_luminance

@@ -37,6 +37,7 @@ __all__ = [
     "mirrored",
     "picture_of",
     "picture_tensor",
+    "reduced",
     "resize_image",
     "without_border",
 ]
@@ -285,6 +286,22 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     batch = image if image.ndim == 4 else image[None]
     resized = F.interpolate(batch, size=size, mode="bilinear", align_corners=False, antialias=True)
     return resized if image.ndim == 4 else resized[0]
+
+
+def reduced(photo: Tensor, side_px: int | None, dtype: torch.dtype | None = None) -> Tensor:
+    """The photograph, (3, H, W) in [0, 1] or uint8, at most this long; in [0, 1] and of this type, or of its
+    own. A large one is brought to it some rows at a time."""
+    dtype = dtype or (photo.dtype if photo.is_floating_point() else torch.float32)
+    height, width = photo.shape[-2:]
+    if side_px is None or max(height, width) <= side_px:
+        return as_float(photo, dtype)
+    scale = side_px / max(height, width)
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    narrow = photo.new_empty(3, height, size[1], dtype=dtype)
+    for rows in row_bands(height, width):
+        band = as_float(photo[:, rows], dtype)
+        narrow[:, rows] = resize_image(band, (band.shape[1], size[1]))
+    return resize_image(narrow, size)
 
 
 def border_width(size: tuple[int, int], border_px: int) -> int:
