@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from jobs.ledger.parquet import DAMAGED_PARQUET, parquet_bytes, read_parquet
 
 __all__ = [
+    "HALF_A_LEVEL",
     "SCHEMA",
     "STATUSES",
     "Result",
@@ -35,7 +36,7 @@ __all__ = [
 
 Status = Literal["ok", "failed", "quarantined"]
 STATUSES: tuple[Status, ...] = get_args(Status)
-_HALF_A_LEVEL = 0.5 / 255
+HALF_A_LEVEL = 0.5 / 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +106,7 @@ def tally(results: Iterable[Result]) -> Tally:
     results = list(results)
     changes = [each.stats["change"] for each in results if each.status == "ok" and "change" in each.stats]
     counts = total([Counter(result.status for result in results)])
-    return Tally(counts, len(changes), sum(change < _HALF_A_LEVEL for change in changes))
+    return Tally(counts, len(changes), sum(change < HALF_A_LEVEL for change in changes))
 
 
 def add_up(tallies: Iterable[Tally]) -> Tally:

@@ -18,14 +18,13 @@ from jobs.ledger.folders import Photo
 from jobs.stores.filesystems import StorageOptions, absolute_url
 from jobs.stores.photo_files import read_photo_file
 from nst.errors import ImageError, OptionError
-from nst.images.decode import open_photo
+from nst.images.decode import MAX_PIXELS, open_photo
 from nst.images.headers import picture_size
 
-__all__ = ["LOOKED_AT", "MAX_PIXELS", "Choice", "choose", "farthest", "features", "named", "spread"]
+__all__ = ["LOOKED_AT", "Choice", "choose", "farthest", "features", "named", "spread"]
 
 LOOKED_AT = 120
 """Photographs of a collection that are looked at, at most."""
-MAX_PIXELS = 200_000_000
 _LOOK_PX = 64
 _LOOKS_AT_ONCE = 4
 
@@ -147,7 +146,7 @@ def features(data: bytes) -> tuple[float, ...]:
     Raises:
         ImageError: it is no photograph.
     """
-    image = open_photo(data, max_side_px=_LOOK_PX, max_pixels=MAX_PIXELS)
+    image = open_photo(data, max_side_px=_LOOK_PX)
     width, height = image.size
     size = picture_size(lambda start, length: data[start : start + length]) or image.size
     levels = np.asarray(image.convert("YCbCr"), dtype=np.float64) / 255

@@ -6,7 +6,6 @@ job. Both are what the address of the page points to (`:target`). Loads no torch
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -14,6 +13,7 @@ from urllib.parse import quote
 from jobs.console.html import page, text
 from jobs.console.text import counted
 from jobs.preview.column import Column, spans_of
+from jobs.view.page import data_url
 
 __all__ = ["Picture", "Shown", "preview_page"]
 
@@ -140,9 +140,9 @@ def _link(shown: Shown, photo: int, column: int, sign: str, title: str) -> str:
 
 
 def _image(picture: Picture, alt: str) -> str:
-    data = base64.b64encode(picture.jpeg).decode()
     width, height = picture.size
-    return f'<img alt="{text(alt)}" width="{width}" height="{height}" src="data:image/jpeg;base64,{data}">'
+    source = data_url(picture.jpeg, "image/jpeg")
+    return f'<img alt="{text(alt)}" width="{width}" height="{height}" src="{source}">'
 
 
 def _job(number: int, column: Column) -> str:

@@ -18,7 +18,7 @@ from jobs.ledger.job_record import JobRecord
 from jobs.ledger.lease import read_holder
 from jobs.ledger.lease_holder import Holder, utc
 from jobs.ledger.marks import MARK_NAMES, Mark, change_marks, read_marks
-from jobs.ledger.results import STATUSES, Tally
+from jobs.ledger.results import HALF_A_LEVEL, STATUSES, Tally
 from jobs.stores.store import Store
 from jobs.view.index import STATS, Index, Rows
 from jobs.view.query import figures_of
@@ -31,7 +31,6 @@ _UNWATCHED_S = 60.0
 """After so long without a question the store is left alone."""
 _WINDOW_S = 600.0
 """Results that are younger tell the speed."""
-_HALF_A_LEVEL = 0.5 / 255
 
 
 @dataclass(slots=True)
@@ -172,7 +171,7 @@ def progress(
     rate, workers = _speed(rows, driver, now) if works else (0.0, 0)
     left_s = (total - done) / rate if rate else None
     changes = rows.figures.get(f"{STATS}change", np.empty(0))
-    unchanged = Tally({}, int((changes >= 0).sum()), int((changes < _HALF_A_LEVEL).sum()))
+    unchanged = Tally({}, int((changes >= 0).sum()), int((changes < HALF_A_LEVEL).sum()))
     return {
         "state": state,
         "total": total,

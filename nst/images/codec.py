@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nst.errors import OptionError
 from nst.images.color import srgb_profile
-from nst.images.decode import AlphaMode, Truncated, read_photo
+from nst.images.decode import MAX_PIXELS, AlphaMode, Truncated, read_photo
 from nst.images.exif import KeepExif
 from nst.images.lossless import png_16, tiff
 from nst.stylizer import row_bands
@@ -83,7 +83,7 @@ def decode_image(
     data: bytes,
     *,
     max_side_px: int | None = None,
-    max_pixels: int = 200_000_000,
+    max_pixels: int = MAX_PIXELS,
     background: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> Tensor:
     """Decode a photograph, upright, in sRGB and composited: float32 (3, H, W) in [0, 1].
@@ -97,7 +97,7 @@ def decode_photo(
     data: bytes,
     *,
     max_side_px: int | None = None,
-    max_pixels: int = 200_000_000,
+    max_pixels: int = MAX_PIXELS,
     background: tuple[float, float, float] = (1.0, 1.0, 1.0),
     alpha: AlphaMode = "composite",
     keep_exif: KeepExif = "none",

@@ -25,6 +25,7 @@ from nst.images.raw import RawFile, developed
 from nst.images.tiff import is_tiff, main_page, page_picture
 
 __all__ = [
+    "MAX_PIXELS",
     "AlphaMode",
     "Photograph",
     "Truncated",
@@ -37,6 +38,8 @@ __all__ = [
 
 AlphaMode: TypeAlias = Literal["composite", "keep"]
 Truncated: TypeAlias = Literal["fail", "keep"]
+MAX_PIXELS = 200_000_000
+"""Pixels of a file at most, unless another limit is given."""
 
 # Only formats that photographs come in. A closed list: some of Pillow's other readers start foreign programs.
 _READABLE = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "AVIF", "HEIF", "JPEG2000", "JXL")
@@ -68,7 +71,7 @@ def open_photo(
     data: bytes,
     *,
     max_side_px: int | None = None,
-    max_pixels: int = 200_000_000,
+    max_pixels: int = MAX_PIXELS,
     background: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> Image.Image:
     """`read_photo` for the picture alone: upright, in sRGB, composited; mode RGB."""
@@ -79,7 +82,7 @@ def read_photo(
     data: bytes,
     *,
     max_side_px: int | None = None,
-    max_pixels: int = 200_000_000,
+    max_pixels: int = MAX_PIXELS,
     background: tuple[float, float, float] = (1.0, 1.0, 1.0),
     alpha: AlphaMode = "composite",
     keep_exif: KeepExif = "none",
