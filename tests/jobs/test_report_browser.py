@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import itertools
-import os
 import re
 import shutil
 from collections.abc import AsyncIterator
@@ -31,14 +30,13 @@ from tests.browser import Page, open_page
 from tests.jobs.made_jobs import EVIL, PICTURES, failed, finish, key, made_job
 from tests.jobs.reports import check_harmless
 from tests.jobs.test_training import ended, photos
+from tests.jobs.test_view_browser import SHOTS, choose, shoot, shown
 
 __all__ = ["photos"]  # the fixture
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(1200)]
 
 COUNT = 2_000
-SHOTS = os.environ.get("NST_SCREENSHOTS")
-"""A folder for pictures of the page, for people to look at."""
 SIZES = [(1280, 800), (390, 844)]
 FIRST_PAINT_S = 1.0
 
@@ -94,31 +92,6 @@ async def opened(url: str, width: int, height: int) -> AsyncIterator[Page]:
                 assert re.search(r"/(images|photos)/", each.path), each
                 assert Path(unquote(each.path)).is_file(), each
         assert not await page.do("document.documentElement.scrollWidth > innerWidth"), "nothing sticks out"
-
-
-async def shoot(page: Page, name: str) -> None:
-    if SHOTS is not None:
-        await asyncio.sleep(0.7)
-        await page.shoot(Path(SHOTS) / f"{name}.png")
-
-
-async def shown(page: Page) -> list[str]:
-    """Keys of the tiles that can be seen, in order."""
-    await page.until(
-        "list.total !== null && grid.range().every(place => place < 0 || grid.tiles.has(place))"
-        " && [...grid.tiles.keys()].every(place => itemAt(place))"
-    )
-    found: list[str] = await page.do(
-        "[...grid.tiles].filter(([, tile]) => { const box = tile.getBoundingClientRect();"
-        " const view = $('scroll').getBoundingClientRect();"
-        " return box.bottom > view.top + 1 && box.top < view.bottom - 1; })"
-        ".sort((a, b) => a[0] - b[0]).map(([, tile]) => tile.title)"
-    )
-    return found
-
-
-async def choose(page: Page, name: str, value: str) -> None:
-    await page.do(f"$('{name}').value = '{value}'; $('{name}').dispatchEvent(new Event('change'))")
 
 
 async def search(page: Page, text: str) -> None:

@@ -14,7 +14,7 @@ from nst.cyclegan.training import CycleGANOptions, CycleGANTraining, train_step
 from nst.errors import OptionError
 from nst.gan.parallel import Share
 from nst.gan.scaling import LossScale, descend
-from tests.two import in_two_processes
+from tests.two import check_as_one, in_two_processes, tensors
 
 CASES: dict[str, dict[str, Any]] = {
     "pool and identity": {"pool_size": 5, "ema_decay": 0.9},
@@ -96,19 +96,6 @@ def found_by(folder: Path, rank: int, case: str, precision: str, batch_size: int
     return cast(dict[str, Any], torch.load(folder / f"{case}-{precision}-{batch_size}-{rank}.pt"))
 
 
-def flat(state: Any, at: str = "") -> dict[str, Tensor]:
-    if isinstance(state, Tensor):
-        return {at: state}
-    items = (
-        state.items()
-        if isinstance(state, dict)
-        else enumerate(state)
-        if isinstance(state, list | tuple)
-        else ()
-    )
-    return {name: tensor for key, value in items for name, tensor in flat(value, f"{at}/{key}").items()}
-
-
 @pytest.mark.parametrize(
     ("case", "precision", "batch_size", "steps"),
     [(case, *RUNS[0]) for case in CASES] + [(case, *RUNS[1]) for case in SOME],
@@ -117,17 +104,7 @@ def test_two_train_as_one(in_two: Path, case: str, precision: str, batch_size: i
     """In float64: gradients to 1e-12, parameters and pools to 1e-8; both processes alike to the bit."""
     first, second = (found_by(in_two, rank, case, precision, batch_size) for rank in (0, 1))
     alone = trained(case, precision, Share(batch_size), steps)
-    assert alone["grads"].keys() == first["grads"].keys()
-    for name, grad in alone["grads"].items():
-        atol = 1e-12 * max(1.0, float(grad.abs().max()))
-        torch.testing.assert_close(first["grads"][name], grad, rtol=0, atol=atol, msg=name)
-    torch.testing.assert_close(first["losses"], alone["losses"], rtol=1e-9, atol=1e-9)
-    expected, one, two = flat(alone["state"]), flat(first["state"]), flat(second["state"])
-    assert expected.keys() == one.keys() == two.keys()
-    for name, value in expected.items():
-        atol = 1e-6 if name.startswith("/optimizers") else 1e-8
-        torch.testing.assert_close(one[name], value, rtol=0, atol=atol, msg=name)
-        assert torch.equal(one[name], two[name]), name
+    check_as_one(alone, first, second)
 
 
 @pytest.mark.parametrize("case", SOME)
@@ -151,7 +128,7 @@ def test_in_float16_both_are_alike_to_the_bit(in_two: Path) -> None:
     first, second = (torch.load(in_two / f"float16-{rank}.pt") for rank in (0, 1))
     assert first["state"]["scales"] == second["state"]["scales"]
     assert first["state"]["scales"]["g"]["factor"] < 2.0**16, "some steps were left out"
-    one, two = flat(first["state"]), flat(second["state"])
+    one, two = tensors(first["state"]), tensors(second["state"])
     assert all(torch.equal(value, two[name]) for name, value in one.items())
     assert torch.equal(first["losses"], second["losses"])
 

@@ -21,7 +21,7 @@ from nst.gan.sampling import style_pair
 from nst.modulated.training import ManyStylesOptions, ManyStylesTraining, direction_means, train_step
 from nst.ops.modulated import Form
 from reference.modulated import plain_step
-from tests.two import in_two_processes
+from tests.two import check_as_one, in_two_processes
 
 STYLES = ("photo", "ukiyo-e", "pastel")
 SIDE = 16
@@ -350,13 +350,6 @@ def in_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def tensors(state: Any, at: str = "") -> dict[str, Tensor]:
-    if isinstance(state, Tensor):
-        return {at: state}
-    items = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, list) else ()
-    return {name: tensor for key, value in items for name, tensor in tensors(value, f"{at}/{key}").items()}
-
-
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("batch_size", "steps"), RUNS)
 def test_two_train_as_one(in_two: Path, case: str, batch_size: int, steps: int) -> None:
@@ -365,17 +358,7 @@ def test_two_train_as_one(in_two: Path, case: str, batch_size: int, steps: int) 
         cast(dict[str, Any], torch.load(in_two / f"{case}-{batch_size}-{rank}.pt")) for rank in (0, 1)
     )
     alone = trained(case, Share(batch_size), steps)
-    assert alone["grads"].keys() == first["grads"].keys()
-    for name, grad in alone["grads"].items():
-        atol = 1e-12 * max(1.0, float(grad.abs().max()))
-        torch.testing.assert_close(first["grads"][name], grad, rtol=0, atol=atol, msg=name)
-    torch.testing.assert_close(first["losses"], alone["losses"], rtol=1e-9, atol=1e-9)
-    expected, one, two = (tensors(each["state"]) for each in (alone, first, second))
-    assert expected.keys() == one.keys() == two.keys()
-    for name, value in expected.items():
-        atol = 1e-6 if name.startswith("/optimizers") else 1e-8
-        torch.testing.assert_close(one[name], value, rtol=0, atol=atol, msg=name)
-        assert torch.equal(one[name], two[name]), name
+    check_as_one(alone, first, second)
 
 
 def test_some_direction_is_on_one_process_only() -> None:

@@ -20,7 +20,7 @@ from nst.feed_forward.options import PainterOptions
 from nst.feed_forward.training import PainterTraining
 from nst.gan.parallel import Share
 from nst.losses import gram_matrix
-from tests.two import in_two_processes, widen
+from tests.two import check_painters_as_one, in_two_processes, widen
 
 SMALL: dict[str, Any] = {
     "half": 6,
@@ -175,9 +175,4 @@ def test_two_train_as_one(in_two: Path) -> None:
     """Of three photographs, one process has two: losses and parameters to 1e-12."""
     first, second = (torch.load(in_two / f"{rank}.pt") for rank in (0, 1))
     alone = trained(Share(3))
-    assert alone["losses"].dtype == torch.float64
-    torch.testing.assert_close(first["losses"], alone["losses"], rtol=1e-12, atol=1e-12)
-    for network, state in alone["state"].items():
-        for name, value in state.items():
-            assert torch.equal(first["state"][network][name], second["state"][network][name])
-            torch.testing.assert_close(first["state"][network][name], value, rtol=0, atol=1e-12)
+    check_painters_as_one(alone, first, second)

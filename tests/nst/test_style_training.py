@@ -28,7 +28,7 @@ from nst.gan.parallel import Share
 from nst.images.codec import encode_image
 from nst.stylizer import Stylized
 from tests.nst.test_feed_forward import random_picture
-from tests.two import in_two_processes, widen
+from tests.two import check_painters_as_one, in_two_processes, widen
 
 SMALL: dict[str, Any] = {
     "style": ("/wave.png", "/reeds.png"),
@@ -312,10 +312,4 @@ def test_two_train_as_one(tmp_path: Path) -> None:
     in_two_processes(one_of_two, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     alone = trained(Share(3))
-    assert alone["losses"].dtype == torch.float64
-    torch.testing.assert_close(first["losses"], alone["losses"], rtol=1e-12, atol=1e-12)
-    for network, state in alone["state"].items():
-        for name, value in state.items():
-            assert value.dtype == torch.float64
-            assert torch.equal(first["state"][network][name], second["state"][network][name])
-            torch.testing.assert_close(first["state"][network][name], value, rtol=0, atol=1e-12)
+    check_painters_as_one(alone, first, second)
