@@ -33,6 +33,8 @@ _MEMORY_CHECK_INTERVAL_S = 0.1
 _SCARCE_SHARE = 0.92
 """Share of the memory in use at which a worker is ended that took more than all others: before Ray's own
 monitor, at 0.95, ends the youngest ones, and before the kernel does. If none did, none is to blame."""
+_ENDING_S = 5.0
+"""How long a killed process may take to end."""
 _PR_SET_PDEATHSIG = 1
 _PRELOADED = ["jobs.pools.warm"]
 
@@ -103,6 +105,8 @@ class Children:
             try:
                 process.start()
             except (EOFError, OSError) as error:
+                if isinstance(error, EOFError | ConnectionError):
+                    _await_forkserver_end()
                 ours.close()
                 theirs.close()
                 self._failed_starts.append(
@@ -212,6 +216,18 @@ def _detail(child: _Child) -> str:
     if code is not None and -code in set(signal.Signals):
         return signal.Signals(-code).name
     return f"exit code {code}"
+
+
+def _await_forkserver_end() -> None:
+    """Wait until the process that workers are forked from, which was killed, has ended: the next start begins
+    another one, and until then asks this one."""
+    pid: int | None = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    deadline = time.monotonic() + _ENDING_S
+    with contextlib.suppress(ChildProcessError):  # somebody knows that it has
+        while pid is not None and time.monotonic() < deadline:
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                return
+            time.sleep(0.01)
 
 
 @atexit.register

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from multiprocessing import forkserver
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from jobs.driver.job import Job
 from jobs.driver.run import worker_setup
 from jobs.errors import WorkersBroken
 from jobs.pools import Pool, open_pool
+from jobs.pools.children import Children
 from jobs.pools.local import LocalPool
 from jobs.pools.ray import RayPool
 from jobs.pools.ray_session import RaySession
@@ -50,6 +53,29 @@ class TestLocalPool(PoolContract):
             with make_pool(setup) as pool:
                 pool.start(0)
                 assert value in self.wait(pool, Died).detail
+
+
+class Refused:
+    """A process that cannot be forked."""
+
+    def start(self) -> None:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens any more")
+
+
+def test_after_what_workers_are_forked_from_was_killed_the_next_start_begins_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While it is still ending it would be asked again, and a job's three starts be over in a moment."""
+    ending = subprocess.Popen(["sleep", "0.5"])
+    children = Children()
+    monkeypatch.setattr(forkserver._forkserver, "_forkserver_pid", ending.pid)
+    monkeypatch.setattr(children._context, "Process", lambda **_: Refused())
+    children.launch(0, b"", 1)
+    assert ending.poll() == 0
+    (died,) = children.poll(1.0)
+    assert (died.worker, died.cause) == (0, "crash")  # type: ignore[union-attr]
+    children.launch(1, b"", 1)
+    assert len(children.poll(1.0)) == 1, "it is not waited for, since others have reaped it"
 
 
 @pytest.mark.ray
