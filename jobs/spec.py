@@ -93,8 +93,9 @@ class ImageSpec:
     def __post_init__(self) -> None:
         if self.max_side_px == 0:
             object.__setattr__(self, "max_side_px", None)
-        if self.max_side_px is not None:
-            check.at_least("max_side_px", self.max_side_px, 1)
+        if self.max_side_px is not None and self.max_side_px < 1:
+            reason = "must be at least 1, or 0: photographs keep their size"
+            raise OptionError("max_side_px", self.max_side_px, reason=reason)
         check.at_least("max_pixels", self.max_pixels, 1)
         if not 1 <= self.quality <= 100:
             raise OptionError("quality", self.quality, reason="must be from 1 to 100")
@@ -315,6 +316,8 @@ def _method(table: Mapping[str, Any], base: Path, registry: Registry) -> tuple[s
         if isinstance(value, list | tuple):
             return type(value)(absolute(f"{option}[{index}]", item) for index, item in enumerate(value))
         is_place = isinstance(value, str) and urls.get(option) == value and not value.startswith(PREFIX)
+        if is_place and not value.strip():  # it would be the job file's folder, with all that is in it
+            raise OptionError(f"method.{option}", value, reason="a path or URL is required")
         return absolute_url(value, base) if is_place else value
 
     given = {item.name: getattr(method, item.name) for item in fields(cast(Any, method))}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -22,6 +22,9 @@ __all__ = [
     "PoolName",
     "Reach",
     "Set",
+    "SetAgain",
+    "SetHow",
+    "SetTraining",
     "Size",
     "Styles",
     "Wait",
@@ -63,14 +66,18 @@ Styles = Annotated[
         "--style may be; may be repeated. With --set styles_per_photo=one, one is drawn for each photograph.",
     ),
 ]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="NAME=VALUE",
-        help="Option to set, e.g. method.steps=200; may be repeated. `nst options` lists all.",
-    ),
-]
+
+
+def _option_like(example: str) -> Any:
+    """The option --set, whose help has an example that the command takes."""
+    text = f"Option to set, e.g. {example}; may be repeated. `nst options` lists all."
+    return typer.Option("--set", metavar="NAME=VALUE", help=text)
+
+
+Set = Annotated[list[str] | None, _option_like("method.steps=200")]
+SetHow = Annotated[list[str] | None, _option_like("resources.timeout_s=3600")]
+SetAgain = Annotated[list[str] | None, _option_like("method.strength=0.5")]
+SetTraining = Annotated[list[str] | None, _option_like("schedule.n_epochs=20")]
 Reach = Annotated[
     list[str] | None,
     typer.Option(

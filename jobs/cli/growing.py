@@ -119,7 +119,7 @@ def redo_keys(job: Job, marked: str | None, keys: Sequence[str] | None) -> list[
     from jobs.ledger.parts import manifests_of
 
     if (marked is None) == (not keys):
-        reason = "or --key says which photographs are done again; not both"
+        reason = "either this mark or --key says which photographs are done again"
         raise OptionError("--marked", marked, choices=MARK_NAMES, reason=reason)
     if keys:
         return list(keys)

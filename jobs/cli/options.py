@@ -5,14 +5,13 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
-import json
 import sys
 import textwrap
-import types
-import typing
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
+
+from jobs.config.values import as_toml, values_of
 
 __all__ = ["Option", "options_of"]
 
@@ -25,7 +24,6 @@ _UNITS = {
     "_per_second": "per second",
 }
 """Units by the ends of names: house rule is that a name says its unit."""
-_KINDS = {int: "whole number", float: "number", str: "text"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +62,12 @@ def options_of(cls: type[Any], names: Container[str] | None = None) -> list[Opti
         hint = _hint(cls, item.name)
         if _is_table(hint) or dataclasses.is_dataclass(default):
             continue
-        shown = "" if default is dataclasses.MISSING else _as_toml(default)
+        shown = "" if default is dataclasses.MISSING else as_toml(default)
         ends = [unit for end, unit in _UNITS.items() if item.name.endswith(end)]
         found.append(
-            Option(item.name, shown, _values(hint), "".join(ends[:1]), helps.get(item.name, "").strip())
+            Option(item.name, shown, values_of(hint), "".join(ends[:1]), helps.get(item.name, "").strip())
         )
     return found
-
-
-def _as_toml(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_as_toml(item)}" for key, item in value.items()) + " }"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_as_toml, value)) + "]"
-    if isinstance(value, bool | str):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, int):
-        return f"{value:_}" if abs(value) >= 100_000 else str(value)
-    if isinstance(value, float) and len(repr(value)) > 12:
-        return f"{value:.4g}"
-    return repr(value)
 
 
 def _hint(cls: type[Any], name: str) -> Any:
@@ -101,23 +85,6 @@ def _hint(cls: type[Any], name: str) -> Any:
 
 def _is_table(hint: Any) -> bool:
     return isinstance(hint, str) or dataclasses.is_dataclass(hint)
-
-
-def _values(hint: Any) -> str:
-    """What a value of type `hint` is in TOML."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_values(each) for each in arguments if each is not types.NoneType)
-    if origin is typing.Literal:
-        return ", ".join(f"`{_as_toml(each)}`" for each in arguments)
-    if hint is bool:
-        return "`true`, `false`"
-    if origin is tuple:
-        number = "" if arguments[-1] is Ellipsis else f"{len(arguments)} "
-        return f"list of {number}{_values(arguments[0])}s"
-    if origin in (dict, Mapping):
-        return f"table of {_values(arguments[1])}s"
-    return _KINDS.get(hint, getattr(hint, "__name__", str(hint)))
 
 
 def _field_docstrings(cls: type[Any]) -> Mapping[str, str]:

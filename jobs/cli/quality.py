@@ -45,9 +45,11 @@ def stylize_table(
 
     Raises:
         OptionError: there is neither a style nor a network of one; a style is neither a file, nor a folder, nor
-            one that comes with this package; or a sequence or a network is not to be had in this quality.
+            one that comes with this package; or a sequence, a network or an option is not to be had in this
+            quality.
     """
-    chosen = quality or ("best" if _only_best_has(overrides) else "draft")
+    chosen = quality or ("best" if _only_in("best", overrides) else "draft")
+    _refuse_options_of_another(chosen, overrides, said=quality is not None)
     places = [style_place(style) for style in styles]
     if places and each_in:
         reason = "does not go with --styles, in each of which every photograph is painted"
@@ -93,11 +95,26 @@ def first_photo(photos: list[str], out: str, storage: StorageOptions) -> str:
     return first.url
 
 
-def _only_best_has(overrides: Sequence[str]) -> bool:
-    """Whether --set has an option of optimization that the network has not."""
-    names = {each.partition("=")[0] for each in overrides}
+def _refuse_options_of_another(chosen: Quality, overrides: Sequence[str], *, said: bool) -> None:
+    other: Quality = "draft" if chosen == "best" else "best"
+    for override in _only_in(other, overrides):
+        reason = "goes with --quality best" if other == "best" else "goes with --quality draft or adapted"
+        if not said:
+            reason += f", and {_only_in(chosen, overrides)[0]!r} with {chosen}"
+        raise OptionError("--set", override, reason=reason)
+
+
+def _only_in(quality: Quality, overrides: Sequence[str]) -> list[str]:
+    """What --set has of options that only this one has of a network and optimization."""
+    names = [each.partition("=")[0].strip() for each in overrides]
     if "method.kind" in names or not any(name.startswith("method.") for name in names):
-        return False
-    kinds = (_KINDS["draft"], _KINDS["best"])
-    draft, best = ({item.name for item in fields(cast(Any, METHODS[kind]))} for kind in kinds)
-    return any(name.removeprefix("method.").partition(".")[0] in best - draft for name in names)
+        return []
+    draft, best = (
+        {item.name for item in fields(cast(Any, METHODS[_KINDS[kind]]))} for kind in ("draft", "best")
+    )
+    only = best - draft if quality == "best" else draft - best
+    return [
+        override
+        for name, override in zip(names, overrides, strict=True)
+        if name.startswith("method.") and name.removeprefix("method.").partition(".")[0] in only
+    ]

@@ -16,6 +16,7 @@ from jobs.cli.arguments import LogFormat
 from jobs.cli.growing import Growth, grown
 from jobs.cli.running import execute, lease_options, tell_notes
 from jobs.console.log_events import LogEvent
+from jobs.console.text import counted
 from jobs.errors import EXIT_UNFINISHED, exit_code_of
 from jobs.stores.filesystems import absolute_url
 from jobs.stores.store import open_store
@@ -202,8 +203,9 @@ def begin(
         print("".join(f"left out: {name}\n" for name in planned.left_out.names()), end="")
         lines = [*describe_evaluations(job_file.spec.method), *describe_cost(planned)]
         print("".join(f"{line}\n" for line in lines), end="")
-        what = "pictures" if planned.job.spec.styles_per_photo == "all" else "photographs"
-        print(f"{planned.manifest.rows} {what} in {planned.manifest.shards} shards; nothing was written")
+        what = "picture" if planned.job.spec.styles_per_photo == "all" else "photograph"
+        rows, shards = counted(planned.manifest.rows, what), counted(planned.manifest.shards, "shard")
+        print(f"{rows} in {shards}; nothing was written")
         return
     execute(
         lambda: (create_or_open(job_file), None),

@@ -57,6 +57,9 @@ def style_place(style: str, base: Path | None = None, option: str = "--style") -
     Raises:
         OptionError: it can be neither, nor a file or folder that is missing.
     """
+    if not style.strip():  # it would be the current folder, with all that is in it
+        reason = "a picture, a folder of them or the name of a style is required"
+        raise OptionError(option, style, choices=STYLES, reason=reason)
     if is_url(style) or style.startswith(PREFIX) or Path(absolute_url(style, base or Path.cwd())).exists():
         return style
     if style in STYLES:

@@ -1,6 +1,6 @@
 """Job files as tables: read from TOML, changed by `--set`, turned into frozen dataclasses.
 
-Importing this loads no torch, and nothing of jobs but its errors.
+Importing this loads no torch, and of jobs its errors and how values are said alone.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import tomllib
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from jobs.config.values import values_of
 from jobs.errors import UsageError
 from nst.errors import OptionError
 
@@ -64,7 +65,7 @@ def apply_overrides(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[
     result = cast(dict[str, Any], _copy("", table))
     for override in overrides:
         name, equals, text = override.partition("=")
-        if not equals or not name.strip():
+        if not equals or not all(part.strip() for part in name.split(".")):
             raise OptionError("--set", override, reason="expected NAME=VALUE, e.g. method.steps=200")
         *parents, last = name.strip().split(".")
         place = result
@@ -112,9 +113,18 @@ def parse_table(cls: type[T], table: Mapping[str, Any], name: str) -> T:
         if required and option not in table:
             raise OptionError(_within(name, option), None, reason="is required")
     try:
-        return TypeAdapter(cls).validate_python(dict(table))
+        result = TypeAdapter(cls).validate_python(dict(table))
     except ValidationError as error:
-        raise _option_error(error.errors()[0], name) from error
+        raise _option_error(error.errors()[0], cls, table, name) from error
+    for option, value in table.items():
+        if _has_truth(value) and not _has_truth(getattr(result, option)):  # 1, for whoever reads it
+            raise _expected(cls, option, value, name)
+    return result
+
+
+def _has_truth(value: Any) -> bool:
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return isinstance(value, bool) or any(map(_has_truth, items))
 
 
 def without_defaults(options: Any, names: Container[str] | None = None) -> dict[str, Any]:
@@ -136,13 +146,20 @@ def _within(table: str, option: str) -> str:
     return ".".join(part for part in (table, option) if part)
 
 
-def _option_error(details: ErrorDetails, table: str) -> OptionError:
+def _option_error(details: ErrorDetails, cls: type[Any], table: Mapping[str, Any], name: str) -> OptionError:
     cause = details.get("ctx", {}).get("error")
     if isinstance(cause, OptionError):
-        return cause.within(table) if table else cause
-    option = _within(table, ".".join(str(part) for part in details["loc"][:1]))
+        return cause.within(name) if name else cause
+    option = str(details["loc"][0])
     expected = details.get("ctx", {}).get("expected")
     if details["type"] == "literal_error" and isinstance(expected, str):
         choices = [choice.strip(" '") for choice in expected.replace(" or ", ",").split(",")]
-        return OptionError(option, details["input"], choices=choices)
-    return OptionError(option, details["input"], reason=details["msg"])
+        return OptionError(_within(name, option), details["input"], choices=choices)
+    return _expected(cls, option, table[option], name)
+
+
+def _expected(cls: type[Any], option: str, value: Any, name: str) -> OptionError:
+    """The error for a value of another type than the option has."""
+    values = values_of(get_type_hints(cls)[option])
+    article = "" if values.startswith(("text", "`")) else "a "
+    return OptionError(_within(name, option), value, reason=f"expected {article}{values}")

@@ -114,6 +114,8 @@ def describe_cost(planned: Plan) -> list[str]:
     lines = [describe_sizes(sizes)]
     if job.resources.num_gpus:
         return [*lines, "time and memory are not estimated for GPUs"]
+    from nst.stylizer import AdaptableMethod
+
     threads = job.resources.threads
     cost = measure_cost(
         in_one_style(job.spec),
@@ -129,6 +131,8 @@ def describe_cost(planned: Plan) -> list[str]:
     )
     if cost.memory_bytes is not None:
         text += f"; about {cost.memory_bytes / 1e9:.1f} GB of memory for each worker"
+    if isinstance(job.spec.method, AdaptableMethod) and job.spec.method.adapt_steps:
+        text += "; what the network learns before takes minutes more"
     return [*lines, text]
 
 

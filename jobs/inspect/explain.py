@@ -18,6 +18,9 @@ from jobs.stores.store import Store
 
 __all__ = ["explain"]
 
+_ALIKE = 3
+"""Keys that are named where there is none as asked for."""
+
 
 def explain(store: Store, photo: str) -> Iterator[str]:
     """What became of one photograph, line by line: its row, its journal, its result; and those of each part
@@ -76,6 +79,7 @@ def _find_rows(store: Store, photo: str) -> list[tuple[Store, int, Row]]:
     by_key: list[tuple[Store, int, Row]] = []
     by_path: list[tuple[Store, int, Row]] = []
     by_name: list[tuple[Store, int, Row]] = []
+    alike: list[str] = []
     for part in parts_of(store):
         image, manifest = read_job(part).image, manifest_of(part)
         for shard in range(manifest.shards):
@@ -86,9 +90,13 @@ def _find_rows(store: Store, photo: str) -> list[tuple[Store, int, Row]]:
                     by_path.append((part, shard, row))
                 elif row.url.rpartition("/")[2] == photo:
                     by_name.append((part, shard, row))
+                elif len(alike) < _ALIKE and row.key.rpartition("/")[2].partition(".")[0] == photo:
+                    alike.append(row.key)
     found = by_key or by_path or by_name
     if not found:
-        raise UsageError(f"{store.url} has no photograph {photo!r}; keys are paths without extension")
+        few = ", ".join(map(repr, dict.fromkeys(alike)))
+        like = f", such as {few}" if few else ""
+        raise UsageError(f"{store.url} has no photograph {photo!r}; keys are paths without extension{like}")
     keys = list(dict.fromkeys(row.key for _, _, row in found))
     if len(keys) > 1:
         few = ", ".join(map(repr, keys[:3]))

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from jobs.console.progress import SHOWN_FAILURES, end_notes
+from jobs.console.text import counted
 from jobs.errors import EXIT_FAILED_ROWS, EXIT_OK, EXIT_UNFINISHED
 from jobs.ledger.adapted import AdaptProgress, read_progress
 from jobs.ledger.job_record import JobRecord, read_job
@@ -90,7 +91,7 @@ class PartStatus:
         counts = ", ".join(f"{number} {name}" for name, number in self.counts.items())
         names = {None: "begun with", "new": "added", "again": "done again"}
         options = "".join(f", {name} = {value!r}" for name, value in self.options.items())
-        return f"{names[self.part]} {self.created}: {self.rows} photographs{options}: {counts}"
+        return f"{names[self.part]} {self.created}: {counted(self.rows, 'photograph')}{options}: {counts}"
 
 
 def job_status(store: Store, *, all_failures: bool = False) -> JobStatus:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from jobs.console.text import counted
 from jobs.errors import StoreError
 from jobs.ledger.adapted import read_adapted
 from jobs.ledger.curves import read_curve
@@ -132,7 +133,7 @@ def _verify_shards(
             results, meta = ledger.receipt(shard)
         except (StoreError, OSError) as error:
             missing = isinstance(error, FileNotFoundError)
-            unfinished = f"there is none: {len(rows)} photographs are unfinished"
+            unfinished = f"there is none, of {counted(len(rows), 'unfinished photograph')}"
             yield Fault(path, unfinished if missing else f"cannot be read: {error}")
             # Pictures may be there before the receipt is.
             keys.update(row.key for row in rows)

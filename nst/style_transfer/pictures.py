@@ -59,7 +59,12 @@ def picture_names(method: StylePictures) -> list[str]:
 
 def style_assets(method: StylePictures) -> list[AssetRef]:
     """The style pictures and their masks."""
-    styles = zip(names_of("style", method.style or ()), styles_of(method), _digests(method), strict=True)
+    styles = zip(
+        names_of("style", () if method.style is None else method.style),
+        styles_of(method),
+        _digests(method),
+        strict=True,
+    )
     found = [AssetRef(option=option, url=url, kind="image", sha256=digest) for option, url, digest in styles]
     masks = method.style_masks or ()
     for option, url in zip(names_of("style_masks", masks), masks, strict=True):

@@ -28,6 +28,7 @@ from jobs.spec import ImageSpec, job_from_table
 from jobs.stores.filesystems import STANDARD_STORAGE
 from jobs.stores.store import LocalStore
 from nst.deepdream.method import DeepDream
+from nst.feed_forward.method import FeedForward
 from nst.style_transfer.method import StyleTransfer
 from nst.stylizer import AssetRef, Assets, Outcome, Stylized
 from tests.conftest import encoded, picture
@@ -245,10 +246,17 @@ def test_a_job_is_estimated_without_writing(tmp_path: Path) -> None:
     sizes, cost = describe_cost(planned)
     assert sizes == "sizes of 3 of them: 60 x 40 (3); painted: 30 x 20 (3)"
     assert re.fullmatch(
-        r"about 0:00:\d\d of one worker for each, 0:00:\d\d for all, by a few steps on this machine "
+        r"about 0:\d\d:\d\d of one worker for each, 0:\d\d:\d\d for all, by a few steps on this machine "
         r"with 1 thread; about \d+\.\d GB of memory for each worker",
         cost,
     )
+    learning = replace(
+        job,
+        spec=replace(
+            job.spec, kind="feed_forward", method=FeedForward(adapt_steps=9, style=str(tmp_path / "style.png"))
+        ),
+    )
+    assert describe_cost(plan(learning))[1].endswith("; what the network learns before takes minutes more")
     on_gpus = replace(job, resources=replace(job.resources, num_gpus=1.0))
     assert describe_cost(replace(planned, job=on_gpus))[1] == "time and memory are not estimated for GPUs"
     assert not (tmp_path / "out").exists()

@@ -54,6 +54,20 @@ def ask(*arguments: str) -> str:
 # Help
 
 
+@pytest.mark.parametrize(
+    ("name", "example"),
+    [
+        ("run", "method.steps=200"),
+        ("train", "schedule.n_epochs=20"),
+        ("resume", "resources.timeout_s=3600"),
+        ("retry", "resources.timeout_s=3600"),
+        ("redo", "method.strength=0.5"),
+    ],
+)
+def test_set_has_an_example_that_the_command_takes(name: str, example: str) -> None:
+    assert f"Option to set, e.g. {example}; may be repeated." in ask(name, "--help")
+
+
 @pytest.mark.parametrize("name", commands())
 def test_help_ends_with_examples_that_are_taken(name: str) -> None:
     head, told, lines = ask(*name.split(), "--help").partition("Examples:")

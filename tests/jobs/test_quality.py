@@ -59,6 +59,33 @@ def test_quality_is_a_method(quality: Any, overrides: list[str], kind: str) -> N
     assert ("image" in found) == (kind == "feed_forward")
 
 
+@pytest.mark.parametrize(
+    ("quality", "overrides", "said"),
+    [
+        ("draft", ["method.steps=5"], "--set = 'method.steps=5': goes with --quality best"),
+        ("adapted", ["seed=1", "method.curve=true"], "--set = 'method.curve=true': goes with --quality best"),
+        ("best", ["method.strength=1"], "--set = 'method.strength=1': goes with --quality draft or adapted"),
+        (
+            None,
+            ["method.strength=0.3", "method.steps=5"],
+            "--set = 'method.strength=0.3': goes with --quality draft or adapted, "
+            "and 'method.steps=5' with best",
+        ),
+    ],
+    ids=str,
+)
+def test_an_option_of_another_quality_says_which(quality: Any, overrides: list[str], said: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        stylize_table(["swirls"], quality, overrides, first_frame=None)
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_style_is_not_all_pictures_of_the_current_folder(empty: str) -> None:
+    with pytest.raises(OptionError, match=f"--style = '{empty}': a picture, .* is required. Choices: swirls"):
+        stylize_table([empty], None, [], first_frame=None)
+
+
 def test_a_draft_has_the_photographs_own_size(ask: Callable[..., Any], tmp_path: Path) -> None:
     done = ask("stylize", "photos", "--style", "swirls", "--out", "out", "--pool", "local", "--workers", 1)
     assert done.exit_code == 0, done.output

@@ -959,7 +959,7 @@ def test_a_dry_run_refuses_an_output_around_the_photographs(tmp_path: Path) -> N
 def test_a_picture_behind_a_store_that_is_away_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def away(url: str, storage: StorageOptions) -> bytes:  # noqa: ARG001
+    def away(url: str, _: StorageOptions) -> bytes:
         asked.append(url)
         raise ConnectionRefusedError("away")
 

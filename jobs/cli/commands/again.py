@@ -13,7 +13,7 @@ from jobs.cli.arguments import (
     Out,
     PhotosNow,
     PoolName,
-    Set,
+    SetAgain,
     Wait,
     Workers,
     examples,
@@ -52,7 +52,7 @@ def redo(
     pool: PoolName = None,
     address: Address = None,
     workers: Workers = None,
-    set_: Set = None,
+    set_: SetAgain = None,
     wait: Wait = False,
     log_format: Format = "text",
 ) -> None:

@@ -20,6 +20,7 @@ from jobs.cli.arguments import (
     PhotosNow,
     PoolName,
     Set,
+    SetHow,
     Size,
     Styles,
     Wait,
@@ -212,7 +213,7 @@ def resume(
     pool: PoolName = None,
     address: Address = None,
     workers: Workers = None,
-    set_: Set = None,
+    set_: SetHow = None,
     wait: Wait = False,
     log_format: Format = "text",
 ) -> None:
@@ -262,7 +263,7 @@ def retry(
     pool: PoolName = None,
     address: Address = None,
     workers: Workers = None,
-    set_: Set = None,
+    set_: SetHow = None,
     wait: Wait = False,
     log_format: Format = "text",
 ) -> None:

@@ -122,7 +122,7 @@ def verify(
     with errors():
         from dataclasses import asdict
 
-        from jobs.console.text import printable
+        from jobs.console.text import counted, printable
         from jobs.inspect.verify import verify
         from jobs.training.verify import verify_training
 
@@ -134,7 +134,7 @@ def verify(
             print(json.dumps(asdict(fault)) if as_json else printable(f"{fault.path}{about}: {fault.problem}"))
         if not as_json:
             fine = "every checkpoint and step" if training else "every row once, every picture as it was made"
-            print(f"{found} faults" if found else f"no faults: {fine}")
+            print(counted(found, "fault") if found else f"no faults: {fine}")
         if found:
             raise typer.Exit(EXIT_FAULTS)
 

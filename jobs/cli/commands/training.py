@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.arguments import Address, DryRun, Format, Out, Reach, Set, Wait, Workers, examples
+from jobs.cli.arguments import Address, DryRun, Format, Out, Reach, SetTraining, Wait, Workers, examples
 from jobs.cli.train import as_options, begin_training, job_file_of
 from jobs.cli.work import errors, resources, store_at
 
@@ -30,7 +30,7 @@ def train(
     words: Annotated[
         list[Path], typer.Argument(metavar="JOB.TOML", help="The job file; or `options`, to list them.")
     ],
-    set_: Set = None,
+    set_: SetTraining = None,
     dry_run: DryRun = False,
     address: Address = None,
     workers: Workers = None,
