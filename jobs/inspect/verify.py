@@ -133,7 +133,7 @@ def _verify_shards(
             results, meta = ledger.receipt(shard)
         except (StoreError, OSError) as error:
             missing = isinstance(error, FileNotFoundError)
-            unfinished = f"there is none, of {counted(len(rows), 'unfinished photograph')}"
+            unfinished = f"there is none: {counted(len(rows), 'photograph')} unfinished"
             yield Fault(path, unfinished if missing else f"cannot be read: {error}")
             # Pictures may be there before the receipt is.
             keys.update(row.key for row in rows)

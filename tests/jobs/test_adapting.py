@@ -128,7 +128,7 @@ def test_stopped_it_goes_on_from_its_checkpoint(whole: dict[str, str], tmp_path:
     assert 0 < progress.step < 6
     assert progress.steps == 6
     assert "loss" in str(progress)
-    assert {fault.problem for fault in verify(job.store)} == {"there is none, of 1 unfinished photograph"}
+    assert {fault.problem for fault in verify(job.store)} == {"there is none: 1 photograph unfinished"}
     assert run(again(job)).counts["ok"] == 5
     assert pictures_of(job) == whole
     learned = json.loads(job.store.read(files(job)[0]))

@@ -326,7 +326,7 @@ def test_rows_are_let_go_shard_by_shard(store: LocalStore, monkeypatch: pytest.M
 def test_an_unfinished_shard_is_named_and_its_pictures_are_not(store: LocalStore) -> None:
     store.remove(receipt_path(2))
     (fault,) = verify(store)
-    assert fault == Fault(receipt_path(2), "there is none, of 7 unfinished photographs")
+    assert fault == Fault(receipt_path(2), "there is none: 7 photographs unfinished")
 
 
 def test_garbage_is_collected_and_nothing_else(store: LocalStore) -> None:
