@@ -37,7 +37,7 @@ from nst.features import build_features, read_state_dict
 from nst.features.weights import published_bytes
 from nst.feed_forward.losses import balanced, content_distance
 from nst.feed_forward.method import SHIPPED, FeedForward
-from nst.images.codec import decode_image, encode_image, reduced
+from nst.images.codec import decode_image, decode_photo, encode_image, reduced
 from nst.losses import gram_matrix
 from nst.style_transfer.method import StyleTransfer
 from nst.style_transfer.options import Start
@@ -142,7 +142,7 @@ def learned(
 ) -> list[tuple[int, bytes, float]]:
     """The network after so many steps, and CPU seconds until then."""
     training = method.adaptation(assets, CPU, 0)
-    seen = [training.prepared(decode_image(photo.read_bytes())) for photo in photos]
+    seen = [training.prepared(decode_photo(photo.read_bytes()).levels) for photo in photos]
     began, spent, found = time.process_time(), 0.0, []
     for step in range(max(at)):
         training.step([seen[np.random.default_rng([0, step]).integers(len(seen))]])

@@ -21,7 +21,7 @@ _KINDS: Mapping[Quality, str] = {
     "adapted": "feed_forward",
     "best": "style_transfer",
 }
-_ADAPT_STEPS = 400
+_ADAPT_STEPS = 600
 
 
 def stylize_table(
