@@ -17,7 +17,7 @@ def grain(height: int, width: int, top: int, left: int, stream: int, like: Tenso
     """Values of -1 and 1, each as likely: (1, CHANNELS, height, width), on the device of `like` as its type is.
 
     Args:
-        top, left: where the part is within the picture, which must not be negative.
+        top, left: where the part is within the picture, or before it.
         stream: each has other values.
     """
     rows, columns = (

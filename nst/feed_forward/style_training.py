@@ -23,7 +23,7 @@ from nst.feed_forward.coloring import Moments
 from nst.feed_forward.files import names_in, painter_config, painter_file, read_painter
 from nst.feed_forward.learned import LearnedStyle, StyleName
 from nst.feed_forward.losses import balanced, content_distance
-from nst.feed_forward.networks import STRIDE_PX, Painter, PainterConfig
+from nst.feed_forward.networks import MARGIN_PX, STRIDE_PX, Painter, PainterConfig
 from nst.feed_forward.options import StyleTrainingOptions
 from nst.feed_forward.pictures import style_picture
 from nst.feed_forward.stylizer import padded
@@ -42,9 +42,6 @@ from nst.stylizer import Assets
 
 __all__ = ["StylePicture", "StyleTraining", "pictures_of"]
 
-_MARGIN_PX = 48
-"""What is painted around pieces and not looked at, a multiple of `STRIDE_PX`: at the border of what is painted
-the network finds zeros, and would learn to make strokes of them."""
 _PLACES = 10_000
 """Places within a picture that a step may be at, each with noise of its own."""
 
@@ -326,12 +323,13 @@ def _styles(networks: nn.ModuleDict) -> list[LearnedStyle]:
 
 
 def _pieces(photo: Tensor, options: StyleTrainingOptions, row: Sequence[float]) -> Tensor:
-    """Squares of a photograph (3, H, W), where tiles of it may begin, and what is around them: (pieces, 3,
-    side + 2 margins, the same)."""
+    """Squares of a photograph (3, H, W), where tiles of it may begin, and all around them that they depend on:
+    (pieces, 3, side + 2 margins, the same). At the border of what is painted the network finds zeros, and would
+    learn to make strokes of them."""
     around = photo
     for dim in (1, 2):
-        around = mirrored_beyond(around, dim, _MARGIN_PX, _MARGIN_PX)
-    side = options.side + 2 * _MARGIN_PX
+        around = mirrored_beyond(around, dim, MARGIN_PX, MARGIN_PX)
+    side = options.side + 2 * MARGIN_PX
     cut = []
     for number in range(options.pieces):
         top, left = (
@@ -343,4 +341,4 @@ def _pieces(photo: Tensor, options: StyleTrainingOptions, row: Sequence[float]) 
 
 
 def _inside(pieces: Tensor) -> Tensor:
-    return pieces[..., _MARGIN_PX:-_MARGIN_PX, _MARGIN_PX:-_MARGIN_PX]
+    return pieces[..., MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX]

@@ -31,8 +31,9 @@ from nst.stylizer import Outcome, asked_styles
 __all__ = ["FeedForwardStylizer", "Look", "Source", "padded"]
 
 _BORDER_PX = 48
-"""Pixels that are mirrored around a photograph, painted and cut off; a multiple of `STRIDE_PX`. With 32, there
-were lines along the borders of what a network painted that had learned a style."""
+"""Pixels that are mirrored around a photograph, painted and cut off; a multiple of `STRIDE_PX`. In a look that
+the network was trained for they are `MARGIN_PX`: its training has not seen what zeros at the border do, and
+with less there were frames."""
 _LEAST_STRENGTH = 0.2
 """Strength under which its picture and the photograph are mixed."""
 _MOST_KEPT = 128
@@ -149,7 +150,8 @@ class FeedForwardStylizer:
         return torch.where(total > 1e-6, painted / total.clamp_min(1e-6), small)  # no mask is white there
 
     def _in_look(self, small: Tensor, reference: Tensor, look: Look) -> Tensor:
-        painted = self._tiled(small, self._folded(reference, look))
+        border_px = MARGIN_PX if look.learned else _BORDER_PX
+        painted = self._tiled(small, self._folded(reference, look), border_px)
         share = self.plan.strength if look.learned else self.plan.strength / _LEAST_STRENGTH
         return painted if share >= 1 else torch.lerp(small, painted, share)
 
@@ -191,20 +193,22 @@ class FeedForwardStylizer:
             own: list[Moments] = self._painter(picture, wanted, only_look=True).own
         return own
 
-    def _tiled(self, photo: Tensor, folded: Folded) -> Tensor:
+    def _tiled(self, photo: Tensor, folded: Folded, border_px: int) -> Tensor:
         """(3, H, W) painted, tile by tile: equal to painting it whole, but for rounding."""
         height, width = photo.shape[-2:]
-        whole = padded(photo)
+        whole = padded(photo, border_px)
         height_px, width_px = whole.shape[1:]
         size = self._tile_size(height_px, width_px)
+        grain_px = _BORDER_PX - border_px  # which a wider border does not shift
         if size == (height_px, width_px):
-            out = folded(whole[None])[0]
+            out = folded(whole[None], (grain_px, grain_px))[0]
         else:
             out = torch.empty_like(whole)
             for tile in grid(height_px, width_px, size, MARGIN_PX):
-                painted = folded(tile.cut(whole)[None], (tile.rows.start, tile.columns.start))
+                at = grain_px + tile.rows.start, grain_px + tile.columns.start
+                painted = folded(tile.cut(whole)[None], at)
                 out[:, *tile.owned] = tile.pick(painted[0], stride=1)
-        return out[:, _BORDER_PX : _BORDER_PX + height, _BORDER_PX : _BORDER_PX + width]
+        return out[:, border_px : border_px + height, border_px : border_px + width]
 
     def _tile_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of tiles: bands as wide as the picture, if they are not too flat, else squares."""
@@ -245,10 +249,10 @@ class _InLook(nn.Module):
         return 2 * found.clamp(0, 1) - 1
 
 
-def padded(photo: Tensor) -> Tensor:
+def padded(photo: Tensor, border_px: int = _BORDER_PX) -> Tensor:
     """Mirrored around, to sides that are multiples of `STRIDE_PX`."""
     for dim, length in ((1, photo.shape[1]), (2, photo.shape[2])):
-        photo = mirrored_beyond(photo, dim, _BORDER_PX, _BORDER_PX + -length % STRIDE_PX)
+        photo = mirrored_beyond(photo, dim, border_px, border_px + -length % STRIDE_PX)
     return photo
 
 

@@ -14,16 +14,14 @@ from torch import Tensor
 
 from nst.errors import OptionError, WeightsError
 from nst.features import FeatureNetwork, build_features
-from nst.features.weights import published_bytes
 from nst.feed_forward.adaptation import PainterAdaptation
 from nst.feed_forward.coloring import Moments
 from nst.feed_forward.files import painter_file, read_learned, read_names, read_painter
 from nst.feed_forward.grain import CHANNELS
-from nst.feed_forward.method import SHIPPED, FeedForward
-from nst.feed_forward.networks import Painter, PainterConfig
+from nst.feed_forward.method import FeedForward
+from nst.feed_forward.networks import MARGIN_PX, Painter, PainterConfig
 from nst.feed_forward.options import StyleTrainingOptions
-from nst.feed_forward.style_training import _MARGIN_PX, StyleTraining, pictures_of
-from nst.feed_forward.stylizer import _BORDER_PX
+from nst.feed_forward.style_training import StyleTraining, _pieces, pictures_of
 from nst.gan.parallel import Share
 from nst.images.codec import encode_image
 from nst.stylizer import Stylized
@@ -119,7 +117,9 @@ def test_it_begins_as_the_network_it_begins_with() -> None:
     own.begin_with(data, "it")
     for name in ("wave", "reeds"):
         expected = stylizer(data, style=f"/{name}.png")([photo], [torch.Generator()])[0].image
-        torch.testing.assert_close(painted(own.file_bytes(), photo, name), expected, rtol=0, atol=2e-3)
+        inside = slice(None), slice(8, -8), slice(8, -8)  # of a learned style, borders are painted from further
+        found = painted(own.file_bytes(), photo, name)
+        torch.testing.assert_close(found[inside], expected[inside], rtol=0, atol=2e-3)
 
 
 def silent(height: int, width: int, top: int, left: int, stride_px: int, like: Tensor) -> Tensor:  # noqa: ARG001
@@ -138,7 +138,6 @@ def test_pieces_are_painted_as_within_the_whole(monkeypatch: pytest.MonkeyPatch)
         return look(some)
 
     monkeypatch.setattr(own, "_seen", looking)
-    monkeypatch.setattr("nst.feed_forward.style_training._MARGIN_PX", 80)
     monkeypatch.setattr("nst.feed_forward.networks.grain", silent)
     data = own.file_bytes()
     own.learn([(photo, photo)])
@@ -261,24 +260,46 @@ def test_moments_are_not_rounded() -> None:
         assert torch.equal(found.covariance, expected.covariance)
 
 
-def test_the_margin_is_as_wide_as_it_must_be() -> None:
-    """What the shipped network paints of a piece is what it paints there within the whole, nearly."""
+def test_what_a_step_looks_at_does_not_depend_on_zeros_at_the_border() -> None:
+    """What surrounds a piece is all that it depends on: whatever is beyond, it is painted so."""
+    own, photo = training(side=32), random_picture(64, 64)
+    painter = own.networks["painter"]
+    (piece, *_) = _pieces(photo, own.options, [0.0] * 6)
     with torch.no_grad():
-        painter = read_painter(published_bytes(SHIPPED), "it")
-        photo = random_picture(256, 256)[None]
-        own = painter(photo).own
-        whole = painter(photo, own, own).picture[..., 96:160, 96:160]
-        apart = []
-        for margin in (0, _MARGIN_PX):
-            start, stop = 96 - margin, 160 + margin
-            piece = painter(photo[..., start:stop, start:stop], own, own, at=(start, start)).picture
-            apart.append(float((piece[..., margin : margin + 64, margin : margin + 64] - whole).abs().mean()))
-    assert apart[1] < 0.1 * apart[0]
+        moments = painter(photo[None]).own
+        found = painter(piece[None], moments, moments).picture
+        wider = torch.nn.functional.pad(piece, (8,) * 4, value=0.7)[None]
+        further = painter(wider, moments, moments, at=(-8, -8)).picture[..., 8:-8, 8:-8]
+    inside = (..., *[slice(MARGIN_PX, -MARGIN_PX)] * 2)
+    assert found[inside].shape[-2:] == (32, 32)
+    torch.testing.assert_close(found[inside], further[inside], rtol=0, atol=1e-5)
+    assert float((found - further).abs().max()) > 1e-3
 
 
-def test_photographs_are_painted_with_as_much_around_them_as_pieces() -> None:
-    """Nearer to zeros than a piece ever was, a network that learned paints lines along the borders."""
-    assert _BORDER_PX >= _MARGIN_PX >= 48
+def test_what_is_painted_in_a_learned_style_does_not_depend_on_zeros_at_the_border() -> None:
+    """As in the training, or there would be a frame of what the network does there, which nobody has seen."""
+    photo = random_picture(40, 56)
+    method = FeedForward(weights="/own", stroke_side_px=None, precision="float32")
+    stylizer = method.build({"/own": training(style="/wave.png").file_bytes()}, torch.device("cpu"))
+    seen: list[Tensor] = []
+    folded = stylizer._painter.folded
+
+    def folding(*moments: Any) -> Callable[..., Tensor]:
+        paint = folded(*moments)
+
+        def painting(whole: Tensor, at: tuple[int, int] = (0, 0)) -> Tensor:
+            wider = torch.nn.functional.pad(whole, (8,) * 4, value=0.7)
+            seen.append(paint(wider, (at[0] - 8, at[1] - 8))[..., 8:-8, 8:-8])
+            return paint(whole, at)
+
+        return painting
+
+    stylizer._painter.folded = folding
+    (found,) = stylizer([photo], [torch.Generator()])
+    ((further,),) = seen
+    top, left = ((each - own) // 2 for each, own in zip(further.shape[1:], (40, 56), strict=True))
+    expected = further[:, top : top + 40, left : left + 56]
+    torch.testing.assert_close(found.image, expected, rtol=0, atol=1e-5)
 
 
 def test_moments_of_one_and_repeated() -> None:
