@@ -57,7 +57,7 @@ def collect_garbage(store: Store, *, remove: bool = True) -> Garbage:
     read_job(store)  # which is of photographs
     stores = parts_of(store)
     for each in stores if remove else ():
-        refuse_if_held(each)
+        refuse_if_held(each, "nothing was removed: ask again when the job has ended")
     parts = [_read(each) for each in stores]
     sharing = [part for part, each in zip(parts, stores, strict=True) if not has_own_pictures(each)]
     owner = {key: part for part in sharing for key in part.failed}

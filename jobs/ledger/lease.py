@@ -38,6 +38,7 @@ __all__ = ["STANDARD_LEASE", "Lease", "LeaseOptions", "hold", "read_holder", "re
 _ROUNDING_S = 1.0
 """Stores tell times in whole seconds."""
 _POLL_S = 1.0
+_WAIT = "--wait-for-lease waits for that"
 _JOIN_S = 5.0
 
 
@@ -64,8 +65,11 @@ def read_holder(store: Store) -> Holder | None:
     return None if found is None else found.holder
 
 
-def refuse_if_held(store: Store) -> None:
+def refuse_if_held(store: Store, advice: str = _WAIT) -> None:
     """For who only wants to know whether a driver would be refused now.
+
+    Args:
+        advice: what the user can do.
 
     Raises:
         LeaseHeld: by another driver, as far as can be told.
@@ -74,7 +78,7 @@ def refuse_if_held(store: Store) -> None:
     if found is not None and not found.holder.is_dead:
         left_s = _left_s(store, found)
         if left_s > 0:
-            raise _held(store, found.holder, left_s)
+            raise _held(store, found.holder, left_s, advice)
 
 
 @contextmanager
@@ -294,8 +298,8 @@ def _left_s(store: Store, found: _Found) -> float:
     return max(0.0, found.holder.term_s + _ROUNDING_S - (age_s or 0.0))
 
 
-def _held(store: Store, holder: Holder, left_s: float) -> LeaseHeld:
+def _held(store: Store, holder: Holder, left_s: float, advice: str = _WAIT) -> LeaseHeld:
     return LeaseHeld(
         f"{store.url} is being worked on by {holder}; its lease runs out in {left_s:.0f} s "
-        f"(by its own clock at {holder.expires}) unless it is renewed; --wait-for-lease waits for that"
+        f"(by its own clock at {holder.expires}) unless it is renewed; {advice}"
     )

@@ -372,8 +372,9 @@ def test_garbage_of_a_running_job_is_not_removed(store: LocalStore) -> None:
     before = contents(store)
     with hold(store, STANDARD_LEASE):
         assert collect_garbage(store, remove=False).pictures == ("images/raises.jpg",)
-        with pytest.raises(LeaseHeld, match="is being worked on by process"):
+        with pytest.raises(LeaseHeld, match=r"is being worked on by process .*; nothing was removed") as held:
             collect_garbage(store)
+        assert "--wait" not in str(held.value), "which this command has not"
         assert contents(store).keys() >= before.keys()
     assert collect_garbage(store).pictures == ("images/raises.jpg",)
 
