@@ -264,9 +264,9 @@ def _plan(job: JobFile, listing: Path, beside: LeftOut) -> Plan:
         photos = in_styles(listed(job.spec, job.storage, left_out))
         info = write_manifest(photos, listing, job.resources.shard_size, styled=styled)
     except (UsageError, OSError) as error:
-        reason = "; ".join([str(error), *left_out.notes()])
         first, *more = job.spec.places
         shown = f"{first} and {len(more)} more" if more else first
+        reason = "; ".join([str(error).removeprefix(f"{first}: "), *left_out.notes()])
         raise OptionError("photos", shown, reason=reason) from error
     table = job_to_table(job)
     digests = {asset.option: asset.sha256 for asset in assets}

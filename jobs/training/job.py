@@ -316,7 +316,7 @@ def _plan(file: TrainFile, folder: Path) -> TrainPlan:
         except OptionError as error:
             raise OptionError(option, source, choices=error.choices, reason=error.reason) from error
         except (UsageError, OSError) as error:
-            raise OptionError(option, source, reason=str(error)) from error
+            raise OptionError(option, source, reason=str(error).removeprefix(f"{source}: ")) from error
     _check_photographs(file, folder)
     held_out(file)
     table = train_to_table(file)

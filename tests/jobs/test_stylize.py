@@ -927,6 +927,7 @@ def test_a_job_whose_listing_was_never_published_lists_again(tmp_path: Path) -> 
     [
         ({"photos": "nowhere"}, "photos = .*nowhere.*no such folder"),
         ({"photos": "empty"}, "photos = .*empty.*no photographs found"),
+        ({"photos": "list.csv"}, r"^photos = '[^' ]+/list\.csv': row 1 has no `url`"),
         ({"output": "photos"}, "output = .*photos.*is the folder of the photographs"),
         ({"output": "."}, "output = .* holds the photographs, .*photos: take a folder beside them"),
         ({"output": ".", "photos": "photos/*.jpg"}, r"output = .* holds the photographs, .*photos/\*\.jpg"),
@@ -944,6 +945,7 @@ def test_wrong_places_write_nothing(tmp_path: Path, changes: dict[str, Any], sai
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/thesis.doc").write_text("years of work")
     (tmp_path / "file").write_text("text")
+    (tmp_path / "list.csv").write_text("place\np.jpg\n")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(OptionError, match=said):
         begin(tmp_path, **changes)
