@@ -120,12 +120,24 @@ def _records(source: str, options: ListingOptions, storage: StorageOptions) -> I
                 return
             lines = (line.decode("utf-8-sig" if n == 0 else "utf-8") for n, line in enumerate(raw))
             if name.endswith((".csv", ".tsv")):
-                separator = options.separator or ("\t" if name.endswith(".tsv") else ",")
-                yield from csv.DictReader(lines, delimiter=separator)
+                yield from _csv_rows(source, lines, options)
             else:
                 yield from _json_lines(source, lines)
     except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
         raise OptionError("photos", source, reason=f"not a readable table: {error}") from error
+
+
+def _csv_rows(source: str, lines: Iterator[str], options: ListingOptions) -> Iterator[dict[str, Any]]:
+    """Cells by the names of their columns; those that are missing at a row's end are None."""
+    separator = options.separator or ("\t" if source.lower().endswith(".tsv") else ",")
+    rows = csv.DictReader(lines, delimiter=separator)
+    for record in rows:
+        if options.url_column in record and any(record.get(None, ())):  # type: ignore[call-overload]
+            raise UsageError(
+                f"{source}: line {rows.line_num} has more cells than the header; "
+                f"a cell with a {separator!r} in it stands in double quotes"
+            )
+        yield record
 
 
 def _json_lines(source: str, lines: Iterable[str]) -> Iterator[dict[str, Any]]:

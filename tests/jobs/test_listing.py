@@ -146,6 +146,15 @@ def test_globs(tmp_path: Path, pattern: str, expected: list[str]) -> None:
     assert sorted(keys(f"{tmp_path}/{pattern}")) == sorted(expected)
 
 
+@pytest.mark.parametrize("pattern", ["*.{jpg,png}", "{s1,s2}/*.jpg", "{a,b}.jpg"])
+def test_braces_are_said_to_be_no_part_of_a_glob(tmp_path: Path, pattern: str) -> None:
+    touch(tmp_path, "a.jpg", "b.jpg", "s1/c.jpg")
+    with pytest.raises(OptionError, match=r"; \{\w+,\w+\} is for shells to understand, outside of quotes"):
+        keys(f"{tmp_path}/{pattern}")
+    touch(tmp_path, pattern.replace("*", "x"))
+    assert len(keys(f"{tmp_path}/{pattern}")) == 1, "it may be a name"
+
+
 def test_a_folder_whose_name_looks_like_a_glob(tmp_path: Path) -> None:
     touch(tmp_path, "trip [2024]/a.jpg")
     assert keys(tmp_path / "trip [2024]") == ["a"]
@@ -216,6 +225,23 @@ def test_a_separator_is_asked_for_though_rows_have_commas(tmp_path: Path) -> Non
     (tmp_path / "list.csv").write_text('url;caption\na.jpg;"Rome, in May"\n')
     with pytest.raises(UsageError, match="row 1 has no `url`; columns: url;caption; `separator` says what is"):
         list(list_photos(str(tmp_path / "list.csv")))
+
+
+@pytest.mark.parametrize(("name", "separator"), [("list.csv", ","), ("list.tsv", "\t")])
+def test_a_separator_within_a_name_is_not_taken_for_one_between_columns(
+    tmp_path: Path, name: str, separator: str
+) -> None:
+    """Else the row is another file under the rest of its name as its key, which nobody is told."""
+    path = tmp_path / name
+    rows = [["url", "key"], ["a.jpg", "a"], ["Rome, May\t.jpg", "b"], ["c.jpg"], ["d.jpg", "d", ""]]
+    path.write_text("\n".join(map(separator.join, rows)))
+    with pytest.raises(UsageError, match=rf"{name}: line 3 has more cells than the header; .* double quotes"):
+        keys(path)
+    rows[2][0] = f'"{rows[2][0]}"'
+    path.write_text("\n".join(map(separator.join, rows)))
+    found = list(list_photos(str(path)))
+    assert [photo.key for photo in found] == ["a", "b", "c", "d"], "empty cells at an end say nothing"
+    assert found[1].url == f"{tmp_path}/Rome, May\t.jpg"
 
 
 @pytest.mark.parametrize("name", ["list.jsonl", "list.parquet", "list.csv"])
