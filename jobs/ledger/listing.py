@@ -31,6 +31,7 @@ from nst.errors import OptionError
 __all__ = ["PHOTO_EXTENSIONS", "Photo", "list_photos", "pictures_in", "root_of"]
 
 _MAGIC = re.compile(r"[*?\[]")
+_BRACES = re.compile(r"\{[^{}/]*,[^{}/]*\}")
 
 
 def list_photos(
@@ -67,7 +68,7 @@ def list_photos(
     for place, found in kinds.items():
         if found is None:
             what = "file" if is_table else "folder or file"
-            raise OptionError("photos", place, reason=f"there is no such {what}")
+            raise OptionError("photos", place, reason=f"there is no such {what}{_of_braces(place)}")
         if found != "directory" and place.lower().endswith(TABLES):
             raise OptionError("photos", place, reason="is a manifest, which stands alone")
     return _list_several(kinds, selection)
@@ -101,8 +102,24 @@ def _list_glob(source: str, selection: Selection) -> Iterator[Photo]:
     head = source[: _MAGIC.search(source).start()]  # type: ignore[union-attr]
     root = head[: head.rindex("/")] if "/" in head else "."
     if _kind_at(root, selection.storage) != "directory":
-        raise OptionError("photos", source, reason=f"there is no folder {root}")
-    return _list_folder(replace(selection, root=root, pattern=source[len(root) :].lstrip("/")))
+        raise OptionError("photos", source, reason=f"there is no folder {root}{_of_braces(root)}")
+    photos = _list_folder(replace(selection, root=root, pattern=source[len(root) :].lstrip("/")))
+    return _or_braces(photos, source) if _BRACES.search(source) else photos
+
+
+def _or_braces(photos: Iterator[Photo], source: str) -> Iterator[Photo]:
+    """`photos`, unless there are none because of what is no part of a glob here."""
+    count = 0
+    for count, photo in enumerate(photos, 1):  # noqa: B007
+        yield photo
+    if not count:
+        raise OptionError("photos", source, reason=f"no photographs found{_of_braces(source)}")
+
+
+def _of_braces(place: str) -> str:
+    """What there is to say of a place with braces where nothing is."""
+    found = _BRACES.search(place)
+    return f"; {found[0]} is for shells to understand, outside of quotes: here it is a name" if found else ""
 
 
 def _list_several(kinds: dict[str, str | None], selection: Selection) -> Iterator[Photo]:
