@@ -6,13 +6,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast, get_args
 
 import typer
 from rich.console import Console
 
 from jobs.cli.preview_columns import columns_of, strengths_in, style_places, styles_at
-from jobs.cli.quality import Quality
 from jobs.cli.work import without_output
 from jobs.console.display import Bar, duration
 from jobs.errors import EXIT_FAILED_ROWS, EXIT_STOPPED, UsageError
@@ -47,7 +46,7 @@ class Asked:
     photos: list[str]
     styles: list[str]
     strengths: str
-    quality: Quality
+    quality: str
     count: int
     names: list[str]
     size_px: int
@@ -81,14 +80,17 @@ def preview_at(asked: Asked, out: str) -> None:
         raise typer.Exit(EXIT_STOPPED if result.stopped else EXIT_FAILED_ROWS)
 
 
-def _checked_quality(quality: Quality) -> PreviewQuality:
+def _checked_quality(quality: str) -> PreviewQuality:
+    for known in get_args(PreviewQuality):
+        if quality == known:
+            return cast(PreviewQuality, known)
+    reason = None
     if quality == "adapted":
         reason = (
             "learns each style for minutes before the first picture; choose one of drafts, and then "
             "nst stylize ... --quality adapted"
         )
-        raise OptionError("--quality", quality, choices=("draft", "best"), reason=reason)
-    return quality
+    raise OptionError("--quality", quality, choices=get_args(PreviewQuality), reason=reason)
 
 
 def _planned(

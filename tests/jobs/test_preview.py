@@ -330,6 +330,7 @@ def test_no_job_takes_a_previews_pictures_for_photographs(made: Path, tmp_path: 
     ("words", "said"),
     [
         (("--quality", "adapted"), "--quality = 'adapted': learns each style for minutes"),
+        (("--quality", "bets"), r"--quality = 'bets': not one of the choices \(did you mean 'best'"),
         (("--strengths", "0.5;1"), "--strengths = '0.5;1': are numbers from 0 to 1"),
         (("--strengths", "1.5"), "--strengths = '1.5': are numbers from 0 to 1"),
         (("--strengths", "nan"), "--strengths = 'nan': are numbers from 0 to 1"),
@@ -356,6 +357,12 @@ def test_what_is_asked_for_wrongly(
     assert done.exit_code == 2, done.output
     assert re.search(said, " ".join(done.output.split())), done.output
     assert not (tmp_path / "preview").exists()
+
+
+def test_help_lists_the_qualities_that_it_takes() -> None:
+    told = " ".join(ask("preview", "--help").output.split())
+    assert "[draft|best]" in told
+    assert "adapted" not in told
 
 
 def test_no_photograph_that_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from jobs.cli.arguments import Photos, examples
-from jobs.cli.quality import Quality
 from jobs.cli.work import errors, storage_of
 from nst.styles import STYLES
 
@@ -29,9 +28,10 @@ Strengths = Annotated[
     typer.Option("--strengths", metavar="NUMBERS", help="Strengths that are shown side by side, as 0.4,0.7,1."),
 ]
 How = Annotated[
-    Quality,
+    str,
     typer.Option(
         "--quality",
+        metavar="[draft|best]",
         help="How photographs are painted, as by `nst stylize`: draft, which takes a second a picture "
         "at most, or best, which takes up to minutes.",
     ),
