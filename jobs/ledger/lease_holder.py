@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from jobs.stores.processes import boot_id, pid_namespace
+
 __all__ = ["Holder", "ended_here", "parse_holder", "this_process", "utc"]
 
 _LONGEST_TERM_S = 86_400.0
@@ -39,7 +41,7 @@ class Holder:
         """It is known to have ended: in this process, or with another one that ran here and is gone."""
         if self.id in _ENDED:
             return True
-        if not self.boot_id or (self.boot_id, self.pid_namespace) != (_boot_id(), _pid_namespace()):
+        if not self.boot_id or (self.boot_id, self.pid_namespace) != (boot_id(), pid_namespace()):
             return False
         return _process_started(self.pid) != self.process_started
 
@@ -78,8 +80,8 @@ def this_process(*, id: str, started_at: float, term_s: float, generation: int, 
         term_s=term_s,
         generation=generation,
         renewals=renewals,
-        boot_id=_boot_id(),
-        pid_namespace=_pid_namespace(),
+        boot_id=boot_id(),
+        pid_namespace=pid_namespace(),
         process_started=_process_started(os.getpid()),
     )
 
@@ -99,21 +101,6 @@ def parse_holder(data: bytes, generation: int) -> Holder:
 def utc(seconds: float) -> str:
     """A time for people and records, from seconds since the epoch: 2026-11-21T03:12:44Z."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
-def _pid_namespace() -> str:
-    """Containers of one host have the same processes' numbers for different processes."""
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""
 
 
 def _process_started(pid: int) -> str:

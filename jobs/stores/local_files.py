@@ -7,18 +7,24 @@ import contextlib
 import errno
 import os
 import re
-import socket
 import time
 import uuid
 from pathlib import Path
 
-__all__ = ["make_folder", "put_in_place", "remove_left_over", "write_temporary"]
+from jobs.stores.processes import owner
+
+__all__ = ["make_folder", "put_in_place", "remove_left_over", "temporary_name", "write_temporary"]
 
 _FOLDER_TRIES = 50
 """Tries to write into a folder that others remove whenever it is empty."""
-_TEMPORARY = re.compile(r"(?P<host>.+)-(?P<pid>[0-9]{1,9})-[0-9a-f]{32}")
+_TEMPORARY = re.compile(r"(?P<owner>.+)-(?P<pid>[0-9]{1,9})-[0-9a-f]{32}")
 _LEFT_OVER_S = 86_400.0
-"""Another host's temporary files that are older than this have lost their owners."""
+"""Temporary files of another host, container or boot that are older than this have lost their owners."""
+
+
+def temporary_name() -> str:
+    """A name of a file of this process that is to be gone at once; if it is not, it says whose it was."""
+    return f"{owner()}-{os.getpid()}-{uuid.uuid4().hex}"
 
 
 def write_temporary(folder: Path, data: bytes) -> Path:
@@ -27,7 +33,7 @@ def write_temporary(folder: Path, data: bytes) -> Path:
     Raises:
         OSError: it cannot be written; nothing of it is left.
     """
-    path = folder / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
+    path = folder / temporary_name()
     for left in reversed(range(_FOLDER_TRIES)):
         try:
             make_folder(folder)
@@ -97,8 +103,9 @@ def make_folder(folder: Path) -> None:
 
 
 def remove_left_over(folder: Path) -> None:
-    """Remove what this host's dead processes left in `folder`, and what any host's left a day ago; and then the
-    folder, if it is empty. What others put there stays, and so does what cannot be removed."""
+    """Remove what dead processes of this host, or of this container, left in `folder` since its boot, and what
+    any others left a day ago; and then the folder, if it is empty. What others put there stays, and so does
+    what cannot be removed."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
@@ -107,7 +114,7 @@ def remove_left_over(folder: Path) -> None:
         path = folder / found[0]
         with contextlib.suppress(OSError):  # its owner was quicker, or is somebody else
             old = time.time() - path.stat().st_mtime > _LEFT_OVER_S
-            if old or (found["host"] == socket.gethostname() and not _is_alive(int(found["pid"]))):
+            if old or (found["owner"] == owner() and not _is_alive(int(found["pid"]))):
                 path.unlink()
     with contextlib.suppress(OSError):  # not empty: somebody is writing
         folder.rmdir()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import socket
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -27,7 +26,7 @@ from jobs.stores.filesystems import (
     open_ranges,
     url_to_filesystem,
 )
-from jobs.stores.local_files import put_in_place, remove_left_over, write_temporary
+from jobs.stores.local_files import put_in_place, remove_left_over, temporary_name, write_temporary
 
 __all__ = ["TEMPORARY", "FsspecStore", "LocalStore", "Part", "Store", "open_store", "temporary_path"]
 
@@ -36,7 +35,7 @@ TEMPORARY = ".tmp"
 
 def temporary_path() -> str:
     """The path of an object that is to be gone at once; if it is not, `Store.clean` knows whose it was."""
-    return f"{TEMPORARY}/{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
+    return f"{TEMPORARY}/{temporary_name()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +185,7 @@ class LocalStore(Store):
                 probe.parent.rmdir()
 
     def clean(self) -> None:
-        """Remove temporary files of this host's dead processes, and any host's after a day."""
+        """Remove temporary files of this host's or container's dead processes, and any other's after a day."""
         remove_left_over(self.root / TEMPORARY)
 
 

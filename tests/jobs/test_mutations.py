@@ -13,9 +13,7 @@ import json
 import os
 import random
 import shutil
-import socket
 import textwrap
-import uuid
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -56,7 +54,7 @@ from jobs.ledger.receipts import JournalWriter, Ledger, ShardJournal, read_journ
 from jobs.ledger.results import Result, write_receipt
 from jobs.spec import job_from_table
 from jobs.stores.backoff import Backoff
-from jobs.stores.store import FsspecStore, LocalStore, Store
+from jobs.stores.store import FsspecStore, LocalStore, Store, temporary_path
 from jobs.worker.messages import Died, Task
 from jobs.worker.worker import Worker
 from nst.errors import OptionError
@@ -185,7 +183,7 @@ def check_clean(place: Path) -> None:
 
 def check_clean_leaves_what_is_in_work(place: Path) -> None:
     store = LocalStore(str(place))
-    mine = place / ".tmp" / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
+    mine = place / temporary_path()
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"in work")
     store.clean()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import subprocess
 import sys
 import uuid
@@ -16,10 +15,11 @@ from typing import Any
 import fsspec
 import pytest
 
+import jobs.stores.processes
 from jobs.errors import UsageError
 from jobs.stores.filesystems import absolute_url, is_url, read_url
 from jobs.stores.part_store import PartStore
-from jobs.stores.store import TEMPORARY, FsspecStore, LocalStore, Part, Store, open_store
+from jobs.stores.store import TEMPORARY, FsspecStore, LocalStore, Part, Store, open_store, temporary_path
 from jobs.stores.threads import map_in_turn
 from tests.contracts.store import StoreContract
 
@@ -49,7 +49,7 @@ class TestLocalStore(StoreContract):
         )
         assert subprocess.run([sys.executable, "-c", script, store.url]).returncode == 9
         (left,) = store.names(".tmp")
-        mine = store.root / ".tmp" / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
+        mine = store.root / temporary_path()
         elsewhere = store.root / ".tmp" / f"another-host-{left.split('-')[-2]}-{uuid.uuid4().hex}"
         for path in (mine, elsewhere):
             path.write_bytes(b"in work")
@@ -59,6 +59,24 @@ class TestLocalStore(StoreContract):
         store.clean()
         assert store.names(".tmp") == [mine.name]
         assert not store.exists("x")
+
+    @pytest.mark.parametrize("changed", ["boot_id", "pid_namespace"])
+    def test_clean_leaves_what_another_container_of_this_hosts_name_writes(
+        self, store: LocalStore, monkeypatch: pytest.MonkeyPatch, changed: str
+    ) -> None:
+        """There the number is a living process's."""
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(os, "getpid", lambda: 999_999_999)  # of nobody here
+            elsewhere.setattr(jobs.stores.processes, changed, lambda: "another")
+            theirs = store.root / temporary_path()
+        store.publish("x", b"one")
+        (store.root / ".tmp").mkdir(exist_ok=True)
+        theirs.write_bytes(b"in work")
+        store.clean()
+        assert store.names(".tmp") == [theirs.name]
+        os.utime(theirs, (0, 0))
+        store.clean()
+        assert store.names(".tmp") == []
 
     def test_clean_leaves_what_others_put_there(self, store: LocalStore) -> None:
         """A file manager, a NAS, a network disk that keeps what is open; a copy of a bucket."""
