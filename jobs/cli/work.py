@@ -58,7 +58,8 @@ def errors(log_format: LogFormat = "text") -> Iterator[None]:
             _say_error(str(error), log_format)
             raise typer.Exit(exit_code_of(error)) from None
         except OSError as error:
-            _say_error(f"{type(error).__name__}: {error}", log_format)
+            where = "" if error.filename is None or str(error.filename) in str(error) else f"{error.filename}: "
+            _say_error(f"{where}{type(error).__name__}: {error}", log_format)
             raise typer.Exit(EXIT_UNFINISHED) from None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -257,13 +257,13 @@ def open_url(url: str, options: StorageOptions = STANDARD_STORAGE) -> IO[bytes]:
     return open_ranges(*url_to_filesystem(url, options), options.backoff())
 
 
-def open_ranges(filesystem: Any, path: str, backoff: Backoff) -> IO[bytes]:
-    """An object for random reading, every read a call of its own that is retried."""
+def open_ranges(filesystem: Any, path: str, backoff: Callable[[Callable[[], Any]], Any]) -> IO[bytes]:
+    """An object for random reading, every read a call of its own that `backoff` makes, again if need be."""
     return io.BufferedReader(_Ranges(filesystem, path, backoff), 1 << 18)
 
 
 class _Ranges(io.RawIOBase):
-    def __init__(self, filesystem: Any, path: str, backoff: Backoff) -> None:
+    def __init__(self, filesystem: Any, path: str, backoff: Callable[[Callable[[], Any]], Any]) -> None:
         super().__init__()
         self._filesystem, self._path, self._backoff = filesystem, path, backoff
         self._size = int(backoff(lambda: filesystem.info(path))["size"])

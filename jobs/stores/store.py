@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -192,7 +193,8 @@ class LocalStore(Store):
 class FsspecStore(Store):
     """A prefix in an object store, or any other fsspec file system. Publishing is one PUT.
 
-    Calls that fail for a moment are made again (`jobs.stores.backoff`); what fails for good is an OSError.
+    Calls that fail for a moment are made again (`jobs.stores.backoff`); what fails for good is an OSError with
+    the object's URL as its `filename`.
 
     Args:
         create_only: whether the store honors create-only writes, as `honors_create_only` found out. If not,
@@ -216,18 +218,27 @@ class FsspecStore(Store):
     def _full(self, path: str) -> str:
         return f"{self.root}/{path}"
 
+    def _call(self, path: str, call: Callable[[], Any]) -> Any:
+        """Make a call, again if need be; clients' errors do not say where they were."""
+        try:
+            return self.backoff(call)
+        except OSError as error:
+            if error.filename is None:
+                error.filename = self.place(path)
+            raise
+
     def read(self, path: str) -> bytes:
-        return cast(bytes, self.backoff(lambda: self.filesystem.cat_file(self._full(path))))
+        return cast(bytes, self._call(path, lambda: self.filesystem.cat_file(self._full(path))))
 
     def open(self, path: str) -> IO[bytes]:
-        return open_ranges(self.filesystem, self._full(path), self.backoff)
+        return open_ranges(self.filesystem, self._full(path), partial(self._call, path))
 
     def publish(self, path: str, data: bytes, *, create_only: bool = False) -> None:
         full = self._full(path)
         if create_only:
-            self.backoff(lambda: self._create(full, data))
+            self._call(path, lambda: self._create(full, data))
         else:
-            self.backoff(lambda: self.filesystem.pipe_file(full, data))
+            self._call(path, lambda: self.filesystem.pipe_file(full, data))
 
     def _create(self, full: str, data: bytes) -> None:
         try:
@@ -276,13 +287,13 @@ class FsspecStore(Store):
             except NotImplementedError:
                 return None
 
-        return self.backoff(ask)
+        return cast("datetime | None", self._call(path, ask))
 
     def names(self, folder: str) -> list[str]:
         full = self._full(folder).rstrip("/")
 
         try:
-            entries = self._ask_anew(lambda: self.filesystem.ls(full, detail=False))
+            entries = self._ask_anew(folder, lambda: self.filesystem.ls(full, detail=False))
         except FileNotFoundError:
             return []
         return sorted(name.rstrip("/").rsplit("/", 1)[1] for name in entries if name.rstrip("/") != full)
@@ -290,24 +301,24 @@ class FsspecStore(Store):
     def find(self, folder: str = "") -> Iterator[str]:
         full = self._full(folder).rstrip("/")
         start = len(self.root.lstrip("/")) + 1
-        for path in self._ask_anew(lambda: self.filesystem.find(full)):
+        for path in self._ask_anew(folder, lambda: self.filesystem.find(full)):
             yield path.lstrip("/")[start:]
 
     def exists(self, path: str) -> bool:
-        return bool(self.backoff(lambda: self._there(self._full(path))))
+        return bool(self._call(path, lambda: self._there(self._full(path))))
 
-    def _ask_anew(self, call: Callable[[], Any]) -> Any:
+    def _ask_anew(self, path: str, call: Callable[[], Any]) -> Any:
         """Not from the client's cache of listings."""
 
         def anew() -> Any:
             self.filesystem.invalidate_cache()
             return call()
 
-        return self.backoff(anew)
+        return self._call(path, anew)
 
     def remove(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError):
-            self.backoff(lambda: self.filesystem.rm_file(self._full(path)))
+            self._call(path, lambda: self.filesystem.rm_file(self._full(path)))
 
 
 def open_store(

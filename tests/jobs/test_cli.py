@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 from click.testing import Result
+from fsspec.implementations.memory import MemoryFileSystem
 from typer.testing import CliRunner
 
 from jobs.cli.app import app
@@ -27,7 +28,7 @@ from jobs.driver.job import create_or_open, reopen
 from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import Result as Row
 from jobs.spec import read_job_file
-from jobs.stores.store import LocalStore
+from jobs.stores.store import LocalStore, open_store
 from tests.conftest import encoded, picture
 from tests.processes import living, spawn
 from tests.vggs import caffe_vgg
@@ -238,6 +239,28 @@ def test_other_mistakes(ask: Callable[..., Result]) -> None:
     line = json.loads(asked.stdout)
     assert (line["level"], line["event"]) == ("error", "error")
     assert "none.toml" in line["message"]
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no credentials"), PermissionError(13, "Access Denied")], ids=str
+)
+def test_errors_of_object_stores_name_their_place(
+    ask: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> object:
+        raise error
+
+    for call in ("cat_file", "ls", "find", "info"):
+        monkeypatch.setattr(MemoryFileSystem, call, fail)
+    for command in ("status", "verify", "gc", "report"):
+        asked = ask(command, "memory://bucket/out")
+        assert asked.exit_code == 4
+        assert asked.stderr.count("memory://bucket/out/job.json") == 1, asked.stderr
+    store = open_store("memory://bucket/out")
+    for path, call in (("a", store.open), ("b", lambda path: list(store.find(path))), ("c", store.names)):
+        with pytest.raises(OSError) as caught:  # noqa: PT011
+            call(path)
+        assert caught.value.filename == f"memory://bucket/out/{path}"
 
 
 def test_dry_run_shows_the_resolved_job_and_writes_nothing(folder: Path, ask: Callable[..., Result]) -> None:

@@ -682,7 +682,7 @@ MUTATIONS = [
     ),
     Mutation(
         "what others publish is seen",
-        put(FsspecStore, "_ask_anew", lambda self, call: self.backoff(call)),
+        put(FsspecStore, "_ask_anew", lambda self, _, call: self.backoff(call)),
         check_what_others_publish_is_seen,
     ),
     # Retries
