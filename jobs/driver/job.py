@@ -85,6 +85,7 @@ def plan(job: JobFile) -> Plan:
     Raises:
         OptionError, UsageError, WeightsError: the job is asked for wrongly.
     """
+    open_store(job.spec.output, job.storage)  # and nothing is asked of it
     _refuse_nesting(job.spec)
     beside = LeftOut()
     job, fitted = _fitted(_expanded(job, beside))

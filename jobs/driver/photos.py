@@ -57,7 +57,7 @@ def listed(spec: StylizeSpec, storage: StorageOptions, left_out: LeftOut) -> Ite
     manifests = []
     for place in spec.listing.not_in:
         try:
-            manifests += _with_styles(open_store(place, storage))
+            manifests += _with_styles(open_store(place, storage, option="not_in"))
         except UsageError as error:
             raise OptionError("not_in", place, reason=str(error)) from error
     return _without_known(photos, manifests, left_out)

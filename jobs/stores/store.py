@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
-from jobs.errors import UsageError
+import fsspec
+
 from jobs.stores.filesystems import (
     STANDARD_STORAGE,
     StorageOptions,
@@ -28,6 +29,7 @@ from jobs.stores.filesystems import (
     url_to_filesystem,
 )
 from jobs.stores.local_files import put_in_place, remove_left_over, temporary_name, write_temporary
+from nst.errors import OptionError
 
 __all__ = ["TEMPORARY", "FsspecStore", "LocalStore", "Part", "Store", "open_store", "temporary_path"]
 
@@ -326,15 +328,18 @@ def open_store(
     options: StorageOptions = STANDARD_STORAGE,
     *,
     create_only: bool = True,
+    option: str = "output",
 ) -> Store:
     """The store at an absolute local path or a URL; see `FsspecStore`.
 
     Raises:
-        UsageError: no store has URLs like this.
+        OptionError: no store has URLs like this one of `option`.
     """
     if not is_url(url):
         return LocalStore(url)
     try:
         return FsspecStore(url, options, create_only=create_only)
     except OSError as error:
-        raise UsageError(f"{url!r}: {error}") from error
+        unknown = isinstance(error.__cause__, ValueError)  # and no package that is missing
+        choices = ("a path", *fsspec.available_protocols()) if unknown else None
+        raise OptionError(option, url, choices=choices, reason=str(error)) from error

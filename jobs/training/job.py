@@ -130,6 +130,7 @@ def plan_training(file: TrainFile) -> TrainPlan:
     Raises:
         OptionError, UsageError, WeightsError: it is asked for wrongly.
     """
+    open_store(file.spec.output, file.storage)  # and nothing is asked of it
     with tempfile.TemporaryDirectory() as folder:
         return _plan(file, Path(folder))
 

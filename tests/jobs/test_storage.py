@@ -16,11 +16,11 @@ import fsspec
 import pytest
 
 import jobs.stores.processes
-from jobs.errors import UsageError
 from jobs.stores.filesystems import absolute_url, is_url, read_url
 from jobs.stores.part_store import PartStore
 from jobs.stores.store import TEMPORARY, FsspecStore, LocalStore, Part, Store, open_store, temporary_path
 from jobs.stores.threads import map_in_turn
+from nst.errors import OptionError
 from tests.contracts.store import StoreContract
 
 
@@ -166,8 +166,10 @@ def test_open_store_knows_paths_from_urls(tmp_path: Path) -> None:
     assert is_url("s3://bucket")
     assert is_url("zip::s3://bucket/photos.zip")
     assert not is_url("IMG:001.jpg")
-    with pytest.raises(UsageError, match="foo"):
+    with pytest.raises(OptionError, match=r"output = 'foo://bar': .*: foo\. Choices: a path, .*, s3, "):
         open_store("foo://bar")
+    with pytest.raises(OptionError, match=r"output = 'oci://bar': ImportError: [^:]*$"):
+        open_store("oci://bar")
     assert not is_url("/a/b:c")
     assert not is_url("C:/photos")
 
