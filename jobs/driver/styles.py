@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,9 +18,11 @@ from jobs.spec import StylizeSpec
 from nst.errors import OptionError
 
 if TYPE_CHECKING:
-    from nst.stylizer import Method
+    from nst.stylizer import Method, StyledMethod
 
 __all__ = ["InStyles", "check_style", "in_one_style", "photograph_key", "refuse_styles", "takes_styles"]
+
+_NAMED = 10
 
 
 def takes_styles(method: Method) -> bool:
@@ -81,6 +84,9 @@ class InStyles:
         self._folders = {} if self._per_photo is None else _folders(spec, assets)
         self._ordered = sorted(self._folders)
         self._photographs = self._pictures = 0
+        self._assets = assets
+        self._known: Collection[str] | None = self._folders or None
+        self._unknown = Counter[str]()
 
     def __call__(self, photos: Iterable[Photo]) -> Iterator[Photo]:
         """The pictures of `photos`, those of a photograph one after the other.
@@ -91,10 +97,18 @@ class InStyles:
         for photo in photos:
             if not self._takes:
                 refuse_styles([photo], self._spec.kind)
+            elif photo.style is not None and photo.style not in self._names():
+                self._unknown[photo.style] += 1
             self._photographs += 1
             for picture in self._of(photo):
                 self._pictures += 1
                 yield picture
+
+    def _names(self) -> Collection[str]:
+        """Names of the styles that there are, which may be those of a file of weights."""
+        if self._known is None:
+            self._known = cast("StyledMethod", self._spec.method).style_names(by_url(self._assets))
+        return self._known
 
     def _of(self, photo: Photo) -> Iterator[Photo]:
         if self._per_photo == "all":
@@ -110,6 +124,16 @@ class InStyles:
 
     def notes(self) -> list[str]:
         """What there is to say of what was listed."""
+        return [*self._counts(), *self._failing()]
+
+    def _failing(self) -> Iterator[str]:
+        """What will become of photographs in styles that there are not, before they fail."""
+        if self._unknown:
+            several = counted(self._unknown.total(), "photograph")
+            there = f"there are {_some(self._names())}" if self._names() else "the network has one style only"
+            yield f"{several} will fail, of unknown styles: {_some(self._unknown)}; {there}"
+
+    def _counts(self) -> list[str]:
         photographs, styles = counted(self._photographs, "photograph"), counted(len(self._folders), "style")
         if self._per_photo is None:
             return []
@@ -117,6 +141,12 @@ class InStyles:
             return [f"{photographs}, each in one of {styles}"]
         own = "" if self._pictures == self._photographs * len(self._folders) else ", but for some in their own"
         return [f"{photographs} x {styles}{own} = {self._pictures} pictures"]
+
+
+def _some(names: Collection[str]) -> str:
+    """The first names, and how many more there are."""
+    first = ", ".join(map(repr, sorted(names)[:_NAMED]))
+    return f"{first} and {len(names) - _NAMED} more" if len(names) > _NAMED else first
 
 
 def _folders(spec: StylizeSpec, assets: Sequence[Asset]) -> Mapping[str, str]:

@@ -152,6 +152,8 @@ def test_what_is_no_name_of_a_style_is_text(tmp_path: Path, style: Any) -> None:
 def test_rows_have_the_jobs_style_or_their_own_or_an_error(tmp_path: Path) -> None:
     styles = listed(tmp_path, [None, "pastel", "pastell", "photo", None, "ukiyo-e"])
     job = begin(tmp_path, method={"style": BLEND}, resources={"batch_size": 3, "shard_size": 6})
+    there = "there are 'pastel', 'photo', 'ukiyo-e'"
+    assert f"1 photograph will fail, of unknown styles: 'pastell'; {there}" in job.notes
     summary = run(job)
     assert summary.exit_code == 3
     found = {result.key: result for result in rows(job)}

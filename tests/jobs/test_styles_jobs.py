@@ -240,6 +240,9 @@ def test_a_style_in_the_manifest_goes_before(home: Path, per_photo: str) -> None
     else:
         assert [key for key, _ in found] == [*own]
         assert [style for key, style in found if own[key]] == [style for style in own.values() if style]
+    said = "2 photographs will fail, of unknown styles: '../<x>/', 'WAVE'; there are 'rain', 'wave'"
+    assert said in job.notes
+    assert said in plan(file(home, output="other", photos="list.csv", styles_per_photo=per_photo)).notes
     assert done(job) == 3
     assert [result.error_type for result in rows(job) if result.status != "ok"] == ["UnknownStyle"] * 2
     assert list(verify(job.store)) == []
