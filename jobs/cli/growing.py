@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.cli.running import ToRun, execute, lease_options, tell_notes
 from jobs.console.log_events import LogEvent, LogSink
+from jobs.errors import StoreError
 from nst.errors import OptionError
 
 if TYPE_CHECKING:
@@ -52,11 +53,21 @@ def growth_of(no_new: bool, changed: bool, *, training: bool) -> Growth:
 def grown(
     job: Job, file: JobFile, growth: Growth, log: LogSink, lease: LeaseOptions
 ) -> Generator[ToRun, None, None]:
-    """The parts of a finished job that are to be run, and those that it grows by."""
+    """The parts of a finished job that are to be run, and those that it grows by.
+
+    Raises:
+        StoreError: at the end, if photographs were to be added and their store fails.
+    """
     from jobs.driver.parts import grow
 
+    problems: list[str] = []
+
     def tell(changes: Changes) -> None:
-        _tell_changes(log, changes, growth)
+        if changes.failed and (growth.new or growth.changed):
+            places = ", ".join(changes.places)
+            problems.append(f"{places} cannot be listed, and no photograph is added: {changes.problem}")
+        else:
+            _tell_changes(log, changes, growth)
 
     photos = file.spec.photos if isinstance(file.spec.photos, str) else None
     for part in grow(
@@ -69,6 +80,8 @@ def grown(
         lease=lease,
     ):
         yield part, None
+    if problems:
+        raise StoreError(problems[0])
 
 
 def unfinished(job: Job, photos: str | None) -> Generator[ToRun, None, None]:

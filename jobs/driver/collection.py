@@ -40,6 +40,8 @@ class Changes:
     """Keys."""
     problem: str | None = None
     """Why it cannot be told."""
+    failed: bool = False
+    """Whether that is since a store fails; else the photographs may be gone."""
 
 
 def places_now(job: Job) -> tuple[str, ...]:

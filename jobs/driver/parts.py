@@ -19,7 +19,7 @@ from jobs.driver.collection import Changes, changes_of, places_now
 from jobs.driver.job import Job, reopen
 from jobs.driver.styles import InStyles, refuse_styles, takes_styles
 from jobs.driver.todo import retry_work
-from jobs.errors import JobMismatch, UsageError
+from jobs.errors import JobMismatch, StoreError, UsageError
 from jobs.ledger.adapted import read_adapted
 from jobs.ledger.begin_job import begin_job
 from jobs.ledger.folders import Photo
@@ -148,7 +148,8 @@ def grow(
     except JobMismatch:
         raise
     except (NstError, OSError) as error:  # the photographs may be gone: what is done stays done
-        found = Changes(tuple(given or places_now(job)), problem=str(error))
+        failed = isinstance(error, OSError | StoreError)
+        found = Changes(tuple(given or places_now(job)), problem=str(error), failed=failed)
     tell(found)
     wanted: dict[Literal["new", "again"], bool] = {
         "new": new and bool(found.new),

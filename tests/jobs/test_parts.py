@@ -292,6 +292,32 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Invoke
     return lambda *words: CliRunner().invoke(app, [*map(str, words)])
 
 
+def test_photographs_that_cannot_be_listed_are_no_success(
+    ask: Callable[..., Invoked], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever runs it every night hears nothing. What is left of the job is done first."""
+
+    def fail(error: Exception) -> None:
+        def listed(*_: object) -> None:
+            raise error
+
+        monkeypatch.setattr("jobs.driver.collection.listed", listed)
+
+    assert ask("run", "job.toml").exit_code == 0
+    (tmp_path / "photos/6.jpg").write_bytes(encoded(picture(6, 24, 16)))
+    assert ask("run", "job.toml").exit_code == 0
+    (receipt,) = tmp_path.glob("out/parts/0001/results/*")
+    receipt.unlink()
+    fail(OSError("NoCredentialsError: Unable to locate credentials"))
+    told = ask("run", "job.toml")
+    said = f"{tmp_path}/photos cannot be listed, and no photograph is added: NoCredentialsError: Unable"
+    assert (told.exit_code, said in told.stderr, receipt.exists()) == (4, True, True), told.output
+    assert ask("run", "job.toml", "--no-new").exit_code == 0, "nothing was to be done"
+    fail(OptionError("photos", "photos", reason="there is no such folder"))
+    gone = ask("run", "job.toml")
+    assert (gone.exit_code, "there is no such folder" in gone.stdout) == (0, True), "what is done stays done"
+
+
 def test_the_commands(ask: Callable[..., Invoked], tmp_path: Path) -> None:
     assert ask("run", "job.toml").exit_code == 0
     plain = ask("status", "out").stdout
