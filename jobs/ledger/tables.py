@@ -132,7 +132,7 @@ def _csv_rows(source: str, lines: Iterator[str], options: ListingOptions) -> Ite
     separator = options.separator or ("\t" if source.lower().endswith(".tsv") else ",")
     rows = csv.DictReader(lines, delimiter=separator)
     for record in rows:
-        if options.url_column in record and any(record.get(None, ())):  # type: ignore[call-overload]
+        if options.url_column in record and any(record.get(None, ())):
             raise UsageError(
                 f"{source}: line {rows.line_num} has more cells than the header; "
                 f"a cell with a {separator!r} in it stands in double quotes"

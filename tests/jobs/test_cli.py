@@ -250,7 +250,7 @@ def test_errors_of_object_stores_name_their_place(
     ask: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail(*_: object, **__: object) -> object:
-        raise error
+        raise type(error)(*error.args)
 
     for call in ("cat_file", "ls", "find", "info"):
         monkeypatch.setattr(MemoryFileSystem, call, fail)
