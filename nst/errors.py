@@ -57,7 +57,7 @@ class OptionError(NstError, ValueError):
             text += f": {self.reason}"
         if self.choices is not None:
             unknown = self.option.rpartition(".")[2] if self.reason == "unknown option" else str(self.value)
-            close = difflib.get_close_matches(unknown, self.choices, n=1)
+            close = [] if unknown in self.choices else difflib.get_close_matches(unknown, self.choices, n=1)
             text += ": not one of the choices" if not self.reason else ""
             text += f" (did you mean {close[0]!r}?)" if close else ""
             text += f". Choices: {', '.join(self.choices)}"

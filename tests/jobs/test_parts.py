@@ -362,7 +362,10 @@ def test_the_commands(ask: Callable[..., Invoked], tmp_path: Path) -> None:
     ("words", "said"),
     [
         (("redo", "out", "--set", "seed=1"), "--marked"),
-        (("redo", "out", "--marked", "again", "--key", "1"), "not both"),
+        (
+            ("redo", "out", "--marked", "again", "--key", "1"),
+            "says which photographs are done again. ",
+        ),
         (("redo", "out", "--marked", "maybe"), "keep, reject, again"),
         (("redo", "out", "--marked", "again"), "no photograph of this job has this mark"),
         (("redo", "out", "--key", "1", "--set", "photos=other"), "method.*"),
