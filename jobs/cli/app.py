@@ -42,5 +42,5 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line: the console script's entry."""
+    """Run the command line."""
     app()
