@@ -14,7 +14,8 @@ from rich.console import Console
 from jobs.cli.preview_columns import columns_of, strengths_in, style_places, styles_at
 from jobs.cli.work import without_output
 from jobs.console.display import Bar, duration
-from jobs.errors import EXIT_FAILED_ROWS, EXIT_STOPPED, UsageError
+from jobs.console.stop import StopSignal
+from jobs.errors import EXIT_FAILED_ROWS, EXIT_STOPPED, Stopped, UsageError
 from jobs.ledger.layout import PREVIEW
 from jobs.ledger.listing import list_photos
 from jobs.preview.choice import LOOKED_AT, Choice, choose, named
@@ -64,12 +65,12 @@ def preview_at(asked: Asked, out: str) -> None:
     store = LocalStore(folder)
     _check_folder(store)
     try:
-        with Bar(Console(), "pictures", "listing") as bar:
+        with StopSignal().on_signals(), Bar(Console(), "pictures", "listing") as bar:
             preview = _planned(asked, quality, strengths, folder, bar)
             from jobs.preview.run import PAGE, SHEET, run_preview
 
             result = run_preview(preview, store, bar)
-    except KeyboardInterrupt:
+    except Stopped:
         print("stopped before anything was painted; nothing was written")
         raise typer.Exit(EXIT_STOPPED) from None
     ended = "stopped: " if result.stopped else ""

@@ -10,7 +10,7 @@ from types import FrameType
 
 from jobs.errors import Stopped
 
-__all__ = ["STOP_SIGNALS", "StopSignal"]
+__all__ = ["STOP_SIGNALS", "Interrupted", "StopSignal"]
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that ask a job to stop. They may come to each of its processes; the driver alone acts on them."""
@@ -19,7 +19,7 @@ _ECHO_S = 0.5
 systemd sends SIGHUP after SIGTERM, if told to."""
 
 
-class _Interrupted(BaseException):
+class Interrupted(BaseException):
     """Out of a signal handler, so nobody may take it for an error of what was going on."""
 
 
@@ -34,7 +34,7 @@ class StopSignal:
     def ask(self) -> None:
         self._asked += 1
         if not self._running and self._asked == 1:
-            raise _Interrupted
+            raise Interrupted
 
     def running(self) -> None:
         """Note that the job runs: from here on, `gently` and `at_once` are looked at."""
@@ -44,7 +44,7 @@ class StopSignal:
         """Note that the run has ended, and that what comes next is looked for. Asked before, there is none."""
         self._running = False
         if self._asked:
-            raise _Interrupted
+            raise Interrupted
 
     @property
     def gently(self) -> bool:
@@ -78,7 +78,7 @@ class StopSignal:
         before = {number: signal.signal(number, ask) for number in numbers}
         try:
             yield self
-        except _Interrupted:
+        except Interrupted:
             raise Stopped("stopped while no photograph was in work") from None
         finally:
             for number, handler in before.items():

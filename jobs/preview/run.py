@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from jobs.console.display import Bar, duration
+from jobs.console.stop import Interrupted
 from jobs.errors import UsageError
 from jobs.ledger.folders import Photo
 from jobs.ledger.layout import PREVIEW
@@ -79,7 +80,7 @@ def run_preview(preview: Preview, store: LocalStore, bar: Bar) -> Result:
     interrupted.
 
     Raises:
-        KeyboardInterrupt: before anything was changed in the folder.
+        Interrupted: before anything was changed in the folder.
         UsageError: no photograph can be read, or nothing can be painted.
     """
     PIL.Image.MAX_IMAGE_PIXELS = None  # decode_photo has a limit of its own, from the header
@@ -87,11 +88,12 @@ def run_preview(preview: Preview, store: LocalStore, bar: Bar) -> Result:
     try:
         work.begin()
         work.paint()
-    except KeyboardInterrupt:
+        work.show()
+    except Interrupted:
         if not work.result.wanted:
             raise
         work.result.stopped = True
-    work.show()
+        work.show()
     store.clean()
     if not work.result.painted and not work.result.stopped:
         raise UsageError("nothing could be painted: " + "; ".join(work.result.left_out))

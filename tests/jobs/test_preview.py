@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import count as counter
@@ -28,6 +28,7 @@ import jobs.preview.run
 from jobs.cli.app import app
 from jobs.cli.preview_columns import stored, styles_at
 from jobs.config.tables import toml_text
+from jobs.console.stop import STOP_SIGNALS
 from jobs.driver.assets import by_url
 from jobs.driver.job import Job, create_or_open
 from jobs.driver.run import run, worker_setup
@@ -43,6 +44,16 @@ from jobs.worker.worker import Worker
 from nst.styles import STYLES
 from tests.chaos import InlinePool
 from tests.conftest import encoded, picture
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """After a command, signals are ignored."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
 
 ODD = """it's <b>"x"<u> & $HOME"""
 SIDE = 48
@@ -417,7 +428,7 @@ def test_ctrl_c_leaves_what_is_done(
 
     def of(self: Painters, column: Any) -> Any:
         if column.name == "etching":
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return plain(self, column)
 
     monkeypatch.setattr(Painters, "of", of)
@@ -485,15 +496,16 @@ main()
     assert 1 <= painted <= most
 
 
-def test_ctrl_c_while_the_page_is_written(
-    tmp_path: Path, photos: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_page_is_written(
+    tmp_path: Path, photos: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     photos(1)
     sheet, calls = jobs.preview.run.contact_sheet, counter()
 
     def interrupted(*arguments: Any) -> Any:
         if next(calls) == 1:
-            raise KeyboardInterrupt
+            signal.raise_signal(number)
         return sheet(*arguments)
 
     monkeypatch.setattr(jobs.preview.run, "contact_sheet", interrupted)
@@ -503,6 +515,26 @@ def test_ctrl_c_while_the_page_is_written(
     done = ask("preview", tmp_path / "photos", "--size", 32, "--out", tmp_path / "out")
     assert done.exit_code == 75, done.output
     assert whole(tmp_path / "out", len(STYLES), 1) >= 2
+
+
+def test_signals_while_the_last_page_is_written(
+    tmp_path: Path, photos: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures are there, and it must not be said that nothing is; whoever asks again has the page, too."""
+    photos(1)
+    sheet = jobs.preview.run.contact_sheet
+
+    def interrupted(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return sheet(*arguments)
+
+    monkeypatch.setattr(jobs.preview.run, "contact_sheet", interrupted)
+    words = ("preview", tmp_path / "photos", "--styles", "swirls", "--size", 32, "--out", tmp_path / "out")
+    done = ask(*words)
+    assert done.exit_code == 75, done.output
+    assert "stopped: 1 of 1 pictures" in done.output
+    assert "nothing was written" not in done.output
+    assert {"index.html", "sheet.png", "pictures"} <= {path.name for path in (tmp_path / "out").iterdir()}
 
 
 @pytest.mark.parametrize("place", ["jobs.preview.run._decoded", "jobs.cli.preview.choose"])
@@ -515,7 +547,7 @@ def test_ctrl_c_before_it_paints_changes_nothing(
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
 
     def interrupted(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(place, interrupted)
     done = ask(*words)
