@@ -13,7 +13,8 @@ __all__ = ["lasting_output"]
 
 
 class _Lasting:
-    """A stream that, once it cannot be written any more, goes nowhere: nobody reads it, and no harm is done."""
+    """A stream that, once it cannot be written any more, goes nowhere: nobody reads it, and no harm is done.
+    Letters that its encoding does not have, as of a photograph's name, are written as escapes."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -21,6 +22,9 @@ class _Lasting:
     def write(self, text: str) -> int:
         try:
             return self._stream.write(text)
+        except UnicodeEncodeError:
+            encoding = self._stream.encoding
+            return self.write(text.encode(encoding, "backslashreplace").decode(encoding))
         except OSError:
             self._to_nowhere()
             return len(text)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -207,3 +208,32 @@ def test_output_that_cannot_be_written_is_forgotten() -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", rb"\xe9 \u6771"), ("latin-1", b"\xe9 \\u6771")])
+def test_letters_that_the_output_cannot_have_are_escaped(encoding: str, shown: bytes) -> None:
+    """Of a photograph's name, where the locale is not of UTF-8."""
+    script = "from jobs.console.outlet import lasting_output\nwith lasting_output(): print('\xe9 \u6771')"
+    command = [sys.executable, "-c", script]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, capture_output=True, check=False, env=environment)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, shown, b"")
+
+
+def test_ctrl_c_while_the_command_line_is_loaded() -> None:
+    """By the entry of the console script, which imports nothing of weight before it can say so."""
+    root = Path(__file__).parents[2]
+    scripts = tomllib.loads((root / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, function = scripts["nst"].partition(":")
+    script = f"""
+import sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name in ("typer", "rich", "nst.errors"):
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+from {module} import {function}
+{function}()
+"""
+    done = subprocess.run([sys.executable, "-c", script, "--version"], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
