@@ -128,7 +128,8 @@ def is_url(place: str) -> bool:
 def absolute_url(place: str, base: Path) -> str:
     """`place` as it may be stored: a URL as it is (`file://` becomes a path), a path absolute from `base`."""
     path = local_path(place)
-    return place if path is None else os.path.normpath(base / Path(path).expanduser())
+    # Not as pathlib has it, to which `~a.jpg` is an error: what names nobody's home is a name.
+    return place if path is None else os.path.normpath(base / os.path.expanduser(path))
 
 
 def option_place(option: str, value: Any, base: Path) -> str:

@@ -179,6 +179,8 @@ def test_absolute_url(tmp_path: Path) -> None:
     assert absolute_url("s3://bucket/x", tmp_path) == "s3://bucket/x"
     assert absolute_url("file:///a/b%20c", tmp_path) == "/a/b c"
     assert absolute_url("~/x", tmp_path) == str(Path.home() / "x")
+    assert absolute_url("~a.jpg", tmp_path) == str(tmp_path / "~a.jpg")
+    assert absolute_url("~nobody-has-this-name/x", tmp_path) == str(tmp_path / "~nobody-has-this-name/x")
 
 
 def test_read_url(tmp_path: Path) -> None:
