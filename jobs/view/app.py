@@ -164,9 +164,11 @@ class _View:
     def _mark(self, data: bytes) -> Response:
         try:
             asked = json.loads(data)
-            numbers, mark = [int(each) for each in asked["rows"]], asked["mark"]
-        except (ValueError, KeyError, TypeError):
+            numbers, mark = asked["rows"], asked["mark"]
+        except (ValueError, KeyError, TypeError, RecursionError):
             return PlainTextResponse("rows and mark are required", 400)
+        if not isinstance(numbers, list) or not all(type(each) is int for each in numbers):
+            return PlainTextResponse("rows must be a list of whole numbers", 400)
         if mark is not None and mark not in MARK_NAMES:
             raise OptionError("mark", mark, choices=list(MARK_NAMES))
         rows = self.watch.index.rows()

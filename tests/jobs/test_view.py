@@ -340,7 +340,18 @@ def test_two_views_lose_none_of_each_others_marks(made: Job, client: TestClient)
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{", b'{"rows": 1, "mark": "keep"}', b'{"rows": ["x"], "mark": "keep"}']
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b"[" * 100_000,
+        *(
+            b'{"rows": %s, "mark": "keep"}' % rows
+            for rows in (b"1", b'"01"', b'["x"]', b"[1e400]", b"[0.7]", b"[true]")
+        ),
+    ],
+    ids=lambda body: body[:20],
 )
 def test_marks_asked_for_wrongly(client: TestClient, watch: Watch, body: bytes) -> None:
     kind = {"content-type": "application/json"}
