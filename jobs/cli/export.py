@@ -13,7 +13,7 @@ from jobs.errors import UsageError
 from jobs.spec import storage_from_table
 from jobs.stores.filesystems import absolute_url, read_url, why_unreadable
 from jobs.stores.store import open_store
-from nst.errors import OptionError
+from nst.errors import OptionError, WeightsError
 from nst.methods import METHODS
 from nst.styles import PREFIX
 
@@ -30,9 +30,10 @@ def export_generator(
     """Export the generator in `weights`, check the file against it, publish it, and say so in a line.
 
     Raises:
-        OptionError, UsageError, WeightsError: it is asked for wrongly. Nothing was written.
+        OptionError, UsageError: it is asked for wrongly. Nothing was written.
         NstError: the file does not compute what the generator does. Nothing was written.
     """
+    from nst.features import read_state_dict
     from nst.gan.export import export_onnx, export_torch, missing_packages
 
     _check_out(out, onnx)
@@ -45,9 +46,13 @@ def export_generator(
     storage = storage_from_table(tables.get("storage", {}))
     url = absolute_url(weights, Path.cwd())
     data = _read(weights, url, storage)
-    method = _method(url, data, direction, style, tables.get("method", {}))
-    assets = read_assets(method, storage)
-    exported, difference = (export_onnx if onnx else export_torch)(method.exportable(by_url(assets)))
+    try:
+        read_state_dict(data)
+        method = _method(url, data, direction, style, tables.get("method", {}))
+        exportable = method.exportable(by_url(read_assets(method, storage)))
+    except WeightsError as error:
+        raise OptionError("WEIGHTS", weights, reason=str(error)) from error
+    exported, difference = (export_onnx if onnx else export_torch)(exportable)
     folder, _, name = absolute_url(out, Path.cwd()).rpartition("/")
     store = open_store(folder, storage)
     store.publish(name, exported)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from nst.cyclegan.method import generator_file
@@ -67,10 +68,16 @@ def test_what_is_asked_for_wrongly_is_said_and_nothing_is_written(
     folder = weights.parent
     many = folder / "many.safetensors"
     many.write_bytes(made()[1])
+    (folder / "no.pth").write_bytes(b"no weights")
+    (folder / "cut.safetensors").write_bytes(b"12345678{")
+    (folder / "other.safetensors").write_bytes(safetensors.torch.save({"layer.weight": torch.zeros(3)}))
     monkeypatch.setattr(export_module, "ONNX_PACKAGES", ("torch", "no_such_package"))
     monkeypatch.chdir(folder)
     cases = (
         (("none.pth", "x.pt2"), "WEIGHTS = 'none.pth': there is no such file"),
+        (("no.pth", "x.pt2"), "WEIGHTS = 'no.pth': not a readable state dict"),
+        (("cut.safetensors", "x.pt2"), "WEIGHTS = 'cut.safetensors': not a readable state dict"),
+        (("other.safetensors", "x.pt2"), "WEIGHTS = 'other.safetensors': "),
         ((str(weights), "x.onnx"), "OUT = 'x.onnx': must end with .pt2"),
         ((str(weights), "x.pt2", "--onnx"), "OUT = 'x.pt2': must end with .onnx"),
         ((str(weights), "x.onnx", "--onnx"), "--onnx needs no_such_package: pip install 'nst[onnx]'"),
@@ -91,4 +98,10 @@ def test_what_is_asked_for_wrongly_is_said_and_nothing_is_written(
     for words, said in cases:
         code, shown = nst("export", *words)
         assert (code, said in shown) == (2, True), shown
-    assert sorted(path.name for path in folder.iterdir()) == ["generator.safetensors", "many.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "cut.safetensors",
+        "generator.safetensors",
+        "many.safetensors",
+        "no.pth",
+        "other.safetensors",
+    ]
