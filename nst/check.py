@@ -37,6 +37,8 @@ def above_zero(option: str, value: float) -> None:
 
 
 def layer_weights(option: str, layers: Mapping[str, float]) -> None:
+    if not isinstance(layers, Mapping):
+        raise OptionError(option, layers, reason="must be a table of layers and their weights")
     if not layers:
         raise OptionError(option, dict(layers), reason="at least one layer is needed")
     for layer, weight in layers.items():

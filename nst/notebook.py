@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -47,10 +47,13 @@ def stylize(
         options: the options of `StyleTransfer` but `style`, e.g. `steps`, `preset`, `style_layers`.
 
     Raises:
-        OptionError: an option has a value that it cannot take.
+        OptionError: there is no such option, or it or a picture has a value that it cannot take.
         WeightsError: the weights are not to be had or do not fit.
         ImageTooSmall, Diverged: the photograph cannot be stylized.
     """
+    _check_picture("photo", photo)
+    _check_picture("style", style)
+    _check_names(StyleTransfer, options)
     if state is not None and not {"network", "preset", "weights"} & set(options):
         options["network"] = "vgg19"
     method = StyleTransfer(style="style", **options)
@@ -78,11 +81,36 @@ def dream(
 
     Other arguments and errors are those of `stylize`.
     """
+    _check_picture("photo", photo)
+    if guide is not None:
+        _check_picture("guide", guide)
+    _check_names(DeepDream, options)
     method = DeepDream(guide=None if guide is None else "guide", **options)
     parameters, convention = _parameters(method, state)
     stylizer = method.build_from(parameters, torch.device(device), convention=convention, guide=guide)
     for current in stylizer.iterate(photo, torch.Generator().manual_seed(seed)):
         yield Step(current.steps, {"objective": current.objective}, current.image.to("cpu", torch.float32))
+
+
+def _check_picture(name: str, picture: Tensor) -> None:
+    """Raises OptionError: it is no (3, H, W) in [0, 1]."""
+    reason = "must be a tensor (3, H, W), RGB in [0, 1], as nst.decode_image gives it"
+    if not isinstance(picture, Tensor):
+        raise OptionError(name, type(picture).__name__, reason=reason)
+    shown = f"{picture.dtype}, {tuple(picture.shape)}"
+    if picture.ndim != 3 or picture.shape[0] != 3 or not picture.numel() or not picture.is_floating_point():
+        raise OptionError(name, shown, reason=reason)
+    least, most = (float(each) for each in picture.detach().aminmax())
+    if not (least >= 0 and most <= 1):
+        raise OptionError(name, f"{shown}, from {least:g} to {most:g}", reason=reason)
+
+
+def _check_names(method: type[StyleTransfer | DeepDream], options: Mapping[str, Any]) -> None:
+    """Raises OptionError: the method has no such option."""
+    names = [item.name for item in fields(method)]
+    for name, value in options.items():
+        if name not in names:
+            raise OptionError(name, value, choices=names, reason="unknown option")
 
 
 def _parameters(

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from nst.check import at_least, at_most
 from nst.errors import OptionError
 from nst.images.color import srgb_profile
 from nst.images.decode import MAX_PIXELS, AlphaMode, Truncated, read_photo
@@ -88,8 +89,12 @@ def decode_image(
 ) -> Tensor:
     """Decode a photograph, upright, in sRGB and composited: float32 (3, H, W) in [0, 1].
 
-    Arguments and errors are those of `nst.images.decode.read_photo`.
+    Arguments and errors are those of `nst.images.decode.read_photo`, and TypeError: `data` is a path, say.
     """
+    if not isinstance(data, bytes):
+        raise TypeError(
+            f"data must be the bytes of a file, as Path.read_bytes() gives, not {type(data).__name__}"
+        )
     return decode_photo(data, max_side_px=max_side_px, max_pixels=max_pixels, background=background).image
 
 
@@ -174,7 +179,7 @@ def encode_image(
         dpi: pixels per inch, across and down, each above 1 and below 65536; JPEG, PNG and TIFF say it.
 
     Raises:
-        OptionError: unknown format or bit depth, or a format that cannot have this bit depth or alpha.
+        OptionError: unknown format, bit depth or quality, or a format that cannot have this bit depth or alpha.
         ValueError: not a finite (3, H, W) tensor.
     """
     if format not in get_args(ImageFormat):
@@ -185,6 +190,8 @@ def encode_image(
         raise OptionError("format", format, choices=("png", "tiff"), reason="cannot have 16 bits")
     if alpha is not None and format == "jpeg":
         raise OptionError("format", format, choices=("png", "webp", "avif", "tiff"), reason="cannot have alpha")
+    at_least("quality", quality, 1)
+    at_most("quality", quality, 100)
     if image.ndim != 3 or image.shape[0] != 3 or not is_finite(image):
         raise ValueError(f"expected a finite (3, H, W) tensor, got {tuple(image.shape)}")
     planes = [image.detach().to("cpu")]

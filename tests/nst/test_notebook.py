@@ -75,3 +75,39 @@ def test_the_pages_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     Path("block.py").write_text(notebook[0])
     runpy.run_path("block.py")
     assert nst.decode_image(Path("stylized.png").read_bytes()).shape == (3, 48, 64)
+
+
+def test_what_is_no_picture_is_refused_by_its_name(photo: torch.Tensor, style: torch.Tensor) -> None:
+    """Levels from 0 to 255, or a picture of one channel, would be painted as something else."""
+    broken = photo.clone()
+    broken[0, 0, 0] = torch.nan
+    cases = (
+        ((photo * 255, style), "photo = 'torch.float32, (3, 36, 48), from "),
+        (
+            ((photo * 255).byte(), style),
+            r"photo = 'torch.uint8, (3, 36, 48)': must be a tensor (3, H, W), RGB in",
+        ),
+        ((photo[:1], style), "photo = 'torch.float32, (1, 36, 48)': "),
+        ((photo, broken), "style = 'torch.float32, (3, 36, 48), from nan to nan': "),
+        ((photo, [style]), "style = 'list': "),
+        ((Path("a.jpg"), style), "photo = "),
+    )
+    for arguments, said in cases:
+        with pytest.raises(nst.OptionError, match=re.escape(said)):
+            next(nst.stylize(*arguments, weights="seeded", network="vgg16"))  # type: ignore[arg-type]
+    for guide in ("x", style[None], broken):
+        with pytest.raises(nst.OptionError, match="guide = "):
+            next(nst.dream(photo, guide=guide, weights="seeded", network="vgg16"))  # type: ignore[arg-type]
+
+
+def test_options_are_refused_by_their_names(photo: torch.Tensor, style: torch.Tensor) -> None:
+    with pytest.raises(nst.OptionError, match=r"step = 3: unknown option \(did you mean 'steps'\?\)"):
+        next(nst.stylize(photo, style, step=3))
+    with pytest.raises(nst.OptionError, match=r"step = 3: unknown option \(did you mean 'steps'\?\)"):
+        next(nst.dream(photo, step=3))
+    with pytest.raises(nst.OptionError, match=r"layers = .*: must be a table of layers and their weights"):
+        next(nst.dream(photo, layers=["relu5_1"]))
+    with pytest.raises(nst.OptionError, match="quality = 500: must be at most 100"):
+        nst.encode_image(photo, quality=500)
+    with pytest.raises(TypeError, match="data must be the bytes of a file"):
+        nst.decode_image(Path("photo.jpg"))  # type: ignore[arg-type]
