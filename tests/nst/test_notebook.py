@@ -111,3 +111,11 @@ def test_options_are_refused_by_their_names(photo: torch.Tensor, style: torch.Te
         nst.encode_image(photo, quality=500)
     with pytest.raises(TypeError, match="data must be the bytes of a file"):
         nst.decode_image(Path("photo.jpg"))  # type: ignore[arg-type]
+
+
+def test_a_choice_is_not_suggested_for_itself() -> None:
+    """Of a value that is right, in the wrong place."""
+    reason = "only without --key"
+    assert str(nst.OptionError("--marked", "keep", choices=("keep", "again"), reason=reason)) == (
+        "--marked = 'keep': only without --key. Choices: keep, again"
+    )
