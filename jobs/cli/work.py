@@ -58,7 +58,8 @@ def errors(log_format: LogFormat = "text") -> Iterator[None]:
             _say_error(str(error), log_format)
             raise typer.Exit(exit_code_of(error)) from None
         except OSError as error:
-            where = "" if error.filename is None or str(error.filename) in str(error) else f"{error.filename}: "
+            places = [each for each in getattr(error, "__notes__", ()) if each not in str(error)]
+            where = "".join(f"{place}: " for place in places[:1])
             _say_error(f"{where}{type(error).__name__}: {error}", log_format)
             raise typer.Exit(EXIT_UNFINISHED) from None
 

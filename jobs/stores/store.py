@@ -196,7 +196,7 @@ class FsspecStore(Store):
     """A prefix in an object store, or any other fsspec file system. Publishing is one PUT.
 
     Calls that fail for a moment are made again (`jobs.stores.backoff`); what fails for good is an OSError with
-    the object's URL as its `filename`.
+    the object's URL as a note.
 
     Args:
         create_only: whether the store honors create-only writes, as `honors_create_only` found out. If not,
@@ -225,8 +225,7 @@ class FsspecStore(Store):
         try:
             return self.backoff(call)
         except OSError as error:
-            if error.filename is None:
-                error.filename = self.place(path)
+            error.add_note(self.place(path))  # as its `filename` it would hide a text without number
             raise
 
     def read(self, path: str) -> bytes:

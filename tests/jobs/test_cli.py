@@ -244,7 +244,9 @@ def test_other_mistakes(ask: Callable[..., Result]) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("no credentials"), PermissionError(13, "Access Denied")], ids=str
+    "error",
+    [RuntimeError("no credentials"), PermissionError(13, "Access Denied"), OSError("no such bucket")],
+    ids=str,
 )
 def test_errors_of_object_stores_name_their_place(
     ask: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -258,11 +260,12 @@ def test_errors_of_object_stores_name_their_place(
         asked = ask(command, "memory://bucket/out")
         assert asked.exit_code == 4
         assert asked.stderr.count("memory://bucket/out/job.json") == 1, asked.stderr
+        assert error.args[-1] in asked.stderr
     store = open_store("memory://bucket/out")
     for path, call in (("a", store.open), ("b", lambda path: list(store.find(path))), ("c", store.names)):
         with pytest.raises(OSError) as caught:  # noqa: PT011
             call(path)
-        assert caught.value.filename == f"memory://bucket/out/{path}"
+        assert caught.value.__notes__ == [f"memory://bucket/out/{path}"]
 
 
 def test_dry_run_shows_the_resolved_job_and_writes_nothing(folder: Path, ask: Callable[..., Result]) -> None:
@@ -326,7 +329,8 @@ def test_photos_may_be_files(folder: Path, ask: Callable[..., Result]) -> None:
             resolved = json.loads(shown.output[: shown.output.rindex("}") + 1])
             places = [str(folder / each) for each in given if each != "out"]
             assert resolved["photos"] == (places if len(places) > 1 else places[0])
-            assert f"{len(places)} photographs in {len(places)} shards" in shown.output
+            several = "" if len(places) == 1 else "s"
+        assert f"{len(places)} photograph{several} in {len(places)} shard{several}; nothing" in shown.output
     missing = ask("dream", both[0], "none.jpg", "--out", "out", "--set", "method.network=embedded")
     assert missing.exit_code == 2
     assert re.match(r"error: photos = '.*none\.jpg': there is no such folder or file", missing.stderr)

@@ -221,7 +221,7 @@ def test_the_command_tells_faults_and_ends_with_5(finished: Store) -> None:
     assert shown == (
         "generator.safetensors: is not the generator that was trained: "
         "its SHA-256 is not the one in done.json\n"
-        "1 faults\n"
+        "1 fault\n"
     )
     code, shown = nst("verify", finished.url, "--json")
     assert code == 5
