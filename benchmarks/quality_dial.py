@@ -65,23 +65,19 @@ def painted(method: Any, assets: Mapping[str, bytes], photos: Sequence[Tensor]) 
     return found, (time.process_time() - began) / len(photos)
 
 
-def style_side(picture: Tensor) -> int:
-    """Long side at which every quality sees the style, since the network of one pass does: strokes of another
-    size have other Gram matrices."""
-    return min(512, max(picture.shape[1:]))
-
-
 class Judge:
     """Distances in VGG16, and the loss that optimization minimizes."""
 
     def __init__(self, teacher: bytes, place: str, style: str, data: bytes, photos: Sequence[Tensor]) -> None:
         state = read_state_dict(teacher)
         picture = decode_image(data)
+        # Every quality sees it so, as the network of one pass does: other sizes have other Gram matrices.
+        self.style_side_px = min(512, max(picture.shape[1:]))
         self._network = build_features("vgg16", STYLE_LAYERS, state=state, unit_activations=True)
         self._assets = {style: data, place: teacher}
         self._method = StyleTransfer(
             style=style,
-            style_side_px=style_side(picture),
+            style_side_px=self.style_side_px,
             network="vgg16",
             weights=place,
             steps=1,
@@ -91,7 +87,7 @@ class Judge:
         self._photos = photos
         with torch.no_grad():
             self._contents = [self._network(photo[None])[CONTENT_LAYER] for photo in photos]
-            seen = self._network(reduced(picture, style_side(picture))[None])
+            seen = self._network(reduced(picture, self.style_side_px)[None])
         self._style = {layer: gram_matrix(seen[layer]) for layer in STYLE_LAYERS}
 
     @torch.no_grad()
@@ -158,14 +154,13 @@ def measured(picture: Path, held: Sequence[Tensor], chosen: Sequence[Path], argu
     style, data = "/style", picture.read_bytes()
     judge = Judge(teacher, place, style, data, held)
     assets = {style: data, place: teacher, **{url: published_bytes(url) for url in (SHIPPED, EYES)}}
-    side = style_side(decode_image(data))
     rows: dict[str, Row] = {}
 
     def best(network: str, init: Start = "photo") -> tuple[list[Stylized], float]:
         weights = place if network == "vgg16" else None
         method = StyleTransfer(
             style=style,
-            style_side_px=side,
+            style_side_px=judge.style_side_px,
             network=network,
             weights=weights,
             curve=True,

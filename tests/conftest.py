@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from jobs.console.stop import STOP_SIGNALS
 
 # Two cores are shared by everything that runs here; one thread each also makes timings comparable.
 torch.set_num_threads(1)
@@ -45,6 +48,15 @@ def photos(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+@pytest.fixture
+def signal_handlers() -> Iterator[None]:
+    """Puts back how signals are handled: after a command they are ignored."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

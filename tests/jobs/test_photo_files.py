@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from PIL.ExifTags import Base
 
-from jobs.driver.job import create_or_open
+from jobs.driver.job import Job, create_or_open
 from jobs.driver.run import run
 from jobs.errors import StoreError
 from jobs.ledger.receipts import Ledger
@@ -153,7 +153,7 @@ def test_a_disk_that_is_away_is_no_fault_of_a_photograph(
 # Whole jobs
 
 
-def results(folder: Path, photos: str, **image: Any) -> dict[str, Result]:
+def job_of(folder: Path, photos: str, **image: Any) -> Job:
     table = {
         "photos": photos,
         "output": "out",
@@ -161,7 +161,11 @@ def results(folder: Path, photos: str, **image: Any) -> dict[str, Result]:
         "image": image,
         "resources": {"pool": "local", "max_workers": 1},
     }
-    job = create_or_open(job_from_table(table, folder, REGISTRY), REGISTRY)
+    return create_or_open(job_from_table(table, folder, REGISTRY), REGISTRY)
+
+
+def results(folder: Path, photos: str, **image: Any) -> dict[str, Result]:
+    job = job_of(folder, photos, **image)
     run(job)
     ledger = Ledger(job.store)
     return {result.key: result for shard in ledger.done() for result in ledger.receipt(shard)[0]}
@@ -220,13 +224,7 @@ def test_a_job_whose_disk_is_away_goes_on_when_it_is_back(tmp_path: Path) -> Non
     (tmp_path / "photos").mkdir()
     for number in range(5):
         (tmp_path / f"photos/{number}.jpg").write_bytes(encoded(picture(number)))
-    table = {
-        "photos": "photos",
-        "output": "out",
-        "method": {"kind": "stub"},
-        "resources": {"pool": "local", "max_workers": 1},
-    }
-    job = create_or_open(job_from_table(table, tmp_path, REGISTRY), REGISTRY)
+    job = job_of(tmp_path, "photos")
     (tmp_path / "photos").rename(tmp_path / "unmounted")
     (tmp_path / "photos").mkdir()
     summary = run(job)

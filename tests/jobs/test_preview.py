@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import count as counter
@@ -28,7 +28,6 @@ import jobs.preview.run
 from jobs.cli.app import app
 from jobs.cli.preview_columns import stored, styles_at
 from jobs.config.tables import toml_text
-from jobs.console.stop import STOP_SIGNALS
 from jobs.driver.assets import by_url
 from jobs.driver.job import Job, create_or_open
 from jobs.driver.run import run, worker_setup
@@ -45,14 +44,7 @@ from nst.styles import STYLES
 from tests.chaos import InlinePool
 from tests.conftest import encoded, picture
 
-
-@pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    """After a command, signals are ignored."""
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("signal_handlers")
 
 
 ODD = """it's <b>"x"<u> & $HOME"""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -31,13 +31,7 @@ from tests.processes import living, spawn
 Photos = Callable[..., Path]
 
 
-@pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    """After a command, signals are ignored."""
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("signal_handlers")
 
 
 @pytest.fixture

@@ -18,10 +18,6 @@ _DREAMS = 0.25
 _FROM_NOISE = 0.1
 _FROM_PHOTO = 0.8  # of those that do not begin with noise; the others begin with another picture
 _LEAST_CONTENT = 0.02  # weight of the content's loss, beside the style's
-_IN_WORK = (
-    *("_images", "_photos", "_styles", "_first", "_second"),
-    *("_age", "_end", "_content", "_style", "_dream", "_channel", "_taught"),
-)  # of an easel, what changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +115,13 @@ class Easel:
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that is in work; the random generator is its owner's."""
-        return {name: value for name, value in vars(self).items() if name in _IN_WORK}
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        del tensors["_patches"]
+        return tensors
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        for name in _IN_WORK:
-            getattr(self, name).copy_(state[name])
+        for name, value in self.state_dict().items():
+            value.copy_(state[name])
 
     def _begin(self, place: int) -> None:
         photo, style = self._patch(), self._patch()
