@@ -140,6 +140,19 @@ def test_each_of_its_aims_is_learned(teacher: dict[str, Tensor], patches: Tensor
     assert float(last["gradients"][-1]) > 0.02 + float(last["plain"][-1])
 
 
+def test_of_large_layers_a_quarter_is_compared(
+    teacher: dict[str, Tensor], patches: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With about the errors of all, and everything else as it was."""
+    task = dataclasses.replace(TASK, side=48)
+    some = Distillation(patches, teacher, task).step()
+    monkeypatch.setattr("nst.features.embedded.distillation._MANY", 1 << 30)
+    everything = Distillation(patches, teacher, task).step()
+    assert not torch.equal(some[:2], everything[:2])
+    torch.testing.assert_close(some[:2], everything[:2], rtol=0.1, atol=0)
+    torch.testing.assert_close(some[2:], everything[2:], rtol=1e-5, atol=0)
+
+
 def test_what_it_reads_out_has_the_inner_products_of_what_it_tells(
     teacher: dict[str, Tensor], patches: Tensor
 ) -> None:

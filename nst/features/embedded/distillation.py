@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,14 @@ _CONTENT_LAYER = "relu4_2"
 _DREAM_LAYERS = ("relu3_3", "relu4_2", "relu4_3", "relu5_1", "relu5_2")
 _SCALES = (1, 2, 4)  # at which gradients are compared: pixels of the mean
 _MOST_GRADIENT = 1.0  # norm of the gradients of all parameters together
+_MANY = 1024  # activations of a channel, of which every fourth is compared
 _TINY = 1e-8
+
+_Some = Callable[[Tensor], Tensor]
+
+
+def _all(each: Tensor) -> Tensor:
+    return each
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -208,19 +215,25 @@ class Distillation:
         """What the network tells of VGG16's activations of (N, 3, H, W), by layer."""
         return self._told(images)[1]
 
-    def _told(self, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The network's own activations, and what it tells by them."""
+    def _told(self, images: Tensor, some: _Some = _all) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The network's own activations, and what it tells by them, or by some of them."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
             own: dict[str, Tensor] = self.network(images)
-            return own, {layer: read_out(each, self.maps[layer]) for layer, each in own.items()}
+            return own, {layer: read_out(some(each), self.maps[layer]) for layer, each in own.items()}
 
     def _gram(self, layer: str, own: Tensor, told: Tensor) -> Tensor:
         """Of what is told: of large layers, whose channels are few, it is less to compute from their own."""
         matrix = self.maps[layer]
         if own[0, 0].numel() < len(matrix):
-            return gram_matrix(told.float())
-        gram: Tensor = matrix @ gram_matrix(own.float()) @ matrix.mT
+            return gram_matrix(told)
+        gram: Tensor = matrix @ gram_matrix(own) @ matrix.mT
         return gram
+
+    def _quarter(self) -> _Some:
+        """Every other row and column of layers whose activations are many: to learn to tell them, that is
+        enough."""
+        top, left = torch.randint(2, (2,), generator=self._random).tolist()
+        return lambda each: each[:, :, top::2, left::2] if each[0, 0].numel() > _MANY else each
 
     def _compared(self, work: Work, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Errors by layer, of Gram matrices, the cosine of gradients, and gradients to paint with."""
@@ -230,8 +243,9 @@ class Distillation:
         seen = self._teacher(images)
         grams = grams_of(seen, RELUS)
         (theirs,) = torch.autograd.grad(_aim(seen, grams, seen_wanted, grams_wanted, work, weights), images)
-        own_wanted, told_wanted = self._told(torch.cat([work.styles, work.photos]))
-        own, told = self._told(images)
+        some = self._quarter()
+        own_wanted, told_wanted = self._told(torch.cat([work.styles, work.photos]), some)
+        own, told = self._told(images, some)
         told_grams_wanted, told_grams = (
             {layer: self._gram(layer, each[layer][:count], tells[layer][:count]) for layer in RELUS}
             for each, tells in ((own_wanted, told_wanted), (own, told))
@@ -239,7 +253,11 @@ class Distillation:
         aim = _aim(told, told_grams, told_wanted, told_grams_wanted, work, weights)
         (ours,) = torch.autograd.grad(aim, images, create_graph=True)
         errors = [
-            (_apart(told[layer], seen[layer].detach()) + _apart(told_wanted[layer], seen_wanted[layer])) / 2
+            (
+                _apart(told[layer], some(seen[layer].detach()))
+                + _apart(told_wanted[layer], some(seen_wanted[layer]))
+            )
+            / 2
             for layer in RELUS
         ]
         gram_errors = [
@@ -324,5 +342,7 @@ def _relative(found: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _apart(found: Tensor, wanted: Tensor) -> Tensor:
-    """The same of all together."""
-    return _relative(found.float()[None], wanted.float()[None])[0]
+    """The same of all together: (). Summed as they lie in memory, which is channels-last: flat they would be
+    copied."""
+    wanted = wanted.float()
+    return (found.float() - wanted).square().sum() / (wanted.square().sum() + _TINY)

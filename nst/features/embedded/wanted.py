@@ -62,4 +62,4 @@ class Wanted:
 
 
 def grams_of(seen: Seen, layers: Sequence[str] | Mapping[str, object]) -> dict[str, Tensor]:
-    return {layer: gram_matrix(seen[layer].float()) for layer in layers}
+    return {layer: gram_matrix(seen[layer]) for layer in layers}
