@@ -37,6 +37,7 @@ from nst.gan.translate import mirrored_beyond
 from nst.images.codec import reduced
 from nst.losses import gram_matrix
 from nst.ops.equalized import at_least_float32
+from nst.ops.muon import Muon
 from nst.style_transfer.pictures import names_of
 from nst.stylizer import Assets
 
@@ -87,12 +88,8 @@ class StyleTraining:
         self.networks.to(device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.networks).requires_grad_(False)
         self._pass: nn.Module = _Pass(self.networks)
-        self.optimizer = torch.optim.Adam(
-            self.networks.parameters(),
-            options.learning_rate,
-            betas=(options.beta1, options.beta2),
-            fused=True,
-        )
+        betas = options.beta1, options.beta2
+        self.optimizer = Muon(self.networks.parameters(), options.learning_rate, betas)
         self._generator = torch.Generator().manual_seed(seed)
         self._teacher: FeatureNetwork | None = None
         self._pictures: list[StylePicture] = []

@@ -125,11 +125,11 @@ TRAININGS = {
     "cyclegan batch": (0, 1175, 1433),
     "many styles": (0, 974, 2070),
     "many styles bfloat16": (0, 1720, 2169),
-    "style training": (0, 1539, 15241),
-    "style training bfloat16": (0, 1676, 9459),
+    "style training": (0, 1907, 15241),
+    "style training bfloat16": (0, 2044, 9459),
     "painter training": (1, 1360, 2567),
     "painter training bfloat16": (1, 1566, 3510),
-    "adaptation": (1, 1432, 193387),
+    "adaptation": (1, 1776, 193387),
 }
 """Waits, launches and most memory at once, in kB, of the second step; of an adaptation, of the first."""
 

@@ -25,12 +25,12 @@ from torch import Tensor, nn
 
 from nst.features.embedded.beginning import pruned
 from nst.features.embedded.easel import Easel, Work
-from nst.features.embedded.optimizer import Optimizer
 from nst.features.embedded.wanted import Seen, Wanted, grams_of
 from nst.features.layers import layer_names
 from nst.features.networks import FeatureNetwork, build_features
 from nst.features.vgg import Pooling, read_out
 from nst.losses import gram_matrix, squared_distance
+from nst.ops.muon import Muon
 
 __all__ = ["POOLING", "RELUS", "Distillation", "DistillationTask", "Progress"]
 
@@ -42,16 +42,13 @@ POOLING: Pooling = "average"
 _STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 _CONTENT_LAYER = "relu4_2"
 _DREAM_LAYERS = ("relu3_3", "relu4_2", "relu4_3", "relu5_1", "relu5_2")
+_ADAM = 0.9, 0.99  # decays, for what is no filter
 _SCALES = (1, 2, 4)  # at which gradients are compared: pixels of the mean
 _MOST_GRADIENT = 1.0  # norm of the gradients of all parameters together
 _MANY = 1024  # activations of a channel, of which every fourth is compared
 _TINY = 1e-8
 
 _Some = Callable[[Tensor], Tensor]
-
-
-def _all(each: Tensor) -> Tensor:
-    return each
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,7 +151,7 @@ class Distillation:
             dream_layers=len(_DREAM_LAYERS),
             random=random,
         )
-        self._optimizer = Optimizer(self._parameters)
+        self._optimizer = Muon(self._parameters, task.learning_rate, _ADAM)
         self._wanted = Wanted(self._teacher, task.in_work, keep=self.device.type == "cpu")
 
     def run(self, minutes: float | None = None) -> Iterator[Progress]:
@@ -207,7 +204,9 @@ class Distillation:
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if nn.utils.clip_grad_norm_(self._parameters, _MOST_GRADIENT).isfinite():
-            self._optimizer.step(rate * self.task.learning_rate)
+            for group in self._optimizer.param_groups:
+                group["lr"] = rate * self.task.learning_rate
+            self._optimizer.step()
         self._easel.step(work, gradients)
         return torch.stack([*errors.detach(), gram_error.detach(), cosine.detach()])
 
@@ -215,7 +214,9 @@ class Distillation:
         """What the network tells of VGG16's activations of (N, 3, H, W), by layer."""
         return self._told(images)[1]
 
-    def _told(self, images: Tensor, some: _Some = _all) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _told(
+        self, images: Tensor, some: _Some = lambda each: each
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The network's own activations, and what it tells by them, or by some of them."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
             own: dict[str, Tensor] = self.network(images)
