@@ -81,7 +81,7 @@ class StyleTrainingOptions(_TrainingOptions):
     style_weight: float = 15.0
     """Weight of the style's loss, relative to the content's."""
     learning_rate: float = 5e-4
-    """Adam's learning rate."""
+    """Learning rate of Muon, which changes filters, and of Adam, which changes everything else."""
     ema_decay: float = 0.99
     """Decay of an average of all parameters over steps; while few steps are done, the average is over a tenth
     of them. 0: none."""
