@@ -38,6 +38,10 @@ _LEAST_STRENGTH = 0.2
 """Strength under which its picture and the photograph are mixed."""
 _MOST_KEPT = 128
 """Looks whose moments are kept, of some 100 KB each."""
+_MOST_FOLDED = 16
+"""Looks whose networks are kept, of some MB each, where all photographs have the same reference."""
+_PICTURE_BYTES = 64_000_000
+"""Memory for style pictures that are kept where their colors change with each photograph."""
 _PIXEL_BYTES = 150
 """Memory of a pass for each pixel, about."""
 
@@ -93,6 +97,8 @@ class FeedForwardStylizer:
             None if reference is None else seen_as(plan, reduced(reference.to(self._like), REFERENCE_PX))
         )
         self._known = Recent[int, list[Moments]](_MOST_KEPT)
+        self._pictures = Recent[int, Tensor](_PICTURE_BYTES, lambda picture: picture.nbytes)
+        self._folds = Recent[int, Folded](_MOST_FOLDED)
 
     @torch.no_grad()
     def __call__(
@@ -109,6 +115,7 @@ class FeedForwardStylizer:
         """The same at another strength, from 0 to 1; it shares the network, and what is known of styles."""
         other = copy.copy(self)
         other.plan = replace(self.plan, strength=strength)
+        other._folds = Recent(_MOST_FOLDED)
         return other
 
     def in_float64(self) -> FeedForwardStylizer:
@@ -116,7 +123,7 @@ class FeedForwardStylizer:
         other = copy.copy(self)
         other._painter = copy.deepcopy(self._painter).double()
         other._like, other._dtype = other._painter.coarse.weight, torch.float64
-        other._known = Recent(_MOST_KEPT)
+        other._known, other._folds = Recent(_MOST_KEPT), Recent(_MOST_FOLDED)
         if self._reference is not None:
             other._reference = self._reference.double()
         return other
@@ -156,6 +163,12 @@ class FeedForwardStylizer:
         return painted if share >= 1 else torch.lerp(small, painted, share)
 
     def _folded(self, reference: Tensor, look: Look) -> Folded:
+        """The network for one look and one reference; once for all photographs, if they share theirs."""
+        if self._reference is None:
+            return self._fold(reference, look)
+        return self._folds.get(id(look), lambda: self._fold(reference, look))
+
+    def _fold(self, reference: Tensor, look: Look) -> Folded:
         wanted, seen = self._wanted(look, reference), padded(reference)[None]
         strength = max(self.plan.strength, _LEAST_STRENGTH)
         if strength < 1 and not look.learned:
@@ -181,7 +194,8 @@ class FeedForwardStylizer:
     ) -> list[Moments]:
         if isinstance(source, list):
             return [Moments(each.mean.to(self._like), each.covariance.to(self._like)) for each in source]
-        picture = source().to(self._like, non_blocking=True)
+        decoded = source() if change is None else self._pictures.get(id(source), source)
+        picture = decoded.to(self._like, non_blocking=True)
         if change is not None:
             picture = change(picture, reference).clamp(0, 1)
         return self._own(padded(picture)[None])

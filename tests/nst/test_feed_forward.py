@@ -17,6 +17,7 @@ from nst.feed_forward.files import painter_file, read_painter
 from nst.feed_forward.grain import grain
 from nst.feed_forward.method import FeedForward
 from nst.feed_forward.networks import MARGIN_PX, Painter, PainterConfig
+from nst.feed_forward.pictures import style_picture
 from nst.feed_forward.size import FeedForwardPlan, reference_px
 from nst.feed_forward.stylizer import FeedForwardStylizer, Look
 from nst.images.codec import encode_image, resize_image
@@ -281,6 +282,39 @@ def test_frames_share_a_reference() -> None:
     assert torch.equal(one, painted(build(), first)[..., :120])
     torch.testing.assert_close(other, one, rtol=0, atol=1e-5)
     assert float((painted(build(), second)[..., :120] - one).abs().mean()) > 1e-3
+
+
+def test_what_frames_share_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network for a reference and a style; that for another strength is another."""
+    frames = [random_picture(120, 160, seed) for seed in (0, 7)]
+    shared = {"reference": "/frame.png", "more": {"/frame.png": encode_image(frames[0], format="png")}}
+    weaker = painted(build(**shared, strength=0.5), frames[1])
+    expected = painted(build(**shared), frames[1])
+    sharing = build(**shared)
+    painted(sharing, frames[0])
+    assert torch.equal(painted(sharing.at_strength(0.5), frames[1]), weaker)
+
+    def again(*_: object, **__: object) -> None:
+        raise AssertionError("the reference is looked at again")
+
+    monkeypatch.setattr(Painter, "forward", again)
+    assert torch.equal(painted(sharing, frames[1]), expected)
+
+
+@pytest.mark.parametrize("keep", ["match", "luminance"])
+def test_a_style_whose_colors_change_is_decoded_once(keep: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = [random_picture(64, 80, seed) for seed in (0, 7)]
+    expected = painted(build(preserve_color=keep), photos[1])
+    stylizer, decoded = build(preserve_color=keep), list[str]()
+
+    def counted(option: str, *rest: Any) -> Tensor:
+        decoded.append(option)
+        return style_picture(option, *rest)
+
+    monkeypatch.setattr("nst.feed_forward.method.style_picture", counted)
+    painted(stylizer, photos[0])
+    assert torch.equal(painted(stylizer, photos[1]), expected)
+    assert decoded == ["style"]
 
 
 def test_a_photograph_may_ask_for_one_of_the_styles() -> None:
