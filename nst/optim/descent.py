@@ -93,7 +93,7 @@ class Descent:
             self._reject(loss)
             return
         self.taken = self.x
-        if best is None:
+        if math.isnan(self.start_loss):
             self.start_loss = loss
         if best is None or loss < best:
             self.best, self.losses = self.x, result.losses

@@ -25,7 +25,7 @@ class Optimizer(Protocol):
         ...
 
     def reset(self) -> None:
-        """Forget everything, as after a step that led nowhere."""
+        """Forget everything, as after a step that led nowhere, and begin with shorter ones."""
         ...
 
     def rebase(self, x: Tensor, grad: Tensor) -> None:
@@ -184,7 +184,8 @@ class _History:
 
 
 class Adam:
-    """Adam (Kingma and Ba 2015)."""
+    """Adam (Kingma and Ba 2015). After each reset its learning rate is half of what it was: its first step has
+    that length, however close the goal is."""
 
     descends = False
 
@@ -194,9 +195,13 @@ class Adam:
         if not learning_rate > 0:
             raise OptionError("learning_rate", learning_rate, reason="more than 0")
         self.learning_rate, self.betas, self.eps = learning_rate, betas, eps
-        self.reset()
+        self._forget()
 
     def reset(self) -> None:
+        self.learning_rate /= 2
+        self._forget()
+
+    def _forget(self) -> None:
         self._steps = 0
         self._moments: tuple[Tensor, Tensor] | None = None
 

@@ -68,6 +68,15 @@ def test_keeps_the_best_point_not_the_last() -> None:
     assert descent.losses["loss"] <= float(bowl(torch.full((3, 2, 2), 0.69)))
 
 
+@pytest.mark.parametrize("away", [1e-3, 1e-4])
+def test_adam_gets_nearer_to_what_is_near(away: float) -> None:
+    """Its first steps lead far beyond: each that is taken back halves the next."""
+    (descent,) = run(bowl, [torch.full((3, 2, 2), 0.7 + away)], [Adam(learning_rate=0.02)], 40)
+    assert descent.error is None
+    assert descent.rejections > 0
+    assert float((descent.best - 0.7).abs().max()) < away / 2
+
+
 def test_stops_at_a_stationary_point() -> None:
     (descent,) = run(bowl, [torch.full((3, 2, 2), 0.7)], [LBFGS()], 50)
     assert descent.done
@@ -110,6 +119,27 @@ def test_gives_up_with_a_typed_error_and_spares_the_others() -> None:
     assert "non-finite" in str(lost.error)
     assert fine.error is None
     torch.testing.assert_close(fine.best, torch.full((3, 2, 2), 0.7), atol=1e-4, rtol=0)
+
+
+def test_what_got_better_before_a_restart_is_not_given_up_after_it() -> None:
+    """Though nothing better is found then, as may be in another precision."""
+
+    class Fails(_Jumps):
+        def rebase(self, *_: Tensor) -> None:
+            self.every = 1
+
+    descent = Descent(torch.zeros(3, 2, 2), Fails(every=100))
+    for number in range(40):
+        if number == 4:
+            better = descent.best
+            descent.restart_from_best()
+        if not descent.done:
+            grad, loss = 2 * (descent.x - 0.7), float(bowl(descent.x))
+            descent.advance(Evaluation({"loss": loss}, grad, (float(grad.min()), float(grad.max()))))
+    assert descent.done
+    assert descent.error is None
+    assert torch.equal(descent.best, better)
+    assert float(bowl(better)) < 0.1 * float(bowl(torch.zeros(3, 2, 2)))
 
 
 def test_a_start_that_is_not_finite_is_an_error() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -11,8 +13,10 @@ from torch import Tensor
 from nst.features import build_features
 from nst.losses import covariance_root, gaussian_distance, raw_gram, raw_moments
 from nst.style_transfer.losses import WassersteinLoss
+from nst.style_transfer.method import StyleTransfer
 from nst.style_transfer.objective import StyleObjective
 from nst.style_transfer.options import ObjectiveOptions
+from nst.stylizer import Stylized
 from tests.nst.test_style_transfer import pictures
 
 pytestmark = pytest.mark.usefixtures("narrow_vggs")
@@ -68,9 +72,14 @@ def test_it_is_nothing_at_equal_statistics_and_what_a_shift_moves() -> None:
     features = activations(1, 12, 9, 9)
     wanted = covariance_root(means(features))
     size = float(features.square().sum() / 81)
-    assert abs(float(gaussian_distance(means(features), *wanted))) < 1e-12 * size
     shuffled = features.flatten(2)[..., torch.randperm(81)].view_as(features)
-    assert abs(float(gaussian_distance(means(shuffled), *wanted))) < 1e-12 * size
+    for same in (features, shuffled):
+        x = same.clone().requires_grad_()
+        distance = gaussian_distance(means(x), *wanted)
+        assert distance.item() == 0
+        assert not torch.autograd.grad(distance, x)[0].any(), "nor is there a slope, which would be rounding"
+    nearly = float(gaussian_distance(means(features * (1 + 1e-5)), *wanted))
+    assert nearly == pytest.approx(1e-10 * size, rel=1e-2)
     assert float(gaussian_distance(means(features + 2), *wanted)) == pytest.approx(12 * 2**2, rel=1e-10)
     scaled = float(gaussian_distance(means(3 * features), *wanted))
     assert scaled == pytest.approx(4 * size, rel=1e-10), "to three times as much, everything moves by two"
@@ -134,6 +143,29 @@ def test_flat_and_black_pictures_have_finite_losses_and_gradients(
         (evaluation,) = ours.evaluate([point], [targets], dtype)
         assert all(np.isfinite(value) for value in evaluation.losses.values())
         assert bool(evaluation.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_a_picture_in_its_own_style_is_its_own_end(optimizer: str, precision: str) -> None:
+    """As where the style lies in the folder of photographs: there is nothing to be done, and no error."""
+    (photo,) = pictures((32, 40))
+    options: dict[str, Any] = {"optimizer": optimizer, "precision": precision}
+    method = StyleTransfer(
+        style="own.png",
+        network="vgg16",
+        weights="seeded",
+        steps=80,
+        border_px=0,
+        coarse_scales=(),
+        style_loss="wasserstein",
+        **options,
+    )
+    (found,) = method.build_from([photo], None, torch.device("cpu"))([photo], [torch.Generator()])
+    assert isinstance(found, Stylized), found
+    torch.testing.assert_close(found.image, photo, rtol=0, atol=0.5 / 255)
+    if precision == "float32":
+        assert found.stats["evaluations"] == 1
 
 
 def test_scales() -> None:
