@@ -19,6 +19,7 @@ __all__ = [
     "normalize_gram",
     "raw_gram",
     "raw_moments",
+    "read_out",
     "relative_to",
     "squared_distance",
     "style_factor",
@@ -123,9 +124,18 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     return torch.mm(a[0], b[0])[None] if len(a) == 1 else torch.bmm(a, b)
 
 
+def read_out(sums: Tensor, matrix: Tensor) -> Tensor:
+    """What `raw_gram` (N, C, C) or `raw_moments` (N, C, C + 1) would have given of activations multiplied by a
+    matrix (C, C), which then need not be multiplied."""
+    matrix = matrix.to(sums)
+    turned, channels = matrix @ sums, len(matrix)
+    return torch.cat([turned[..., :channels] @ matrix.mT, turned[..., channels:]], dim=-1)
+
+
 def squared_distance(features: Tensor, target: Tensor) -> Tensor:
-    """Sum of squared differences of each image: (N, ...) to (N,), in float32 at least."""
-    return (features - target).square().flatten(1).sum(1)
+    """Sum of squared differences of each image: (N, ...) to (N,), in float32 at least if one of both is."""
+    # Not of flatten(1), which copies what is channels-last.
+    return (features - target).square().sum(list(range(1, features.ndim)))
 
 
 def content_factor(target: Tensor, *, scale: LossScale = "mean") -> Tensor:
@@ -257,7 +267,8 @@ class _NormalizedGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (grad,) = grads
-        norm = grad.abs().flatten(1).sum(1, dtype=torch.promote_types(grad.dtype, torch.float32))
+        wide = torch.promote_types(grad.dtype, torch.float32)
+        norm = grad.abs().sum(list(range(1, grad.ndim)), dtype=wide)
         # Where there is no gradient, large over tiny must not be infinity: that times nothing is not nothing.
         factor = (ctx.strength / (norm + _TINY)).clamp_max(torch.finfo(grad.dtype).max)
         return grad * factor.to(grad).view(-1, *[1] * (grad.ndim - 1)), None

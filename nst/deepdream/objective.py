@@ -133,7 +133,7 @@ class DreamObjective:
         if term.channel is not None:
             return activations[:, term.channel].reshape(len(activations), -1).sum(1)
         if not self._guide:
-            return activations.square().flatten(1).sum(1) / 2
+            return activations.square().sum(list(range(1, activations.ndim))) / 2
         guide = self._guide[term.layer]
         values = []
         for each in activations:

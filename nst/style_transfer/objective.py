@@ -50,8 +50,11 @@ class StyleObjective:
         masks: Sequence[Tensor] | None = None,
         named: Mapping[str, Picture] | None = None,
     ) -> None:
-        self.network, self.options = network, options
-        self._terms = Terms(options)
+        # Styles are sums of products, into which readouts go at less cost than into activations; gradients are
+        # normalized, and contents compared, where they were read out.
+        unread = () if options.normalize_gradients else {*options.style_layers} - {*options.content_layers}
+        self.network = network = network.unread(unread)
+        self.options, self._terms = options, Terms(options)
         self._networks = {network.dtype: network}
         pictures = [styles] if isinstance(styles, Tensor) else styles
         self._targets = StyleTargets(network, pictures, options, masks=masks)

@@ -9,7 +9,9 @@ import pytest
 import scipy.linalg
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from nst.deepdream.objective import DreamObjective
 from nst.features import build_features
 from nst.losses import covariance_root, gaussian_distance, raw_gram, raw_moments
 from nst.style_transfer.losses import WassersteinLoss
@@ -166,6 +168,43 @@ def test_a_picture_in_its_own_style_is_its_own_end(optimizer: str, precision: st
     torch.testing.assert_close(found.image, photo, rtol=0, atol=0.5 / 255)
     if precision == "float32":
         assert found.stats["evaluations"] == 1
+
+
+class _Copies(TorchDispatchMode):
+    """Looks for copies of activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[torch.Size] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        if function is torch.ops.aten.clone.default and out.ndim == 4 and out.shape[1] != 3:
+            self.found.append(out.shape)
+        return out
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_an_evaluation_copies_no_activations(normalize: bool) -> None:
+    """They are channels-last, which some operations do not keep to."""
+    photo, style, point = pictures((32, 40), (24, 32), (32, 40))
+    layers = {"relu1_1": 1.0, "relu2_1": 1.0}
+    network = build_features("vgg16", ["relu2_2", *layers])
+    options = ObjectiveOptions(
+        content_layers={"relu2_2": 1.0},
+        style_layers=layers,
+        content_weight=1.0,
+        style_weight=10.0,
+        style_loss="wasserstein",
+        loss_scale="relative",
+        normalize_gradients=normalize,
+    )
+    ours = StyleObjective(network, style, options)
+    targets = ours.targets(photo)
+    with _Copies() as copies:
+        ours.evaluate([point], [targets])
+        DreamObjective(network, {"relu2_2": 1.0}).evaluate(point[None])
+    assert copies.found == []
 
 
 def test_scales() -> None:
