@@ -95,7 +95,12 @@ class LBFGS:
             self._history = _History(self.history_size, x)
         s, y = (x - self._last[0]).flatten(), (grad - self._last[1]).flatten()
         self._last = (x, grad)
-        direction = self._history.direction(s, y, descent.flatten()).view_as(x)
+        direction = self._history.direction(s, y, descent.flatten())
+        if direction is None:
+            # Nothing was bent upward so far, as Gram matrices of flat photographs are not: the gradient's own
+            # size, which is that of the loss, says nothing.
+            return x + (self.learning_rate * descent if self.first_step is None else self._first(descent))
+        direction = direction.view_as(x)
         if free is not None:
             direction = direction * free
         return x + self._limited(self.learning_rate * direction)
@@ -135,8 +140,9 @@ class _History:
         self._sy = torch.zeros(size, size, dtype=torch.float64)  # s_i . y_j
         self._yy = torch.zeros(size, size, dtype=torch.float64)  # y_i . y_j
 
-    def direction(self, s: Tensor, y: Tensor, descent: Tensor) -> Tensor:
-        """Take in a pair, if it shows positive curvature, and apply the inverse Hessian to `descent`, (M,)."""
+    def direction(self, s: Tensor, y: Tensor, descent: Tensor) -> Tensor | None:
+        """Take in a pair, if it shows positive curvature, and apply the inverse Hessian to `descent`, (M,).
+        None: no pair has shown it yet."""
         row, curved = self._place(s, y)
         rows = max(row + 1, len(self._order))
         all_s, all_y = self._s[:rows], self._y[:rows]
@@ -150,7 +156,7 @@ class _History:
             self._sy[:rows, row], self._sy[row, :rows] = from_s[:, 1], from_y[:, 2]
             self._yy[:rows, row] = self._yy[row, :rows] = from_y[:, 1]
         if not self._order:
-            return descent
+            return None
         order = torch.tensor(self._order)
         inner_sy, inner_yy = self._sy[order][:, order], self._yy[order][:, order]
         upper = inner_sy.triu()

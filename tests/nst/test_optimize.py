@@ -121,6 +121,17 @@ def test_gives_up_with_a_typed_error_and_spares_the_others() -> None:
     torch.testing.assert_close(fine.best, torch.full((3, 2, 2), 0.7), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_it_leaves_where_nothing_is_bent_upward(scale: float) -> None:
+    """As Gram matrices of a flat photograph are not: in steps of the first one's size, whatever the loss's."""
+
+    def far(x: Tensor) -> Tensor:
+        return scale * torch.log1p(100 * (x - 0.9) ** 2).mean()
+
+    (descent,) = run(far, [torch.full((3, 8, 8), 0.1)], [LBFGS(first_step=0.05, bounds=(0.0, 1.0))], 30)
+    assert float((descent.best - 0.9).abs().max()) < 1e-3
+
+
 def test_what_got_better_before_a_restart_is_not_given_up_after_it() -> None:
     """Though nothing better is found then, as may be in another precision."""
 
