@@ -54,7 +54,7 @@ def export_generator(
         raise OptionError("WEIGHTS", weights, reason=str(error)) from error
     exported, difference = (export_onnx if onnx else export_torch)(exportable)
     folder, _, name = absolute_url(out, Path.cwd()).rpartition("/")
-    store = open_store(folder, storage)
+    store = open_store(folder or "/", storage)
     store.publish(name, exported)
     store.clean()
     checked = f"its pictures differ from the generator's by {difference:.1e} at most, of pixels in [-1, 1]"

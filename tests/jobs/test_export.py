@@ -8,6 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from jobs.stores.store import LocalStore
 from nst.cyclegan.method import generator_file
 from nst.feed_forward.files import painter_file
 from nst.gan import export as export_module
@@ -42,6 +43,20 @@ def test_a_generator_is_written_and_checked(weights: Path) -> None:
         rtol=0,
         atol=1e-5,  # type: ignore[arg-type]
     )
+
+
+def test_a_file_in_the_root_is_written_there(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not where the command is called."""
+    opened = []
+
+    def open_store(url: str, _: object) -> LocalStore:
+        opened.append(url)
+        return LocalStore(str(weights.parent / "root"))
+
+    monkeypatch.setattr("jobs.cli.export.open_store", open_store)
+    code, shown = nst("export", str(weights), "/b.pt2")
+    assert code == 0, shown
+    assert opened == ["/"]
 
 
 def test_a_painter_is_written_in_its_style(tmp_path: Path) -> None:
