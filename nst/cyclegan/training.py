@@ -250,7 +250,9 @@ def _together(
 
 def _earlier(pool: ImagePool, fake: Tensor, share: Share) -> Tensor:
     """All processes have the same pool, of the fakes of all."""
-    return share.take(pool.query(share.gather(fake.detach())))
+    if share.alike:
+        return share.take(pool.query(share.gather(fake.detach())))
+    return [pool.query(each) for each in share.gather_unlike(fake.detach())][share.rank]
 
 
 def _mixed(real: Tensor, fake: Tensor, training: CycleGANTraining) -> Tensor:

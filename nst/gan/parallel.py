@@ -48,6 +48,8 @@ class Share:
     """The process's number, from 0."""
     world: int = 1
     """Number of processes."""
+    alike: bool = True
+    """Whether all images have one size; else each process has one image."""
 
     def __post_init__(self) -> None:
         check.at_least("batch_size", self.batch_size, 1)
@@ -74,6 +76,19 @@ class Share:
         whole[self.part] = part
         dist.all_reduce(whole)
         return whole
+
+    def gather_unlike(self, image: Tensor) -> list[Tensor]:
+        """Put together the images of all processes, which differ in size: (1, C, h, w) of each, in order."""
+        if self.world == 1:
+            return [image]
+        height, width = image.shape[2:]
+        sizes = torch.zeros((self.world, 2), dtype=torch.int64, device=image.device)
+        sizes[self.rank] = torch.tensor([height, width])
+        dist.all_reduce(sizes)
+        whole = image.new_zeros((self.world, image.shape[1], *sizes.amax(0).tolist()))
+        whole[self.rank, :, :height, :width] = image[0]
+        dist.all_reduce(whole)
+        return [each[None, :, :h, :w] for each, (h, w) in zip(whole, sizes.tolist(), strict=True)]
 
     def take(self, whole: Tensor) -> Tensor:
         """Take this process's part: (batch_size, ...) to (n, ...)."""

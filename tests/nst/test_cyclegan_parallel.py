@@ -72,6 +72,20 @@ def overflown(rank: int) -> dict[str, Any]:
     return {"done": done, "factor": scale.factor, "parameter": parameter.detach()}
 
 
+def of_several_sizes(rank: int) -> dict[str, Any]:
+    """Steps on an image for each process, that of the second wider."""
+    small = {"generator": "resnet_6blocks", "generator_channels": 2, "discriminator_channels": 2}
+    training = CycleGANTraining(
+        CycleGANOptions(**small, discriminator="n_layers", discriminator_layers=1, pool_size=2), seed=1
+    )
+    training.distribute(Share(2, rank, 2, alike=False))
+    generator = torch.Generator().manual_seed(rank)
+    for height, width in ((SIDE, SIDE + 4 * rank), (SIDE + 8 * rank, SIDE)):
+        images = torch.rand(2, 3, height, width, generator=generator) * 2 - 1
+        train_step(training, *images.split(1))
+    return training.state_dict()
+
+
 def one_of_two(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
@@ -81,6 +95,7 @@ def one_of_two(rank: int, folder: str) -> None:
             torch.save(found, f"{folder}/{case}-{precision}-{batch_size}-{rank}.pt")
     torch.save(trained("pool and identity", "float16", Share(4, rank, 2), 6), f"{folder}/float16-{rank}.pt")
     torch.save(overflown(rank), f"{folder}/overflown-{rank}.pt")
+    torch.save(of_several_sizes(rank), f"{folder}/sizes-{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -131,6 +146,21 @@ def test_in_float16_both_are_alike_to_the_bit(in_two: Path) -> None:
     one, two = tensors(first["state"]), tensors(second["state"])
     assert all(torch.equal(value, two[name]) for name, value in one.items())
     assert torch.equal(first["losses"], second["losses"])
+
+
+def test_images_of_the_processes_may_differ_in_size(in_two: Path) -> None:
+    """Both have the same pools, of both sizes."""
+    first, second = (torch.load(in_two / f"sizes-{rank}.pt") for rank in (0, 1))
+    one, two = tensors(first), tensors(second)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    for pool in first["pools"].values():
+        shapes = [tuple(image.shape[1:]) for image in pool["images"]]
+        assert shapes[0] in ((SIDE, SIDE), (SIDE + 8, SIDE))
+        assert all(image.std() > 0 and bool((image != 0).all()) for image in pool["images"]), (
+            "no padding is left"
+        )
+        assert len(shapes) == 2
 
 
 def test_parts_are_equal_but_for_one() -> None:
