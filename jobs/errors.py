@@ -8,6 +8,7 @@ NstError
     │   ├── JobMismatch      the output folder belongs to another job
     │   └── LeaseHeld        another driver works on the output folder
     ├── StoreError       exit 4: a store failed for good; what is done is kept
+    │   └── StoreRefuses     it takes nothing: no space is left, or no right to write
     ├── LeaseLost        exit 4: another driver has taken the job over; what is done is kept
     ├── Stopped          exit 75: asked to stop while no photograph was in work
     ├── StepFailed       exit 4: a step of a training fails, again and again
@@ -36,6 +37,7 @@ __all__ = [
     "StepFailed",
     "Stopped",
     "StoreError",
+    "StoreRefuses",
     "TrainingDiverged",
     "UsageError",
     "WorkersBroken",
@@ -87,6 +89,10 @@ class LeaseLost(JobError):
 
 class StoreError(JobError):
     """Reading or writing failed for good."""
+
+
+class StoreRefuses(StoreError):
+    """The store takes nothing, as a full disk does; until that is mended it is of no use to try again."""
 
 
 class Stopped(JobError):

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import os
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch import TorchTrainer
 
 from jobs.console.stop import StopSignal
 from jobs.driver.assets import by_url
@@ -33,7 +30,6 @@ from jobs.errors import (
     exit_code_of,
 )
 from jobs.ledger.lease import STANDARD_LEASE, Lease, LeaseOptions, hold
-from jobs.pools.children import signals_blocked
 from jobs.pools.ray_session import RaySession
 from jobs.training.evaluate import evaluate_beside
 from jobs.training.failures import Failures
@@ -51,10 +47,10 @@ from jobs.training.layout import (
     read_evaluations,
     read_last_end,
 )
-from jobs.training.loop import LoopSetup, train
 from jobs.training.metrics import read_metrics, write_metrics
 from jobs.training.monitor import TrainSnapshot, Watch
-from jobs.training.ray_errors import brief, cause_of
+from jobs.training.ray_errors import brief, cause_of, may_pass, no_room
+from jobs.training.ray_workers import has_room, trainer_of
 from nst.errors import NstError
 
 __all__ = ["TrainSummary", "run_training"]
@@ -179,13 +175,13 @@ class _Run:
         """Until all steps are done (None), or how it ended before."""
         failures = Failures(self._job.file.resources.max_failures, self._checkpoint())
         while True:
-            error = self._fit(_trainer(self._job, folder))
+            error = self._fit(trainer_of(self._job, folder))
             if error is None and self._job.steps in generator_steps(self._store):
                 return None
             if self._stop.gently:
                 return TrainSummary(self._job.steps, None, stopped=True)
             cause, newest = cause_of(error), self._checkpoint()
-            if not isinstance(error, ray.train.WorkerGroupError) or not failures.go_on(cause, newest):
+            if not may_pass(error) or not failures.go_on(cause, newest):
                 return TrainSummary(self._job.steps, None, error=cause)
             text = f"workers failed, and begin again after step {newest}: {brief(error)}"
             self._watch.tell("workers_failed", text, step=newest)
@@ -205,10 +201,11 @@ class _Run:
             except BaseException as error:  # noqa: BLE001  told to who waits
                 outcome.append(error)
 
+        own = self._job.file.resources
         thread = threading.Thread(target=fit, name="ray-train", daemon=True)
         thread.start()
         asked_at: float | None = None
-        looked_at = 0.0
+        looked_at, room_at = 0.0, time.monotonic()
         while thread.is_alive():
             thread.join(_POLL_S)
             self._check_lease()
@@ -216,10 +213,14 @@ class _Run:
             if now - looked_at >= _LOOK_EVERY_S:
                 looked_at = now
                 self._look()
+                if has_room(own, ray.nodes()):  # type: ignore[no-untyped-call]
+                    room_at = now
+                elif now - room_at > own.start_timeout_s:
+                    return no_room()
             if self._stop.gently and asked_at is None:
                 asked_at = now
                 self._store.publish(STOP, b"")
-            late = asked_at is not None and now - asked_at > self._job.file.resources.grace_s
+            late = asked_at is not None and now - asked_at > own.grace_s
             if self._stop.at_once or late:
                 return Stopped("the step in work was not waited for")
         self._check_lease()
@@ -306,35 +307,3 @@ class _Run:
 
 def _of(steps: Iterable[int], found: Mapping[int, Mapping[str, float]]) -> dict[int, Mapping[str, float]]:
     return {step: found[step] for step in steps if step in found}
-
-
-def _trainer(job: TrainJob, folder: str) -> TorchTrainer:
-    own = job.file.resources
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(own.start_timeout_s)
-    logging.getLogger("ray.train").setLevel(logging.ERROR)
-    workers: Any = own.max_workers
-    if own.min_workers < own.max_workers:
-        workers = (own.min_workers, own.max_workers)
-    return TorchTrainer(
-        _train_worker,
-        train_loop_config={"setup": LoopSetup.of(job)},
-        torch_config=TorchConfig(backend=own.backend or ("nccl" if own.num_gpus else "gloo")),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=workers,
-            use_gpu=own.num_gpus > 0,
-            resources_per_worker={"CPU": own.num_cpus, **({"GPU": own.num_gpus} if own.num_gpus else {})},
-        ),
-        run_config=ray.train.RunConfig(
-            name=uuid.uuid4().hex,
-            storage_path=folder,  # of notes that it makes for itself
-            # `Failures` has its say. Announced losses of nodes are no failures, and Ray gets over any number.
-            failure_config=ray.train.FailureConfig(max_failures=0),
-        ),
-    )
-
-
-def _train_worker(config: Mapping[str, Any]) -> None:
-    """In each worker, with torch's default group set up."""
-    context = ray.train.get_context()
-    with signals_blocked():  # those who load photographs, too
-        train(config["setup"], context.get_world_rank(), context.get_world_size(), get_device())

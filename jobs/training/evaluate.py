@@ -16,12 +16,13 @@ from jobs.ledger.listing import list_photos
 from jobs.stores.store import open_store
 from jobs.training.data import TrainingSet
 from jobs.training.layout import evaluation_path, generator_path
+from jobs.training.recipes import Recipe
 from jobs.training.spec import TrainFile
 from nst.errors import OptionError
 from nst.features import FeatureNetwork, build_features, read_weights
 from nst.gan.evaluation import frechet_distance, kernel_distance, pooled_features
 
-__all__ = ["evaluate", "evaluate_beside", "held_out"]
+__all__ = ["check_evaluation", "evaluate", "evaluate_beside", "held_out"]
 
 _CPU = torch.device("cpu")
 
@@ -63,7 +64,7 @@ def evaluate(
     network = build_features(
         own.network, [own.layer], state=state, convention=convention, unit_activations=unit
     ).to(device)
-    photos = TrainingSet.of(spec, urls, file.storage)
+    photos = TrainingSet.of(spec, urls, file.storage, file.resources.timeout_s)
     photos = replace(photos, urls={**photos.urls, **held_out(file)})
     found: dict[str, float] = {}
     real: dict[str, Tensor] = {}
@@ -77,6 +78,26 @@ def evaluate(
         found[f"kid_{each.name}"] = kernel_distance(features, real[each.target])
     store.publish(evaluation_path(step), json.dumps(found).encode())
     return found
+
+
+def check_evaluation(file: TrainFile, photos: Mapping[str, int]) -> None:
+    """Refuse what could not be compared.
+
+    Args:
+        photos: how many each collection has.
+
+    Raises:
+        OptionError: trainings of this kind are not compared with anything; or a collection has one photograph,
+            and no others in its place; or as of `held_out`.
+    """
+    places, every = held_out(file), file.evaluation.every
+    if every and type(file.spec.recipe).translations is Recipe.translations:
+        reason = f"trainings with model.kind = {file.spec.kind!r} are not evaluated"
+        raise OptionError("evaluation.every", every, choices=("0",), reason=reason)
+    for name, count in photos.items():
+        if every and name not in places and count < 2:
+            reason = f"{name} has {count} photograph, and two are needed; evaluation.held_out may name others"
+            raise OptionError("evaluation.every", every, reason=reason)
 
 
 def held_out(file: TrainFile) -> dict[str, list[str]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from jobs.errors import JobMismatch, NoPhotographs, StepFailed, TrainingDiverged
+from jobs.errors import JobMismatch, NoPhotographs, StepFailed, StoreRefuses, TrainingDiverged
 
 __all__ = ["Failures"]
 
-_FINAL = (JobMismatch, NoPhotographs, TrainingDiverged)
-"""Every worker raises them, at the same step, and would again: what is trained does not depend on the try."""
+_FINAL = (JobMismatch, NoPhotographs, StoreRefuses, TrainingDiverged)
+"""To try again is of no use. All workers raise them, but for StoreRefuses, at the same step: what is trained
+does not depend on the try."""
 
 
 _SAME_STEP = 3

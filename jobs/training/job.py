@@ -27,7 +27,7 @@ from jobs.stores.moved import Move
 from jobs.stores.store import LocalStore, Store, open_store
 from jobs.training.changes import Change, Changed, read_changes, with_changes
 from jobs.training.data import TrainingSet
-from jobs.training.evaluate import held_out
+from jobs.training.evaluate import check_evaluation, held_out
 from jobs.training.job_file import (
     HOW,
     recorded_fingerprints,
@@ -319,7 +319,7 @@ def _plan(file: TrainFile, folder: Path) -> TrainPlan:
         except (UsageError, OSError) as error:
             raise OptionError(option, source, reason=str(error).removeprefix(f"{source}: ")) from error
     _check_photographs(file, folder)
-    held_out(file)
+    check_evaluation(file, {name: info.rows for name, info in manifests.items()})
     table = train_to_table(file)
     digests = {name: info.sha256 for name, info in manifests.items()}
     files = read_files(file)

@@ -18,12 +18,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from jobs.driver.assets import by_url
-from jobs.errors import StepFailed, TrainingDiverged
+from jobs.errors import TrainingDiverged
 from jobs.stores.filesystems import StorageOptions
 from jobs.stores.store import open_store
 from jobs.training.changes import Change, change_at, fingerprint_at
 from jobs.training.checkpoints import checkpoint_bytes, read_checkpoint
-from jobs.training.data import TrainingSet, batches
+from jobs.training.data import TrainingSet, batches, step_failed
 from jobs.training.job import TrainJob
 from jobs.training.layout import (
     STOP,
@@ -70,6 +70,8 @@ class LoopSetup:
     generators_every: int
     """Steps after which the generators are published by themselves; 0: only at the end."""
     loader_workers: int
+    timeout_s: float
+    """As of `TrainingSet`."""
     threads: int
 
     @classmethod
@@ -89,6 +91,7 @@ class LoopSetup:
             steps=job.steps,
             generators_every=file.evaluation.every,
             loader_workers=file.resources.loader_workers,
+            timeout_s=file.resources.timeout_s,
             threads=file.resources.threads,
         )
 
@@ -102,11 +105,12 @@ def train(setup: LoopSetup, rank: int = 0, world: int = 1, device: str | torch.d
     Raises:
         TrainingDiverged: a loss, or what was trained, is not finite.
         JobMismatch: a checkpoint is not of this training.
-        StepFailed: a step raised.
+        StepFailed: a step raised, or its photographs cannot be loaded.
         NoPhotographs, StoreError, OSError: nothing can be read or written.
     """
     torch.set_num_threads(setup.threads)
-    return _Loop(setup, Share(setup.spec.batch_size, rank, world), torch.device(device)).run()
+    share = Share(setup.spec.batch_size, rank, world, alike=setup.spec.data.square)
+    return _Loop(setup, share, torch.device(device)).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +137,7 @@ class _Loop:
         spec.recipe.equip(self._trainer, setup.assets)
         self._scheduler = Scheduler(spec.schedule, list(self._trainer.optimizers))
         self._epoch_loss, self._epoch_count = 0.0, 0
-        self._photos = TrainingSet.of(spec, setup.urls, setup.storage)
+        self._photos = TrainingSet.of(spec, setup.urls, setup.storage, setup.timeout_s)
         self._fresh: list[_Step] = []
         """Steps that were not published yet."""
         self._newest = 0
@@ -192,11 +196,7 @@ class _Loop:
         try:
             return self._trainer.step(images)
         except Exception as error:
-            what = " ".join(f"{type(error).__name__}: {error}".split())
-            batch = self._setup.spec.batch_size
-            samples = range((number - 1) * batch, number * batch)[self._share.part]
-            urls = ", ".join(self._photos.chosen(samples))
-            raise StepFailed(number, f"step {number} fails of {what}; its photographs: {urls}") from error
+            raise step_failed(self._photos, self._share, number, error) from error
 
     # Data
 

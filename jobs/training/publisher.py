@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from jobs.errors import StoreRefuses
+from jobs.stores.backoff import is_lasting
 from jobs.stores.store import Store
 
 __all__ = ["Publisher"]
@@ -14,7 +16,8 @@ class Publisher:
     """Publishes one object after the other, in order, while steps go on; at most one waits.
 
     Inside a `with`, which ends when all is published. After an error nothing more is: a checkpoint must not be
-    there without the metrics before it. The error is raised by the next call or at the end.
+    there without the metrics before it. The error is raised by the next call or at the end: StoreRefuses, if it
+    says that the store takes nothing any more.
     """
 
     def __init__(self, store: Store) -> None:
@@ -35,13 +38,15 @@ class Publisher:
 
     def _then(self, work: Callable[[], None]) -> None:
         def unless_failed() -> None:
+            if self._error is None:
+                try:
+                    work()
+                except BaseException as error:  # noqa: BLE001  raised below, and by whatever comes later
+                    self._error = error
+                    if isinstance(error, OSError) and is_lasting(error):
+                        self._error = StoreRefuses(f"{self._store.url}: {type(error).__name__}: {error}")
             if self._error is not None:
                 raise self._error
-            try:
-                work()
-            except BaseException as error:
-                self._error = error
-                raise
 
         self._pending.append(self._thread.submit(unless_failed))
 

@@ -202,8 +202,12 @@ class TrainResources:
     max_failures: int = 3
     """So many times in a row, with no new checkpoint between, workers are started again after an error, a
     death, or the loss of a node; -1: as often as it takes. Announced losses of nodes do not count."""
+    timeout_s: float = field(default=600.0, metadata=LATER)
+    """Time that one photograph may take to be read and decoded. Then the process that does it is ended, and
+    workers are started again; a step that fails of it three times in a row ends the training."""
     start_timeout_s: float = 900.0
-    """Workers have this long to start."""
+    """Time without room for `min_workers` in the cluster, or that they take to start, after which the training
+    gives up."""
     grace_s: float = 60.0
     """When stopped, the step in work and its checkpoint have this long."""
 
@@ -215,7 +219,7 @@ class TrainResources:
             ("max_failures", -1),
         ):
             check.at_least(option, getattr(self, option), least)
-        for option in ("num_cpus", "start_timeout_s", "grace_s"):
+        for option in ("num_cpus", "timeout_s", "start_timeout_s", "grace_s"):
             check.above_zero(option, getattr(self, option))
         if self.num_gpus not in (0, 1):
             raise OptionError("num_gpus", self.num_gpus, choices=("0", "1"), reason="each worker has its own")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import io
+import itertools
 import json
+import os
 import pickle
 import re
 import shutil
+import signal
 import struct
 import tempfile
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +38,8 @@ from jobs.errors import (
     JobMismatch,
     NoPhotographs,
     StepFailed,
+    StoreError,
+    StoreRefuses,
     TrainingDiverged,
     UsageError,
     WorkersBroken,
@@ -43,6 +50,7 @@ from jobs.inspect.verify import verify
 from jobs.ledger.job_record import RecordedAsset
 from jobs.stores.store import LocalStore
 from jobs.training.checkpoints import checkpoint_bytes
+from jobs.training.data import TrainingSet
 from jobs.training.evaluate import evaluate, evaluate_beside
 from jobs.training.failures import Failures
 from jobs.training.job import TrainJob, create_or_open_training, plan_training, reopen_training
@@ -72,6 +80,7 @@ from jobs.training.tensorboard import write_events
 from nst.cyclegan.method import CycleGAN
 from nst.cyclegan.training import CycleGANTraining
 from nst.errors import OptionError
+from nst.gan.sampling import Preprocessing
 from tests.contracts.training import untimed
 from tests.vggs import caffe_vgg
 
@@ -354,6 +363,88 @@ def test_a_step_that_fails_three_times_is_not_tried_again_and_names_its_photogra
 )
 def test_what_would_end_the_same_way_is_not_tried_again(final: Exception) -> None:
     assert not Failures(-1, 0).go_on(final, 100)
+
+
+def test_a_full_disk_is_not_tried_again(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps since the newest checkpoint would be done again for nothing."""
+    job, publish = begun(photos), LocalStore.publish
+
+    def full(store: LocalStore, path: str, data: bytes, *, create_only: bool = False) -> None:
+        if path.startswith("checkpoints/"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        publish(store, path, data, create_only=create_only)
+
+    monkeypatch.setattr(LocalStore, "publish", full)
+    with pytest.raises(StoreRefuses, match=r"out: OSError: .*No space left on device") as caught:
+        train(setup(job))
+    assert metrics_steps(job.store) == [2, 4], "nothing is published after it"
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert not Failures(-1, 0).go_on(error, 0)
+    assert Failures(-1, 0).go_on(StoreError("it does not answer"), 0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hanging(Preprocessing):
+    """Never ends with photographs of one width, or ends the process."""
+
+    width: int = 30
+    dies: bool = False
+
+    def image_size(self, width: int, height: int, multiple: int = 4) -> tuple[int, int]:
+        if width == self.width:
+            if self.dies:
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(600)
+        return Preprocessing.image_size(self, width, height, multiple)
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["hangs", "dies"])
+def test_a_photograph_that_ends_the_process_that_loads_it_is_named(photos: Path, dies: bool) -> None:
+    """Also one that never would end: else nobody ends the training."""
+    Image.new("RGB", (30, 20), "red").save(photos / "a/5.png")
+    loop = setup(begun(photos))
+    assert loop.timeout_s == 600
+    data = Hanging(load_size=18, crop_size=16, dies=dies)
+    loop = replace(loop, spec=replace(loop.spec, data=data), loader_workers=1, timeout_s=3.0)
+    said = r"^step \d fails of a process that loads photographs: .*resources\.timeout_s = 3; its photographs: "
+    with pytest.raises(StepFailed, match=said) as caught:
+        train(loop)
+    urls = str(caught.value).partition("its photographs: ")[2].split(", ")
+    assert urls[0] == str(photos / "a/5.png")
+    assert len(urls) == 2
+    at = next(step for step in range(1, 7) if str(photos / "a/5.png") in _chosen(loop, step))
+    assert caught.value.step == at
+
+
+def _chosen(loop: LoopSetup, step: int) -> list[str]:
+    photographs = TrainingSet.of(loop.spec, loop.urls, loop.storage)
+    return photographs.chosen(range(2 * step - 2, 2 * step))
+
+
+def test_what_a_process_that_loads_photographs_raises_is_told_without_its_traceback(photos: Path) -> None:
+    loop = replace(setup(begun(photos)), loader_workers=1)
+    for data, error, said in (
+        (Failing(load_size=18, crop_size=16), StoreError, "^s3://bucket: it is away$"),
+        (
+            Failing(load_size=18, crop_size=16, ours=False),
+            StepFailed,
+            "^step 1 fails of ValueError: a strange one; its photographs: /",
+        ),
+    ):
+        with pytest.raises(error, match=said):
+            train(replace(loop, spec=replace(loop.spec, data=data)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failing(Preprocessing):
+    """Raises, at every photograph."""
+
+    ours: bool = True
+
+    def image_size(self, width: int, height: int, multiple: int = 4) -> tuple[int, int]:  # noqa: ARG002
+        if self.ours:
+            raise StoreError("s3://bucket: it is away")
+        raise ValueError("a strange one")
 
 
 def test_collections_without_photographs_are_refused(photos: Path) -> None:
@@ -683,6 +774,36 @@ def test_held_out_photographs_that_are_none_are_named(
     with pytest.raises(OptionError, match=said):
         begun(photos, evaluation={"every": 6, "held_out": held_out})
     assert not (photos / "out").exists()
+
+
+def test_no_photograph_is_compared_twice_in_the_place_of_one_that_cannot_be_read(photos: Path) -> None:
+    job = begun(photos)
+    found = TrainingSet.of(job.file.spec, job.urls, job.file.storage)
+    images = list(found.images("b", 7, alike=True))
+    assert len(images) == 6
+    assert all(not torch.equal(one, two) for one, two in itertools.combinations(images, 2))
+    (photos / "b/6.png").write_text("no picture")
+    assert len(list(found.images("b", 7))) == 5
+    assert len(list(found.images("b", 2))) == 2
+    assert len(list(found.images("a", 20))) == 11
+
+
+def test_what_cannot_be_evaluated_is_refused_at_the_start(photos: Path) -> None:
+    (photos / "one").mkdir()
+    Image.new("RGB", (20, 24), "red").save(photos / "one/0.png")
+    alone = {"b": str(photos / "one"), "evaluation": {"every": 6, "layer": "relu1_1"}}
+    with pytest.raises(OptionError, match=r"^evaluation\.every = 6: b has 1 photograph, and two are needed"):
+        begun(photos, **alone)
+    assert not (photos / "out").exists()
+    plan_training(
+        train_from_table(table(photos, **{**alone, "evaluation": {"every": 6, "held_out": {"b": "b"}}}), photos)
+    )
+    painter = {"kind": "feed_forward_styles", "style": "nst:style/rose", "side": 8, "painter": None}
+    given = {"photos": str(photos / "a"), "output": str(photos / "out"), "model": painter}
+    given["data"] = {"load_size": 18, "crop_size": 16}
+    plan_training(train_from_table(given, photos))
+    with pytest.raises(OptionError, match=r"every = 6: trainings with .*_styles' are not evaluated"):
+        plan_training(train_from_table({**given, "evaluation": {"every": 6}}, photos))
 
 
 def test_a_gray_side_is_compared_with_gray_photographs(photos: Path) -> None:

@@ -1,0 +1,124 @@
+"""Workers of a training that cannot be started, and what is said of those that failed. Nothing of it needs a
+cluster."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import ray.train
+from ray.train.v2._internal.exceptions import (
+    InsufficientClusterResourcesError,
+    WorkerGroupStartupFailedError,
+    WorkerGroupStartupTimeoutError,
+    WorkerHealthCheckFailedError,
+)
+
+from jobs.console.stop import StopSignal
+from jobs.errors import StepFailed, TrainingDiverged, WorkersBroken
+from jobs.training import driver
+from jobs.training.driver import _Run
+from jobs.training.ray_errors import cause_of, may_pass
+from jobs.training.ray_workers import has_room, trainer_of
+from jobs.training.spec import TrainResources
+from tests.jobs.test_training import begun, photos
+
+__all__ = ["photos"]  # the fixture
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+
+STEP = StepFailed(7, "step 7 fails of RuntimeError: Connection closed by peer; its photographs: a/1.png")
+DIED = WorkerHealthCheckFailedError("A worker health check failed.", RuntimeError("killed, for its memory"))
+NOT_STARTED = ray.train.ControllerError(WorkerGroupStartupFailedError("a worker did not initialize"))
+
+
+def failed(*errors: Exception) -> ray.train.WorkerGroupError:
+    return ray.train.WorkerGroupError("\n".join(map(str, errors)), dict(enumerate(errors)))
+
+
+def test_who_misses_a_worker_that_died_is_not_the_cause() -> None:
+    """Nor are its photographs."""
+    for errors in ((STEP, DIED), (DIED, STEP)):
+        cause = cause_of(failed(*errors))
+        assert isinstance(cause, WorkersBroken)
+        assert str(cause).endswith("WorkerHealthCheckFailedError: killed, for its memory")
+    diverged = TrainingDiverged("a loss is nan")
+    assert cause_of(failed(STEP, diverged)) is diverged
+    assert cause_of(failed(DIED, diverged)) is diverged
+    assert cause_of(failed(STEP)) is STEP
+    assert cause_of(STEP) is STEP
+    assert "before the training did" in str(cause_of(None))
+
+
+def test_workers_that_cannot_start_are_tried_again_but_not_where_there_is_no_room() -> None:
+    assert may_pass(NOT_STARTED)
+    assert may_pass(failed(DIED))
+    assert not may_pass(RuntimeError("the controller is gone"))
+    assert not may_pass(None)
+    for error in (WorkerGroupStartupTimeoutError(2), InsufficientClusterResourcesError("no GPU")):
+        found = ray.train.ControllerError(error)
+        assert not may_pass(found)
+        assert str(cause_of(found)).startswith(
+            "workers cannot start: for longer than resources.start_timeout_s"
+        )
+
+
+def test_ray_leaves_all_failures_to_the_driver(photos: Path) -> None:
+    own = trainer_of(begun(photos), str(photos)).run_config.failure_config
+    assert (own.max_failures, own.controller_failure_limit) == (0, 0)
+
+
+def test_starts_that_fail_are_counted(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[Any] = []
+    monkeypatch.setattr(driver, "trainer_of", lambda *_: None)
+    monkeypatch.setattr(_Run, "_fit", lambda *_: tries.append(None) or NOT_STARTED)
+    run = _Run(begun(photos, resources={"max_failures": 2}), lambda _: None, StopSignal(), None)
+    summary = run._train(str(photos))
+    assert len(tries) == 3
+    assert summary is not None
+    assert "a worker did not initialize" in str(summary.error)
+    assert summary.exit_code == 4
+
+
+def test_a_cluster_without_room_is_given_up(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not one that had none for a moment."""
+    done = threading.Event()
+    looks = iter([False, True, *[False] * 1000])
+    monkeypatch.setattr(driver, "_LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(ray, "nodes", list)
+    monkeypatch.setattr(driver, "has_room", lambda *_: next(looks))
+
+    class Waiting:
+        def fit(self) -> None:
+            done.wait(60)
+
+    job = begun(photos, resources={"start_timeout_s": 1.0, "min_workers": 1, "max_workers": 2})
+    error = _Run(job, lambda _: None, StopSignal(), None)._fit(Waiting())  # type: ignore[arg-type]
+    done.set()
+    assert isinstance(error, WorkersBroken)
+    assert next(looks) is False
+
+
+@pytest.mark.parametrize(
+    ("resources", "room"),
+    [
+        ({}, True),
+        ({"num_cpus": 2.0, "min_workers": 3, "max_workers": 3}, True),
+        ({"num_cpus": 2.0, "min_workers": 4, "max_workers": 9}, False),
+        ({"num_cpus": 5.0}, False),
+        ({"num_cpus": 0.1, "min_workers": 70, "max_workers": 70}, True),
+        ({"num_gpus": 1}, True),
+        ({"num_gpus": 1, "min_workers": 2, "max_workers": 2}, False),
+    ],
+    ids=str,
+)
+def test_room_is_counted_by_nodes(resources: dict[str, Any], room: bool) -> None:
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 3.0, "memory": 1e9}},
+        {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}},
+        {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
+        {"Alive": True, "Resources": {"memory": 1e9}},
+    ]
+    assert has_room(TrainResources(**resources), nodes) is room
