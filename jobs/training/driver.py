@@ -181,7 +181,7 @@ class _Run:
             if self._stop.gently:
                 return TrainSummary(self._job.steps, None, stopped=True)
             cause, newest = cause_of(error), self._checkpoint()
-            if not may_pass(error) or not failures.go_on(cause, newest):
+            if error is None or not may_pass(error) or not failures.go_on(cause, newest):
                 return TrainSummary(self._job.steps, None, error=cause)
             text = f"workers failed, and begin again after step {newest}: {brief(error)}"
             self._watch.tell("workers_failed", text, step=newest)

@@ -13,7 +13,7 @@ _NO_ROOM = ("WorkerGroupStartupTimeoutError", "InsufficientClusterResourcesError
 """Ray's own errors of clusters that did not have what workers need for as long as it was told to wait."""
 
 
-def may_pass(error: BaseException | None) -> bool:
+def may_pass(error: BaseException) -> bool:
     """Whether other workers may do better: these failed, or could not be started."""
     return isinstance(error, ray.train.TrainingFailedError) and not _is_of_room(error)
 

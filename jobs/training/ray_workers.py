@@ -51,7 +51,10 @@ def trainer_of(job: TrainJob, folder: str) -> TorchTrainer:
             storage_path=folder,
             # `Failures` has its say, also of workers that cannot start, which Ray would try without end.
             # Announced losses of nodes are no failures, and Ray gets over any number.
-            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
+            failure_config=ray.train.FailureConfig(
+                max_failures=0,
+                controller_failure_limit=0,  # type: ignore[call-arg]  # of Ray Train v2, which types do not know
+            ),
         ),
     )
 

@@ -167,6 +167,8 @@ def _check(options: StyleTrainingOptions | PainterOptions, usual: str) -> None:
             f"teacher_{error.option}", error.value, choices=error.choices, reason=error.reason
         ) from error
     object.__setattr__(options, "style_layers", tuple(options.style_layers))
+    if not options.style_layers:
+        raise OptionError("style_layers", (), reason="at least one layer is needed")
     check_layers("style_layers", options.teacher, options.style_layers)
     check_layers("content_layer", options.teacher, [options.content_layer])
     check.above_zero("learning_rate", options.learning_rate)

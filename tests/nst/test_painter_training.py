@@ -127,6 +127,7 @@ def test_mixtures_are_the_styles_of_both(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"teacher": "resnet50"}, "teacher = 'resnet50'.*embedded, vgg16, vgg19"),
         ({"warmup_steps": -1}, "warmup_steps = -1"),
         ({"style_layers": ("relu9_1",)}, "style_layers = 'relu9_1': embedded has no such layer"),
+        ({"style_layers": ()}, r"style_layers = \(\): at least one layer is needed"),
         ({"content_layer": "relu9_1"}, "content_layer = 'relu9_1'"),
         ({"teacher_weights_convention": "caffe"}, "teacher_weights_convention = 'caffe'"),
         ({"precision": "float16"}, "float32, bfloat16"),
