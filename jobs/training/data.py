@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from jobs.stores.photo_files import read_photo_file
 from jobs.stores.store import open_store
 from jobs.training.layout import skipped_path
 from jobs.training.spec import TrainSpec
-from nst.errors import ImageError, ImageTooSmall
+from nst.errors import ImageError, ImageTooLarge, ImageTooSmall
 from nst.gan.parallel import Share
 from nst.gan.sampling import stream
 from nst.images.decode import open_photo
@@ -141,6 +142,10 @@ class TrainingSet(Dataset[tuple[Tensor, ...]]):
             data = read_photo_file(url, size_bytes=None, max_pixels=spec.max_pixels, storage=self.storage)
             photo = open_photo(data, max_pixels=spec.max_pixels)
             width, height = spec.data.image_size(*photo.size, spec.recipe.multiple)
+        scaled = spec.data.scaled_size(*photo.size, spec.recipe.multiple)
+        if math.prod(scaled) > spec.max_pixels:  # a line of pixels, enlarged to be as wide as the crop
+            said = f"{photo.width} x {photo.height} pixels, scaled to {scaled[0]} x {scaled[1]}"
+            raise ImageTooLarge(f"{said}: more than the limit of {spec.max_pixels}")
         refusal = None if spec.data.square else spec.recipe.refusal(height, width)
         if refusal is not None:
             raise ImageTooSmall(refusal)

@@ -11,7 +11,7 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,7 @@ __all__ = ["TrainSummary", "run_training"]
 _POLL_S = 0.25
 _LOOK_EVERY_S = 2.0
 _EVALUATION_TRIES = 3
+_EVALUATIONS_AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,9 +253,7 @@ class _Run:
             except ray.exceptions.RayError as error:
                 text = f"evaluation of step {step} failed: {brief(error)}"
                 self._watch.tell("evaluation_failed", text, step=step)
-        for step in generator_steps(self._store):
-            if step in found or step in self._evaluations or self._tries.get(step, 0) >= _EVALUATION_TRIES:
-                continue
+        for step in _due(generator_steps(self._store), found, self._evaluations, self._tries, own.num_cpus):
             self._tries[step] = self._tries.get(step, 0) + 1
             remote = ray.remote(evaluate_beside).options(num_cpus=own.num_cpus, max_retries=0)
             self._evaluations[step] = remote.remote(self._job.file, self._job.urls, self._asset, step)
@@ -303,6 +302,24 @@ class _Run:
         for old in generator_steps(store):
             store.remove(generator_path(old))
         return done
+
+
+def _due(
+    there: Sequence[int],
+    found: Container[int],
+    running: Collection[int],
+    tries: Mapping[int, int],
+    num_cpus: float,
+) -> list[int]:
+    """The steps whose generators are to be evaluated now, as well: the first ones that wait. Those for which no
+    CPUs are set aside would else take more and more of the workers', where they take longer than it is to the
+    next one."""
+    waiting = [
+        step
+        for step in there
+        if step not in found and step not in running and tries.get(step, 0) < _EVALUATION_TRIES
+    ]
+    return waiting if num_cpus else waiting[: max(0, _EVALUATIONS_AT_ONCE - len(running))]
 
 
 def _of(steps: Iterable[int], found: Mapping[int, Mapping[str, float]]) -> dict[int, Mapping[str, float]]:

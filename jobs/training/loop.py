@@ -143,7 +143,8 @@ class _Loop:
         self._newest = 0
         """The step of the newest checkpoint."""
         self._stop_asked_at = 0.0
-        self._stop_asked_every = 20 if device.type == "cuda" else 1  # the answer is waited for
+        # On GPUs the others' answer is waited for.
+        self._stop_asked_every = 20 if device.type == "cuda" and share.world > 1 else 1
         self._publisher = Publisher(self._store)
 
     def run(self) -> int:

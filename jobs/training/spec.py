@@ -129,7 +129,7 @@ class EvaluationSpec:
     directions: int = 12
     """Of many styles, so many at most: those from the first style to the others, and then those to it."""
     num_cpus: float = 0.0
-    """That Ray sets aside for it; 0: it runs beside the workers."""
+    """That Ray sets aside for it; 0: it runs beside the workers, on a thread, two at once at most."""
 
     def __post_init__(self) -> None:
         check.at_least("every", self.every, 0)

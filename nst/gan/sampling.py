@@ -86,13 +86,14 @@ class Preprocessing:
 
     def image_size(self, width: int, height: int, multiple: int = 4) -> tuple[int, int]:
         """(width, height) of the image that a photograph becomes."""
-        return (self.crop_size,) * 2 if self.square else self._scaled_size(width, height, multiple)
+        return (self.crop_size,) * 2 if self.square else self.scaled_size(width, height, multiple)
 
     def _scaled(self, photo: Image.Image, multiple: int) -> Image.Image:
-        size = self._scaled_size(*photo.size, multiple)
+        size = self.scaled_size(*photo.size, multiple)
         return photo if size == photo.size else photo.resize(size, Image.Resampling.BICUBIC)
 
-    def _scaled_size(self, width: int, height: int, multiple: int) -> tuple[int, int]:
+    def scaled_size(self, width: int, height: int, multiple: int = 4) -> tuple[int, int]:
+        """(width, height) to which a photograph is scaled, before it is cropped."""
         if self.preprocess == "resize_and_crop":
             width = height = self.load_size
         elif self.preprocess.startswith("scale_width"):

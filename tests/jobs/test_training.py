@@ -478,6 +478,17 @@ def test_a_photograph_too_small_for_the_networks_is_left_out_by_name(photos: Pat
     )
 
 
+def test_a_line_of_pixels_is_left_out_and_not_enlarged(photos: Path) -> None:
+    """To a crop's width, it would take all memory."""
+    Image.new("RGB", (1, 900), "red").save(photos / "a/0.png")
+    data = {"preprocess": "crop", "crop_size": 16}
+    job = begun(photos, data=data, max_pixels=100_000, schedule={"n_epochs": 1, "n_epochs_decay": 0})
+    assert train(setup(job)) == job.steps
+    found = {note["url"]: note["error"] for note in read_skipped(job.store).values()}
+    said = "ImageTooLarge: 1 x 900 pixels, scaled to 16 x 14400: more than the limit of 100000"
+    assert found[str(photos / "a/0.png")] == said
+
+
 @pytest.mark.parametrize(
     ("model", "crop", "least"),
     [

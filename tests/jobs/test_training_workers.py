@@ -20,7 +20,7 @@ from ray.train.v2._internal.exceptions import (
 from jobs.console.stop import StopSignal
 from jobs.errors import StepFailed, TrainingDiverged, WorkersBroken
 from jobs.training import driver
-from jobs.training.driver import _Run
+from jobs.training.driver import _due, _Run
 from jobs.training.ray_errors import cause_of, may_pass
 from jobs.training.ray_workers import has_room, trainer_of
 from jobs.training.spec import TrainResources
@@ -121,3 +121,14 @@ def test_room_is_counted_by_nodes(resources: dict[str, Any], room: bool) -> None
         {"Alive": True, "Resources": {"memory": 1e9}},
     ]
     assert has_room(TrainResources(**resources), nodes) is room
+
+
+def test_evaluations_beside_workers_are_two_at_most() -> None:
+    """However long they take; where Ray sets CPUs aside, it says how many there are at once."""
+    steps = [5, 10, 15, 20, 25]
+    assert _due(steps, {5}, {}, {}, 0.0) == [10, 15]
+    assert _due(steps, {5}, {10: "task"}, {10: 1}, 0.0) == [15]
+    assert _due(steps, {5}, {10: "task", 15: "task"}, {}, 0.0) == []
+    assert _due(steps, {5, 10, 15}, {20: "task"}, {20: 2}, 0.0) == [25]
+    assert _due(steps, {5}, {15: "task"}, {10: 3, 15: 1, 20: 2}, 1.0) == [20, 25], "10 failed too often"
+    assert _due(steps, set(steps), {}, {}, 0.0) == []
