@@ -140,7 +140,8 @@ class _Run:
         try:
             with (
                 RaySession(resources.address),
-                tempfile.TemporaryDirectory(prefix="nst-train-") as folder,
+                # Ray may still be at it when workers are not waited for.
+                tempfile.TemporaryDirectory(prefix="nst-train-", ignore_cleanup_errors=True) as folder,
             ):
                 self._asset = ray.put(dict(by_url(self._job.assets)))
                 ended = self._train(folder)
@@ -184,7 +185,8 @@ class _Run:
             cause, newest = cause_of(error), self._checkpoint()
             if error is None or not may_pass(error) or not failures.go_on(cause, newest):
                 return TrainSummary(self._job.steps, None, error=cause)
-            text = f"workers failed, and begin again after step {newest}: {brief(error)}"
+            why = brief(error if isinstance(cause, WorkersBroken) else cause)
+            text = f"workers failed, and begin again after step {newest}: {why}"
             self._watch.tell("workers_failed", text, step=newest)
             self._look()
 
