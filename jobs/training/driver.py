@@ -50,7 +50,7 @@ from jobs.training.layout import (
 from jobs.training.metrics import read_metrics, write_metrics
 from jobs.training.monitor import TrainSnapshot, Watch
 from jobs.training.ray_errors import brief, cause_of, may_pass, no_room
-from jobs.training.ray_workers import has_room, trainer_of
+from jobs.training.ray_workers import has_room, nodes_now, trainer_of
 from nst.errors import NstError
 
 __all__ = ["TrainSummary", "run_training"]
@@ -216,7 +216,7 @@ class _Run:
             if now - looked_at >= _LOOK_EVERY_S:
                 looked_at = now
                 self._look()
-                if has_room(own, ray.nodes()):  # type: ignore[no-untyped-call]
+                if has_room(own, nodes_now()):
                     room_at = now
                 elif now - room_at > own.start_timeout_s:
                     return no_room()

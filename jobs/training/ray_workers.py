@@ -9,15 +9,18 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import ray
+import ray.exceptions
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
+from jobs.errors import WorkersBroken
 from jobs.pools.children import signals_blocked
 from jobs.training.job import TrainJob
 from jobs.training.loop import LoopSetup, train
 from jobs.training.spec import TrainResources
 
-__all__ = ["has_room", "trainer_of"]
+__all__ = ["has_room", "nodes_now", "trainer_of"]
 
 _WAIT_S = 1800
 """How long a worker waits for the others, at least; torch's own default."""
@@ -59,9 +62,17 @@ def trainer_of(job: TrainJob, folder: str) -> TorchTrainer:
     )
 
 
+def nodes_now() -> list[dict[str, Any]]:
+    """What Ray tells of the cluster's nodes. Raises WorkersBroken: it does not answer."""
+    try:
+        found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    except (ray.exceptions.RayError, ConnectionError, RuntimeError) as error:
+        raise WorkersBroken(f"the Ray cluster does not answer: {type(error).__name__}: {error}") from error
+    return found
+
+
 def has_room(own: TrainResources, nodes: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether a cluster of these nodes, as Ray tells of them, has what the fewest workers need, if nobody else
-    used it."""
+    """Whether a cluster of these nodes has what the fewest workers need, if nobody else used it."""
     room = 0
     for node in nodes:
         there = node["Resources"] if node["Alive"] else {}

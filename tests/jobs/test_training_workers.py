@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import ray.train
 from ray.train.v2._internal.exceptions import (
     InsufficientClusterResourcesError,
@@ -86,7 +85,7 @@ def test_a_cluster_without_room_is_given_up(photos: Path, monkeypatch: pytest.Mo
     done = threading.Event()
     looks = iter([False, True, *[False] * 1000])
     monkeypatch.setattr(driver, "_LOOK_EVERY_S", 0.0)
-    monkeypatch.setattr(ray, "nodes", list)
+    monkeypatch.setattr(driver, "nodes_now", list)
     monkeypatch.setattr(driver, "has_room", lambda *_: next(looks))
 
     class Waiting:
@@ -98,6 +97,23 @@ def test_a_cluster_without_room_is_given_up(photos: Path, monkeypatch: pytest.Mo
     done.set()
     assert isinstance(error, WorkersBroken)
     assert next(looks) is False
+
+
+def test_a_cluster_that_is_gone_is_said_so(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with Ray's own error, and a traceback."""
+    done = threading.Event()
+
+    class Waiting:
+        def fit(self) -> None:
+            done.wait(60)
+
+    def gone() -> None:
+        raise RuntimeError("Failed to connect to GCS")
+
+    monkeypatch.setattr(ray, "nodes", gone)
+    with pytest.raises(WorkersBroken, match=r"^the Ray cluster does not answer: RuntimeError: Failed"):
+        _Run(begun(photos), lambda _: None, StopSignal(), None)._fit(Waiting())  # type: ignore[arg-type]
+    done.set()
 
 
 @pytest.mark.parametrize(
