@@ -1,8 +1,8 @@
 """A job file on a running Ray cluster: what is sent there, and whether it can work there at all.
 
-The driver runs on the cluster's head, and is this very code: what is sent is the packages, the job file, and
-nothing else; no photograph, no picture, no environment variable. What the job file names must be where the
-cluster's nodes find it. How far the job is, its store says.
+The driver runs on the cluster's head, and is this very code: what is sent is the packages with what they bring
+along, the job file, and nothing else; no photograph, no picture, no environment variable. What the job file
+names must be where the cluster's nodes find it. How far the job is, its store says.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from jobs.stores.filesystems import StorageOptions, local_path, refuse_secrets
 from jobs.stores.store import open_store
 from jobs.training.recipes import is_training
 from nst.errors import OptionError
+from nst.styles import PREFIX
 
 if TYPE_CHECKING:
     from cluster.submit import Cluster, Found
@@ -38,7 +39,9 @@ __all__ = ["DETACHED", "Prepared", "follow", "is_training_file", "pack", "prepar
 DETACHED = 130
 """Exit code when the following was ended, and the job goes on."""
 _PACKAGES = ("nst", "jobs", "cluster")
-_SUFFIXES = (".py", ".safetensors")
+_SUFFIXES = (".py", ".safetensors", ".jpg", ".html", ".css", ".js", ".svg")
+"""Of the packages' files that are read when a job runs. What else lies in a clone, such as a list of keys in
+`cluster`, is nobody's business."""
 _JOB_FILE = "job.toml"
 
 
@@ -165,9 +168,9 @@ def _local(
     named = {
         name: place
         for name, place in places.items()
-        if any(local_path(each) is not None for each in ([place] if isinstance(place, str) else place))
+        if any(map(_is_local, [place] if isinstance(place, str) else place))
     }
-    assets = [ref for ref in refs if not is_published(ref.url) and local_path(ref.url) is not None]
+    assets = [ref for ref in refs if not is_published(ref.url) and _is_local(ref.url)]
     found = {**named, **{f"{table}.{ref.option}": ref.url for ref in assets}}
     if found and not shared_paths:
         option, place = next(iter(found.items()))
@@ -184,6 +187,11 @@ def _local(
         values[f"{table}.{option}"] = getattr(options, option)
     for name, value in values.items():
         yield f"{name}={json.dumps(value, ensure_ascii=False)}"
+
+
+def _is_local(place: str) -> bool:
+    """Whether a place is a path, and not a URL, nor a style that comes with this package."""
+    return local_path(place) is not None and not place.startswith(PREFIX)
 
 
 def pack(prepared: Prepared, folder: Path) -> None:

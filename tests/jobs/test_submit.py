@@ -26,6 +26,7 @@ from jobs.errors import LeaseHeld, UsageError
 from jobs.ledger.lease import LeaseOptions, hold
 from jobs.spec import read_job_file
 from nst.errors import OptionError
+from tests.cluster.checks import ROOT, tracked
 from tests.conftest import encoded, picture
 from tests.jobs.fake_head import LOG, FakeHead, Tail
 
@@ -133,6 +134,20 @@ def test_lists_of_places_are_sent_as_what_they_are_here(tmp_path: Path) -> None:
     assert sent["not_in"] == [f"{tmp_path}/out-1"]
 
 
+def test_styles_that_come_along_are_on_the_cluster_too(tmp_path: Path) -> None:
+    own = REMOTE.replace(
+        '["s3://bucket/a.png", "s3://bucket/b.png"]', '["nst:style/rose", "s3://bucket/b.png"]'
+    )
+    assert "method.style" not in sets(prepare(write(tmp_path, own)))
+    each = 'styles = ["swirls", "s3://bucket/b.png"]\n' + REMOTE.replace("style = [", "# style = [")
+    assert "styles" not in sets(prepare(write(tmp_path, each)))
+    beside = each.replace('"s3://bucket/b.png"]', '"b.png"]')
+    with pytest.raises(OptionError, match=r"styles = .*b\.png.* is a path of this machine"):
+        prepare(write(tmp_path, beside))
+    sent = sets(prepare(write(tmp_path, beside), shared_paths=True))
+    assert sent["styles"] == ["nst:style/swirls", f"{tmp_path}/b.png"]
+
+
 @pytest.mark.parametrize(
     ("text", "error"),
     [("photos = ", "is not valid TOML"), ("a = 1", "photos"), ('[method]\nkind = "x"', "photos")],
@@ -163,11 +178,16 @@ def test_the_code_and_the_job_file_are_sent_and_nothing_else(tmp_path: Path) -> 
         "pyproject.toml",
         "nst",
     }
-    assert all(path.endswith((".py", ".safetensors")) for path in files - others)
+    ours = [str(path.relative_to(ROOT)) for path in tracked()]
+    needed = {path for path in ours if path.startswith(("nst/", "jobs/")) and not path.endswith(".md")}
+    needed |= {path for path in ours if re.fullmatch(r"cluster/.*\.py", path)}
+    assert files - others == needed, "all that a job reads, on GPUs and at a training's end, too"
     assert (sent / "job.toml").read_text() == REMOTE
     script = (
         "import importlib.metadata, jobs, jobs.ledger.begin_job; "
-        "print(jobs.__file__, importlib.metadata.version('nst'))"
+        "print(jobs.__file__, importlib.metadata.version('nst'))\n"
+        "from jobs.view.page import static; from nst.styles import STYLES, style_bytes\n"
+        "assert static('report.js') and all(style_bytes(f'nst:style/{name}') for name in STYLES)"
     )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     told = subprocess.run(
