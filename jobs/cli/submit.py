@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jobs.cli.running import reach
 from jobs.config.tables import apply_overrides, read_toml
@@ -43,6 +43,24 @@ _SUFFIXES = (".py", ".safetensors", ".jpg", ".html", ".css", ".js", ".svg")
 """Of the packages' files that are read when a job runs. What else lies in a clone, such as a list of keys in
 `cluster`, is nobody's business."""
 _JOB_FILE = "job.toml"
+
+
+_Places: TypeAlias = "str | tuple[str, ...]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """What a job file of either kind names."""
+
+    command: tuple[str, ...]
+    """Words of the command line that runs it."""
+    output: str
+    storage: StorageOptions
+    grace_s: float
+    places: Mapping[str, _Places]
+    """Options that are places, as --set takes them."""
+    files: Mapping[str, tuple[object, Sequence[AssetRef]]]
+    """Options that name files, by their table, and these files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,37 +106,9 @@ def prepare(
         UsageError: the file is missing or is no TOML.
         OptionError: an option has a value that it cannot take, or that the cluster would not find.
     """
-    training = is_training_file(path, overrides)
-    if training:
-        from jobs.training.job_file import read_train_file
-
-        train = read_train_file(path, overrides)
-        output, storage, grace_s = train.spec.output, train.storage, train.resources.grace_s
-        spec = train.spec
-        places: dict[str, str | tuple[str, ...]] = {
-            spec.recipe.option_of(name): place for name, place in spec.collections.items()
-        }
-        places["output"] = output
-        if spec.init.places:
-            places["init.weights"] = spec.init.weights
-        refs, options, table = train.evaluation.assets(), train.evaluation, "evaluation"
-        command = ["train", _JOB_FILE]
-    else:
-        from jobs.spec import read_job_file
-
-        job = read_job_file(path, overrides)
-        output, storage, grace_s = job.spec.output, job.storage, job.resources.grace_s
-        places = {"photos": job.spec.photos, "output": output}
-        if job.spec.listing.not_in:
-            places["not_in"] = job.spec.listing.not_in
-        refs, options, table = job.spec.method.assets(), job.spec.method, "method"  # type: ignore[assignment]
-        if job.spec.styles_per_photo is not None:  # what the job file calls them
-            styles = [ref for ref in refs if ref.option.partition("[")[0] == "style"]
-            refs = [ref for ref in refs if ref not in styles]
-            places |= {"styles": tuple(ref.url for ref in styles)} if styles else {}
-        command = ["run", _JOB_FILE, "--pool", "ray"]
-    command += ["--address", "auto", *growth]
-    local = [*_local(places, refs, options, table, shared_paths)]
+    named = (_of_training if is_training_file(path, overrides) else _of_photographs)(path, overrides)
+    command = [*named.command, "--address", "auto", *growth]
+    local = [*_local(named, shared_paths)]
     again = [str(path), *(word for override in overrides for word in ("--set", override)), *growth]
     if local:
         again.append("--shared-paths")
@@ -128,14 +118,14 @@ def prepare(
         command.append("--wait-for-lease")
     if log_format != "text":
         command += ["--log-format", log_format]
-    digest = hashlib.sha256(output.rstrip("/").encode()).hexdigest()
+    digest = hashlib.sha256(named.output.rstrip("/").encode()).hexdigest()
     return Prepared(
         path=path,
         name=f"nst-{digest[:12]}",
         arguments=tuple(command),
-        output=output,
-        storage=storage,
-        grace_s=grace_s,
+        output=named.output,
+        storage=named.storage,
+        grace_s=named.grace_s,
         waits=wait_for_lease,
         again=tuple(again),
         log_format=log_format,
@@ -151,13 +141,42 @@ def is_training_file(path: Path, overrides: Sequence[str] = ()) -> bool:
     return is_training(apply_overrides(read_toml(path), overrides))
 
 
-def _local(
-    places: Mapping[str, str | tuple[str, ...]],
-    refs: Sequence[AssetRef],
-    options: object,
-    table: str,
-    shared_paths: bool,
-) -> Iterator[str]:
+def _of_training(path: Path, overrides: Sequence[str]) -> _Named:
+    from jobs.training.job_file import read_train_file
+
+    file = read_train_file(path, overrides)
+    spec, evaluation = file.spec, file.evaluation
+    places: dict[str, _Places] = {
+        spec.recipe.option_of(name): place for name, place in spec.collections.items()
+    }
+    places["output"] = spec.output
+    if spec.init.places:
+        places["init.weights"] = spec.init.weights
+    places |= {f"evaluation.held_out.{name}": place for name, place in (evaluation.held_out or {}).items()}
+    files = {
+        "model": (spec.recipe.model, spec.recipe.assets()),
+        "evaluation": (evaluation, evaluation.assets()),
+    }
+    return _Named(("train", _JOB_FILE), spec.output, file.storage, file.resources.grace_s, places, files)
+
+
+def _of_photographs(path: Path, overrides: Sequence[str]) -> _Named:
+    from jobs.spec import read_job_file
+
+    job = read_job_file(path, overrides)
+    spec, refs = job.spec, job.spec.method.assets()
+    places: dict[str, _Places] = {"photos": spec.photos, "output": spec.output}
+    if spec.listing.not_in:
+        places["not_in"] = spec.listing.not_in
+    if spec.styles_per_photo is not None:  # what the job file calls them
+        styles = [ref for ref in refs if ref.option.partition("[")[0] == "style"]
+        refs = [ref for ref in refs if ref not in styles]
+        places |= {"styles": tuple(ref.url for ref in styles)} if styles else {}
+    command, files = ("run", _JOB_FILE, "--pool", "ray"), {"method": (spec.method, refs)}
+    return _Named(command, spec.output, job.storage, job.resources.grace_s, places, files)
+
+
+def _local(named: _Named, shared_paths: bool) -> Iterator[str]:
     """Local places, absolute, as what --set takes: on the cluster, the job file is in another folder.
 
     Raises:
@@ -165,13 +184,18 @@ def _local(
     """
     from nst.features.weights import is_published
 
-    named = {
+    values: dict[str, Any] = {
         name: place
-        for name, place in places.items()
+        for name, place in named.places.items()
         if any(map(_is_local, [place] if isinstance(place, str) else place))
     }
-    assets = [ref for ref in refs if not is_published(ref.url) and _is_local(ref.url)]
-    found = {**named, **{f"{table}.{ref.option}": ref.url for ref in assets}}
+    found = dict(values)
+    for table, (options, refs) in named.files.items():
+        for ref in refs:
+            if not is_published(ref.url) and _is_local(ref.url):
+                option = ref.option.partition("[")[0]
+                values[f"{table}.{option}"] = getattr(options, option)
+                found[f"{table}.{ref.option}"] = ref.url
     if found and not shared_paths:
         option, place = next(iter(found.items()))
         others = "".join(f"; so is {each}" for each in list(found)[1:])
@@ -181,10 +205,6 @@ def _local(
             reason="is a path of this machine, which the cluster's nodes do not see; use a URL, as s3://..., "
             f"or --shared-paths if they all have it{others}",
         )
-    values: dict[str, Any] = dict(named)
-    for ref in assets:
-        option = ref.option.partition("[")[0]
-        values[f"{table}.{option}"] = getattr(options, option)
     for name, value in values.items():
         yield f"{name}={json.dumps(value, ensure_ascii=False)}"
 

@@ -25,6 +25,7 @@ from jobs.driver.job import create_or_open
 from jobs.errors import LeaseHeld, UsageError
 from jobs.ledger.lease import LeaseOptions, hold
 from jobs.spec import read_job_file
+from jobs.training.job_file import read_train_file
 from nst.errors import OptionError
 from tests.cluster.checks import ROOT, tracked
 from tests.conftest import encoded, picture
@@ -146,6 +147,27 @@ def test_styles_that_come_along_are_on_the_cluster_too(tmp_path: Path) -> None:
         prepare(write(tmp_path, beside))
     sent = sets(prepare(write(tmp_path, beside), shared_paths=True))
     assert sent["styles"] == ["nst:style/swirls", f"{tmp_path}/b.png"]
+
+
+def test_files_and_held_out_photographs_of_a_training_are_places_too(tmp_path: Path) -> None:
+    held_out = f'{TRAINING}[evaluation]\nheld_out = {{ a = "test a" }}\n'
+    with pytest.raises(OptionError, match=r"evaluation\.held_out\.a = .*test a': is a path of this machine"):
+        prepare(write(tmp_path, held_out))
+    path = write(tmp_path, held_out)
+    sent = tmp_path / "sent"
+    sent.mkdir()
+    prepared = prepare(path, shared_paths=True)
+    pack(prepared, sent)
+    there = read_train_file(sent / "job.toml", [each for each in prepared.arguments if "=" in each])
+    assert there == read_train_file(path)
+    style = 'photos = "s3://bucket/a"\noutput = "s3://bucket/trained"\n[model]\nkind = "feed_forward_styles"\n'
+    painted = write(tmp_path, f'{style}style = ["wave.jpg", "nst:style/rose"]\n')
+    with pytest.raises(OptionError, match=r"model\.style\[0\] = .*wave\.jpg': is a path of this machine"):
+        prepare(painted)
+    assert sets(prepare(painted, shared_paths=True)) == {
+        "model.style": [f"{tmp_path}/wave.jpg", "nst:style/rose"]
+    }
+    assert sets(prepare(write(tmp_path, f'{style}style = "nst:style/rose"\n'))) == {}
 
 
 @pytest.mark.parametrize(
