@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -111,7 +110,7 @@ def _run(
         summary = run(job, work, observe=log, stop=stop, lease=lease_options(log, wait))
     lines = [
         f"{describe_summary(summary)}: {job.store.place('').rstrip('/')}",
-        *describe_failures(summary.failures, summary.counts, job.store.url),
+        *describe_failures(summary.failures, summary.counts, [job.store.url, *reach(job.storage)]),
     ]
     values = {"exit_code": summary.exit_code, **summary.to_json()}
     go_on = None if summary.go_on is None else _go_on(summary.go_on, job)
@@ -164,12 +163,9 @@ def _go_on(command: str, job: Job, *more: str) -> str:
 
 def reach(storage: StorageOptions) -> list[str]:
     """Words of a command line that say how a store is reached, where that is not the standard way."""
-    from jobs.config.tables import without_defaults
+    from jobs.config.tables import set_words
 
-    options = without_defaults(storage)
-    return [
-        word for name, value in options.items() for word in ("--set", f"storage.{name}={json.dumps(value)}")
-    ]
+    return set_words("storage", storage)
 
 
 def lease_options(log: LogSink, wait: bool) -> LeaseOptions:

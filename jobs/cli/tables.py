@@ -40,8 +40,12 @@ def show_sections(found: Iterable[Section]) -> None:
         console.print()
 
 
-def show_status(found: JobStatus) -> None:
-    """Print how far a job of photographs is."""
+def show_status(found: JobStatus, reach: Sequence[str] = ()) -> None:
+    """Print how far a job of photographs is.
+
+    Args:
+        reach: words of a command line that say how its store is reached.
+    """
     from jobs.console.display import describe_failures
 
     table = _about(found, found.kind)
@@ -53,7 +57,7 @@ def show_status(found: JobStatus) -> None:
     if found.adapting is not None:
         table.add_row("the network learns", str(found.adapting))
     _add_driver(table, found)
-    for line in describe_failures(found.failures, found.counts, found.output):
+    for line in describe_failures(found.failures, found.counts, [found.output, *reach]):
         table.add_row("", escape(printable(line)))
     _print(table, found.notes)
 

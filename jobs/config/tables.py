@@ -21,7 +21,15 @@ from jobs.config.values import values_of
 from jobs.errors import UsageError
 from nst.errors import OptionError
 
-__all__ = ["apply_overrides", "later_options", "parse_table", "read_toml", "toml_text", "without_defaults"]
+__all__ = [
+    "apply_overrides",
+    "later_options",
+    "parse_table",
+    "read_toml",
+    "set_words",
+    "toml_text",
+    "without_defaults",
+]
 
 T = TypeVar("T")
 
@@ -33,7 +41,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         UsageError: the file is missing or is no TOML.
     """
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise UsageError(f"job file {str(path)!r}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -135,6 +143,12 @@ def without_defaults(options: Any, names: Container[str] | None = None) -> dict[
         for item in fields(options)
         if (names is not None and item.name not in names) or getattr(options, item.name) != item.default
     }
+
+
+def set_words(table: str, options: Any) -> list[str]:
+    """Words of a command line that give the options of a table those values that are not their defaults."""
+    given = without_defaults(options)
+    return [word for name, value in given.items() for word in ("--set", f"{table}.{name}={json.dumps(value)}")]
 
 
 def later_options(options: Any) -> list[str]:

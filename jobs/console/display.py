@@ -103,12 +103,18 @@ def describe_summary(summary: Summary) -> str:
     return f"{text}, in {duration(summary.seconds['whole'])}"
 
 
-def describe_failures(failures: Sequence[Result], counts: Mapping[Status, int], url: str) -> list[str]:
-    """One line for each of the first failures of the job at `url`, and one on where the rest are."""
+def describe_failures(
+    failures: Sequence[Result], counts: Mapping[Status, int], out: Sequence[str]
+) -> list[str]:
+    """One line for each of the first failures of a job, and one on where the rest are.
+
+    Args:
+        out: words of a command line that say where the job is, and how it is reached.
+    """
     lines = [f"{failure.status}: {failure.key}: {_short(failure.error or '')}" for failure in failures]
     rest = counts["failed"] + counts["quarantined"] - len(failures)
     if rest > 0:
-        lines.append(f"and {rest} more; all of them: nst status {shlex.quote(url)} --failed")
+        lines.append(f"and {rest} more; all of them: nst status {shlex.join(out)} --failed")
     return lines
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.config.styles import said_as_styles
+from jobs.config.tables import set_words
 from jobs.driver.assets import Asset, by_url, expand_folders, read_assets
 from jobs.driver.moved import along_with, as_recorded, photographs_now
 from jobs.driver.photos import listed
@@ -186,7 +187,7 @@ def reopen(
     if manifest.sha256 != record.manifest.sha256 or manifest.rows != record.manifest.rows:
         found.append(f"{MANIFEST}: not the one that the job was begun with")
     if found:
-        raise _mismatch(store, record, assets, found)
+        raise _mismatch(store, storage, record, assets, found)
     print_now = fingerprint(table, digests, manifest.sha256)
     if print_now != record.fingerprint:
         raise JobMismatch(f"{store.url}/{JOB} was changed: its fingerprint is not that of the job in it")
@@ -208,7 +209,13 @@ def reopen(
     )
 
 
-def _mismatch(store: Store, record: JobRecord, assets: Sequence[Asset], found: Sequence[str]) -> JobMismatch:
+def _mismatch(
+    store: Store,
+    storage: StorageOptions,
+    record: JobRecord,
+    assets: Sequence[Asset],
+    found: Sequence[str],
+) -> JobMismatch:
     """What is said of a folder that belongs to another job, and what to do about it."""
     lines = "\n  ".join(found)
     said = f"output = {store.url!r} belongs to another job. It differs in:\n  {lines}\n"
@@ -222,7 +229,7 @@ def _mismatch(store: Store, record: JobRecord, assets: Sequence[Asset], found: S
             f"{said}{' and '.join(changed)} came with an earlier version of nst, and is another one in this "
             f"version: go on with that version, or choose another output"
         )
-    go_on = shlex.join(["nst", "resume", store.url])
+    go_on = shlex.join(["nst", "resume", store.url, *set_words("storage", storage)])
     nothing = "" if _was_worked_on(store) else ", or delete this one, since nothing was done in it yet"
     return JobMismatch(f"{said}choose another output{nothing}; that job goes on with: {go_on}")
 

@@ -193,7 +193,7 @@ def read_job(store: Store, kind: str | None = None) -> JobRecord:
     if found != kind:
         known = {
             None: "stylizes photographs",
-            TRAINING: "trains a CycleGAN; resume, status, report and verify know it",
+            TRAINING: "is a training; resume, status, report, verify and snapshot know it",
         }
         raise UsageError(f"{store.url} holds a job of another kind: it {known.get(found, found)}")
     try:

@@ -189,6 +189,8 @@ def image_faults(text: str, ignore: str) -> list[str]:
                     faults.append(f"copies {source}, which is not sent")
         if step == "RUN" and "pip install" in value:
             for command in re.findall(r"pip install[^&]*", value):
+                if command.startswith("pip install --system") and "--compile-bytecode" not in command:
+                    faults.append("every process compiles what it imports")
                 if "--no-cache" not in command:
                     faults.append("keeps a cache in a layer")
                 if "--constraint constraints.txt" not in command and "--no-deps" not in command:

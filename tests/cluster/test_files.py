@@ -417,6 +417,7 @@ def test_the_image_is_pinned_and_is_not_root() -> None:
         ("COPY jobs jobs", "COPY job jobs", "does not exist"),
         ("COPY jobs jobs", "COPY tests jobs", "not sent"),
         (" --no-cache --constraint", " --constraint", "cache"),
+        (" --compile-bytecode --no-cache --no-deps", " --no-cache --no-deps", "compiles"),
         (" --constraint constraints.txt --requirement", " --requirement", "constraints.txt"),
         ("--requirement", "--index-url https://example.org/simple --requirement", "index"),
     ],

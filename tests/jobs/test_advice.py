@@ -273,6 +273,8 @@ def test_another_job_in_the_folder(folder: Path) -> None:
     stopped(folder)
     refused = nst(other)
     assert "choose another output; that job goes on with: " in refused.stderr
+    reached = nst(f"{other} --set storage.region=eu-central-1").stderr
+    assert shlex.join(["--set", 'storage.region="eu-central-1"']) in reached
     assert nst(f"{other} --set output=another").exit_code == 3
     (line,) = re.findall(r"that job goes on with: (.*)$", refused.stderr, re.M)
     assert nst(line).exit_code == 3

@@ -136,6 +136,22 @@ def test_job_files_are_valid(path: Path, block: str) -> None:
     resolved(tomllib.loads(block))
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.toml")), ids=name_of)
+def test_examples_are_valid_and_say_how_they_are_run(path: Path) -> None:
+    """By commands that are taken, from where they find the files that they name."""
+    resolved(tomllib.loads(path.read_text()))
+    said = [shlex.split(line, comments=True) for line in re.findall(r"^#   (nst .*)$", path.read_text(), re.M)]
+    assert any(words[1] in ("run", "train") for words in said)
+    for words in said:
+        parse(shlex.join(words))
+        for place in (word for word in words if word.endswith(".toml")):
+            assert place == path.name or (ROOT / place).exists(), place
+            if place == path.name:
+                assert not any(word.startswith("examples/") for word in words), "all from one folder"
+    if any("--set" in words for words in said):
+        assert any(path.name in words for words in said), "what --set names lies beside the file"
+
+
 def test_there_are_job_files_and_they_can_be_wrong() -> None:
     assert len(TOML) >= 9
     with pytest.raises(Exception, match="unknown option"):

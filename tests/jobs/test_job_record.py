@@ -125,7 +125,7 @@ def test_of_no_job(tmp_path: Path) -> None:
 
 
 def test_of_another_kind(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="holds a job of another kind: it trains a CycleGAN"):
+    with pytest.raises(UsageError, match="holds a job of another kind: it is a training"):
         read_job(stored(tmp_path / "a", text_of("train_styles")))
     with pytest.raises(UsageError, match="holds a job of another kind: it stylizes photographs"):
         read_job(stored(tmp_path / "b", text_of("deepdream")), TRAINING)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.cli.running import reach
 from jobs.console.display import describe_failures
 from jobs.console.progress import end_notes
 from jobs.errors import StoreError
@@ -30,6 +31,7 @@ from jobs.ledger.results import (
     tally,
     write_receipt,
 )
+from jobs.stores.filesystems import StorageOptions
 from jobs.stores.store import LocalStore
 
 
@@ -113,12 +115,14 @@ def test_the_first_failures_are_named_and_the_rest_counted(store: LocalStore) ->
     assert reads == [receipt_path(0), receipt_path(2)]
     assert [failure.row for failure in ledger.failures(tallies, 100)] == [1, 3, 4, 11, 13, 14, 16, 18, 19]
 
-    lines = describe_failures(first, add_up(tallies.values()).counts, "/my photos/out")
+    elsewhere = StorageOptions(endpoint_url="https://s3.example.org")
+    lines = describe_failures(first, add_up(tallies.values()).counts, ["/my photos/out", *reach(elsewhere)])
     assert lines[1].startswith("quarantined: k3: long long")
     assert all(len(line) < 200 for line in lines)
-    assert lines[-1] == "and 5 more; all of them: nst status '/my photos/out' --failed"
+    told = "nst status '/my photos/out' --set 'storage.endpoint_url=\"https://s3.example.org\"' --failed"
+    assert lines[-1] == f"and 5 more; all of them: {told}"
     everything = ledger.failures(tallies, 100)
-    assert len(describe_failures(everything, add_up(tallies.values()).counts, "/out")) == 9
+    assert len(describe_failures(everything, add_up(tallies.values()).counts, ["/out"])) == 9
 
 
 def test_what_is_said_of_pictures_that_are_as_their_photographs() -> None:

@@ -133,8 +133,10 @@ def test_quality_is_one_of_two(ask: Callable[..., Any]) -> None:
 
 def test_a_sheet_of_all_styles(ask: Callable[..., Any], tmp_path: Path) -> None:
     photo = min((tmp_path / "photos").iterdir())
+    before = {*tmp_path.iterdir()}
     done = ask("styles", photo, "--out", "s.png", "--size", 48)
     assert done.exit_code == 0, done.output
+    assert {*tmp_path.iterdir()} - before == {tmp_path / "s.png"}
     assert f"--style {next(iter(STYLES))}" in done.output
     with Image.open(tmp_path / "s.png") as opened:
         sheet = opened.convert("RGB")

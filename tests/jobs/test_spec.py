@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from jobs.config.tables import read_toml
 from jobs.errors import UsageError
 from jobs.spec import (
     JobFile,
@@ -161,6 +162,8 @@ def test_job_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("photos = \n")
     with pytest.raises(UsageError, match=r"not valid TOML.*line 1"):
         read_job_file(tmp_path / "bad.toml")
+    (tmp_path / "marked.toml").write_bytes(b'\xef\xbb\xbfphotos = "x"\r\n')
+    assert read_toml(tmp_path / "marked.toml") == {"photos": "x"}, "as some editors save it"
 
 
 def test_overrides_are_toml_or_text() -> None:

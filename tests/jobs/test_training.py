@@ -646,7 +646,8 @@ def test_what_is_for_other_jobs_says_so(photos: Path) -> None:
     job = begun(photos)
     for use in (job_status, reopen, lambda store: list(verify(store)), lambda store: list(explain(store, "x"))):
         with pytest.raises(
-            UsageError, match="another kind: it trains a CycleGAN; resume, status, report and verify know it"
+            UsageError,
+            match="another kind: it is a training; resume, status, report, verify and snapshot know it",
         ):
             use(job.store)
 

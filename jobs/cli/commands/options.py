@@ -91,5 +91,7 @@ def styles(
             raise OptionError("PHOTO", photo, reason=str(error)) from error
         made = io.BytesIO()
         styles_sheet(decoded, size).save(made, formats[out.suffix.lower()], quality=92)
-        LocalStore(str(out.resolve().parent)).publish(out.name, made.getvalue())
+        store = LocalStore(str(out.resolve().parent))
+        store.publish(out.name, made.getvalue())
+        store.clean()
         print(f"{out}: give a name to --style: nst stylize PHOTOS --style {next(iter(STYLES))} --out OUT")

@@ -21,6 +21,11 @@ app = typer.Typer()
 _PANEL = "Look into a job"
 
 
+def _words(reach: list[str] | None) -> list[str]:
+    """What --set has said, for another command line."""
+    return [word for each in reach or [] for word in ("--set", each)]
+
+
 @app.command(
     rich_help_panel=_PANEL,
     epilog=examples(
@@ -53,7 +58,7 @@ def status(
         elif failed:
             show_failures(found)
         else:
-            show_status(found)
+            show_status(found, _words(set_))
 
 
 @app.command(
@@ -102,8 +107,7 @@ def view(
     with errors():
         from jobs.view.server import serve
 
-        reach = [word for each in set_ or [] for word in ("--set", each)]
-        serve(store_at(out, set_), port=port, browser=not no_open, reach=reach)
+        serve(store_at(out, set_), port=port, browser=not no_open, reach=_words(set_))
 
 
 @app.command(
