@@ -76,13 +76,14 @@ def photographs_now(
         if len(spec.places) > 1:
             reason = "names one place, and this job's photographs were at several"
             raise OptionError("--photos", said, reason=reason)
-        move = Move(root_of(spec.places[0]), root_of(said))
+        move = Move(_root_was(spec.places[0], manifest), root_of(said))
         there = [said]
     else:
-        gone = [place for place in spec.places if not is_url(place) and not os.path.exists(root_of(place))]
+        roots = {place: _root_was(place, manifest) for place in spec.places if not is_url(place)}
+        gone = [place for place, root in roots.items() if not os.path.exists(root)]
         if not gone:
             return None
-        root = os.path.commonpath([root_of(place) for place in spec.places if not is_url(place)])
+        root = os.path.commonpath(list(roots.values()))
         now = moved_along(root, record.job["output"], store.url)
         if now is None or not os.path.exists(now):
             if finished:
@@ -103,6 +104,16 @@ def photographs_now(
             f"{', '.join(spec.places)!r}: {first}"
         )
     return move
+
+
+def _root_was(place: str, manifest: Manifest) -> str:
+    """`root_of` a place that may be gone: by its photographs' places, a folder `Rome [2019]` was no glob."""
+
+    def was_there(name: str) -> bool:
+        urls = manifest.column("url")
+        return os.path.exists(name) or any(url == name or url.startswith(f"{name}/") for url in urls)
+
+    return root_of(place, was_there)
 
 
 def first_that_differs(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
@@ -99,12 +99,21 @@ def _list_folder(selection: Selection) -> Iterator[Photo]:
 
 
 def _list_glob(source: str, selection: Selection) -> Iterator[Photo]:
-    head = source[: _MAGIC.search(source).start()]  # type: ignore[union-attr]
-    root = head[: head.rindex("/")] if "/" in head else "."
+    root, pattern = _split_glob(source, lambda place: _kind_at(place, selection.storage) == "directory")
     if _kind_at(root, selection.storage) != "directory":
         raise OptionError("photos", source, reason=f"there is no folder {root}{_of_braces(root)}")
-    photos = _list_folder(replace(selection, root=root, pattern=source[len(root) :].lstrip("/")))
+    photos = _list_folder(replace(selection, root=root, pattern=pattern))
     return _or_braces(photos, source) if _BRACES.search(source) else photos
+
+
+def _split_glob(source: str, is_there: Callable[[str], bool]) -> tuple[str, str]:
+    """The folder that a glob is below, and the glob. What is there under its very name, as a folder that is
+    called `Rome [2019]`, is no part of it; if all is, there is none."""
+    parts = source.split("/")
+    for number, part in enumerate(parts):
+        if _MAGIC.search(part) and not is_there("/".join(parts[: number + 1])):
+            return "/".join(parts[:number]) or "/", "/".join(parts[number:])
+    return source, ""
 
 
 def _or_braces(photos: Iterator[Photo], source: str) -> Iterator[Photo]:
@@ -153,14 +162,17 @@ def _given(
             yield from walk(root, storage, path, safe_path(path))
 
 
-def root_of(source: str) -> str:
-    """The folder or prefix that holds the photographs that `source` names: a folder, a glob, or a table."""
+def root_of(source: str, is_there: Callable[[str], bool] = os.path.exists) -> str:
+    """The folder or prefix that holds the photographs that `source` names: a folder, a glob, or a table.
+
+    Args:
+        is_there: whether something is, or was, at a place whose name looks like a glob.
+    """
     if os.path.isdir(source):
         return source
-    glob = _MAGIC.search(source)
-    if glob is None and not source.lower().endswith(TABLES):
-        return source
-    return source[: glob.start() if glob else None].rpartition("/")[0]
+    if source.lower().endswith(TABLES):
+        return source.rpartition("/")[0]
+    return _split_glob(source, is_there)[0]
 
 
 def _kind_at(place: str, storage: StorageOptions) -> str | None:

@@ -162,6 +162,15 @@ def test_a_folder_whose_name_looks_like_a_glob(tmp_path: Path) -> None:
     assert keys(tmp_path / "trip [2024]") == ["a"]
 
 
+def test_a_glob_below_a_folder_whose_name_looks_like_one(tmp_path: Path) -> None:
+    touch(tmp_path, "trip [2024]/day 1?/a.jpg", "trip [2024]/day 1?/b.png", "trip 2/day 1x/c.jpg")
+    assert keys(f"{tmp_path}/trip [2024]/*/*.jpg") == ["day 1%3F/a"]
+    assert keys(f"{tmp_path}/trip [2024]/day 1?/*") == ["a", "b"]
+    assert keys(f"{tmp_path}/trip [0-9]/*/*") == ["trip 2/day 1x/c"], "it may be one"
+    fsspec.filesystem("memory").pipe_file("/brackets/trip [2024]/a.jpg", b"123")
+    assert keys("memory://brackets/trip [2024]/*.jpg") == ["a"]
+
+
 def test_prefixes_of_an_object_store() -> None:
     memory = fsspec.filesystem("memory")
     for name in ("b.jpg", "x/a.jpg", "x/notes.txt"):

@@ -114,6 +114,19 @@ def test_photographs_alone_may_be_moved_if_somebody_says_where_to(home: Path) ->
     assert again(home / "out").moved is None, "it is done: nobody has to know"
 
 
+@pytest.mark.parametrize("name", ["Rome [2019]", "Rome [2019]/*.jpg"])
+def test_folders_whose_names_look_like_globs_are_missed_like_others(
+    tmp_path: Path, photos: Photos, name: str
+) -> None:
+    folder = photos(4).rename(tmp_path / "Rome [2019]")
+    (tmp_path / "style.png").write_bytes(encoded(picture(99), "PNG"))
+    assert code(begin(tmp_path, photos=name), 1) == 4
+    folder.rename(tmp_path / "Rome")
+    with pytest.raises(OptionError, match=r"Rome \[2019\].*is not there any more; say with --photos"):
+        again(tmp_path / "out")
+    assert code(again(tmp_path / "out", tmp_path / "Rome")) == 0
+
+
 def test_style_pictures_are_what_their_bytes_are(home: Path) -> None:
     """Under another name for who runs the job file; a picture that was changed is another job's."""
     (home / "style.png").rename(home / "wave.png")
