@@ -54,7 +54,7 @@ class Bar:
 
     def emit(self, event: LogEvent) -> None:
         if event.level == "error":
-            print(f"error: {printable(event.text)}", file=sys.stderr)
+            print("\n".join(map(printable, f"error: {event.text}".splitlines())), file=sys.stderr)
         elif event.shown:
             for line in event.text.splitlines():
                 self.say(line)

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from jobs.console.display import Display
+from jobs.console.log_events import LogEvent
 from jobs.console.progress import Snapshot
 from jobs.driver.tally import RunTally
 from jobs.ledger.results import Status
@@ -83,3 +84,11 @@ def test_sealing_counts_no_row_again() -> None:
     tally.finished(2, counts(2))
     tally.corrected(2, ["ok", "ok"])
     assert tally.counts() == counts(2)
+
+
+def test_an_error_keeps_its_lines_and_none_of_its_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "workers cannot start: CUDA error\nCUDA_LAUNCH_BLOCKING=1\x1b[2J"
+    Display(Console()).emit(LogEvent(event="error", level="error", text=text))
+    assert capsys.readouterr().err == (
+        "error: workers cannot start: CUDA error\nCUDA_LAUNCH_BLOCKING=1\N{REPLACEMENT CHARACTER}[2J\n"
+    )
