@@ -26,8 +26,8 @@ _INTRODUCTION = """\
 A job file is TOML: options stand in it as `NAME = VALUE`, those of a table below its `[TABLE]`. Text stands in
 quotes. On the command line, `--set TABLE.NAME=VALUE` sets one. Where the default is `None`, the option is left
 out, and its text says what happens then. Relative paths are taken from the job file's folder, also those of
-`--set`; without a job file, from the current one. `nst options` prints the same as this page, `nst options KIND`
-a part.
+`--set`; without a job file, from the current one. `nst options` prints the same as this page, and
+`nst options KIND` a part.
 """
 
 

@@ -22,6 +22,8 @@ from nst.errors import OptionError
 
 __all__ = ["TABLES", "list_table"]
 
+_COLUMNS = ("key", "style", "size_bytes")
+"""Columns that are read if they are there, beside that of places."""
 TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 
 
@@ -43,7 +45,7 @@ def list_table(source: str, options: ListingOptions, storage: StorageOptions) ->
         _refuse_secrets(column, url, f"{source}: row {number}")
         place = url
         if remote_base is None:
-            place = path_url(_absolute(url, base))
+            place = path_url(absolute_url(url, base))
         elif not is_url(url) and not url.startswith("/"):
             place = f"{remote_base}/{url}"
         key = record.get("key")
@@ -77,13 +79,6 @@ def _refuse_secrets(column: str, url: str, where: str) -> None:
         refuse_secrets(column, url)
     except OptionError as error:
         raise UsageError(f"{where}: {error}") from None
-
-
-def _absolute(url: str, base: Path) -> str:
-    try:
-        return absolute_url(url, base)
-    except RuntimeError:  # a name like `~x.jpg`, and x has no home
-        return absolute_url(str(base / url), base)
 
 
 def _path_of(url: str) -> str:
@@ -131,6 +126,10 @@ def _csv_rows(source: str, lines: Iterator[str], options: ListingOptions) -> Ite
     """Cells by the names of their columns; those that are missing at a row's end are None."""
     separator = options.separator or ("\t" if source.lower().endswith(".tsv") else ",")
     rows = csv.DictReader(lines, delimiter=separator)
+    for name in rows.fieldnames or ():
+        if name != name.strip() and name.strip() in (options.url_column, *_COLUMNS):
+            reason = f"has blanks around it: what stands between two {separator!r} is taken as it is"
+            raise UsageError(f"{source}: the name of the column {name!r} {reason}")
     for record in rows:
         if options.url_column in record and any(record.get(None, ())):
             raise UsageError(

@@ -238,6 +238,17 @@ def test_a_separator_is_asked_for_though_rows_have_commas(tmp_path: Path) -> Non
         list(list_photos(str(tmp_path / "list.csv")))
 
 
+@pytest.mark.parametrize("column", ["key", "style"])
+def test_blanks_around_the_name_of_a_column_are_told(tmp_path: Path, column: str) -> None:
+    """Else nobody reads what is in it, and nobody is told."""
+    path = tmp_path / "list.csv"
+    path.write_text(f"url, {column}\na.jpg, b\n")
+    with pytest.raises(UsageError, match=rf"the name of the column ' {column}' has blanks around it"):
+        keys(path)
+    path.write_text(f"url,{column},  caption\na.jpg,b, c\n")
+    assert len(keys(path)) == 1, "of what is not read nothing is said"
+
+
 @pytest.mark.parametrize(("name", "separator"), [("list.csv", ","), ("list.tsv", "\t")])
 def test_a_separator_within_a_name_is_not_taken_for_one_between_columns(
     tmp_path: Path, name: str, separator: str
