@@ -93,7 +93,7 @@ def plan(job: JobFile) -> Plan:
     with tempfile.TemporaryDirectory() as folder:
         planned = _plan(job, Path(folder) / MANIFEST, beside)
         sample = tuple(Manifest(LocalStore(folder)).sample(_SAMPLE))
-    return replace(planned, notes=(*planned.notes, *fitted.notes), sample=sample)
+    return replace(planned, notes=(*planned.notes, *fitted.begun, *fitted.notes), sample=sample)
 
 
 def create_or_open(job: JobFile, registry: Mapping[str, type[Method]] = METHODS) -> Job:
@@ -110,12 +110,12 @@ def create_or_open(job: JobFile, registry: Mapping[str, type[Method]] = METHODS)
     job = _expanded(job, beside)
     if begun:
         return reopen(store, job=job, registry=registry)
-    job, _ = _fitted(job)
+    job, fitted = _fitted(job)
     with tempfile.TemporaryDirectory() as folder:
         listing = Path(folder) / MANIFEST
         planned = _plan(job, listing, beside)
         refuse_foreign_folder(store)
-        notes = (*planned.notes, *try_writing(store))
+        notes = (*planned.notes, *fitted.begun, *try_writing(store))
         # job.json decides what the manifest is, so that of several that begin at once all publish the same.
         try:
             begin_job(

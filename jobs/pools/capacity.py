@@ -51,6 +51,8 @@ class Fitted:
 
     resources: Resources
     notes: tuple[str, ...] = ()
+    begun: tuple[str, ...] = ()
+    """And of what a job keeps to, once it is begun so."""
 
 
 NOTHING_TO_FIT = Fitted(Resources(num_gpus=0, max_workers=1))
@@ -117,12 +119,14 @@ def fit(resources: Resources, capacity: Capacity, advice: str = "") -> Fitted:
         OptionError: a worker is to have more than there is, or there are to be more than there are GPUs for.
     """
     notes: list[str] = []
+    begun: list[str] = []
     gpus = resources.num_gpus
     if gpus is None:
         gpus = 1.0 if capacity.gpus >= 1 else 0.0
         if capacity.grows and not gpus:
-            notes.append(
-                f"{capacity.place} has no GPU now: workers compute on CPUs; num_gpus = 1 waits for some"
+            begun.append(
+                f"{capacity.place} has no GPU when the job is begun: its workers compute on CPUs, also later; "
+                f"num_gpus = 1 waits for some"
             )
     wanted = {"num_gpus": gpus}
     if pool_kind(resources) == "ray":  # on local ones it is a number of threads
@@ -136,6 +140,11 @@ def fit(resources: Resources, capacity: Capacity, advice: str = "") -> Fitted:
     least = min(most, key=lambda name: most[name])
     room = max(1, int(most[least]))
     workers = resources.max_workers or max(resources.min_workers, room)
+    if capacity.grows and resources.max_workers is None and most[least] < 1:
+        notes.append(
+            f"{capacity.place} has no room for a worker yet, so that there will be {workers} at most; "
+            f"max_workers says how many it may grow to"
+        )
     if gpus and workers > most["GPU"] and not capacity.grows:
         option = "max_workers" if resources.max_workers else "min_workers"
         reason = (
@@ -151,7 +160,7 @@ def fit(resources: Resources, capacity: Capacity, advice: str = "") -> Fitted:
             f"{memory_bytes / 2**30:g}",
         }[least]
         notes.append(f"{workers} workers are more than {capacity.place} has room for, {room}: it has {has}")
-    return Fitted(replace(resources, num_gpus=gpus, max_workers=workers), tuple(notes))
+    return Fitted(replace(resources, num_gpus=gpus, max_workers=workers), tuple(notes), tuple(begun))
 
 
 def this_machine() -> Capacity:

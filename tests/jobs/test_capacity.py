@@ -16,6 +16,7 @@ import jobs.pools.capacity
 from jobs.console.progress import Snapshot
 from jobs.driver.job import Job, create_or_open, plan, reopen
 from jobs.driver.run import run, worker_setup
+from jobs.ledger.job_record import read_job
 from jobs.ledger.lease import STANDARD_LEASE, hold
 from jobs.pools import open_pool
 from jobs.pools.capacity import Capacity, fit, pool_kind
@@ -88,13 +89,32 @@ def test_what_is_left_open_is_what_there_is(
             HERE,
             "room for, 2: it has 16.0 GiB of memory, of which each .* 8",
         ),
-        (Resources(), replace(CLUSTER, gpus=0), "has no GPU now: workers compute on CPUs; num_gpus = 1 waits"),
+        (
+            Resources(num_gpus=1),
+            replace(CLUSTER, cpus=0, gpus=0),
+            "h:1 has no room for a worker yet, so that there will be 1 at most; max_workers says how many",
+        ),
     ],
     ids=str,
 )
 def test_more_than_there_is_room_for_is_said(resources: Resources, capacity: Capacity, said: str) -> None:
     (note,) = fit(resources, capacity).notes
     assert re.search(said, note), note
+
+
+def test_a_cluster_that_grows_from_nothing_is_told_what_to_wait_for(
+    tmp_path: Path, photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job keeps to the CPUs that it was begun with: its user is to know before the night."""
+    photos(2)
+    empty = replace(CLUSTER, cpus=0, gpus=0, memory_bytes=0)
+    monkeypatch.setattr("jobs.driver.job.room_for", lambda _: empty)
+    said = "h:1 has no GPU when the job is begun: its workers compute on CPUs, also later; num_gpus = 1 waits"
+    job = begin(tmp_path)
+    assert [note for note in job.notes if said in note] == list(read_job(job.store).notes) != []
+    assert fit(job.resources, empty).begun == fit(Resources(num_gpus=1), empty).begun == ()
+    asked = Resources(num_gpus=1, max_workers=8)
+    assert (fit(asked, empty).notes, fit(asked, empty).begun) == ((), ())
 
 
 def test_what_suits_is_not_mentioned() -> None:
