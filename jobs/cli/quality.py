@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 from jobs.cli.work import without_output
+from jobs.config.listing import ListingOptions
 from jobs.config.styles import style_place
-from jobs.stores.filesystems import StorageOptions, absolute_url
+from jobs.config.tables import apply_overrides
 from nst.errors import OptionError
 from nst.methods import METHODS
 
@@ -77,19 +79,24 @@ def stylize_table(
     return {**top, "method": method, "image": {"max_side_px": 0}}
 
 
-def first_photo(photos: list[str], out: str, storage: StorageOptions) -> str:
+def first_photo(photos: list[str], out: str, overrides: Sequence[str]) -> str:
     """The first photograph that there is, in the order of a job at `out`.
+
+    Args:
+        overrides: what --set says, also of which files are photographs.
 
     Raises:
         OptionError, UsageError: there is none.
     """
-    from jobs.ledger.listing import list_photos
+    from jobs.driver.photos import listed
+    from jobs.ledger.left_out import LeftOut
+    from jobs.spec import job_from_table
 
-    places = [absolute_url(each, Path.cwd()) for each in without_output(photos, out)]
-    found = list_photos(
-        places[0] if len(places) == 1 else places, exclude=absolute_url(out, Path.cwd()), storage=storage
-    )
-    first = next(found, None)
+    which = ("resources", "storage", *(item.name for item in fields(ListingOptions)))
+    given = [each for each in overrides if re.split("[.=]", each, maxsplit=1)[0].strip() in which]
+    table = {"photos": without_output(photos, out), "output": out, "method": {"kind": "feed_forward"}}
+    job = job_from_table(apply_overrides(table, given), Path.cwd())
+    first = next(listed(job.spec, job.storage, LeftOut()), None)
     if first is None:
         raise OptionError("photos", photos[0], reason="there is no photograph")
     return first.url

@@ -130,7 +130,8 @@ def test_a_job_runs_with_the_right_token_and_brings_its_code_along(
     assert "24 of 24 images ok" in stdout
     assert TOKEN not in stdout
     check_all_well(folder)
-    sent = [path for path in _sent(cluster) if path.suffix not in (".py", ".safetensors")]
+    packages = (".py", ".safetensors", ".jpg", ".html", ".css", ".js", ".svg")
+    sent = [path for path in _sent(cluster) if path.suffix not in packages]
     assert {path.name for path in sent} == {"METADATA", "job.toml", "pyproject.toml"}
     code, stdout, _ = ended(submit(cluster, folder))
     assert code == 0

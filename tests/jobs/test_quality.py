@@ -109,6 +109,14 @@ def test_frames_of_a_sequence_share_the_first_ones_reference(ask: Callable[..., 
     assert again.exit_code == 0, again.output
 
 
+def test_the_first_frame_is_one_of_the_jobs(ask: Callable[..., Any], tmp_path: Path) -> None:
+    words = ("stylize", "photos", "--style", "swirls", "--out", "out", "--sequence", "--dry-run")
+    first, second, *_ = sorted((tmp_path / "photos").iterdir())
+    done = ask(*words, "--set", f"exclude={first.name}")
+    assert done.exit_code == 0, done.output
+    assert f'"reference": "{second}"' in done.output
+
+
 def test_a_sequence_is_no_matter_of_optimization(ask: Callable[..., Any]) -> None:
     done = ask("stylize", "photos", "--style", "swirls", "--out", "out", "--sequence", "--quality", "best")
     assert done.exit_code == 2

@@ -50,7 +50,8 @@ def export(
 ) -> None:
     """Write a trained generator as a file that other programs run, for any number of images of any size.
 
-    The file takes and gives (N, 3, H, W), RGB in [-1, 1]; H and W are multiples of 4, of a U-Net of 128 or 256.
+    The file takes and gives (N, 3, H, W), RGB in [-1, 1]; H and W are multiples of 4, of a painter of 8, of a
+    U-Net of 128 or 256.
     It is read back, and must make the pictures that the generator makes.
     """
     with errors():

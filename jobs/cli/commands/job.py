@@ -40,7 +40,6 @@ from jobs.cli.work import (
     place_now,
     reopen_at,
     resources,
-    storage_of,
     store_at,
     tables_of,
 )
@@ -148,8 +147,7 @@ def stylize(
 ) -> None:
     """Paint photographs in the style of a picture."""
     with errors(log_format):
-        given = [each for each in set_ or [] if each.startswith("storage.")]
-        first = first_photo(photos, out, storage_of(given)) if sequence else None
+        first = first_photo(photos, out, set_ or []) if sequence else None
         tables = stylize_table(
             style or [], quality, set_ or [], first_frame=first, weights=weights, each_in=styles or []
         )
