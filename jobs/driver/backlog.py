@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 
 from jobs.driver.actions import Seal, Work
@@ -64,9 +64,16 @@ class Backlog:
         tasks = max(len(self._queue), self._rows_queued // self._batch_size)
         return bool(self._queue) and (depth == 0 or tasks >= workers)
 
-    def pop_probe(self) -> Task:
-        """The next row that is to run alone."""
-        return self._probes.popleft()
+    def has_probe(self, rows: Container[int]) -> bool:
+        """Whether one of these rows waits to run alone."""
+        return any(self.rows(task)[0] in rows for task in self._probes)
+
+    def pop_probe(self, but: Container[int] = ()) -> Task | None:
+        """The next row that is to run alone, and is none of these; None: there is none."""
+        found = next((task for task in self._probes if self.rows(task)[0] not in but), None)
+        if found is not None:
+            self._probes.remove(found)
+        return found
 
     def pop(self, workers: int) -> Task:
         """The next shard; near the end, for several workers, a part of one."""

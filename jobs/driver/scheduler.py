@@ -2,8 +2,9 @@
 
 A worker's death strikes nobody. The rows that it was at when it died (if that is not known, the first `window`
 unfinished ones of each of its tasks) become probes: one row per call, alone on its worker. Only a death there
-is a strike against that row; two strikes quarantine it. A row that exceeds its time limit there fails. The rest
-of the task goes back to the queue.
+is a strike against that row; two strikes quarantine it. After the first it waits for a worker on which others
+got done, if there is one: what dies at all of them may have a GPU that is broken. A row that exceeds its time
+limit alone fails. The rest of the task goes back to the queue.
 
 What waits is in `backlog`, who may be given it in `workers`, and when to despair of workers in `health`.
 """
@@ -106,6 +107,8 @@ class Scheduler:
             case Progress():
                 slowest_s = max((task.slowest_s for task in event.tasks), default=0.0)
                 self._workers.set_seen(event.worker, now, slowest_s)
+                if any(task.spent.images.get("ok") for task in event.tasks):
+                    self._workers.set_proven(event.worker)
                 for progress in (each for each in event.tasks if each.task in worker.tasks):
                     self._health.progressed(worker.tasks[progress.task], sum(progress.counts.values()))
             case Finished():
@@ -162,6 +165,8 @@ class Scheduler:
     def _on_finished(self, event: Finished, worker: WorkerState, now: float) -> list[Action]:
         task, report = self._workers.take(event.worker, event.task), event.report
         self._workers.set_seen(event.worker, now)
+        if report.spent.images.get("ok"):
+            self._workers.set_proven(event.worker)
         self._health.progressed(task, sum(report.counts.values()))
         self._health.ended(task.id)
         actions: list[Action] = []
@@ -268,17 +273,34 @@ class Scheduler:
     def _assign(self, now: float) -> list[Action]:
         if self._stopping:
             return []
-        actions: list[Action] = []
-        idle = self._workers.free(0) if self._backlog.probes else []
-        for worker_id in idle[: self._backlog.probes]:
-            actions.append(self._submit(worker_id, self._backlog.pop_probe(), now))
+        actions = self._assign_probes(now) if self._backlog.probes else []
+        kept = self._kept_for_probes() if self._backlog.probes else None
         # One task for everyone, also those still starting, before anyone gets a second.
         for depth in range(TASKS_PER_WORKER):
             for worker_id in self._workers.free(depth) if self._enough_for(depth) else []:
                 if not self._enough_for(depth):
                     break
-                actions.append(self._submit(worker_id, self._backlog.pop(self._workers.staying), now))
+                if worker_id != kept:
+                    actions.append(self._submit(worker_id, self._backlog.pop(self._workers.staying), now))
         return actions + self._resize(now)
+
+    def _assign_probes(self, now: float) -> list[Action]:
+        """Give rows that are to run alone to those who have nothing to do."""
+        actions: list[Action] = []
+        proven = self._workers.proven()
+        for worker_id in self._workers.free(0):
+            held = self._strikes if proven and worker_id not in proven else ()
+            probe = self._backlog.pop_probe(held)
+            if probe is not None:
+                actions.append(self._submit(worker_id, probe, now))
+        return actions
+
+    def _kept_for_probes(self) -> WorkerId | None:
+        """Who gets no more tasks, so that it is free soon for a row that waits for one like it."""
+        if not self._backlog.has_probe(self._strikes):
+            return None
+        proven = self._workers.proven()
+        return min(proven, key=lambda each: (len(self._workers[each].tasks), each), default=None)
 
     def _enough_for(self, depth: int) -> bool:
         return self._backlog.enough_for(depth, self._workers.staying)

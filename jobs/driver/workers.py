@@ -18,6 +18,8 @@ class WorkerState:
     """A worker that was asked for and is not known to be gone. To be changed by `Workers` alone."""
 
     ready: bool = False
+    proven: bool = False
+    """A photograph got done on it."""
     leaving: bool = False
     """Its machine is about to be taken away, so it gets no more tasks."""
     tasks: dict[int, Task] = field(default_factory=dict)
@@ -33,8 +35,8 @@ class WorkerState:
 
 
 class Workers:
-    """All workers by id, and sets of those who are ready, busy, leaving and free: kept, because there are as
-    many events a second as workers, and looking at all workers for each of them is a square."""
+    """All workers by id, and sets of those who are ready, busy, leaving, proven and free: kept, because there
+    are as many events a second as workers, and looking at all workers for each of them is a square."""
 
     def __init__(self) -> None:
         self._ids = itertools.count()
@@ -43,6 +45,7 @@ class Workers:
         self._busy: set[WorkerId] = set()
         self._ready: set[WorkerId] = set()
         self._leaving: set[WorkerId] = set()
+        self._proven: set[WorkerId] = set()
 
     def __len__(self) -> int:
         return len(self._states)
@@ -85,6 +88,10 @@ class Workers:
         """Who stays and has nothing to do, ready or not, in the order in which they were asked for."""
         return [worker for worker in self._states if worker not in self._busy and worker not in self._leaving]
 
+    def proven(self) -> set[WorkerId]:
+        """Who stays, and has got a photograph done."""
+        return self._proven - self._leaving
+
     def add(self) -> WorkerId:
         """Note that one more worker is asked for, and give its id."""
         worker = next(self._ids)
@@ -95,6 +102,10 @@ class Workers:
         state = self._states[worker]
         state.ready, state.seen_at = True, now
         self._index(worker)
+
+    def set_proven(self, worker: WorkerId) -> None:
+        self._states[worker].proven = True
+        self._proven.add(worker)
 
     def set_leaving(self, worker: WorkerId) -> None:
         self._states[worker].leaving = True
@@ -130,11 +141,13 @@ class Workers:
             self._ready.add(worker)
         if state.leaving:
             self._leaving.add(worker)
+        if state.proven:
+            self._proven.add(worker)
         if state.tasks:
             self._busy.add(worker)
         if state.ready and not (state.probing or state.leaving) and len(state.tasks) < TASKS_PER_WORKER:
             self._free[len(state.tasks)].add(worker)
 
     def _unindex(self, worker: WorkerId) -> None:
-        for group in (*self._free, self._busy, self._ready, self._leaving):
+        for group in (*self._free, self._busy, self._ready, self._leaving, self._proven):
             group.discard(worker)

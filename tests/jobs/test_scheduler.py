@@ -34,6 +34,7 @@ from jobs.worker.messages import (
     Leaving,
     Progress,
     Ready,
+    Spent,
     Task,
     TaskProgress,
     TaskReport,
@@ -181,14 +182,21 @@ class Simulation:
         sealed = task.rows is None
         if sealed:
             self.sealed[task.shard] += 1
-        report = TaskReport(shard=task.shard, counts=self.counts(task), complete=True, sealed=sealed)
+        report = TaskReport(
+            shard=task.shard, counts=self.counts(task), complete=True, sealed=sealed, spent=self.spent(task)
+        )
         return self.perform(self.scheduler.on(Finished(worker, task.id, report), self.now))
 
     def counts(self, task: Task) -> dict[Status, int]:
         return {"ok": sum(row in self.journal for row in self.rows(task)), "failed": 0, "quarantined": 0}
 
+    def spent(self, task: Task) -> Spent:
+        return Spent(images={"ok": sum(self.journal.get(row) == "ok" for row in self.rows(task))})
+
     def tell(self, worker: int, task: Task, slowest_s: float) -> None:
-        progress = TaskProgress(task=task.id, counts=self.counts(task), in_flight=1, slowest_s=slowest_s)
+        progress = TaskProgress(
+            task=task.id, counts=self.counts(task), in_flight=1, slowest_s=slowest_s, spent=self.spent(task)
+        )
         self.perform(self.scheduler.on(Progress(worker, (progress,)), self.now))
 
     def run(self, ticks: int = 100_000) -> Simulation:
@@ -212,6 +220,75 @@ def test_a_poison_row_is_quarantined_after_two_deaths_alone() -> None:
     assert done.deaths_alone == {17: 2}
     assert Counter(done.journal.values()) == {"ok": 39, "quarantined": 1}
     assert done.sealed == dict.fromkeys(range(4), 1)
+
+
+class BrokenPlace(Simulation):
+    """The first worker, and each that takes its place, dies of everything, as on a GPU that is broken; others
+    die of poison only."""
+
+    def __init__(self, *arguments: int, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.broken = set[int]()
+
+    def perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Start) and not self.broken & {*self.workers, *self.starting}:
+                self.broken.add(action.worker)
+        super().perform(actions)
+
+    def work(self, worker: int) -> None:
+        if worker in self.broken:
+            return self.die(worker, "crash")
+        return super().work(worker)
+
+
+def test_a_gpu_that_is_broken_quarantines_nothing_while_others_work() -> None:
+    """A row that killed a worker alone is tried again on one that has got others done."""
+    for seed in range(5):
+        done = BrokenPlace(shards=6, size=10, poison=frozenset({17}), max_workers=3, seed=seed).run()
+        assert done.aborted is None
+        assert Counter(done.journal.values()) == {"ok": 59, "quarantined": 1}
+        assert done.journal[17] == "quarantined"
+        assert done.sealed == dict.fromkeys(range(6), 1)
+
+
+def test_a_row_that_killed_once_does_not_wait_for_the_jobs_end() -> None:
+    """A worker on which others got done gets no more shards until it is free for that row."""
+    scheduler = Scheduler([Work(n) for n in range(9)], lambda s: range(s, s + 1), Limits(1, 2, 4, 5.0, 50.0))
+    scheduler.begin(0.0)
+    mine = [action.task for action in scheduler.on(Ready(0, INFO), 1.0) if isinstance(action, Submit)]
+    (other, *_) = [action.task for action in scheduler.on(Ready(1, INFO), 1.0) if isinstance(action, Submit)]
+    done = TaskReport(shard=0, counts={"ok": 1}, complete=True, sealed=True, spent=Spent(images={"ok": 1}))
+    (more,) = scheduler.on(Finished(0, mine.pop(0).id, done), 2.0)
+    assert isinstance(more, Submit), "it has got one done, and has two again"
+    mine.append(more.task)
+
+    def dies(worker: int, row: int) -> list[Action]:
+        actions = scheduler.on(Died(worker, "crash", "gone", rows=(row,)), 3.0)
+        found = list[Action]()
+        for action in actions:
+            found += [action]
+            if isinstance(action, Inspect):
+                found += scheduler.inspected(action, (), {}, 3.0)
+        return found
+
+    (row,) = range(other.shard, other.shard + 1)
+    dies(1, row)
+    (probe, *_) = scheduler.on(Ready(2, INFO), 4.0)
+    assert isinstance(probe, Submit)
+    assert (probe.worker, probe.task.rows, probe.task.probe) == (2, (row,), True)
+    assert any(isinstance(action, Strike) for action in dies(2, row))
+    given = [action for action in scheduler.on(Ready(3, INFO), 5.0) if isinstance(action, Submit)]
+    assert [(action.worker, action.task.probe) for action in given] == [(3, False)] * 2
+    assert scheduler.on(Finished(0, mine[0].id, done), 6.0) == [], "it gets no more"
+    (probe,) = scheduler.on(Finished(0, mine[1].id, done), 7.0)
+    assert isinstance(probe, Submit)
+    assert (probe.worker, probe.task.rows, probe.task.probe) == (0, (row,), True)
+
+
+def test_workers_that_all_are_broken_end_the_job() -> None:
+    done = Simulation(shards=6, size=10, outside_kills=1.0).run()
+    assert isinstance(done.aborted, WorkersBroken)
 
 
 def test_a_hanging_row_fails_and_blames_nobody_else() -> None:
