@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import math
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -23,19 +21,20 @@ from types import MappingProxyType
 from typing import Any
 
 from jobs.console.stop import STOP_SIGNALS
+from jobs.pools.child import serve
 from jobs.pools.memory import private_bytes, total_bytes, used_share
-from jobs.worker.messages import AtWork, Cause, Died, Event, Failed, Finished, Progress, Ready, Task, WorkerId
+from jobs.worker.messages import GPU_LOST, AtWork, Cause, Died, Event, Task, WorkerId
 
 __all__ = ["Children", "begin_warming", "signals_blocked"]
 
-_PROGRESS_INTERVAL_S = 1.0
 _MEMORY_CHECK_INTERVAL_S = 0.1
 _SCARCE_SHARE = 0.92
 """Share of the memory in use at which a worker is ended that took more than all others: before Ray's own
 monitor, at 0.95, ends the youngest ones, and before the kernel does. If none did, none is to blame."""
 _ENDING_S = 5.0
-"""How long a killed process may take to end."""
-_PR_SET_PDEATHSIG = 1
+"""How long what workers are forked from may take to end, once it is killed."""
+_STUCK_S = 60.0
+"""After which a killed process is given up: one that waits for a GPU that fell off its bus never ends."""
 _PRELOADED = ["jobs.pools.warm"]
 
 
@@ -60,6 +59,12 @@ class _Child:
     """How much memory it took, if it is ended for that."""
     start_error: Exception | None = None
     """Why it could not start, if so."""
+    killed_at: float | None = None
+    """When it was killed, if so."""
+
+    def kill(self) -> None:
+        self.killed_at = self.killed_at or time.monotonic()
+        self.process.kill()
 
 
 class Children:
@@ -100,7 +105,7 @@ class Children:
         ours, theirs = self._context.Pipe()
         at_work = self._context.RawArray("q", slots)
         arguments = (theirs, {**os.environ, **environment}, payload, at_work)
-        process = self._context.Process(target=_serve, args=arguments, name=f"nst-worker-{worker}", daemon=True)
+        process = self._context.Process(target=serve, args=arguments, name=f"nst-worker-{worker}", daemon=True)
         with self._lock, _with_main_if(with_main), signals_blocked():
             try:
                 process.start()
@@ -124,7 +129,7 @@ class Children:
             child = self._children.get(worker)
             if child is not None:
                 child.stopped = cause
-                child.process.kill()
+                child.kill()
 
     def drain(self, worker: WorkerId | None = None) -> None:
         for each in list(self._children) if worker is None else [worker]:
@@ -143,15 +148,17 @@ class Children:
             events: list[Event] = [*failed_starts]
             for pipe in ready:
                 events += self._receive(by_pipe[pipe])  # type: ignore[index]
+            events += self._give_up_stuck()
             if events or left_s <= 0:
                 return events
 
     def close(self) -> None:
         with self._lock:
             for child in self._children.values():
-                child.process.kill()
+                child.kill()
+            deadline = time.monotonic() + _STUCK_S
             for child in self._children.values():
-                child.process.join()
+                child.process.join(max(0.0, deadline - time.monotonic()))
                 child.pipe.close()
             self._children.clear()
 
@@ -183,7 +190,7 @@ class Children:
                     f"took {took / 2**30:.1f} GiB of memory, more than all others, as it ran out"
                 )
             if child.memory_excess is not None:
-                child.process.kill()
+                child.kill()
 
     def _receive(self, worker: WorkerId) -> list[Event]:
         child = self._children[worker]
@@ -196,14 +203,24 @@ class Children:
                 else:
                     events.append(make(worker, *arguments))
         except (EOFError, OSError):  # the other end is gone, and every message before that is read
-            child.process.kill()  # it may still be at its own end
-            child.process.join()
-            with self._lock, child.sending:
-                child.pipe.close()
-                del self._children[worker]
-            rows = AtWork.read(child.at_work)
-            events.append(Died(worker, child.stopped or "crash", _detail(child), child.start_error, rows))
+            child.kill()  # it may still be at its own end
+            child.process.join(_STUCK_S)
+            events.append(self._remove(worker))
         return events
+
+    def _give_up_stuck(self) -> list[Event]:
+        """Do without those that were killed long ago and do not end. Nobody waits for the kernel."""
+        before = time.monotonic() - _STUCK_S
+        stuck = [name for name, each in self._children.items() if each.killed_at and each.killed_at < before]
+        return [self._remove(worker) for worker in stuck]
+
+    def _remove(self, worker: WorkerId) -> Died:
+        child = self._children[worker]
+        with self._lock, child.sending:
+            child.pipe.close()
+            del self._children[worker]
+        rows = AtWork.read(child.at_work)
+        return Died(worker, child.stopped or "crash", _detail(child), child.start_error, rows)
 
 
 def _detail(child: _Child) -> str:
@@ -213,7 +230,11 @@ def _detail(child: _Child) -> str:
     if child.memory_excess is not None:
         return child.memory_excess
     code = child.process.exitcode
-    if code is not None and -code in set(signal.Signals):
+    if code is None:
+        return "it was killed and does not end; its machine may have to be started again"
+    if code == GPU_LOST:
+        return f"its GPU failed, and gave the process no more answers (exit code {code})"
+    if -code in set(signal.Signals):
         return signal.Signals(-code).name
     return f"exit code {code}"
 
@@ -266,72 +287,3 @@ def _with_main_if(needed: bool) -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
-
-
-def _serve(
-    pipe: Connection, environment: Mapping[str, str], payload: bytes, at_work: MutableSequence[int]
-) -> None:
-    """Live a child's life: build, then run tasks in threads until the other end of the pipe closes."""
-    os.environ.clear()  # what it has is of the day when the first child was forked
-    os.environ.update(environment)
-    for number in STOP_SIGNALS:  # what they mean is for the driver to decide
-        signal.signal(number, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # with the process that it is forked from
-    began = time.perf_counter()
-    from jobs.worker.adapting import Adapter
-    from jobs.worker.worker import Worker
-
-    imported = time.perf_counter()
-    lock = threading.Lock()
-
-    def send(make: Callable[..., Event], *arguments: Any) -> None:
-        with lock:
-            pipe.send((make, *arguments))
-
-    try:
-        setup, assets = pickle.loads(payload)
-        worker = Adapter(setup, assets) if setup.adapt_rows else Worker(setup, assets, AtWork(at_work))
-    except Exception as error:  # noqa: BLE001  sent to the driver, which ends the job with it
-        send(Died, _picklable(error))
-        pipe.close()
-        return
-    del payload, assets
-    send(Ready, worker.info(imports=imported - began))
-
-    def run(task: Task) -> None:
-        try:
-            report = worker.run(task)
-        except BaseException as error:  # noqa: BLE001  sent to the driver, which retries the task
-            send(Failed, task.id, _picklable(error))
-        else:
-            send(Finished, task.id, report)
-
-    def report_progress() -> None:
-        while True:
-            time.sleep(_PROGRESS_INTERVAL_S)
-            progress = worker.progress()
-            if progress:
-                send(Progress, progress, worker.gpu_memory_bytes(), worker.evaluations())
-
-    threading.Thread(target=report_progress, daemon=True).start()
-    while True:
-        try:
-            message = pipe.recv()
-        except (EOFError, OSError):
-            os._exit(0)  # the driver is gone: whatever is in work here is redone by the next one
-        if message[0] == "run":
-            threading.Thread(target=run, args=(message[1],), daemon=True).start()
-        else:
-            worker.drain()
-
-
-def _picklable(error: BaseException) -> Exception:
-    """`error`, or if it is none to be raised elsewhere or does not survive pickling, its text."""
-    if not isinstance(error, Exception):
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # noqa: BLE001  any failure means the same: send the text
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nst.stylizer import Method
 
 __all__ = [
+    "GPU_LOST",
     "NOTHING_SPENT",
     "AtWork",
     "Cause",
@@ -38,6 +39,10 @@ __all__ = [
 ]
 
 WorkerId: TypeAlias = int
+
+GPU_LOST = 70
+"""Exit code of a worker whose GPU refuses everything after an error, such as an illegal access or a memory that
+is broken: only another process can use it again."""
 
 Cause = Literal["crash", "time limit", "host lost", "node lost", "preempted", "stopped"]
 """Why a worker is gone. Only the first two may be the fault of a photograph. `host lost`: what runs the

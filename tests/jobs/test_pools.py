@@ -10,20 +10,23 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing import forkserver
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+import jobs.pools.children
 from jobs.driver.job import Job
 from jobs.driver.run import worker_setup
 from jobs.errors import WorkersBroken
 from jobs.pools import Pool, open_pool
-from jobs.pools.children import Children
+from jobs.pools.children import Children, _Child, _detail
 from jobs.pools.local import LocalPool
 from jobs.pools.ray import RayPool
 from jobs.pools.ray_session import RaySession
 from jobs.spec import Resources
-from jobs.worker.messages import Died, WorkerSetup
+from jobs.worker.messages import GPU_LOST, Died, Event, WorkerSetup
 from nst.errors import OptionError
 from nst.stylizer import Assets, Outcome
 from tests.contracts.pool import MakePool, PoolContract
@@ -76,6 +79,52 @@ def test_after_what_workers_are_forked_from_was_killed_the_next_start_begins_ano
     assert (died.worker, died.cause) == (0, "crash")  # type: ignore[union-attr]
     children.launch(1, b"", 1)
     assert len(children.poll(1.0)) == 1, "it is not waited for, since others have reaped it"
+
+
+class Stuck:
+    """A process that waits for the kernel, and does not end when it is killed."""
+
+    pid = exitcode = None
+
+    def __init__(self, held: bool, ends: list[int], args: tuple[Any, ...]) -> None:
+        if held:  # its end of the pipe
+            ends.append(os.dup(args[0].fileno()))
+
+    def start(self) -> None:
+        pass
+
+    def kill(self) -> None:
+        pass
+
+    def join(self, timeout_s: float) -> None:
+        assert timeout_s < 1
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_worker_that_does_not_end_is_not_waited_for(held: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one does not whose GPU fell off its bus: neither its photograph nor the end of the job."""
+    ends = list[int]()
+    monkeypatch.setattr(jobs.pools.children, "_STUCK_S", 0.1)
+    children = Children()
+    monkeypatch.setattr(children._context, "Process", lambda args, **_: Stuck(held, ends, args))
+    children.launch(0, b"", 1)
+    children.launch(1, b"", 1)
+    children.stop(0, "time limit")
+    found = list[Event]()
+    while not any(isinstance(event, Died) and event.worker == 0 for event in found):
+        found += children.poll(1.0)
+    died = next(event for event in found if isinstance(event, Died) and event.worker == 0)
+    assert (died.cause, died.error) == ("time limit", None)
+    assert "was killed and does not end" in died.detail
+    children.close()
+    for end in ends:
+        os.close(end)
+
+
+def test_a_worker_whose_gpu_failed_says_so() -> None:
+    process = SimpleNamespace(exitcode=GPU_LOST)
+    child = _Child(process, SimpleNamespace(), ())  # type: ignore[arg-type]
+    assert _detail(child) == "its GPU failed, and gave the process no more answers (exit code 70)"
 
 
 @pytest.mark.ray
