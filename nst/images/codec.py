@@ -46,6 +46,8 @@ __all__ = [
 ImageFormat = Literal["jpeg", "png", "webp", "avif", "tiff"]
 BitDepth = Literal[8, 16]
 AnimationFormat = Literal["gif", "webp"]
+_MOST_AT_ONCE = 32
+"""How many times a GPU shrinks a side at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,8 +293,17 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(image.shape[-2:]) == tuple(size):
         return image
     batch = image if image.ndim == 4 else image[None]
+    if image.device.type != "cpu":
+        batch = _not_too_large(batch, size)
     resized = F.interpolate(batch, size=size, mode="bilinear", align_corners=False, antialias=True)
     return resized if image.ndim == 4 else resized[0]
+
+
+def _not_too_large(batch: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, C, H, W) at sides that a GPU shrinks to `size` at once: what it adds up for a pixel must fit into the
+    memory that its threads share, which ends at some 60 times. What is larger is averaged first."""
+    sides = [min(side, _MOST_AT_ONCE * wanted) for side, wanted in zip(batch.shape[-2:], size, strict=True)]
+    return batch if sides == list(batch.shape[-2:]) else F.adaptive_avg_pool2d(batch, sides)
 
 
 def reduced(photo: Tensor, side_px: int | None, dtype: torch.dtype | None = None) -> Tensor:

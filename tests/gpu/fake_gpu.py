@@ -14,6 +14,7 @@ is seen: not time, rounding, layouts, nor what libraries choose. Autocast is the
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import weakref
 from collections import Counter
@@ -274,6 +275,8 @@ class OnGPU(Tensor):
         elif strangers:
             shapes = [tuple(each.shape) for each in strangers]
             raise WrongDevice(f"{func} at {_where()}: {shapes} are on the CPU")
+        if name == "_upsample_bilinear2d_aa":
+            _refuse_shrinking(args[0], args[1])
         bare = tree_map_only(OnGPU, lambda each: each.inner, (args, kwargs))
         out = func(*bare[0], **bare[1])
         if not (func.is_view or name in _NO_KERNEL):
@@ -284,6 +287,17 @@ class OnGPU(Tensor):
         if func._schema.is_mutable and len(func._schema.returns) == 1 and isinstance(out, Tensor):
             return kwargs.get("out", args[0])
         return tree_map_only(Tensor, gpu.wrap, out)
+
+
+def _refuse_shrinking(image: Tensor, size: list[int]) -> None:
+    """What threads of a block share is to hold the weights of a pixel, down and across, and sums of rows: see
+    torch's UpSampleBilinear2d.cu."""
+    down, across = (
+        2 * math.ceil(max(1.0, side / wanted)) + 1 for side, wanted in zip(image.shape[2:], size, strict=True)
+    )
+    needs = (32 * across + 33 * down) * image.element_size()
+    if needs > 48 << 10:
+        raise RuntimeError(f"Please reduce the scale factor. Too much shared memory required: {needs}")
 
 
 def _gpu() -> FakeGPU:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from jobs.doctor.self_check import short_check
+from nst.images.codec import resize_image
 from tests.gpu.calls import photo
 from tests.gpu.fake_gpu import CUDA, FakeGPU, OnGPU, WrongDevice
 
@@ -26,6 +27,19 @@ def test_it_refuses_tensors_of_both() -> None:
         with pytest.raises(TypeError, match="numpy"):
             x.numpy()
         assert torch.equal((x + torch.tensor(1.0)).cpu(), photo(0) + 1)  # a single number may be the CPU's
+
+
+def test_pictures_are_shrunk_to_any_size() -> None:
+    """As a style of 20,000 pixels is for a coarse scale of 128. A GPU refuses that at once."""
+    wide = F.interpolate(photo(0)[None], (200, 9600), mode="bilinear")[0]
+    with FakeGPU():
+        x = wide.to(CUDA)
+        with pytest.raises(RuntimeError, match="shared memory"):
+            F.interpolate(x[None], (2, 80), mode="bilinear", antialias=True)
+        found = resize_image(x, (2, 80)).cpu()
+        assert torch.equal(resize_image(x, (10, 400)).cpu(), resize_image(wide, (10, 400)))
+    assert found.shape == (3, 2, 80)
+    torch.testing.assert_close(found, resize_image(wide, (2, 80)), atol=5e-3, rtol=0.0)
 
 
 def test_it_counts_waits_and_where_they_are() -> None:
