@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from jobs.doctor.facts import Check, Device, Machine, Quality, Speed
 from jobs.pools.capacity import Capacity, fit
-from jobs.pools.gpus import gpu_names
+from jobs.pools.gpus import are_hidden, gpu_names
 from jobs.spec import Resources
 
 __all__ = ["Advice", "advise", "check_gpus", "per_hour"]
@@ -44,8 +44,7 @@ class Advice:
 
 def check_gpus(machine: Machine) -> Check | None:
     """Whether torch can use the GPUs that there are; None: none were found, or none are to be used."""
-    hidden = machine.visible is not None and machine.visible.strip() in ("", "-1", "NoDevFiles")
-    if machine.gpus or not machine.nvidia or hidden:
+    if machine.gpus or not machine.nvidia or are_hidden(machine.visible):
         return None
     driver = f"driver {machine.driver}" if machine.driver else "a device of NVIDIA's"
     if machine.computes_on == "CPUs":

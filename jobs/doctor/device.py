@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from jobs.doctor.facts import Check, Device, Gpu, Quality, Speed, attempt
+from jobs.pools.gpus import VISIBLE, gpu_ids
 
 __all__ = ["examine", "examine_apart"]
 
@@ -22,13 +23,14 @@ _LONGEST_S = 600.0
 
 
 def examine_apart(name: str) -> Device:
-    """Look at a device in another process, whose end is a failed check."""
+    """Look at a device in another process, as a worker that sees nothing else; its end is a failed check."""
+    seen, asked = _alone(name)
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "jobs.doctor.device", name],
-            env={**os.environ, "PYTHONPATH": path},
+            [sys.executable, "-P", "-m", "jobs.doctor.device", asked],
+            env={**os.environ, **seen, "PYTHONPATH": path},
             capture_output=True,
             text=True,
             timeout=_LONGEST_S,
@@ -39,7 +41,15 @@ def examine_apart(name: str) -> Device:
         said = done.stderr.strip().splitlines()
         ended = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
         return _lost(name, f"its process ended with {ended}{': ' + said[-1] if said else ''}")
-    return Device.from_json(json.loads(done.stdout.splitlines()[-1]))
+    return dataclasses.replace(Device.from_json(json.loads(done.stdout.splitlines()[-1])), name=name)
+
+
+def _alone(name: str) -> tuple[dict[str, str], str]:
+    """What the environment of a process says that sees this GPU alone, and what the GPU is called there."""
+    number, ids = name.removeprefix("cuda:"), gpu_ids() if name != "cpu" else ()
+    if not number.isdecimal() or int(number) >= len(ids):
+        return {}, name
+    return {VISIBLE: ids[int(number)]}, "cuda:0"
 
 
 def _lost(name: str, reason: str) -> Device:

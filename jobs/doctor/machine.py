@@ -13,6 +13,7 @@ from pathlib import Path
 
 from jobs.doctor.facts import Disk, Machine
 from jobs.pools.capacity import cpu_count, cpu_limit
+from jobs.pools.gpus import VISIBLE, gpu_ids, has_nvidia
 from jobs.pools.memory import total_bytes, used_share
 
 __all__ = ["driver_version", "look_around"]
@@ -37,10 +38,10 @@ def look_around() -> Machine:
         torch=torch.__version__,
         ray=importlib.metadata.version("ray"),
         computes_on=_computes_on(torch.version.cuda, torch.version.hip),
-        nvidia=bool(said) or any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists(),
+        nvidia=has_nvidia() or Path("/dev/dxg").exists(),
         driver=driver_version(said),
-        visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
-        gpus=torch.cuda.device_count() if usable else 0,
+        visible=os.environ.get(VISIBLE),
+        gpus=len(gpu_ids()) if usable else 0,
         gpu_trouble=None if usable else _gpu_trouble(),
         cpus=cpu_count(),
         machine_cpus=os.cpu_count() or 1,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from jobs.console.text import counted
-from jobs.pools.gpus import gpu_ids
+from jobs.pools.gpus import VISIBLE, are_hidden, gpu_ids, has_nvidia
 from jobs.pools.memory import total_bytes
 from jobs.spec import Resources
 from nst.errors import OptionError
@@ -43,6 +43,8 @@ class Capacity:
     memory_bytes: float
     grows: bool = False
     """Whether there may be more when it is asked for, as on a cluster with an autoscaler."""
+    unusable_gpu: bool = False
+    """Whether it has a GPU that nobody forbids, and that torch cannot use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,11 @@ def fit(resources: Resources, capacity: Capacity, advice: str = "") -> Fitted:
                 f"{capacity.place} has no GPU when the job is begun: its workers compute on CPUs, also later; "
                 f"num_gpus = 1 waits for some"
             )
+        if capacity.unusable_gpu:
+            begun.append(
+                f"{capacity.place} has a GPU that torch cannot use: the job computes on CPUs, for good; "
+                f"nst doctor says why"
+            )
     wanted = {"num_gpus": gpus}
     if pool_kind(resources) == "ray":  # on local ones it is a number of threads
         wanted["num_cpus"] = resources.num_cpus
@@ -165,7 +172,14 @@ def fit(resources: Resources, capacity: Capacity, advice: str = "") -> Fitted:
 
 def this_machine() -> Capacity:
     """What there is here."""
-    return Capacity(place="this machine", cpus=cpu_count(), gpus=_gpu_count(), memory_bytes=total_bytes())
+    gpus = _gpu_count()
+    return Capacity(
+        place="this machine",
+        cpus=cpu_count(),
+        gpus=gpus,
+        memory_bytes=total_bytes(),
+        unusable_gpu=not gpus and has_nvidia() and not are_hidden(os.environ.get(VISIBLE)),
+    )
 
 
 def cpu_count() -> int:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from jobs.worker.messages import WorkerId
 
-__all__ = ["GpuShares", "gpu_ids", "gpu_names"]
+__all__ = ["VISIBLE", "GpuShares", "are_hidden", "gpu_ids", "gpu_names", "has_nvidia"]
 
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+_PART = "MIG-"
 
 
 class GpuShares:
@@ -30,7 +33,7 @@ class GpuShares:
             return {}
         taken = list(self._taken.values())
         self._taken[worker] = min(self._ids, key=taken.count)
-        return {_VISIBLE: self._taken[worker]}
+        return {VISIBLE: self._taken[worker]}
 
     def give_back(self, worker: WorkerId) -> None:
         """Note that a worker is gone, if it had a GPU."""
@@ -42,16 +45,29 @@ def gpu_ids() -> tuple[str, ...]:
     library, and makes no CUDA context."""
     import torch
 
-    return gpu_names(torch.cuda.device_count(), os.environ.get(_VISIBLE))
+    return gpu_names(torch.cuda.device_count(), os.environ.get(VISIBLE))
 
 
 def gpu_names(count: int, visible: str | None) -> tuple[str, ...]:
-    """The names of so many GPUs.
+    """The names of GPUs, or of parts of them.
 
     Args:
+        count: how many CUDA knows of. Of parts that is the first alone, in any process: each needs its own.
         visible: CUDA_VISIBLE_DEVICES; None: it is not set.
     """
     if visible is None:
         return tuple(map(str, range(count)))
     names = tuple(name.strip() for name in visible.split(","))
+    if count and names[0].startswith(_PART):
+        return tuple(itertools.takewhile(lambda name: name.startswith(_PART), names))
     return names[:count]  # what follows an unknown one does not count
+
+
+def has_nvidia() -> bool:
+    """Whether the machine has a device of NVIDIA's, or its driver, whatever torch says."""
+    return Path("/proc/driver/nvidia/version").exists() or any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def are_hidden(visible: str | None) -> bool:
+    """Whether CUDA_VISIBLE_DEVICES says that no GPU is to be used."""
+    return visible is not None and visible.strip() in ("", "-1", "NoDevFiles")

@@ -20,6 +20,7 @@ import ray.exceptions
 from jobs.console.stop import STOP_SIGNALS
 from jobs.errors import WorkersBroken
 from jobs.pools.capacity import cluster_address, cpu_count
+from jobs.pools.gpus import gpu_ids
 from nst.errors import OptionError
 
 __all__ = ["RaySession", "cluster_resources"]
@@ -99,7 +100,8 @@ class RaySession:
                 raise OptionError("resources.address", address, reason=str(error)) from error
             return
         try:
-            ray.init(address="local", include_dashboard=False, num_cpus=cpu_count(), **quiet)
+            there = {"num_cpus": cpu_count(), "num_gpus": len(gpu_ids())}  # Ray knows no parts of GPUs
+            ray.init(address="local", include_dashboard=False, **there, **quiet)
         except Exception as error:  # Ray raises this very class when its processes take too long
             said = " ".join(str(error).split())[:300]
             advice = f"try again when it is less busy{self._otherwise}"

@@ -19,7 +19,7 @@ from jobs.driver.run import run, worker_setup
 from jobs.ledger.job_record import read_job
 from jobs.ledger.lease import STANDARD_LEASE, hold
 from jobs.pools import open_pool
-from jobs.pools.capacity import Capacity, fit, pool_kind
+from jobs.pools.capacity import Capacity, fit, pool_kind, this_machine
 from jobs.pools.local import LocalPool
 from jobs.spec import Resources, job_from_table
 from nst.errors import OptionError
@@ -117,12 +117,42 @@ def test_a_cluster_that_grows_from_nothing_is_told_what_to_wait_for(
     assert (fit(asked, empty).notes, fit(asked, empty).begun) == ((), ())
 
 
+@pytest.mark.parametrize(
+    ("nvidia", "gpus", "visible", "unusable"),
+    [
+        (True, 0, None, True),
+        (True, 0, "0", True),
+        (True, 0, "", False),
+        (True, 0, "-1", False),
+        (True, 1, None, False),
+        (False, 0, None, False),
+    ],
+)
+def test_a_gpu_that_torch_cannot_use_is_known(
+    nvidia: bool, gpus: int, visible: str | None, unusable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an update of its driver: a job would compute on CPUs, and never on GPUs again."""
+    monkeypatch.setattr(jobs.pools.capacity, "has_nvidia", lambda: nvidia)
+    monkeypatch.setattr(jobs.pools.capacity, "_gpu_count", lambda: gpus)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "" if visible is None else visible)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert this_machine().unusable_gpu is unusable
+
+
+def test_a_job_that_keeps_to_cpus_for_want_of_a_driver_says_so() -> None:
+    fitted = fit(Resources(), replace(HERE, unusable_gpu=True))
+    assert not fitted.notes
+    assert "this machine has a GPU that torch cannot use: the job" in fitted.begun[0]
+
+
 def test_what_suits_is_not_mentioned() -> None:
     for resources, capacity in (
         (Resources(max_workers=4), HERE),
         (Resources(), HERE),
         (Resources(max_workers=50), CLUSTER),
         (Resources(num_gpus=1), CLUSTER),
+        (Resources(num_gpus=0), replace(HERE, unusable_gpu=True)),
     ):
         assert fit(resources, capacity).notes == ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import re
@@ -11,6 +12,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -398,6 +400,22 @@ def test_a_device_that_is_not_there() -> None:
     found = examine_apart("cuda:99")
     assert found.gpu is None
     assert re.match(r"its process ended with exit code 1: \w+", failed(list(found.checks))["answers"])
+
+
+def test_each_gpu_is_looked_at_as_a_worker_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alone, as its process's first: of parts of GPUs no process sees more than one."""
+    asked = []
+
+    def run(command: list[str], env: dict[str, str], **_: object) -> SimpleNamespace:
+        asked.append((command[-1], env["CUDA_VISIBLE_DEVICES"]))
+        _, (device,) = with_gpus(1, 24, 4)
+        return SimpleNamespace(returncode=0, stdout=json.dumps(dataclasses.asdict(device)), stderr="")
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a,MIG-b")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(jobs.doctor.device.subprocess, "run", run)
+    assert [examine_apart(f"cuda:{number}").name for number in (0, 1)] == ["cuda:0", "cuda:1"]
+    assert asked == [("cuda:0", "MIG-a"), ("cuda:0", "MIG-b")]
 
 
 def test_a_process_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
