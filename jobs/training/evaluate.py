@@ -29,12 +29,15 @@ _CPU = torch.device("cpu")
 
 def evaluate_beside(file: TrainFile, urls: tuple[Any, ...], assets: Mapping[str, bytes], step: int) -> None:
     """Do as `evaluate` beside the training: on a thread, or, where the training is on GPUs and one is in sight
-    that has room, on that, in seconds instead of minutes."""
+    that has room and takes another process, on that, in seconds instead of minutes. The process is to end after
+    it, since it keeps some of the GPU's memory."""
     torch.set_num_threads(1)
     if file.resources.num_gpus and torch.cuda.is_available():
-        with suppress(torch.OutOfMemoryError):
+        with suppress(RuntimeError):  # not all that lack memory raise torch's own error for it
             evaluate(file, urls, assets, step, torch.device("cuda"))
             return
+        with suppress(RuntimeError):
+            torch.cuda.empty_cache()  # which the training may need meanwhile
     evaluate(file, urls, assets, step)
 
 

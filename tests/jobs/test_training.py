@@ -711,25 +711,33 @@ def test_evaluation_status_and_report(photos: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpus", "there", "room", "devices"),
+    ("gpus", "there", "error", "devices"),
     [
-        (1, True, True, ["cuda"]),
-        (1, True, False, ["cuda", "cpu"]),
-        (1, False, True, ["cpu"]),
-        (0, True, True, ["cpu"]),
+        (1, True, None, ["cuda"]),
+        (1, True, torch.OutOfMemoryError("the training takes it all"), ["cuda", "freed", "cpu"]),
+        (1, True, torch.AcceleratorError("CUDA error: out of memory"), ["cuda", "freed", "cpu"]),
+        (1, True, torch.AcceleratorError("CUDA-capable device(s) is/are busy"), ["cuda", "freed", "cpu"]),
+        (1, False, None, ["cpu"]),
+        (0, True, None, ["cpu"]),
     ],
 )
 def test_evaluations_of_a_training_on_gpus_are_on_one_if_it_has_room(
-    gpus: int, there: bool, room: bool, devices: list[str], photos: Path, monkeypatch: pytest.MonkeyPatch
+    gpus: int,
+    there: bool,
+    error: Exception | None,
+    devices: list[str],
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     used: list[str] = []
 
     def evaluated(*arguments: Any) -> None:
         used.append(arguments[4].type if len(arguments) > 4 else "cpu")
-        if used[-1] == "cuda" and not room:
-            raise torch.OutOfMemoryError("the training takes it all")
+        if used[-1] == "cuda" and error is not None:
+            raise error
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: used.append("freed"))
     monkeypatch.setattr("jobs.training.evaluate.evaluate", evaluated)
     file = begun(photos).file
     evaluate_beside(replace(file, resources=replace(file.resources, num_gpus=gpus)), (), {}, 6)
