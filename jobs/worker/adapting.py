@@ -28,7 +28,7 @@ from jobs.ledger.manifest import Row
 from jobs.ledger.results import Result
 from jobs.stores.store import Store
 from jobs.worker.messages import Task, TaskProgress, TaskReport, WorkerInfo, WorkerSetup
-from jobs.worker.process import device_of, gpu_memory_bytes, open_job, worker_info
+from jobs.worker.process import check_device, device_of, gpu_memory_bytes, open_job, worker_info
 from jobs.worker.stages import TaskStages
 from nst.stylizer import AdaptableMethod, Adaptation
 
@@ -46,6 +46,7 @@ class Adapter:
 
     Raises:
         NstError: the method cannot be built, e.g. weights that do not fit.
+        RuntimeError: its GPU computes wrongly.
     """
 
     def __init__(self, setup: WorkerSetup, assets: Mapping[str, bytes]) -> None:
@@ -55,6 +56,7 @@ class Adapter:
         self.store = open_job(setup)
         torch.set_num_threads(setup.threads)
         self._device = device_of(setup)
+        check_device(self._device)
         self._training: Adaptation = self._method.adaptation(assets, self._device, setup.seed)
         self._draining = threading.Event()
         self._build_s = time.perf_counter() - began

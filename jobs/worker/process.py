@@ -78,6 +78,19 @@ def begin_cuda(*, deterministic: bool) -> None:
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    if torch.cuda.is_available():
+        _allocate_once()
+
+
+def _allocate_once() -> None:
+    """Find out whether memory can be had. Virtual GPUs and small boards cannot map it as segments that expand
+    want it: there torch does without these."""
+    try:
+        torch.empty(1, device="cuda")
+    except RuntimeError as error:
+        if "not supported" not in str(error):
+            raise
+        torch._C._accelerator_setAllocatorSettings("expandable_segments:False")
 
 
 def memory_fraction(share: float, total_bytes: int) -> float:

@@ -21,7 +21,16 @@ from jobs.errors import StoreError
 from jobs.ledger.manifest import Manifest
 from jobs.ledger.receipts import JournalWriter, read_journal, seal
 from jobs.ledger.results import image_seed, total
-from jobs.worker.messages import NOTHING_SPENT, AtWork, Task, TaskProgress, TaskReport, WorkerInfo, WorkerSetup
+from jobs.worker.messages import (
+    GPU_LOST,
+    NOTHING_SPENT,
+    AtWork,
+    Task,
+    TaskProgress,
+    TaskReport,
+    WorkerInfo,
+    WorkerSetup,
+)
 from jobs.worker.pipeline import Loaded, Pipeline
 from jobs.worker.process import check_device, device_of, gpu_memory_bytes, open_job, worker_info
 from jobs.worker.stages import TaskStages
@@ -30,6 +39,10 @@ from nst.images.codec import is_finite
 from nst.stylizer import IterativeStylizer, LevelsStylizer, Outcome, StyledMethod
 
 __all__ = ["Worker"]
+
+_SIGNS_OF_NO_MEMORY = ("out of memory", "STATUS_ALLOC_FAILED", "NVML_SUCCESS ==")
+"""What errors say that are none of torch's own for it: those of CUDA itself, of cuBLAS and its like, and of
+torch where it cannot find out who took the memory, as on parts of a GPU."""
 
 
 class Worker:
@@ -176,7 +189,7 @@ class Worker:
             self._recover()
             if len(batch) == 1:
                 return [failure]
-            if isinstance(failure, torch.OutOfMemoryError):
+            if _is_out_of_memory(failure):
                 self._too_much = pixels
             return self._halves(batch)
         if len(outcomes) != len(batch):
@@ -201,7 +214,7 @@ class Worker:
             torch.cuda.empty_cache()
         except RuntimeError as error:
             print(f"the GPU is lost to this process: {error}", file=sys.stderr, flush=True)
-            os._exit(70)
+            os._exit(GPU_LOST)
 
 
 class _Activity:
@@ -224,6 +237,11 @@ class _Activity:
             slowest_s=slowest_s,
             spent=pipeline.spent() if pipeline is not None else NOTHING_SPENT,
         )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    said = str(error) if isinstance(error, RuntimeError) else ""
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in said for sign in _SIGNS_OF_NO_MEMORY)
 
 
 def _without_frames(error: Exception) -> Exception:

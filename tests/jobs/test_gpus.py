@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import jobs.doctor.self_check
 import jobs.pools.local
+import jobs.worker.adapting
 import jobs.worker.worker
 import nst.style_transfer.stylizer
 from jobs.doctor.facts import Check
@@ -27,9 +28,10 @@ from jobs.ledger.manifest import Row
 from jobs.pools.gpus import GpuShares, gpu_ids
 from jobs.pools.local import LocalPool
 from jobs.spec import ImageSpec, Resources, job_from_table
+from jobs.worker.adapting import Adapter
 from jobs.worker.messages import Died, WorkerSetup
 from jobs.worker.pipeline import Loaded
-from jobs.worker.process import device_of, memory_fraction
+from jobs.worker.process import begin_cuda, device_of, memory_fraction
 from jobs.worker.worker import Worker
 from nst.errors import OptionError
 from nst.features.passes import by_shape
@@ -75,6 +77,21 @@ def test_a_gpu_that_computes_wrongly_paints_nothing(
     assert looked_at == [torch.device("cuda")]
 
 
+@pytest.mark.parametrize("ok", [True, False])
+def test_a_gpu_that_computes_wrongly_learns_nothing(
+    ok: bool, setup: WorkerSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All photographs would be painted with what it has learned."""
+    found = Check(name="losses", ok=ok, text="off by 1")
+    monkeypatch.setattr(jobs.doctor.self_check, "short_check", lambda _: found)
+    monkeypatch.setattr(jobs.worker.adapting, "device_of", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H")
+    learner = SimpleNamespace(adaptation=lambda *_: None)
+    monkeypatch.setattr(jobs.worker.adapting, "AdaptableMethod", SimpleNamespace)
+    with nullcontext() if ok else pytest.raises(RuntimeError, match=r"^H of .* computes wrongly \(losses: off"):
+        Adapter(replace(setup, method=learner), {})  # type: ignore[arg-type]
+
+
 # Which one
 
 
@@ -95,6 +112,9 @@ def test_every_worker_has_the_gpu_with_the_fewest() -> None:
         ("2,5", 2, ("2", "5")),
         ("GPU-a, GPU-b", 2, ("GPU-a", "GPU-b")),
         ("1,-1,2", 1, ("1",)),
+        ("MIG-a,MIG-b, MIG-c", 1, ("MIG-a", "MIG-b", "MIG-c")),
+        ("MIG-a,0", 1, ("MIG-a",)),
+        ("MIG-a", 0, ()),
         ("", 0, ()),
     ],
 )
@@ -197,6 +217,36 @@ def test_algorithms_on_gpus_give_equal_bytes_unless_the_method_does_without(
     device_of(replace(setup, num_gpus=1.0))
     assert torch.backends.cudnn.deterministic
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert cuda == []
+
+
+@pytest.mark.parametrize(
+    ("error", "settings"),
+    [
+        (None, []),
+        (RuntimeError("CUDA driver error: operation not supported"), ["expandable_segments:False"]),
+        (RuntimeError("CUDA error: out of memory"), None),
+    ],
+    ids=str,
+)
+def test_a_gpu_that_cannot_map_memory_does_without_segments_that_expand(
+    error: Exception | None, settings: list[str] | None, cuda: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a virtual one: every job on it would fail."""
+    asked, made = list[object](), list[str]()
+
+    def empty(*_: int, device: object) -> None:
+        asked.append(device)
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "empty", empty)
+    monkeypatch.setattr(torch._C, "_accelerator_setAllocatorSettings", made.append)
+    with nullcontext() if settings is not None else pytest.raises(RuntimeError, match="out of memory"):
+        begin_cuda(deterministic=False)
+    assert (asked, made) == (["cuda"], settings or [])
+    assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
     assert cuda == []
 
 
@@ -305,6 +355,34 @@ def test_photographs_leave_memory_before_halves_are_tried(setup: WorkerSetup) ->
     worker._stylizer = stylizer
     assert all(isinstance(outcome, Stylized) for outcome in worker.stylize(_batch(2)))
     assert left == [False] * 3
+
+
+@pytest.mark.parametrize(
+    ("error", "remembered"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (torch.AcceleratorError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError('NVML_SUCCESS == r INTERNAL ASSERT FAILED at "CUDACachingAllocator.cpp":1'), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), False),
+        (ValueError("out of memory"), False),
+    ],
+    ids=str,
+)
+def test_memory_that_did_not_suffice_is_known_by_whatever_says_it(
+    error: Exception, remembered: bool, setup: WorkerSetup
+) -> None:
+    """Also by libraries that are not torch's: else every batch would be tried in vain first."""
+    worker = Worker(setup, {})
+
+    def full(images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]:
+        if len(images) > 1:
+            raise error
+        return Stub().stylize(images, generators)
+
+    worker._stylizer = full
+    assert all(isinstance(outcome, Stylized) for outcome in worker.stylize(_batch(2)))
+    assert (worker._too_much == 2 * 40 * 40) is remembered
 
 
 @pytest.mark.parametrize("fits", [1, 2, 3, 5])
