@@ -100,8 +100,8 @@ class RaySession:
                 raise OptionError("resources.address", address, reason=str(error)) from error
             return
         try:
-            there = {"num_cpus": cpu_count(), "num_gpus": len(gpu_ids())}  # Ray knows no parts of GPUs
-            ray.init(address="local", include_dashboard=False, **there, **quiet)
+            gpus = len(gpu_ids())  # Ray itself knows no parts of GPUs
+            ray.init(address="local", include_dashboard=False, num_cpus=cpu_count(), num_gpus=gpus, **quiet)
         except Exception as error:  # Ray raises this very class when its processes take too long
             said = " ".join(str(error).split())[:300]
             advice = f"try again when it is less busy{self._otherwise}"

@@ -258,8 +258,8 @@ class _Run:
         for step in _due(generator_steps(self._store), found, self._evaluations, self._tries, own.num_cpus):
             self._tries[step] = self._tries.get(step, 0) + 1
             # Ray ends processes after one call if it has given them a GPU, and here it has not.
-            once = {"max_calls": 1} if self._job.file.resources.num_gpus else {}
-            remote = ray.remote(num_cpus=own.num_cpus, max_retries=0, **once)(evaluate_beside)
+            calls = 1 if self._job.file.resources.num_gpus else 0
+            remote = ray.remote(num_cpus=own.num_cpus, max_retries=0, max_calls=calls)(evaluate_beside)
             self._evaluations[step] = remote.remote(self._job.file, self._job.urls, self._asset, step)
         self._forget_generators(found)
 

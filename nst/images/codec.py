@@ -302,8 +302,8 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
 def _not_too_large(batch: Tensor, size: tuple[int, int]) -> Tensor:
     """(N, C, H, W) at sides that a GPU shrinks to `size` at once: what it adds up for a pixel must fit into the
     memory that its threads share, which ends at some 60 times. What is larger is averaged first."""
-    sides = [min(side, _MOST_AT_ONCE * wanted) for side, wanted in zip(batch.shape[-2:], size, strict=True)]
-    return batch if sides == list(batch.shape[-2:]) else F.adaptive_avg_pool2d(batch, sides)
+    height, width = (min(side, _MOST_AT_ONCE * at) for side, at in zip(batch.shape[-2:], size, strict=True))
+    return batch if (height, width) == batch.shape[-2:] else F.adaptive_avg_pool2d(batch, (height, width))
 
 
 def reduced(photo: Tensor, side_px: int | None, dtype: torch.dtype | None = None) -> Tensor:
