@@ -15,6 +15,7 @@ import ray.exceptions
 from jobs.errors import WorkersBroken
 from jobs.ledger.results import Status
 from jobs.pools.children import Children
+from jobs.pools.gpus import VISIBLE
 from jobs.pools.ray_metrics import Metrics
 from jobs.pools.ray_session import RaySession
 from jobs.spec import Resources
@@ -40,7 +41,7 @@ class _Host:
 
     def start(self, worker: WorkerId, payload: bytes, slots: int) -> str:
         """Start a worker; returns the id of this node."""
-        self._children.launch(worker, payload, slots)
+        self._children.launch(worker, payload, slots, environment=_own_gpu())
         return str(self._node)
 
     def submit(self, worker: WorkerId, task: Task) -> None:
@@ -56,6 +57,13 @@ class _Host:
         events = self._children.poll(_LONG_POLL_S)
         self._metrics.take(events)
         return events
+
+
+def _own_gpu() -> Mapping[str, str]:
+    """What the environment of this actor's workers says, so that they see the GPU alone that Ray gave it. Ray
+    says so itself, unless it is told not to (RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES)."""
+    ids = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+    return {VISIBLE: ",".join(map(str, ids))} if ids else {}
 
 
 @dataclass(slots=True)

@@ -73,8 +73,11 @@ def check_device(device: torch.device) -> None:
 
 
 def begin_cuda(*, deterministic: bool) -> None:
-    """Set what is read when CUDA begins in this process, and, if `deterministic`, have the same bytes again."""
+    """Set what is read when CUDA begins in this process, and, if `deterministic`, have the same bytes again.
+    Matrix products are those of float32, as L-BFGS and Gram matrices need them, also in containers that ask for
+    TF32 (TORCH_ALLOW_TF32_CUBLAS_OVERRIDE)."""
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    torch.set_float32_matmul_precision("highest")
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False

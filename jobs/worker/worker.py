@@ -40,6 +40,8 @@ from nst.stylizer import IterativeStylizer, LevelsStylizer, Outcome, StyledMetho
 
 __all__ = ["Worker"]
 
+_TRUSTED_S = 60.0
+"""For so long a GPU that was found to compute right is not looked at again."""
 _SIGNS_OF_NO_MEMORY = ("out of memory", "STATUS_ALLOC_FAILED", "NVML_SUCCESS ==")
 """What errors say that are none of torch's own for it: those of CUDA itself, of cuBLAS and its like, and of
 torch where it cannot find out who took the memory, as on parts of a GPU."""
@@ -71,6 +73,7 @@ class Worker:
             and self._stylizer.takes_levels
             and setup.image.bit_depth == 8
         )
+        self._trusted_at = time.monotonic()  # when its device was last found to compute right
         self._too_much = math.inf  # pixels of a batch for which memory did not suffice
         self._draining = threading.Event()
         self._evaluations_before: int | None = (
@@ -187,6 +190,8 @@ class Worker:
             self._evaluations_before = None
         if outcomes is None:
             self._recover()
+            if not _is_out_of_memory(failure):
+                self._look_again()
             if len(batch) == 1:
                 return [failure]
             if _is_out_of_memory(failure):
@@ -194,7 +199,10 @@ class Worker:
             return self._halves(batch)
         if len(outcomes) != len(batch):
             raise RuntimeError(f"the method gave {len(outcomes)} outcomes for {len(batch)} images")
-        return [_checked(outcome) for outcome in outcomes]
+        checked = [_checked(outcome) for outcome in outcomes]
+        if any(isinstance(outcome, ImageError) for outcome in checked):
+            self._look_again()
+        return [*checked]
 
     def _photos(self, batch: Sequence[Loaded]) -> list[Tensor]:
         """What the stylizer takes. Nobody else holds those of float32, so they go when it is done with them, or
@@ -213,8 +221,17 @@ class Worker:
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
         except RuntimeError as error:
-            print(f"the GPU is lost to this process: {error}", file=sys.stderr, flush=True)
-            os._exit(GPU_LOST)
+            _end(error)
+
+    def _look_again(self) -> None:
+        """Check the GPU, now and then, before a photograph fails of what may be its fault: one that computes
+        wrongly by now would have all that follow fail."""
+        if self._device.type == "cuda" and time.monotonic() - self._trusted_at > _TRUSTED_S:
+            try:
+                check_device(self._device)
+            except RuntimeError as error:
+                _end(error)
+            self._trusted_at = time.monotonic()
 
 
 class _Activity:
@@ -237,6 +254,12 @@ class _Activity:
             slowest_s=slowest_s,
             spent=pipeline.spent() if pipeline is not None else NOTHING_SPENT,
         )
+
+
+def _end(error: Exception) -> None:
+    """End this process: another one may still be able to use the GPU, and if not, is told why."""
+    print(f"the GPU is lost to this process: {error}", file=sys.stderr, flush=True)
+    os._exit(GPU_LOST)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

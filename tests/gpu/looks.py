@@ -79,7 +79,7 @@ def seen_of_step(call: Call, after: int = 1) -> Found:
 def worker_of(stylizer: Stylizer) -> Worker:
     """A worker that has nothing but a stylizer."""
     worker: Any = object.__new__(Worker)
-    worker._setup, worker._device = SimpleNamespace(seed=0), CUDA
+    worker._setup, worker._device, worker._trusted_at = SimpleNamespace(seed=0), CUDA, math.inf
     worker._stylizer, worker._styled, worker._too_much = stylizer, False, math.inf
     worker._takes_levels = isinstance(stylizer, LevelsStylizer)
     return worker  # type: ignore[no-any-return]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -29,7 +31,7 @@ from jobs.pools.gpus import GpuShares, gpu_ids
 from jobs.pools.local import LocalPool
 from jobs.spec import ImageSpec, Resources, job_from_table
 from jobs.worker.adapting import Adapter
-from jobs.worker.messages import Died, WorkerSetup
+from jobs.worker.messages import GPU_LOST, Died, WorkerSetup
 from jobs.worker.pipeline import Loaded
 from jobs.worker.process import begin_cuda, device_of, memory_fraction
 from jobs.worker.worker import Worker
@@ -90,6 +92,54 @@ def test_a_gpu_that_computes_wrongly_learns_nothing(
     monkeypatch.setattr(jobs.worker.adapting, "AdaptableMethod", SimpleNamespace)
     with nullcontext() if ok else pytest.raises(RuntimeError, match=r"^H of .* computes wrongly \(losses: off"):
         Adapter(replace(setup, method=learner), {})  # type: ignore[arg-type]
+
+
+class Ended(BaseException):
+    """In the place of the end of a process."""
+
+
+@pytest.mark.parametrize(
+    ("fault", "sound", "recently", "ends"),
+    [
+        ("nan", False, False, True),
+        ("nan", True, False, False),
+        ("nan", False, True, False),
+        ("error", False, False, True),
+        ("memory", False, False, False),
+        ("none", False, False, False),
+    ],
+)
+def test_a_gpu_that_computes_wrongly_by_now_ends_its_worker(
+    fault: str, sound: bool, recently: bool, ends: bool, setup: WorkerSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The photograph is another's then, and not failed, nor are all that follow."""
+    codes = list[int]()
+
+    def ended(code: int) -> None:
+        codes.append(code)
+        raise Ended
+
+    def stylizer(images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]:
+        if fault == "error":
+            raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
+        if fault == "memory":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        found = Stub().stylize(images, generators)
+        return [Stylized(images[0] * torch.nan)] if fault == "nan" else found
+
+    worker = Worker(setup, {})
+    worker._device, worker._stylizer = torch.device("cuda"), stylizer
+    worker._trusted_at = time.monotonic() if recently else -math.inf
+    for name in ("synchronize", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H")
+    found = Check(name="losses", ok=sound, text="off by 1")
+    monkeypatch.setattr(jobs.doctor.self_check, "short_check", lambda _: found)
+    monkeypatch.setattr(os, "_exit", ended)
+    with pytest.raises(Ended) if ends else nullcontext():
+        (outcome,) = worker.stylize(_batch(1))
+        assert isinstance(outcome, Stylized) is (fault == "none")
+    assert codes == [GPU_LOST] * ends
 
 
 # Which one
@@ -211,7 +261,9 @@ def test_algorithms_on_gpus_give_equal_bytes_unless_the_method_does_without(
     setup: WorkerSetup, cuda: list[float]
 ) -> None:
     torch.backends.cudnn.deterministic = False
+    torch.set_float32_matmul_precision("high")  # as containers ask for with their environment
     device_of(replace(setup, num_gpus=1.0, method=Quick()))
+    assert torch.get_float32_matmul_precision() == "highest"
     assert not torch.backends.cudnn.deterministic
     assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
     device_of(replace(setup, num_gpus=1.0))

@@ -23,7 +23,7 @@ from jobs.errors import WorkersBroken
 from jobs.pools import Pool, open_pool
 from jobs.pools.children import Children, _Child, _detail
 from jobs.pools.local import LocalPool
-from jobs.pools.ray import RayPool
+from jobs.pools.ray import RayPool, _own_gpu
 from jobs.pools.ray_session import RaySession
 from jobs.spec import Resources
 from jobs.worker.messages import GPU_LOST, Died, Event, WorkerSetup
@@ -125,6 +125,15 @@ def test_a_worker_whose_gpu_failed_says_so() -> None:
     process = SimpleNamespace(exitcode=GPU_LOST)
     child = _Child(process, SimpleNamespace(), ())  # type: ignore[arg-type]
     assert _detail(child) == "its GPU failed, and gave the process no more answers (exit code 70)"
+
+
+@pytest.mark.parametrize(("ids", "visible"), [(["3"], {"CUDA_VISIBLE_DEVICES": "3"}), ([], {})])
+def test_workers_of_an_actor_see_its_gpu_also_where_ray_does_not_say_so(
+    ids: list[str], visible: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = SimpleNamespace(get_accelerator_ids=lambda: {"GPU": ids, "TPU": ["1"]})
+    monkeypatch.setattr("ray.get_runtime_context", lambda: context)
+    assert _own_gpu() == visible
 
 
 @pytest.mark.ray
