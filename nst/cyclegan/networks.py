@@ -165,6 +165,7 @@ class Generator(nn.Module):
 
     model: nn.Module
     pixel_bytes: int
+    mirrored: int
     """See `nst.gan.bands.BandedNetwork`."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -193,7 +194,7 @@ class _ResNet(Generator):
         upsample: Upsample,
     ) -> None:
         super().__init__()
-        self.pixel_bytes = 16 * width
+        self.pixel_bytes, self.mirrored = 16 * width, width
         bias = norm == "instance"
         layers: list[nn.Module] = [
             nn.ReflectionPad2d(3),
@@ -272,7 +273,7 @@ class _UNet(Generator):
         self, downs: int, image_channels: tuple[int, int], width: int, norm: Norm, dropout: bool
     ) -> None:
         super().__init__()
-        self.pixel_bytes = 8 * width
+        self.pixel_bytes, self.mirrored = 8 * width, 0
         block = _Down(8 * width, 8 * width, None, norm)
         for _ in range(downs - 5):
             block = _Down(8 * width, 8 * width, block, norm, dropout)

@@ -29,6 +29,8 @@ Layer = Callable[[Tensor], Tensor]
 _BAND, _WHOLE = 1 / 8, 3 / 4
 """Shares of the memory: of a band, two of which are there at once, and of activations that are kept whole."""
 _FEW = 8192
+_COUNTED = 2_000_000_000
+"""Elements at most that a GPU's kernel mirrors at the border, which counts them in 32 bits."""
 
 
 class BandedNetwork(Protocol):
@@ -36,6 +38,8 @@ class BandedNetwork(Protocol):
 
     pixel_bytes: int
     """Memory that a pass takes for activations in float32, about, in bytes for each pixel of an image."""
+    mirrored: int
+    """Channels at the image's own size that it mirrors at the border; 0: none."""
 
     def __call__(self, x: Tensor, /, *more: Tensor) -> Tensor: ...
 
@@ -51,14 +55,17 @@ def apply_bounded(network: BandedNetwork, x: Tensor, *more: Tensor, memory_mb: i
 
     Args:
         more: other inputs, with a row for each image.
-        memory_mb: for activations, in MB; None: any.
+        memory_mb: for activations, in MB; None: any, or on a GPU what its kernels can count.
     """
-    if memory_mb is None or len(x) * math.prod(x.shape[-2:]) * network.pixel_bytes <= memory_mb * 1e6:
+    memory = math.inf if memory_mb is None else memory_mb * 1e6
+    if x.device.type != "cpu" and network.mirrored:
+        memory = min(memory, _COUNTED // network.mirrored * network.pixel_bytes)
+    if len(x) * math.prod(x.shape[-2:]) * network.pixel_bytes <= memory:
         return network(x, *more)
     if len(x) > 1:
         each = zip(*(torch.split(tensor, 1) for tensor in (x, *more)), strict=True)
         return torch.cat([apply_bounded(network, *one, memory_mb=memory_mb) for one in each])
-    return network.in_bands(Bands(x, int(memory_mb * 1e6), network.pixel_bytes), x, *more).contiguous()
+    return network.in_bands(Bands(x, int(memory), network.pixel_bytes), x, *more).contiguous()
 
 
 class Bands:

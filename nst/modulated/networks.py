@@ -74,7 +74,7 @@ class ModulatedGenerator(nn.Module):
     ) -> None:
         super().__init__()
         check_styles(styles)
-        self.pixel_bytes = 32 * channels
+        self.pixel_bytes, self.mirrored = 32 * channels, channels if padding == "reflect" else 0
         check.at_least("channels", channels, 1)
         check.at_least("blocks", blocks, 0)
         check.at_least("latent", latent, 1)

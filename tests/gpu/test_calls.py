@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+import nst.gan.bands
+from nst.gan.bands import Bands
 from nst.style_transfer.method import StyleTransfer
 from tests.gpu.budgets import BUDGETS
 from tests.gpu.calls import CALLS, STEPS, Call
@@ -67,6 +70,23 @@ def test_generators(name: str) -> None:
     assert seen.waits <= len(outcomes), seen.waiting
     within(name, seen)
     assert any(part in name for part in WIDE) or not seen.float64
+
+
+@pytest.mark.parametrize("name", ["cyclegan resnet", "modulated"])
+def test_what_kernels_cannot_count_is_in_bands(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU refuses to mirror the border of more than 2^31 elements, 33 megapixels of 64 channels."""
+    banded, real = [], Bands.__init__
+
+    def watch(self: Bands, *arguments: Any) -> None:
+        banded.append(1)
+        real(self, *arguments)
+
+    method = replace(CALLS["generators"][name].method, pass_memory_mb=None)
+    monkeypatch.setattr(Bands, "__init__", watch)
+    for elements, count in ((2_000_000_000, 0), (4 * 40 * 200 - 1, 1)):
+        monkeypatch.setattr(nst.gan.bands, "_COUNTED", elements)
+        assert_same(Call(method, ((40, 200),)), close=True)
+        assert len(banded) == count, "and none on the CPU"
 
 
 @of_kind("fast")

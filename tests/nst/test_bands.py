@@ -139,7 +139,7 @@ def test_images_share_a_pass_as_far_as_memory_allows() -> None:
     passes = []
 
     class Network:
-        pixel_bytes = 1000
+        pixel_bytes, mirrored = 1000, 0
 
         def __call__(self, x: Tensor, *more: Tensor) -> Tensor:
             passes.append((len(x), *more[0].flatten().tolist()))
