@@ -159,14 +159,17 @@ def fit(resources: Resources, capacity: Capacity, advice: str = "") -> Fitted:
             f"room for {most['GPU']:g}"
         )
         raise OptionError(f"resources.{option}", workers, reason=reason)
+    has = {
+        "CPU": f"{capacity.cpus:g} CPUs, of which each takes {resources.threads}",
+        "GPU": f"{counted(capacity.gpus, 'GPU')}, of which each takes {gpus:g}",
+        "memory": f"{capacity.memory_bytes / 2**30:.1f} GiB of memory, of which each may take "
+        f"{memory_bytes / 2**30:g}",
+    }[least]
     if workers > room and not capacity.grows:
-        has = {
-            "CPU": f"{capacity.cpus:g} CPUs, of which each takes {resources.threads}",
-            "GPU": f"{counted(capacity.gpus, 'GPU')}, of which each takes {gpus:g}",
-            "memory": f"{capacity.memory_bytes / 2**30:.1f} GiB of memory, of which each may take "
-            f"{memory_bytes / 2**30:g}",
-        }[least]
         notes.append(f"{workers} workers are more than {capacity.place} has room for, {room}: it has {has}")
+    idle = int(capacity.gpus) - workers
+    if gpus and idle > 0 and resources.max_workers is None:
+        notes.append(f"{idle} of {capacity.gpus:g} GPUs stay idle, for want of room for workers: it has {has}")
     return Fitted(replace(resources, num_gpus=gpus, max_workers=workers), tuple(notes), tuple(begun))
 
 

@@ -25,6 +25,8 @@ from nst.gan.evaluation import frechet_distance, kernel_distance, pooled_feature
 __all__ = ["check_evaluation", "evaluate", "evaluate_beside", "held_out"]
 
 _CPU = torch.device("cpu")
+_SHARE = 0.1
+"""Share of a GPU's memory, at most, of an evaluation beside the training, which may yet want more itself."""
 
 
 def evaluate_beside(file: TrainFile, urls: tuple[Any, ...], assets: Mapping[str, bytes], step: int) -> None:
@@ -34,6 +36,7 @@ def evaluate_beside(file: TrainFile, urls: tuple[Any, ...], assets: Mapping[str,
     torch.set_num_threads(1)
     if file.resources.num_gpus and torch.cuda.is_available():
         with suppress(RuntimeError):  # not all that lack memory raise torch's own error for it
+            torch.cuda.set_per_process_memory_fraction(_SHARE)
             evaluate(file, urls, assets, step, torch.device("cuda"))
             return
         with suppress(RuntimeError):

@@ -153,6 +153,9 @@ def test_what_suits_is_not_mentioned() -> None:
         (Resources(max_workers=50), CLUSTER),
         (Resources(num_gpus=1), CLUSTER),
         (Resources(num_gpus=0), replace(HERE, unusable_gpu=True)),
+        (Resources(num_gpus=0.3), WITH_GPUS),
+        (Resources(num_gpus=0), WITH_GPUS),
+        (Resources(max_workers=1), WITH_GPUS),
     ):
         assert fit(resources, capacity).notes == ()
 

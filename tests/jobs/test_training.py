@@ -730,6 +730,7 @@ def test_evaluations_of_a_training_on_gpus_are_on_one_if_it_has_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     used: list[str] = []
+    shares: list[float] = []
 
     def evaluated(*arguments: Any) -> None:
         used.append(arguments[4].type if len(arguments) > 4 else "cpu")
@@ -738,10 +739,12 @@ def test_evaluations_of_a_training_on_gpus_are_on_one_if_it_has_room(
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: used.append("freed"))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
     monkeypatch.setattr("jobs.training.evaluate.evaluate", evaluated)
     file = begun(photos).file
     evaluate_beside(replace(file, resources=replace(file.resources, num_gpus=gpus)), (), {}, 6)
     assert used == devices
+    assert shares == [0.1] * ("cuda" in devices)
 
 
 def test_distances_are_of_held_out_photographs_if_there_are_any(photos: Path) -> None:
