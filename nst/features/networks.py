@@ -111,8 +111,8 @@ class FeatureNetwork(nn.Module):
         """The same network, which gives activations of these layers as the next layer sees them, without their
         readouts: for who looks at sums of their products only, see `nst.losses.read_out`."""
         other = copy.copy(self)
-        matrices = self.body.readouts if isinstance(self.body, VGG) else {}
-        other._unread = tuple(layer for layer in layers if layer in matrices)
+        known = set(self.body.readouts) if isinstance(self.body, VGG) else set[str]()
+        other._unread = tuple(layer for layer in layers if layer in known)
         return other
 
     @property
