@@ -20,6 +20,7 @@ from nst.optim.descent import Evaluation
 from nst.style_transfer.method import StyleTransfer
 from nst.style_transfer.objective import StyleObjective
 from nst.style_transfer.options import ObjectiveOptions
+from nst.stylizer import select
 from nst.synthetic import TEXTURES
 
 RELUS = [name for name in layer_names("embedded") if name.startswith("relu")]
@@ -121,6 +122,30 @@ def test_styles_are_read_out_of_sums(
     assert {*read} == {*VGG_CHANNELS["embedded"][:2]}
     assert found.losses == pytest.approx(expected.losses, rel=1e-9)
     torch.testing.assert_close(found.grad, expected.grad, rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(24, 32), (48, 64)], ids=str)
+def test_float32_is_enough_to_read_out_of_sums(size: tuple[int, int]) -> None:
+    """Also of smooth pictures that have fewer positions in a layer than it has channels."""
+    random = torch.Generator().manual_seed(0)
+    coarse = torch.rand(3, 3, 5, 7, generator=random, dtype=torch.float64)
+    photo, point, style = torch.nn.functional.interpolate(coarse, size, mode="bilinear")
+    method = StyleTransfer(style="s", network="embedded")
+    assert method.content_layers is not None
+    assert method.style_layers is not None
+    layers = [*method.content_layers, *method.style_layers]
+    options = select(ObjectiveOptions, method, share_passes=False, max_pass_pixels=None)
+
+    def evaluated(dtype: torch.dtype) -> Evaluation:
+        state = read_state_dict(shipped())
+        network = build_features("embedded", layers, state=state, unit_activations=True).to(dtype)
+        objective = StyleObjective(network, style.to(dtype), options)
+        (found,) = objective.evaluate([point.to(dtype)], [objective.targets(photo.to(dtype))])
+        return found
+
+    found, exact = evaluated(torch.float32), evaluated(torch.float64)
+    assert found.losses == pytest.approx(exact.losses, rel=1e-4)
+    assert float((found.grad - exact.grad).norm() / exact.grad.norm()) < 1e-3
 
 
 def test_takes_its_own_weights_and_no_others() -> None:
