@@ -19,14 +19,7 @@ from nst.features.layers import LOGITS, VGG_BLOCKS, check_layers, layer_names
 from nst.features.seeded import seed_parameters
 from nst.features.vgg import AS_MAXIMUM, VGG, Pooling, scale_to_unit_activations
 
-__all__ = [
-    "FeatureNetwork",
-    "Geometry",
-    "Pooling",
-    "build_features",
-    "check_pooling",
-    "own_pooling",
-]
+__all__ = ["FeatureNetwork", "Geometry", "Pooling", "build_features", "check_pooling", "own_pooling"]
 
 
 @dataclass(frozen=True, slots=True)
