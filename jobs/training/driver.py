@@ -30,6 +30,7 @@ from jobs.errors import (
     exit_code_of,
 )
 from jobs.ledger.lease import STANDARD_LEASE, Lease, LeaseOptions, hold
+from jobs.ledger.parquet import parquet_bytes
 from jobs.pools.ray_session import RaySession
 from jobs.training.evaluate import evaluate_beside
 from jobs.training.failures import Failures
@@ -47,7 +48,7 @@ from jobs.training.layout import (
     read_evaluations,
     read_last_end,
 )
-from jobs.training.metrics import read_metrics, write_metrics
+from jobs.training.metrics import metrics_table
 from jobs.training.monitor import TrainSnapshot, Watch
 from jobs.training.ray_errors import brief, cause_of, may_pass, no_room
 from jobs.training.ray_workers import has_room, nodes_now, trainer_of
@@ -292,7 +293,7 @@ class _Run:
             step = step if best is None else best
         data = store.read(generator_path(step))
         store.publish(GENERATOR, data)
-        store.publish(METRICS, write_metrics(read_metrics(store)))
+        store.publish(METRICS, parquet_bytes(metrics_table(store)))
         done = {
             "generator": GENERATOR,
             "sha256": hashlib.sha256(data).hexdigest(),

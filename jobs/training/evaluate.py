@@ -13,16 +13,16 @@ from torch import Tensor
 
 from jobs.errors import UsageError
 from jobs.ledger.listing import list_photos
-from jobs.stores.store import open_store
+from jobs.stores.store import Store, open_store
 from jobs.training.data import TrainingSet
-from jobs.training.layout import evaluation_path, generator_path
+from jobs.training.layout import COMPARED, evaluation_path, generator_path
 from jobs.training.recipes import Recipe
-from jobs.training.spec import TrainFile
+from jobs.training.spec import EvaluationSpec, TrainFile
 from nst.errors import OptionError
 from nst.features import FeatureNetwork, build_features, read_weights
 from nst.gan.evaluation import frechet_distance, kernel_distance, pooled_features
 
-__all__ = ["check_evaluation", "evaluate", "evaluate_beside", "held_out"]
+__all__ = ["check_evaluation", "check_still_comparable", "evaluate", "evaluate_beside", "held_out"]
 
 _CPU = torch.device("cpu")
 _SHARE = 0.1
@@ -82,8 +82,34 @@ def evaluate(
         features = _features(network, own.layer, fakes)
         found[f"fid_{each.name}"] = frechet_distance(features, real[each.target])
         found[f"kid_{each.name}"] = kernel_distance(features, real[each.target])
+    store.publish(COMPARED, json.dumps(_compared_by(own)).encode())
     store.publish(evaluation_path(step), json.dumps(found).encode())
     return found
+
+
+def _compared_by(own: EvaluationSpec) -> dict[str, Any]:
+    """What distances compare by, besides the network's weights: see `starts.same_eyes`."""
+    names = ("network", "weights_convention", "layer", "photos")
+    return {**{name: getattr(own, name) for name in names}, "held_out": sorted(own.held_out or ())}
+
+
+def check_still_comparable(file: TrainFile, store: Store) -> None:
+    """Refuse to find distances that would be compared with others, of which the least decides.
+
+    Raises:
+        OptionError: an option is not what it was when the first ones were found; or as of `held_out`.
+    """
+    held_out(file)
+    if not file.evaluation.every or not store.exists(COMPARED):
+        return
+    before = json.loads(store.read(COMPARED))
+    for name, now in _compared_by(file.evaluation).items():
+        if before.get(name, now) != now:
+            reason = (
+                f"there are distances that were found with {before[name]!r}, and others would not compare. "
+                "--set evaluation.every=0 goes on without them"
+            )
+            raise OptionError(f"evaluation.{name}", now, reason=reason)
 
 
 def check_evaluation(file: TrainFile, photos: Mapping[str, int]) -> None:

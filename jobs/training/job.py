@@ -27,7 +27,7 @@ from jobs.stores.moved import Move
 from jobs.stores.store import LocalStore, Store, open_store
 from jobs.training.changes import Change, Changed, read_changes, with_changes
 from jobs.training.data import TrainingSet
-from jobs.training.evaluate import check_evaluation, held_out
+from jobs.training.evaluate import check_evaluation, check_still_comparable
 from jobs.training.job_file import (
     HOW,
     recorded_fingerprints,
@@ -220,7 +220,7 @@ def reopen_training(
         raise OptionError("resources.num_gpus", file.resources.num_gpus, reason=reason)
     _check_room(file.resources)
     if not over:
-        held_out(file)
+        check_still_comparable(file, store)
     assets = same_eyes(read_assets(file.evaluation, file.storage, table="evaluation"), record.assets)
     notes = (*map(str, changes), *file.evaluation.notes(by_url(assets)), *try_writing(store))
     started = bool(checkpoint_steps(store))

@@ -7,6 +7,7 @@
     generators/step-000001000.safetensors   the generators as they were, until they are evaluated
     snapshots/step-000001000.safetensors    the same, kept for good: see `log.keep_every` and `nst snapshot`
     evaluations/step-000001000.json     what their pictures are like
+    evaluations/compared.json           options by which all of these were found
     metrics/step-000000100.jsonl        losses of the steps up to this one
     metrics.parquet                     losses of all steps, when the training is complete
     tensorboard/events.out.tfevents.0000000100.nst   the same for TensorBoard
@@ -30,6 +31,7 @@ from typing import Any
 from jobs.stores.store import Store
 
 __all__ = [
+    "COMPARED",
     "DONE",
     "GENERATOR",
     "METRICS",
@@ -69,6 +71,8 @@ METRICS = "metrics.parquet"
 STOP = "stop-requested"
 """An object of this name asks for a checkpoint and the end of the run."""
 _CHECKPOINTS, _GENERATORS, _SAMPLES, _EVALUATIONS = "checkpoints", "generators", "samples", "evaluations"
+COMPARED = f"{_EVALUATIONS}/compared.json"
+"""Options by which distances were found, without which others do not compare."""
 _METRICS, _EVENTS, _SKIPPED, _CHANGES = "metrics", "tensorboard", "skipped", "changes"
 _SNAPSHOTS = "snapshots"
 

@@ -6,13 +6,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import pyarrow as pa
+
 from jobs.console.display import duration
 from jobs.console.html import chart, settings, table, text
 from jobs.ledger.job_record import TRAINING, read_job
 from jobs.ledger.layout import REPORT
 from jobs.stores.store import Store
 from jobs.training.layout import read_skipped, sample_path, sample_steps
-from jobs.training.metrics import Grouped, Row, data_share, means, read_metrics
+from jobs.training.metrics import Grouped, Row, data_share, means, metrics_table, rows_of
 from jobs.training.recipes import TRAININGS
 from jobs.training.status import TrainStatus, train_status
 from jobs.view.page import data_url, one_file, viewer_dialog
@@ -39,16 +41,16 @@ def publish_training_report(store: Store) -> str:
 def build_training_report(store: Store) -> str:
     """The report as HTML. Every name and message in it is escaped."""
     status, record = train_status(store), read_job(store, TRAINING)
-    rows = read_metrics(store)
+    metrics = metrics_table(store)
     title = f"train {status.training}: step {status.step}, {status.state}"
     skipped = [(found["url"], found["error"]) for found in read_skipped(store).values()]
     left_out = _section(f"{len(skipped)} left out", table(("photograph", "reason"), skipped))
     body = "".join(
         [
-            f'<header><h1>{text(title)}</h1>{_totals(status, rows)}</header><main class="sheet">',
+            f'<header><h1>{text(title)}</h1>{_totals(status, metrics)}</header><main class="sheet">',
             "".join(f'<p class="note">{text(note)}</p>' for note in status.notes),
             _changes(status),
-            _curves(rows, TRAININGS[status.training].grouped, record.job["batch_size"]),
+            _curves(metrics, TRAININGS[status.training].grouped, record.job["batch_size"]),
             _evaluations(status),
             _samples(store, status),
             left_out if skipped else "",
@@ -64,11 +66,11 @@ def _section(heading: str, shown: str) -> str:
     return f'<section class="wide"><h2>{text(heading)}</h2>{shown}</section>'
 
 
-def _totals(status: TrainStatus, rows: Sequence[Row]) -> str:
+def _totals(status: TrainStatus, metrics: pa.Table) -> str:
     parts = [("state", status.state), ("steps", str(status.step))]
     parts += [(f"photographs of {name}", str(number)) for name, number in status.photos.items()]
-    if rows:
-        parts.append(("trained for", duration(math.fsum(row["seconds"] for row in rows))))
+    if metrics.num_rows:
+        parts.append(("trained for", duration(math.fsum(metrics["seconds"].to_pylist()))))
     items = "".join(f"<li><b>{text(value)}</b> {text(name)}</li>" for name, value in parts)
     return f'<ul class="totals">{items}</ul>'
 
@@ -85,15 +87,13 @@ def _changes(status: TrainStatus) -> str:
     return _section("Changed options", table(head, rows)) if rows else ""
 
 
-def _curves(rows: Sequence[Row], grouped: Grouped, batch_size: int) -> str:
+def _curves(metrics: pa.Table, grouped: Grouped, batch_size: int) -> str:
     """One per loss: means over as many steps as there are to a point. First the group `loss`, then the others
     under their names; a point where a group does not have a loss is left out."""
-    if not rows:
-        return ""
-    width = math.ceil(len(rows) / _MAX_POINTS)
+    width = max(1, math.ceil(metrics.num_rows / _MAX_POINTS))
     groups: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    for start in range(0, len(rows), width):
-        some = rows[start : start + width]
+    for start in range(0, metrics.num_rows, width):
+        some = list(rows_of(metrics.slice(start, width)))
         rate = math.fsum(row["learning_rate"] for row in some) / len(some)
         found = grouped(means(some))
         found = {**found, "loss": {"learning_rate": rate, **found["loss"]}, _TIMES: _times(some, batch_size)}

@@ -41,7 +41,7 @@ from jobs.training.layout import (
     snapshot_path,
     snapshot_steps,
 )
-from jobs.training.metrics import read_metrics, read_part
+from jobs.training.metrics import metrics_table, read_part, rows_of
 from nst.errors import NstError
 
 __all__ = ["verify_training"]
@@ -178,8 +178,8 @@ def _verify_metrics(store: Store, steps: int) -> Iterator[Fault]:
         return
     path = METRICS if METRICS in store.names("") else "metrics"
     try:
-        rows = read_metrics(store)
-        found = [int(row["step"]) for row in rows]
+        table = metrics_table(store)
+        found = [int(step) for step in table["step"].to_pylist()] if table.num_rows else []
     except (ValueError, *DAMAGED_PARQUET) as error:
         yield Fault(path, f"cannot be read: {_first_line(error)}")
         return
@@ -188,13 +188,9 @@ def _verify_metrics(store: Store, steps: int) -> Iterator[Fault]:
         yield Fault(path, f"lacks {len(missing)} of {max([steps, *found])} steps: {_ranges(missing)}")
     if len(found) > len(set(found)):
         yield Fault(path, f"has {len(found) - len(set(found))} steps more than once")
-    strange = [row["step"] for row in rows if not all(math.isfinite(value) for value in _numbers(row))]
+    strange = [row["step"] for row in rows_of(table) if not all(map(math.isfinite, row.values()))]
     if strange:
         yield Fault(path, f"has numbers that are not finite in {len(strange)} steps: {_ranges(strange)}")
-
-
-def _numbers(row: Mapping[str, Any]) -> Iterator[float]:
-    return (value for value in row.values() if value is not None)
 
 
 def _ranges(steps: Iterable[int]) -> str:

@@ -48,6 +48,7 @@ from jobs.inspect.explain import explain
 from jobs.inspect.status import job_status
 from jobs.inspect.verify import verify
 from jobs.ledger.job_record import RecordedAsset
+from jobs.ledger.parquet import parquet_bytes
 from jobs.stores.store import LocalStore
 from jobs.training.checkpoints import checkpoint_bytes
 from jobs.training.data import TrainingSet
@@ -56,6 +57,7 @@ from jobs.training.failures import Failures
 from jobs.training.job import TrainJob, create_or_open_training, plan_training, reopen_training
 from jobs.training.job_file import option_tables, read_train_file, train_from_table, train_to_table
 from jobs.training.layout import (
+    METRICS,
     STOP,
     checkpoint_path,
     checkpoint_steps,
@@ -70,7 +72,7 @@ from jobs.training.layout import (
     sample_steps,
 )
 from jobs.training.loop import LoopSetup, train
-from jobs.training.metrics import read_metrics, write_metrics
+from jobs.training.metrics import metrics_table, read_metrics, write_metrics, write_part
 from jobs.training.monitor import Watch
 from jobs.training.report import build_training_report
 from jobs.training.spec import TrainFile
@@ -405,8 +407,8 @@ def test_a_photograph_that_ends_the_process_that_loads_it_is_named(photos: Path,
     loop = setup(begun(photos))
     assert loop.timeout_s == 600
     data = Hanging(load_size=18, crop_size=16, dies=dies)
-    loop = replace(loop, spec=replace(loop.spec, data=data), loader_workers=1, timeout_s=3.0)
-    said = r"^step \d fails of a process that loads photographs: .*resources\.timeout_s = 3; its photographs: "
+    loop = replace(loop, spec=replace(loop.spec, data=data), loader_workers=1, timeout_s=6.0)
+    said = r"^step \d fails of a process that loads photographs: .*resources\.timeout_s = 6; its photographs: "
     with pytest.raises(StepFailed, match=said) as caught:
         train(loop)
     urls = str(caught.value).partition("its photographs: ")[2].split(", ")
@@ -799,6 +801,29 @@ def test_held_out_photographs_that_are_none_are_named(
     assert not (photos / "out").exists()
 
 
+def test_distances_that_do_not_compare_are_refused(photos: Path) -> None:
+    """The least one decides which generators are kept."""
+    job = begun(photos, evaluation={"every": 6, "photos": 6, "layer": "relu1_1"})
+    other = {"evaluation": {"layer": "relu2_1"}}
+    assert reopen_training(job.store, overrides=other).file.evaluation.layer == "relu2_1", "there are none yet"
+    file = job.file
+    job.store.publish(
+        generator_path(6), file.spec.recipe.build(seed=0, device=torch.device("cpu")).file_bytes()
+    )
+    evaluate(file, job.urls, {asset.url: asset.data for asset in job.assets}, 6)
+    assert list(read_evaluations(job.store)) == [6]
+    assert reopen_training(job.store).file == file
+    for given, said in (
+        (other, r"evaluation\.layer = 'relu2_1': there are distances that were found with 'relu1_1'"),
+        ({"evaluation": {"photos": 5}}, r"evaluation\.photos = 5: there are distances .* with 6.*every=0"),
+        ({"evaluation": {"held_out": {"a": str(photos / "b")}}}, r"evaluation\.held_out = \['a'\]: there"),
+    ):
+        with pytest.raises(OptionError, match=said):
+            reopen_training(job.store, overrides=given)
+    reopen_training(job.store, overrides={"evaluation": {**other["evaluation"], "every": 0}})
+    reopen_training(job.store, overrides={"evaluation": {"metric": "kid", "every": 3}})
+
+
 def test_no_photograph_is_compared_twice_in_the_place_of_one_that_cannot_be_read(photos: Path) -> None:
     job = begun(photos)
     found = TrainingSet.of(job.file.spec, job.urls, job.file.storage)
@@ -925,6 +950,33 @@ def test_metrics_become_parquet_and_events(photos: Path) -> None:
     assert loader[1].step == 2
     values = {value.tag: value.simple_value for value in loader[1].summary.value}
     assert values["loss/gan_A"] == pytest.approx((rows[0]["gan_A"] + rows[1]["gan_A"]) / 2)
+
+
+def test_metrics_of_many_steps_are_joined_in_order_each_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts of runs overlap, and losses come and go; rows are few at once, whatever there is of them."""
+    monkeypatch.setattr("jobs.training.metrics._AT_ONCE", 3)
+    store = LocalStore(str(tmp_path))
+    parts = {4: range(1, 5), 6: range(3, 7), 5: range(5, 6), 9: range(7, 10)}
+    for last, steps in parts.items():
+        rows: list[dict[str, Any]] = [
+            {"step": step, "epoch": 0, "seconds": 0.5, **({"gan": last + step / 8} if step > 4 else {})}
+            for step in steps
+        ]
+        store.publish(metrics_path(last), write_part(rows))
+    found = read_metrics(store)
+    assert [row["step"] for row in found] == list(range(1, 10))
+    assert [row.get("gan") for row in found] == [None] * 4 + [6.625, 6.75, 9.875, 10.0, 10.125]
+    assert all(type(row["step"]) is int and "gan" not in row for row in found[:4])
+    store.publish(METRICS, parquet_bytes(metrics_table(store)))
+    assert store.read(METRICS) == write_metrics(found)
+    assert read_metrics(store) == found
+    store.remove(METRICS)
+    store.publish(metrics_path(10), b'{"step": "ten"}\n')
+    with pytest.raises(ValueError, match="a row of metrics has no numbers"):
+        read_metrics(store)
+    assert read_metrics(LocalStore(str(tmp_path / "none"))) == []
 
 
 def _events(data: bytes) -> list[Any]:
