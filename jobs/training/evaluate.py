@@ -15,7 +15,7 @@ from jobs.errors import UsageError
 from jobs.ledger.listing import list_photos
 from jobs.stores.store import Store, open_store
 from jobs.training.data import TrainingSet
-from jobs.training.layout import COMPARED, evaluation_path, generator_path
+from jobs.training.layout import COMPARED, evaluation_path, evaluation_steps, generator_path
 from jobs.training.recipes import Recipe
 from jobs.training.spec import EvaluationSpec, TrainFile
 from nst.errors import OptionError
@@ -100,7 +100,7 @@ def check_still_comparable(file: TrainFile, store: Store) -> None:
         OptionError: an option is not what it was when the first ones were found; or as of `held_out`.
     """
     held_out(file)
-    if not file.evaluation.every or not store.exists(COMPARED):
+    if not file.evaluation.every or not evaluation_steps(store) or not store.exists(COMPARED):
         return
     before = json.loads(store.read(COMPARED))
     for name, now in _compared_by(file.evaluation).items():
@@ -119,15 +119,12 @@ def check_evaluation(file: TrainFile, photos: Mapping[str, int]) -> None:
         photos: how many each collection has.
 
     Raises:
-        OptionError: trainings of this kind are not compared with anything; or a collection has one photograph,
-            and no others in its place; or as of `held_out`.
+        OptionError: a collection has one photograph, and no others in its place; or as of `held_out`.
     """
     places, every = held_out(file), file.evaluation.every
-    if every and type(file.spec.recipe).translations is Recipe.translations:
-        reason = f"trainings with model.kind = {file.spec.kind!r} are not evaluated"
-        raise OptionError("evaluation.every", every, choices=("0",), reason=reason)
+    compares = type(file.spec.recipe).translations is not Recipe.translations
     for name, count in photos.items():
-        if every and name not in places and count < 2:
+        if every and compares and name not in places and count < 2:
             reason = f"{name} has {count} photograph, and two are needed; evaluation.held_out may name others"
             raise OptionError("evaluation.every", every, reason=reason)
 
