@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-import ray.train
 from ray.train.torch import TorchTrainer
 
 from jobs.console.stop import StopSignal
