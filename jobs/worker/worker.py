@@ -230,7 +230,8 @@ class Worker:
             try:
                 check_device(self._device)
             except RuntimeError as error:
-                _end(error)
+                if not _is_out_of_memory(error):  # which neighbors may have taken
+                    _end(error)
             self._trusted_at = time.monotonic()
 
 

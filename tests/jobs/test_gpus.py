@@ -99,18 +99,19 @@ class Ended(BaseException):
 
 
 @pytest.mark.parametrize(
-    ("fault", "sound", "recently", "ends"),
+    ("fault", "found", "recently", "ends"),
     [
-        ("nan", False, False, True),
-        ("nan", True, False, False),
-        ("nan", False, True, False),
-        ("error", False, False, True),
-        ("memory", False, False, False),
-        ("none", False, False, False),
+        ("nan", "off by 1", False, True),
+        ("nan", "", False, False),
+        ("nan", "OutOfMemoryError: CUDA out of memory", False, False),
+        ("nan", "off by 1", True, False),
+        ("error", "off by 1", False, True),
+        ("memory", "off by 1", False, False),
+        ("none", "off by 1", False, False),
     ],
 )
 def test_a_gpu_that_computes_wrongly_by_now_ends_its_worker(
-    fault: str, sound: bool, recently: bool, ends: bool, setup: WorkerSetup, monkeypatch: pytest.MonkeyPatch
+    fault: str, found: str, recently: bool, ends: bool, setup: WorkerSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The photograph is another's then, and not failed, nor are all that follow."""
     codes = list[int]()
@@ -124,8 +125,9 @@ def test_a_gpu_that_computes_wrongly_by_now_ends_its_worker(
             raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
         if fault == "memory":
             raise torch.OutOfMemoryError("CUDA out of memory")
-        found = Stub().stylize(images, generators)
-        return [Stylized(images[0] * torch.nan)] if fault == "nan" else found
+        if fault == "nan":
+            return [Stylized(images[0] * torch.nan)]
+        return Stub().stylize(images, generators)
 
     worker = Worker(setup, {})
     worker._device, worker._stylizer = torch.device("cuda"), stylizer
@@ -133,8 +135,8 @@ def test_a_gpu_that_computes_wrongly_by_now_ends_its_worker(
     for name in ("synchronize", "empty_cache"):
         monkeypatch.setattr(torch.cuda, name, lambda: None)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H")
-    found = Check(name="losses", ok=sound, text="off by 1")
-    monkeypatch.setattr(jobs.doctor.self_check, "short_check", lambda _: found)
+    check = Check(name="losses", ok=not found, text=found)
+    monkeypatch.setattr(jobs.doctor.self_check, "short_check", lambda _: check)
     monkeypatch.setattr(os, "_exit", ended)
     with pytest.raises(Ended) if ends else nullcontext():
         (outcome,) = worker.stylize(_batch(1))
