@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from jobs.doctor.facts import Check, Device, Gpu, Quality, Speed, attempt
-from jobs.pools.gpus import VISIBLE, gpu_ids
+from jobs.pools.gpus import gpu_ids, visible_variable
 
 __all__ = ["examine", "examine_apart"]
 
@@ -49,7 +49,7 @@ def _alone(name: str) -> tuple[dict[str, str], str]:
     number, ids = name.removeprefix("cuda:"), gpu_ids() if name != "cpu" else ()
     if not number.isdecimal() or int(number) >= len(ids):
         return {}, name
-    return {VISIBLE: ids[int(number)]}, "cuda:0"
+    return {visible_variable(): ids[int(number)]}, "cuda:0"
 
 
 def _lost(name: str, reason: str) -> Device:

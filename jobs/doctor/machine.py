@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jobs.doctor.facts import Disk, Machine
 from jobs.pools.capacity import cpu_count, cpu_limit
-from jobs.pools.gpus import VISIBLE, gpu_ids, has_nvidia
+from jobs.pools.gpus import gpu_ids, has_nvidia, visible_variable
 from jobs.pools.memory import total_bytes, used_share
 
 __all__ = ["driver_version", "look_around"]
@@ -40,7 +40,7 @@ def look_around() -> Machine:
         computes_on=_computes_on(torch.version.cuda, torch.version.hip),
         nvidia=has_nvidia() or Path("/dev/dxg").exists(),
         driver=driver_version(said),
-        visible=os.environ.get(VISIBLE),
+        visible=os.environ.get(visible_variable()),
         gpus=len(gpu_ids()) if usable else 0,
         gpu_trouble=None if usable else _gpu_trouble(),
         cpus=cpu_count(),

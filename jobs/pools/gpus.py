@@ -9,9 +9,10 @@ from pathlib import Path
 
 from jobs.worker.messages import WorkerId
 
-__all__ = ["VISIBLE", "GpuShares", "are_hidden", "gpu_ids", "gpu_names", "has_nvidia"]
+__all__ = ["VISIBLE", "GpuShares", "are_hidden", "gpu_ids", "gpu_names", "has_nvidia", "visible_variable"]
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+_HIP_VISIBLE = "HIP_VISIBLE_DEVICES"
 _PART = "MIG-"
 
 
@@ -33,11 +34,18 @@ class GpuShares:
             return {}
         taken = list(self._taken.values())
         self._taken[worker] = min(self._ids, key=taken.count)
-        return {VISIBLE: self._taken[worker]}
+        return {visible_variable(): self._taken[worker]}
 
     def give_back(self, worker: WorkerId) -> None:
         """Note that a worker is gone, if it had a GPU."""
         self._taken.pop(worker, None)
+
+
+def visible_variable() -> str:
+    """Which variable of the environment says what GPUs a process sees: of two, ROCm heeds its own."""
+    import torch
+
+    return _HIP_VISIBLE if torch.version.hip and _HIP_VISIBLE in os.environ else VISIBLE
 
 
 def gpu_ids() -> tuple[str, ...]:
@@ -45,7 +53,7 @@ def gpu_ids() -> tuple[str, ...]:
     library, and makes no CUDA context."""
     import torch
 
-    return gpu_names(torch.cuda.device_count(), os.environ.get(VISIBLE))
+    return gpu_names(torch.cuda.device_count(), os.environ.get(visible_variable()))
 
 
 def gpu_names(count: int, visible: str | None) -> tuple[str, ...]:

@@ -181,6 +181,18 @@ def test_gpus_are_named_as_the_environment_names_them(
     assert gpu_ids() == named
 
 
+@pytest.mark.parametrize(("hip", "name"), [("6.4", "HIP_VISIBLE_DEVICES"), (None, "CUDA_VISIBLE_DEVICES")])
+def test_rocm_heeds_a_variable_of_its_own(hip: str | None, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is set, a worker would see all that it names, and take the first."""
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "2,3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    ids = ("2", "3") if hip else ("4", "5")
+    assert gpu_ids() == ids
+    assert GpuShares(gpu_ids()).take(0) == {name: ids[0]}
+
+
 @pytest.mark.parametrize(("gpus", "share"), [(2, 1.0), (4, 1.0), (2, 0.5)])
 def test_local_workers_each_see_a_gpu_of_their_own(
     gpus: int, share: float, setup: WorkerSetup, monkeypatch: pytest.MonkeyPatch
