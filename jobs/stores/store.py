@@ -149,8 +149,13 @@ class LocalStore(Store):
         return (self.root / path).open("rb")
 
     def publish(self, path: str, data: bytes, *, create_only: bool = False) -> None:
-        temporary = write_temporary(self.root / TEMPORARY, data)
-        put_in_place(temporary, self.root / path, create_only=create_only)
+        try:
+            temporary = write_temporary(self.root / TEMPORARY, data)
+            put_in_place(temporary, self.root / path, create_only=create_only)
+        except OSError as error:
+            if error.filename is None:  # a full disk does not say which it is
+                error.add_note(self.place(path))
+            raise
 
     def names(self, folder: str) -> list[str]:
         try:

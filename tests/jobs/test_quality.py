@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -157,6 +159,19 @@ def test_a_sheet_of_all_styles(ask: Callable[..., Any], tmp_path: Path) -> None:
         for y in range(rows)
     }
     assert len(cells) == len(STYLES), "each is another picture"
+
+
+def test_a_full_disk_is_named_and_left_as_it_was(
+    ask: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("jobs.stores.local_files.os.fsync", full)
+    before = {*tmp_path.iterdir()}
+    done = ask("styles", min((tmp_path / "photos").iterdir()), "--out", "s.png", "--size", 48)
+    assert (done.exit_code, {*tmp_path.iterdir()}) == (4, before)
+    assert f"error: {tmp_path}/s.png: OSError: [Errno 28]" in done.output
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,8 @@ def styles(
         made = io.BytesIO()
         styles_sheet(decoded, size).save(made, formats[out.suffix.lower()], quality=92)
         store = LocalStore(str(out.resolve().parent))
-        store.publish(out.name, made.getvalue())
-        store.clean()
+        try:
+            store.publish(out.name, made.getvalue())
+        finally:
+            store.clean()
         print(f"{out}: give a name to --style: nst stylize PHOTOS --style {next(iter(STYLES))} --out OUT")
