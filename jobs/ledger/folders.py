@@ -251,12 +251,13 @@ class Selection:
 
     def _excluded(self, path: str) -> bool:
         name = posixpath.basename(path)
-        return any(
-            matches(path, glob.strip("/"))
-            if "/" in glob.rstrip("/")
-            else fnmatch.fnmatchcase(name, glob.strip("/"))
-            for glob in self.options.exclude
-        )
+        for glob in self.options.exclude:
+            plain, whole = glob.strip("/"), "/" in glob.rstrip("/")
+            if plain == (path if whole else name):  # as a folder that is called `Rome [2019]`
+                return True
+            if matches(path, plain) if whole else fnmatch.fnmatchcase(name, plain):
+                return True
+        return False
 
 
 def photos_of(folders: Iterable[Folder], selection: Selection) -> Iterator[Photo]:

@@ -256,6 +256,16 @@ def test_exclude(tmp_path: Path, globs: list[str], expected: list[str]) -> None:
     assert all(note.endswith("as `exclude` says") for note in left_out.notes())
 
 
+def test_what_is_excluded_by_its_very_name_is_so_whatever_it_looks_like(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg", "Rome [2019]/b.jpg", "s/Rome [2019]/c.jpg", "s/d[1].jpg", "s/d1.jpg")
+    for glob, expected in (
+        ("Rome [2019]", ["a", "s/d1", "s/d[1]"]),
+        ("s/Rome [2019]", ["Rome [2019]/b", "a", "s/d1", "s/d[1]"]),
+        ("d[1].jpg", ["Rome [2019]/b", "a", "s/Rome [2019]/c"]),
+    ):
+        assert sorted(listed(tmp_path, exclude=(glob,))[0]) == expected
+
+
 def test_a_glob_tells_of_nothing_that_it_does_not_name(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", "._a.jpg", ".git/x.jpg", "sub/.thumbs/x.jpg", "sub/b.jpg")
     put(tmp_path, "notes.txt", data=b"-")
