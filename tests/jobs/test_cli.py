@@ -103,7 +103,7 @@ def test_run_status_report_and_run_again(folder: Path, ask: Callable[..., Result
     assert "note: vgg16 is seeded, not pretrained" in done.stdout
     assert "note: left out: 1 (1 .txt): no photographs" in done.stdout
     assert "not in this job" not in done.stdout
-    assert re.search(r"6 of 6 images ok, in 0:00:\d\d", done.stdout)
+    assert re.search(r"6 of 6 images ok, in \d:\d\d:\d\d", done.stdout)
     assert done.stderr == ""
     assert len(outputs(folder / "out")) == 6
     assert (folder / "out/images/deeper/still/photo 002.png").is_file()
