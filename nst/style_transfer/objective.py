@@ -50,9 +50,10 @@ class StyleObjective:
         masks: Sequence[Tensor] | None = None,
         named: Mapping[str, Picture] | None = None,
     ) -> None:
-        # Styles are sums of products, into which readouts go at less cost than into activations; gradients are
-        # normalized, and contents compared, where they were read out.
-        unread = () if options.normalize_gradients else {*options.style_layers} - {*options.content_layers}
+        # Styles are sums of products, into which readouts go at less cost than into activations, on CPUs: GPUs
+        # are bound by launches. Gradients are normalized, and contents compared, where they were read out.
+        read = options.normalize_gradients or network.mean.device.type != "cpu"
+        unread = () if read else {*options.style_layers} - {*options.content_layers}
         self.network = network = network.unread(unread)
         self.options, self._terms = options, Terms(options)
         self._networks = {network.dtype: network}

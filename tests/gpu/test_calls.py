@@ -115,7 +115,7 @@ def test_photographs_that_share_passes_share_waits() -> None:
         ("short history", 2, 207),
         ("masks", 2, 268),
         ("bfloat16", 3, 220),
-        ("preset embedded", 2, 622),
+        ("preset embedded", 2, 636),
         ("tiles normalized", 2, 1793),
     ],
 )

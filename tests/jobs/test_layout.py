@@ -121,7 +121,7 @@ def test_so_is_a_trainings() -> None:
         at.manifest_path("<collection>"),
         *(at.checkpoint_path(1000), at.generator_path(1000), at.evaluation_path(1000), at.sample_path(1000)),
         *(at.metrics_path(100), at.METRICS, at.events_path(100), at.skipped_path("<name>")),
-        *(at.GENERATOR, at.DONE, at.STOP, JOB, at.change_path(1), at.snapshot_path(1000)),
+        *(at.COMPARED, at.GENERATOR, at.DONE, at.STOP, JOB, at.change_path(1), at.snapshot_path(1000)),
         at.late_events_path(100, 0, "samples", 90),
     }
     assert paths == set(tree(at.__doc__ or ""))
