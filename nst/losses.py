@@ -19,7 +19,6 @@ __all__ = [
     "normalize_gram",
     "raw_gram",
     "raw_moments",
-    "read_out",
     "relative_to",
     "squared_distance",
     "style_factor",
@@ -122,17 +121,6 @@ class _Moments(torch.autograd.Function):
 def _product(a: Tensor, b: Tensor) -> Tensor:
     """Batched matrix product. On a CPU, for a single pair, mm is twice as fast as bmm."""
     return torch.mm(a[0], b[0])[None] if len(a) == 1 else torch.bmm(a, b)
-
-
-def read_out(sums: Tensor, matrix: Tensor) -> Tensor:
-    """What `raw_gram` (N, C, C) or `raw_moments` (N, C, C + 1) would have given of activations multiplied by a
-    matrix (C, C), which then need not be multiplied."""
-    matrix = matrix.to(sums)
-    turned, channels = matrix @ sums, len(matrix)
-    squares = turned[..., :channels] @ matrix.mT
-    # Rounding makes it lean to one side, of which an eigendecomposition sees but one: with fewer positions than
-    # channels the Wasserstein loss was off by a tenth.
-    return torch.cat([(squares + squares.mT) / 2, turned[..., channels:]], dim=-1)
 
 
 def squared_distance(features: Tensor, target: Tensor) -> Tensor:

@@ -19,7 +19,14 @@ from nst.features.layers import LOGITS, VGG_BLOCKS, check_layers, layer_names
 from nst.features.seeded import seed_parameters
 from nst.features.vgg import AS_MAXIMUM, VGG, Pooling, scale_to_unit_activations
 
-__all__ = ["FeatureNetwork", "Geometry", "Pooling", "build_features", "check_pooling", "own_pooling"]
+__all__ = [
+    "FeatureNetwork",
+    "Geometry",
+    "Pooling",
+    "build_features",
+    "check_pooling",
+    "own_pooling",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +69,6 @@ class FeatureNetwork(nn.Module):
         super().__init__()
         self.network, self.layers, self.pretrained = network, layers, pretrained
         self.min_side_px = min_side_px
-        self._unread: tuple[str, ...] = ()
         self.body = body.to(memory_format=torch.channels_last)
         self._nodes = {layer: layer if isinstance(body, VGG) else _node(layer) for layer in layers}
         self.register_buffer("mean", torch.tensor(convention.mean).view(1, 3, 1, 1), persistent=False)
@@ -89,29 +95,16 @@ class FeatureNetwork(nn.Module):
             self.check_size(images)
         normalized = (images - self.mean) / self.std
         normalized = normalized.to(self.dtype, memory_format=torch.channels_last)
-        if isinstance(self.body, VGG):
-            features = self.body(normalized, sizes, self._unread)
+        if sizes is None:
+            features: dict[str, Tensor] = self.body(normalized)
         else:
-            features = self.body(normalized)
+            features = self.body(normalized, sizes)
         return {layer: features[self._nodes[layer]] for layer in self.layers}
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of the activations."""
         return next(self.body.parameters()).dtype
-
-    def unread(self, layers: Iterable[str]) -> FeatureNetwork:
-        """The same network, which gives activations of these layers as the next layer sees them, without their
-        readouts: for who looks at sums of their products only, see `nst.losses.read_out`."""
-        other = copy.copy(self)
-        known = set(self.body.readouts) if isinstance(self.body, VGG) else set[str]()
-        other._unread = tuple(layer for layer in layers if layer in known)
-        return other
-
-    @property
-    def readouts(self) -> dict[str, Tensor]:
-        """Matrices (C, C) by which the activations of the `unread` layers are still to be multiplied."""
-        return {layer: self.body.get_parameter(f"readouts.{layer}") for layer in self._unread}
 
     def in_precision(self, dtype: torch.dtype) -> FeatureNetwork:
         """Copy the network, with parameters and activations in `dtype`; normalization stays as it is."""

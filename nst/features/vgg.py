@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -63,12 +63,9 @@ class VGG(nn.Module):
                 {str(3 * number): nn.Linear(*pair) for number, pair in enumerate(itertools.pairwise(widths))}
             )
 
-    def forward(
-        self, x: Tensor, sizes: Sequence[tuple[int, int]] | None = None, unread: Collection[str] = ()
-    ) -> dict[str, Tensor]:
-        """Activations by layer, of `unread` ones as the next layer sees them. With `sizes` of the photographs
-        on a canvas: what a layer computes beyond them is set to zero, which is what the next convolution finds
-        around a photograph that is alone."""
+    def forward(self, x: Tensor, sizes: Sequence[tuple[int, int]] | None = None) -> dict[str, Tensor]:
+        """Activations by layer. With `sizes` of the photographs on a canvas: what a layer computes beyond them
+        is set to zero, which is what the next convolution finds around a photograph that is alone."""
         found: dict[str, Tensor] = {}
         if sizes is not None:
             valid = _valid(sizes, x)
@@ -88,8 +85,7 @@ class VGG(nn.Module):
             if sizes is not None and not name.startswith("relu"):  # which leaves zeros as they are
                 x = x * valid
             if name in self.wanted:
-                read = name in self.readouts and name not in unread
-                found[name] = read_out(x, self.readouts[name]) if read else x
+                found[name] = x if name not in self.readouts else read_out(x, self.readouts[name])
         if LOGITS in self.wanted:
             x = F.adaptive_avg_pool2d(x, 7).flatten(1)
             first, second, last = self.classifier.values()

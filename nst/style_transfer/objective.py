@@ -50,12 +50,8 @@ class StyleObjective:
         masks: Sequence[Tensor] | None = None,
         named: Mapping[str, Picture] | None = None,
     ) -> None:
-        # Styles are sums of products, into which readouts go at less cost than into activations, on CPUs: GPUs
-        # are bound by launches. Gradients are normalized, and contents compared, where they were read out.
-        read = options.normalize_gradients or network.mean.device.type != "cpu"
-        unread = () if read else {*options.style_layers} - {*options.content_layers}
-        self.network = network = network.unread(unread)
-        self.options, self._terms = options, Terms(options)
+        self.network, self.options = network, options
+        self._terms = Terms(options)
         self._networks = {network.dtype: network}
         pictures = [styles] if isinstance(styles, Tensor) else styles
         self._targets = StyleTargets(network, pictures, options, masks=masks)

@@ -16,7 +16,7 @@ from nst.errors import ImageTooSmall, OptionError
 from nst.features import FeatureNetwork
 from nst.features.tiles import Tile, layer_sizes, owned_features, tile_side, tiles
 from nst.images.codec import mirrored, resize_image
-from nst.losses import activation_spread, content_factor, read_out, relative_to
+from nst.losses import activation_spread, content_factor, relative_to
 from nst.recent import Recent
 from nst.style_transfer.color import match_color, match_luminance
 from nst.style_transfer.losses import Wanted, make_style_loss
@@ -42,8 +42,6 @@ class Region:
     """Where the region is, (1, h, w) in [0, 1]; None: the whole photograph."""
     positions: Mapping[str, Tensor]
     """Positions that count: the sum of the squared mask."""
-    readouts: Mapping[str, Tensor]
-    """What activations are still to be multiplied by; of layers that are not here they were, or need not be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +179,11 @@ class StyleTargets:
         photo: Tensor,
         border_px: int,
     ) -> tuple[Region, ...]:
-        readouts = self.network.readouts
         if self._masks is None:
             (style,) = styles
             layers = self._options.style_layers
             positions = {layer: photo.new_full((), float(math.prod(sizes[layer]))) for layer in layers}
-            return (Region(style.wanted, style.factors, 1.0, None, positions, readouts),)
+            return (Region(style.wanted, style.factors, 1.0, None, positions),)
         regions = []
         for weight, style, mask in zip(self._blend, styles, self._masks, strict=True):
             stretched = mirrored(resize_image(mask, (photo.shape[1], photo.shape[2])), border_px)
@@ -196,7 +193,7 @@ class StyleTargets:
             areas = {layer: mask.square().sum() for layer, mask in masks.items()}
             factors = {layer: factor * (areas[layer] > 0) for layer, factor in style.factors.items()}
             positions = {layer: torch.where(area > 0, area, 1.0) for layer, area in areas.items()}
-            regions.append(Region(style.wanted, factors, weight, masks, positions, readouts))
+            regions.append(Region(style.wanted, factors, weight, masks, positions))
         return tuple(regions)
 
     def _styles_at(self, photo: Tensor) -> list[_Style]:
@@ -259,5 +256,4 @@ class StyleTargets:
                     share = self._style_loss.sums(owned[layer][None], None)[0]
                     sums[layer] = sums[layer] + share if layer in sums else share
             sizes = layer_sizes(self.network, style)
-        sums |= {layer: read_out(sums[layer], matrix) for layer, matrix in self.network.readouts.items()}
         return {layer: self._style_loss.means(each, math.prod(sizes[layer])) for layer, each in sums.items()}

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from nst.losses import read_out, squared_distance
+from nst.losses import squared_distance
 from nst.style_transfer.losses import make_style_loss
 from nst.style_transfer.options import ObjectiveOptions
 from nst.style_transfer.targets import Region, Targets
@@ -86,8 +86,6 @@ class Terms:
             torch.stack(parts) for parts in zip(*(region.wanted[layer] for region in regions), strict=True)
         )
         factors = torch.stack([region.factors[layer] for region in regions])
-        if layer in regions[0].readouts:
-            sums = read_out(sums, regions[0].readouts[layer])
         return factors * self._style_loss.distance(self._style_loss.means(sums, positions), wanted)
 
     def named(

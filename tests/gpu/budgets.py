@@ -8,8 +8,8 @@ from collections.abc import Mapping
 __all__ = ["BUDGETS"]
 
 BUDGETS: Mapping[str, tuple[int, int]] = {
-    "preset embedded": (2483, 6033),
-    "preset pretrained": (2483, 6033),
+    "preset embedded": (2553, 6033),
+    "preset pretrained": (2553, 6033),
     "preset gatys": (799, 2700),
     "preset tutorial": (609, 2350),
     "preset seeded": (1297, 2911),
@@ -28,7 +28,7 @@ BUDGETS: Mapping[str, tuple[int, int]] = {
     "feed_forward": (1944, 3349),
     "blend": (982, 3263),
     "masks": (1397, 4890),
-    "wasserstein masks": (3348, 8958),
+    "wasserstein masks": (3468, 8958),
     "uphill": (1596, 3286),
     "short history": (1744, 2987),
     "tiles": (2427, 2060),

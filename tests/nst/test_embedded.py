@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from nst.deepdream.method import DeepDream
 from nst.errors import OptionError, WeightsError
-from nst.features import FeatureNetwork, build_features, layer_names, read_state_dict, weights, weights_asset
+from nst.features import build_features, layer_names, read_state_dict, weights, weights_asset
 from nst.features.layers import VGG_CHANNELS
-from nst.features.tiles import least_pixels
-from nst.features.vgg import read_out
-from nst.optim.descent import Evaluation
 from nst.style_transfer.method import StyleTransfer
-from nst.style_transfer.objective import StyleObjective
-from nst.style_transfer.options import ObjectiveOptions
-from nst.stylizer import select
 from nst.synthetic import TEXTURES
 
 RELUS = [name for name in layer_names("embedded") if name.startswith("relu")]
@@ -74,78 +66,6 @@ def test_what_is_read_out_is_not_what_the_next_layer_sees() -> None:
     )
     assert torch.allclose(other["relu1_2"], 2 * plain["relu1_2"])
     assert torch.equal(other["relu2_1"], plain["relu2_1"])
-
-
-@pytest.mark.parametrize("tiled", [False, True])
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("style_loss", ["gram", "wasserstein"])
-def test_styles_are_read_out_of_sums(
-    style_loss: Any, masked: bool, tiled: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Which is the same as out of activations, and takes a tenth of an evaluation less."""
-    random = torch.Generator().manual_seed(0)
-    photo, point, style = (torch.rand(3, 64, 80, generator=random, dtype=torch.float64) for _ in range(3))
-    layers = {
-        "content_layers": {"relu2_1": 1.0},
-        "style_layers": {"relu1_1": 1.0, "relu2_1": 1.0, "conv2_2": 1.0},
-    }
-    network = build_features(
-        "embedded", ["relu1_1", "relu2_1", "conv2_2"], state=read_state_dict(shipped()), unit_activations=True
-    ).double()
-    options = ObjectiveOptions(
-        **layers,
-        content_weight=1.0,
-        style_weight=5.0,
-        style_loss=style_loss,
-        loss_scale="relative",
-        max_pass_pixels=least_pixels(network) if tiled else None,
-    )
-    masks = [torch.rand(1, 9, 9, generator=random).round()] if masked else None
-    read: list[int] = []
-
-    def counted(x: Tensor, matrix: Tensor) -> Tensor:
-        read.append(len(matrix))
-        return read_out(x, matrix)
-
-    monkeypatch.setattr("nst.features.vgg.read_out", counted)
-
-    def evaluated() -> Evaluation:
-        read.clear()
-        objective = StyleObjective(network, style, options, masks=masks)
-        (found,) = objective.evaluate([point], [objective.targets(photo)])
-        return found
-
-    found = evaluated()
-    assert {*read} == {VGG_CHANNELS["embedded"][1]}, "a content's layer is read out where it is compared"
-    monkeypatch.setattr(FeatureNetwork, "unread", lambda self, _: self)
-    expected = evaluated()
-    assert {*read} == {*VGG_CHANNELS["embedded"][:2]}
-    assert found.losses == pytest.approx(expected.losses, rel=1e-9)
-    torch.testing.assert_close(found.grad, expected.grad, rtol=1e-7, atol=1e-12)
-
-
-@pytest.mark.parametrize("size", [(24, 32), (48, 64)], ids=str)
-def test_float32_is_enough_to_read_out_of_sums(size: tuple[int, int]) -> None:
-    """Also of smooth pictures that have fewer positions in a layer than it has channels."""
-    random = torch.Generator().manual_seed(0)
-    coarse = torch.rand(3, 3, 5, 7, generator=random, dtype=torch.float64)
-    photo, point, style = torch.nn.functional.interpolate(coarse, size, mode="bilinear")
-    method = StyleTransfer(style="s", network="embedded")
-    assert method.content_layers is not None
-    assert method.style_layers is not None
-    layers = [*method.content_layers, *method.style_layers]
-    options = select(ObjectiveOptions, method, share_passes=False, max_pass_pixels=None)
-
-    def evaluated(dtype: torch.dtype) -> Evaluation:
-        state = read_state_dict(shipped())
-        network = build_features("embedded", layers, state=state, unit_activations=True).to(dtype)
-        objective = StyleObjective(network, style.to(dtype), options)
-        (found,) = objective.evaluate([point.to(dtype)], [objective.targets(photo.to(dtype))])
-        return found
-
-    found, exact = evaluated(torch.float32), evaluated(torch.float64)
-    assert found.losses == pytest.approx(exact.losses, rel=1e-4)
-    assert float((found.grad - exact.grad).norm() / exact.grad.norm()) < 1e-3
 
 
 def test_takes_its_own_weights_and_no_others() -> None:
