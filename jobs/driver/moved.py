@@ -108,12 +108,7 @@ def photographs_now(
 
 def _root_was(place: str, manifest: Manifest) -> str:
     """`root_of` a place that may be gone: by its photographs' places, a folder `Rome [2019]` was no glob."""
-
-    def was_there(name: str) -> bool:
-        urls = manifest.column("url")
-        return os.path.exists(name) or any(url == name or url.startswith(f"{name}/") for url in urls)
-
-    return root_of(place, was_there)
+    return root_of(place, lambda name: os.path.exists(name) or manifest.has_at(name))
 
 
 def first_that_differs(

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.errors import JobMismatch, UsageError
@@ -220,6 +221,11 @@ class Manifest:
         """One value of each row, in order."""
         for chunk in self._column(name).chunks:
             yield from chunk.to_pylist()
+
+    def has_at(self, place: str) -> bool:
+        """Whether a photograph is at a place, or below it."""
+        urls = self._column("url")
+        return bool(pc.any(pc.or_(pc.equal(urls, place), pc.starts_with(urls, f"{place}/"))).as_py())
 
     def _column(self, name: str) -> pa.ChunkedArray:
         with self._store.open(self._path) as handle:
