@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jobs.cli.running import reach
-from jobs.config.tables import apply_overrides, read_toml
+from jobs.config.tables import apply_overrides, as_words, read_toml
 from jobs.errors import EXIT_OK, EXIT_STOPPED, EXIT_UNFINISHED, UsageError
 from jobs.ledger.lease import refuse_if_held
 from jobs.stores.filesystems import StorageOptions, local_path, refuse_secrets
@@ -109,11 +109,10 @@ def prepare(
     named = (_of_training if is_training_file(path, overrides) else _of_photographs)(path, overrides)
     command = [*named.command, "--address", "auto", *growth]
     local = [*_local(named, shared_paths)]
-    again = [str(path), *(word for override in overrides for word in ("--set", override)), *growth]
+    again = [str(path), *as_words(overrides), *growth]
     if local:
         again.append("--shared-paths")
-    for override in [*overrides, *local]:
-        command += ["--set", override]
+    command += as_words([*overrides, *local])
     if wait_for_lease:
         command.append("--wait-for-lease")
     if log_format != "text":

@@ -9,7 +9,7 @@ import dataclasses
 import datetime
 import json
 import tomllib
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
@@ -23,6 +23,7 @@ from nst.errors import OptionError
 
 __all__ = [
     "apply_overrides",
+    "as_words",
     "later_options",
     "parse_table",
     "read_toml",
@@ -148,7 +149,12 @@ def without_defaults(options: Any, names: Container[str] | None = None) -> dict[
 def set_words(table: str, options: Any) -> list[str]:
     """Words of a command line that give the options of a table those values that are not their defaults."""
     given = without_defaults(options)
-    return [word for name, value in given.items() for word in ("--set", f"{table}.{name}={json.dumps(value)}")]
+    return as_words([f"{table}.{name}={json.dumps(value)}" for name, value in given.items()])
+
+
+def as_words(overrides: Iterable[str]) -> list[str]:
+    """What --set takes, as words of a command line."""
+    return [word for each in overrides for word in ("--set", each)]
 
 
 def later_options(options: Any) -> list[str]:

@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.errors import JobMismatch, UsageError
@@ -224,6 +223,8 @@ class Manifest:
 
     def has_at(self, place: str) -> bool:
         """Whether a photograph is at a place, or below it."""
+        import pyarrow.compute as pc
+
         urls = self._column("url")
         return bool(pc.any(pc.or_(pc.equal(urls, place), pc.starts_with(urls, f"{place}/"))).as_py())
 

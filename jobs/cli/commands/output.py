@@ -12,6 +12,7 @@ from jobs.cli.arguments import Out, Reach, examples
 from jobs.cli.tables import show_failures, show_status, show_training
 from jobs.cli.train import is_training
 from jobs.cli.work import errors, store_at
+from jobs.config.tables import as_words
 from jobs.errors import EXIT_FAULTS
 from nst.errors import OptionError
 
@@ -19,11 +20,6 @@ __all__ = ["app"]
 
 app = typer.Typer()
 _PANEL = "Look into a job"
-
-
-def _words(reach: list[str] | None) -> list[str]:
-    """What --set has said, for another command line."""
-    return [word for each in reach or [] for word in ("--set", each)]
 
 
 @app.command(
@@ -58,7 +54,7 @@ def status(
         elif failed:
             show_failures(found)
         else:
-            show_status(found, _words(set_))
+            show_status(found, as_words(set_ or []))
 
 
 @app.command(
@@ -107,7 +103,7 @@ def view(
     with errors():
         from jobs.view.server import serve
 
-        serve(store_at(out, set_), port=port, browser=not no_open, reach=_words(set_))
+        serve(store_at(out, set_), port=port, browser=not no_open, reach=as_words(set_ or []))
 
 
 @app.command(
