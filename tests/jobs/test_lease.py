@@ -195,6 +195,28 @@ def test_of_several_challengers_one_wins(store: Store, waits: bool) -> None:
         assert [path for path in store.find() if not path.startswith(".tmp")] == []
 
 
+def test_who_comes_late_to_a_lease_that_was_given_back_finds_who_began_anew(tmp_path: Path) -> None:
+    """Found: the ninth, run out. Since then it was given back, and another driver is the first again."""
+
+    class Meanwhile(LocalStore):
+        is_late = False
+
+        def publish(self, path: str, data: bytes, *, create_only: bool = False) -> None:
+            if path == "lease-000010.json" and not self.is_late:
+                self.is_late = True
+                self.remove("lease-000009.json")
+                leave(self, replace(ELSEWHERE, term_s=60.0))
+            super().publish(path, data, create_only=create_only)
+
+    store = Meanwhile(str(tmp_path / "out"))
+    leave(store, generation=9)
+    time.sleep(ELSEWHERE.term_s + 0.1)
+    with pytest.raises(LeaseHeld):
+        Lease(store, SHORT).acquire()
+    assert store.is_late
+    assert [name for name in store.names("") if name != ".tmp"] == ["lease-000001.json"]
+
+
 def test_who_was_taken_over_knows_it_and_leaves_the_other_alone(store: Store) -> None:
     lease = Lease(store, SHORT)
     lease.acquire()
