@@ -34,6 +34,7 @@ def export_generator(
         NstError: the file does not compute what the generator does. Nothing was written.
     """
     from nst.features import read_state_dict
+    from nst.feed_forward.method import FeedForward
     from nst.gan.export import export_onnx, export_torch, missing_packages
 
     _check_out(out, onnx)
@@ -49,7 +50,11 @@ def export_generator(
     try:
         read_state_dict(data)
         method = _method(url, data, direction, style, tables.get("method", {}))
-        exportable = method.exportable(by_url(read_assets(method, storage)))
+        assets = by_url(read_assets(method, storage))
+        if isinstance(method, FeedForward) and method.style is None:
+            exportable = method.exportable(assets, style)
+        else:
+            exportable = method.exportable(assets)
     except WeightsError as error:
         raise OptionError("WEIGHTS", weights, reason=str(error)) from error
     exported, difference = (export_onnx if onnx else export_torch)(exportable)
@@ -79,7 +84,7 @@ def _method(
     url: str, data: bytes, direction: str | None, style: str | None, more: dict[str, Any]
 ) -> ExportableMethod:
     """The method that would apply the generator."""
-    from nst.feed_forward.files import is_painter
+    from nst.feed_forward.files import is_painter, read_names
     from nst.modulated.method import styles_in
 
     styles = styles_in(data)
@@ -88,7 +93,12 @@ def _method(
         if direction is not None:
             raise OptionError("--direction", direction, reason="is for CycleGANs; this network paints")
         kind, options = "feed_forward", {"weights": url}
-        if style is not None:
+        learned = [each.name for each in read_names(data)]
+        if style is None and len(learned) > 1 and "style" not in more:
+            raise OptionError(
+                "--style", None, choices=learned, reason="is required: the network learned several"
+            )
+        if style is not None and style not in learned:
             place = style_place(style)
             options["style"] = place if place.startswith(PREFIX) else absolute_url(place, Path.cwd())
     elif styles is None:

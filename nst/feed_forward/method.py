@@ -243,19 +243,21 @@ class FeedForward:
     def adapted(self, url: str, sha256: str) -> FeedForward:
         return replace(self, weights=url, weights_sha256=sha256, adapt_steps=0)
 
-    def exportable(self, assets: Assets) -> Exportable:
-        """The network in the style that the options say, blended if there are several, at full strength. A
-        photograph's moments are its own, and not those of a smaller view, so pictures differ a little.
+    def exportable(self, assets: Assets, style: str | None = None) -> Exportable:
+        """The network in one style at full strength: that of this name, of `style_names`, or else what the
+        options say, blended if there are several. A photograph's moments are its own, and not those of a
+        smaller view, so pictures differ a little.
 
         Raises:
             OptionError: the styles have masks, or change with the photograph.
+            UnknownStyle: none has the name, or several have it.
         """
         if self.style_masks is not None:
             raise OptionError("style_masks", self.style_masks, reason="an exported network paints one style")
         if self.preserve_color != "none":
             raise OptionError("preserve_color", self.preserve_color, choices=("none",))
         stylizer = self.build(assets, torch.device("cpu"))
-        return Exportable(*stylizer.exportable())
+        return Exportable(*stylizer.exportable(style))
 
     def _sources(self, assets: Assets, learned: Learned) -> list[tuple[str, Source]]:
         """What each style is described by, by its name: the moments that the network was trained to give it, or

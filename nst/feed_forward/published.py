@@ -84,13 +84,19 @@ class PublishedStylizer:
         asked = asked_styles(images, styles)
         return [self._outcome(image, name) for image, name in zip(images, asked, strict=True)]
 
-    def exportable(self) -> tuple[nn.Module, int, int]:
-        """The network, (N, 3, H, W) in [-1, 1] to the same; what sides are multiples of, and the least."""
+    def exportable(self, name: str | None = None) -> tuple[nn.Module, int, int]:
+        """The network, (N, 3, H, W) in [-1, 1] to the same; what sides are multiples of, and the least.
+
+        Raises:
+            UnknownStyle: a name is given, and its style has none.
+        """
+        if name is not None:
+            raise _without_names(name)
         return _InRange(self._network.to(memory_format=torch.contiguous_format)), STRIDE_PX, _LEAST_PX
 
     def _outcome(self, image: Tensor, name: str | None) -> Outcome:
         if name is not None:
-            return UnknownStyle(str(OptionError("style", name, reason="the network has one style only")))
+            return _without_names(name)
         return outcome_of(*at_its_size(self.plan, image, self._like, self._painted))
 
     def _painted(self, photo: Tensor) -> Tensor:
@@ -104,6 +110,10 @@ class PublishedStylizer:
             found = self._network((255 * padded)[None].contiguous(memory_format=torch.channels_last))
         picture = (found[0, :, :height, :width].to(photo) / 255).clamp(0, 1)
         return torch.lerp(photo, picture, self.plan.strength)
+
+
+def _without_names(name: str) -> UnknownStyle:
+    return UnknownStyle(str(OptionError("style", name, reason="the network has one style only")))
 
 
 class _InRange(nn.Module):

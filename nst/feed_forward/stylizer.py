@@ -128,18 +128,28 @@ class FeedForwardStylizer:
             other._reference = self._reference.double()
         return other
 
-    def exportable(self) -> tuple[nn.Module, int, int]:
-        """The network in the default look, (N, 3, H, W) in [-1, 1] to the same; of what sides are multiples,
-        and the least."""
-        ((look, _),) = self._default
+    def exportable(self, name: str | None = None) -> tuple[nn.Module, int, int]:
+        """The network in the look of this name, or the default one, (N, 3, H, W) in [-1, 1] to the same; of
+        what sides are multiples, and the least.
+
+        Raises:
+            UnknownStyle: none has this name, or several have it.
+        """
+        ((look, _),) = self._named(name)
         wanted = self._wanted(look, torch.zeros(3, STRIDE_PX, STRIDE_PX))
         return _InLook(self._painter, wanted), STRIDE_PX, STRIDE_PX
 
     def _outcome(self, image: Tensor, name: str | None) -> Outcome:
+        try:
+            return outcome_of(*self.paint(image, self._named(name)))
+        except UnknownStyle as error:
+            return error
+
+    def _named(self, name: str | None) -> Sequence[tuple[Look, Tensor | None]]:
+        """What is wanted of photographs that ask for a style of this name, or for none."""
         if name is not None and name not in self._looks:
-            return UnknownStyle(str(OptionError("style", name, choices=self._looks)))
-        wanted = self._default if name is None else [(self._looks[name], None)]
-        return outcome_of(*self.paint(image, wanted))
+            raise UnknownStyle(str(OptionError("style", name, choices=self._looks)))
+        return self._default if name is None else [(self._looks[name], None)]
 
     def paint(self, image: Tensor, wanted: Sequence[tuple[Look, Tensor | None]]) -> tuple[Tensor, Tensor]:
         """A photograph in the looks that are wanted, each where its mask is white: see `at_its_size`."""

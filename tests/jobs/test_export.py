@@ -11,6 +11,7 @@ import torch
 from jobs.stores.store import LocalStore
 from nst.cyclegan.method import generator_file
 from nst.feed_forward.files import painter_file
+from nst.feed_forward.learned import LearnedStyle, StyleName
 from nst.gan import export as export_module
 from tests.jobs.test_training import nst
 from tests.nst.test_cyclegan import small
@@ -74,6 +75,30 @@ def test_a_painter_is_written_in_its_style(tmp_path: Path) -> None:
     ):
         code, shown = nst("export", str(tmp_path / words[0]), str(tmp_path / words[1]), *words[2:])
         assert (code, said in shown) == (2, True), shown
+    assert not (tmp_path / "x.pt2").exists()
+
+
+def test_a_painter_of_several_styles_is_written_in_the_one_that_is_named(tmp_path: Path) -> None:
+    """Without their pictures at hand. Which it is in has to be said."""
+    names = [StyleName("waves", "1" * 64), StyleName("petals", "2" * 64)]
+    painter, styles = made_painter(), []
+    for number, _ in enumerate(names):
+        styles.append(LearnedStyle(painter.config.colored))
+        styles[-1].means[0].data.fill_(number)
+    several = tmp_path / "several.safetensors"
+    several.write_bytes(painter_file(painter, names, styles))
+    photo = torch.rand(1, 3, 16, 24)
+    pictures = []
+    for name in ("waves", "petals"):
+        code, shown = nst("export", str(several), str(tmp_path / f"{name}.pt2"), "--style", name)
+        assert code == 0, shown
+        pictures.append(torch.export.load(str(tmp_path / f"{name}.pt2")).module()(photo))
+    assert not torch.equal(*pictures)
+    code, shown = nst("export", str(several), str(tmp_path / "x.pt2"))
+    assert (
+        code,
+        "--style = None: is required: the network learned several. Choices: waves, petals" in shown,
+    ) == (2, True)
     assert not (tmp_path / "x.pt2").exists()
 
 
