@@ -186,7 +186,9 @@ class Reached:
 
 
 def painted(photo: Tensor, style: Tensor, steps: int, state: Mapping[str, Tensor], **options: Any) -> Tensor:
-    *_, last = nst.stylize(photo, style, state=state, coarse_scales=(), steps=steps, **options)
+    *_, last = nst.stylize(
+        photo, style, state=state, coarse_scales=(), steps=steps, precision="float32", **options
+    )
     return last.image
 
 

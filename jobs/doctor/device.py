@@ -64,7 +64,7 @@ def examine(name: str) -> Device:
     from jobs.doctor.self_check import self_check
     from jobs.doctor.speed import MEASURED, best_bytes_per_pixel
     from jobs.worker.process import begin_cuda
-    from nst.feed_forward.method import has_bfloat16
+    from nst.ops.precision import has_bfloat16
 
     device = torch.device(name)
     if device.type == "cpu":

@@ -31,8 +31,8 @@ from nst.features import read_state_dict
 from nst.features.embedded.data import Picture, cut_patches, is_held_out, rendered_patches
 from nst.features.embedded.distillation import RELUS, Distillation, DistillationTask
 from nst.features.weights import published_bytes, weights_asset
-from nst.feed_forward.method import has_bfloat16
 from nst.images.codec import decode_image
+from nst.ops.precision import has_bfloat16
 
 __all__ = ["main"]
 

@@ -18,18 +18,19 @@ from nst.feed_forward.files import Learned, published_state, read_learned, read_
 from nst.feed_forward.options import StyleTrainingOptions
 from nst.feed_forward.pictures import LEAST_STYLE_PX, style_picture
 from nst.feed_forward.published import PublishedStylizer, TransformationNetwork
-from nst.feed_forward.size import FeedForwardPlan, Precision
+from nst.feed_forward.size import FeedForwardPlan
 from nst.feed_forward.style_training import StyleTraining, pictures_of
 from nst.feed_forward.stylizer import FeedForwardStylizer, Look, Source
 from nst.feed_forward.teacher import teacher_file, teacher_of
 from nst.gan.export import Exportable
 from nst.images.codec import decode_image
+from nst.ops.precision import Precision, resolved
 from nst.style_transfer.color import luminance
 from nst.style_transfer.options import PreserveColor
 from nst.style_transfer.pictures import check_styles, names_of, picture_names, style_assets, styles_of
 from nst.stylizer import LATER, AssetRef, Assets, select
 
-__all__ = ["SHIPPED", "FeedForward", "has_bfloat16"]
+__all__ = ["SHIPPED", "FeedForward"]
 
 SHIPPED = "nst:painter"
 """The network that comes with this package."""
@@ -199,8 +200,7 @@ class FeedForward:
             if self.precision == "auto":
                 plan = replace(plan, precision="float32")
             return PublishedStylizer(plan, network.to(device))
-        if self.precision == "auto":
-            plan = replace(plan, precision="bfloat16" if has_bfloat16(device) else "float32")
+        plan = replace(plan, precision=resolved(self.precision, device))
         painter = read_painter(data, self.weights)
         named = self._sources(assets, read_learned(data, self.weights, painter))
         looks, default = self._looks(named)
@@ -218,7 +218,6 @@ class FeedForward:
 
     def _training_options(self, device: str) -> StyleTrainingOptions:
         assert self.style is not None
-        half = self.precision == "auto" and has_bfloat16(torch.device(device))
         return StyleTrainingOptions(
             style=self.style,
             style_side_px=self.style_side_px,
@@ -227,7 +226,7 @@ class FeedForward:
             teacher_weights_sha256=self.teacher_weights_sha256,
             teacher_weights_convention=self.teacher_weights_convention,
             style_weight=self.adapt_style_weight,
-            precision="bfloat16" if half or self.precision == "bfloat16" else "float32",
+            precision=resolved(self.precision, torch.device(device)),
         )
 
     def adaptation(self, assets: Assets, device: torch.device, seed: int) -> PainterAdaptation:
@@ -283,11 +282,3 @@ class FeedForward:
 
     def _picture(self, option: str, data: bytes) -> Tensor:
         return style_picture(option, dict(self._named())[option], data, self.style_side_px)
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether its arithmetic in bfloat16 is faster than in float32."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    known = torch.cpu.get_capabilities()
-    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))

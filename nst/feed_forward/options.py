@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from nst import check
 from nst.errors import OptionError
 from nst.features.conventions import check_convention
 from nst.features.layers import VGG_BLOCKS, check_layers
 from nst.features.weights import default_weights
+from nst.ops.precision import Precision
 from nst.style_transfer.pictures import check_styles, styles_of
 
 __all__ = ["SIGHT", "PainterOptions", "StyleTrainingOptions"]
@@ -17,7 +18,6 @@ __all__ = ["SIGHT", "PainterOptions", "StyleTrainingOptions"]
 SIGHT = ("relu3_1", "relu4_1", "relu3_1", "relu2_1")
 """The teacher's layers whose activations the painter's, where they are colored, are to tell."""
 
-Precision = Literal["float32", "bfloat16"]
 _LEAST_SIDE = 8
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from nst.errors import Diverged
 from nst.images.codec import as_float, levels_of, reduced, resize_image
+from nst.ops.precision import Precision
 from nst.style_transfer.color import luminance, with_luminance
 from nst.style_transfer.options import PreserveColor
 from nst.stylizer import Outcome, Stylized, row_bands
@@ -19,14 +19,12 @@ from nst.stylizer import Outcome, Stylized, row_bands
 __all__ = [
     "REFERENCE_PX",
     "FeedForwardPlan",
-    "Precision",
     "at_its_size",
     "outcome_of",
     "reference_px",
     "seen_as",
 ]
 
-Precision = Literal["float32", "bfloat16"]
 
 REFERENCE_PX = 576
 """Long side of what a photograph's moments are taken from, at most."""

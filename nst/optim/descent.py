@@ -33,6 +33,8 @@ class Evaluation:
     """The gradient of `loss`, of the point's shape."""
     extremes: tuple[float, float]
     """Least and largest element of `grad`; NaN if there is one."""
+    moved: float = math.nan
+    """Mean change of an element since the point before; NaN where that was not asked for."""
 
 
 @dataclass(slots=True)

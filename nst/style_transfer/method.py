@@ -26,6 +26,7 @@ from nst.features.networks import Pooling, check_pooling
 from nst.features.tiles import max_pass_pixels
 from nst.images.codec import decode_image
 from nst.losses import GramNormalization, LossScale
+from nst.ops.precision import resolved
 from nst.style_transfer.color import luminance
 from nst.style_transfer.losses import StyleLossName
 from nst.style_transfer.objective import StyleObjective
@@ -144,14 +145,14 @@ class StyleTransfer:
     average_iterates: float = 0.0
     """Decay of an exponential average of the pictures on the way, at each size, which takes the place of the
     best of them: the noise of single steps, mostly Adam's, is averaged out. 0: the best picture."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of activations. `float32` on GPUs: convolutions round what they multiply to 10 bits (TF32), as
-    PyTorch has it; NVIDIA_TF32_OVERRIDE=0 in the environment forbids it. `bfloat16`: several times faster on
-    GPUs and on CPUs with AMX; Gram matrices, losses and optimizer stay float32, and the last `refine_steps` at
-    the photograph's own size are computed in float32. Where steps become smaller than bfloat16 resolves, it
-    goes on in float32 at once."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of activations. `bfloat16`: faster where the hardware has it, slower elsewhere; Gram matrices,
+    losses and optimizer stay float32, and the last `refine_steps` at the photograph's own size are computed in
+    float32, as all are once steps are smaller than bfloat16 resolves. `auto`: `bfloat16` on each machine that
+    has it; pictures of machines with and without it differ in details. `float32` on GPUs: convolutions round
+    what they multiply to 10 bits (TF32); NVIDIA_TF32_OVERRIDE=0 in the environment forbids it."""
     refine_steps: int = 10
-    """Evaluations in float32 at the end, if `precision` is `bfloat16`."""
+    """Evaluations in float32 at the end, if the others are `bfloat16`."""
     pass_memory_mb: int | None = None
     """Memory in MB for activations and gradients of one pass through a VGG or the embedded network. Larger
     photographs are computed in tiles, with the same result; smaller ones share passes up to this. None: no
@@ -218,7 +219,7 @@ class StyleTransfer:
         if (self.init == "picture") != (self.init_picture is not None):
             raise OptionError("init_picture", self.init_picture, reason="goes with init = 'picture'")
         check.one_of("preserve_color", self.preserve_color, get_args(PreserveColor))
-        check.one_of("precision", self.precision, ("float32", "bfloat16"))
+        check.one_of("precision", self.precision, ("auto", "float32", "bfloat16"))
         check.one_of("optimizer", self.optimizer, ("lbfgs", "adam"))
         for option, least in (
             ("steps", 1),
@@ -345,4 +346,5 @@ class StyleTransfer:
         names = picture_names(self)
         named = {name: each for name, each in zip(names, styles, strict=False) if names.count(name) == 1}
         objective = StyleObjective(network, styles, options, masks=masks, named=named)
-        return StyleTransferStylizer(select(PaintingPlan, self), objective, init, fast)
+        plan = select(PaintingPlan, self, precision=resolved(self.precision, device))
+        return StyleTransferStylizer(plan, objective, init, fast)

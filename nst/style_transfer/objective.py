@@ -84,13 +84,18 @@ class StyleObjective:
         return most is None or sum(pixels) <= most
 
     def evaluate(
-        self, points: Sequence[Tensor], targets: Sequence[Targets], dtype: torch.dtype | None = None
+        self,
+        points: Sequence[Tensor],
+        targets: Sequence[Targets],
+        dtype: torch.dtype | None = None,
+        before: Sequence[Tensor] | None = None,
     ) -> list[Evaluation]:
         """Losses by name and the gradient at each point (3, H, W), given that photograph's targets.
 
         Args:
             dtype: of activations and their gradients; None: the network's own. Gram matrices, losses and the
                 pixels' gradients are not less than float32.
+            before: the points before, if it is to be known how far these have moved.
         """
         network = self._in_precision(dtype)
         evaluations: dict[int, Evaluation] = {}
@@ -98,12 +103,16 @@ class StyleObjective:
             for group in self._passes([points[index] for index in whole]):
                 mine = [whole[place] for place in group]
                 together = self._evaluate_pass(
-                    network, [points[index] for index in mine], [targets[index] for index in mine]
+                    network,
+                    [points[index] for index in mine],
+                    [targets[index] for index in mine],
+                    None if before is None else [before[index] for index in mine],
                 )
                 evaluations.update(zip(mine, together, strict=True))
         for index, each in enumerate(targets):
             if each.tiles:
-                evaluations[index] = self._evaluate_tiles(network, points[index], each)
+                last = None if before is None else before[index]
+                evaluations[index] = self._evaluate_tiles(network, points[index], each, last)
         return [evaluations[index] for index in range(len(points))]
 
     def _in_precision(self, dtype: torch.dtype | None) -> FeatureNetwork:
@@ -121,7 +130,11 @@ class StyleObjective:
         return plan_passes([(point.shape[1], point.shape[2]) for point in points], self.options.max_pass_pixels)
 
     def _evaluate_pass(
-        self, network: FeatureNetwork, points: Sequence[Tensor], targets: Sequence[Targets]
+        self,
+        network: FeatureNetwork,
+        points: Sequence[Tensor],
+        targets: Sequence[Targets],
+        before: Sequence[Tensor] | None,
     ) -> list[Evaluation]:
         """Evaluate whole photographs in one pass forward, and one backward through the sum of all losses: no
         gradient crosses from one photograph to another."""
@@ -141,7 +154,8 @@ class StyleObjective:
         losses = self._terms.named(values, weights, variation)
         (grads,) = torch.autograd.grad(losses["loss"].sum(), pixels)
         parts = zip(grads, sizes, strict=True)
-        return _evaluations(losses, [grad[:, :height, :width].contiguous() for grad, (height, width) in parts])
+        whole = [grad[:, :height, :width].contiguous() for grad, (height, width) in parts]
+        return _evaluations(losses, whole, points, before)
 
     def _whole(
         self, features: Mapping[str, Tensor], targets: Sequence[Targets], weights: Mapping[Term, float]
@@ -163,7 +177,9 @@ class StyleObjective:
         }
         return View(seen, photos, masks)
 
-    def _evaluate_tiles(self, network: FeatureNetwork, point: Tensor, targets: Targets) -> Evaluation:
+    def _evaluate_tiles(
+        self, network: FeatureNetwork, point: Tensor, targets: Targets, before: Tensor | None
+    ) -> Evaluation:
         """Evaluate one photograph in tiles: first the styles' sums over all of them, which say how much each
         sum is to change; then the gradient, tile by tile."""
         weights = self._terms.weights(targets)
@@ -201,7 +217,7 @@ class StyleObjective:
             variation = total_variation_loss(pixels[None])
             grad += self.options.tv_weight * torch.autograd.grad(variation.sum(), pixels)[0]
         losses = self._terms.named(values, weights, variation.detach())
-        return _evaluations(losses, [grad])[0]
+        return _evaluations(losses, [grad], [point], None if before is None else [before])[0]
 
     def _norms(
         self, network: FeatureNetwork, point: Tensor, targets: Targets, slopes: Mapping[Term, Tensor]
@@ -262,13 +278,24 @@ def _alike(targets: Sequence[Targets]) -> Iterable[list[int]]:
     return found.values()
 
 
-def _evaluations(losses: Mapping[str, Tensor], grads: Sequence[Tensor]) -> list[Evaluation]:
-    """Evaluations of losses by name, (N,) each, and N gradients. All that is to be known of them comes from a
-    GPU at once, which is waited for here only."""
-    extremes = torch.stack([each for grad in grads for each in grad.aminmax()]).view(-1, 2)
-    rows = torch.cat([torch.stack(list(losses.values()), 1), extremes], 1).tolist()
+def _evaluations(
+    losses: Mapping[str, Tensor],
+    grads: Sequence[Tensor],
+    points: Sequence[Tensor],
+    before: Sequence[Tensor] | None,
+) -> list[Evaluation]:
+    """Evaluations of losses by name, (N,) each, and N gradients, at N points. All that is to be known of them
+    comes from a GPU at once, which is waited for here only."""
+    columns = list(losses.values())
+    for column in zip(*(grad.aminmax() for grad in grads), strict=True):
+        columns.append(torch.stack(column))
+    if before is not None:
+        moves = [(point - last).abs().mean() for point, last in zip(points, before, strict=True)]
+        columns.append(torch.stack(moves))
+    rows = torch.stack(columns, 1).tolist()
+    count = len(losses)
     return [
-        Evaluation(dict(zip(losses, row[:-2], strict=True)), grad, (row[-2], row[-1]))
+        Evaluation(dict(zip(losses, row, strict=False)), grad, (row[count], row[count + 1]), *row[count + 2 :])
         for row, grad in zip(rows, grads, strict=True)
     ]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nst.losses import GramNormalization, LossScale
+from nst.ops.precision import Precision
 from nst.style_transfer.losses import StyleLossName
 
 __all__ = ["ObjectiveOptions", "PaintingPlan", "PreserveColor", "Start"]
@@ -79,7 +80,7 @@ class PaintingPlan:
     """Share of the loss by which it must fall over 20 evaluations to go on."""
     average_iterates: float
     """Decay of the average of pictures; 0: the best picture is taken."""
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
     """Precision of activations."""
     refine_steps: int
     """Evaluations in float32 at the end, with `bfloat16`."""

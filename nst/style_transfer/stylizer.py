@@ -66,6 +66,9 @@ class _Request:
     dtype: torch.dtype | None
     pixels: int
     """Pixels of the photograph at its own size, border included, which decide how many are in work at once."""
+    before: Tensor | None = None
+    """The point before, if it is to be known how far this one has moved; of one precision all have it, or
+    none."""
 
 
 class StyleTransferStylizer:
@@ -148,7 +151,9 @@ class StyleTransferStylizer:
             for dtype in dict.fromkeys(request.dtype for request in requests):
                 mine = [index for index, request in enumerate(requests) if request.dtype == dtype]
                 points, targets = zip(*((requests[at].point, requests[at].targets) for at in mine), strict=True)
-                answers.update(zip(mine, self.objective.evaluate(points, targets, dtype), strict=True))
+                before = [last for at in mine if (last := requests[at].before) is not None]
+                found = self.objective.evaluate(points, targets, dtype, before or None)
+                answers.update(zip(mine, found, strict=True))
             return [answers[index] for index in range(len(requests))]
 
         def has_room(requests: Sequence[_Request]) -> bool:
@@ -217,26 +222,25 @@ class StyleTransferStylizer:
             phases = [(torch.bfloat16, steps - refine), (None, refine)]
         left_over = 0
         for dtype, planned in phases:
-            evaluations, stuck = planned + left_over, 0
+            evaluations, stuck, point = planned + left_over, 0, descent.x
             if descent.evaluations and evaluations:
                 descent.restart_from_best()
             for number in range(evaluations):
                 if descent.done:
                     break
-                point = descent.x
-                answer = yield _Request(point, targets, dtype, pixels)
+                before, point = None if dtype is None else point, descent.x
+                answer = yield _Request(point, targets, dtype, pixels, before)
                 descent.advance(answer)
                 if average is not None and descent.taken is point:
                     average.add(point)
                 canvas.image = without_border(descent.best, plan.border_px, size)
                 canvas.losses = descent.losses
                 self._note(canvas, answer, scale)
+                stuck = stuck + 1 if number and answer.moved < _RESOLVED else 0
                 del answer  # its gradient is not kept while the next is computed
-                if dtype == torch.bfloat16:
-                    stuck = stuck + 1 if _moves_less_than(_RESOLVED, point, descent.x) else 0
-                    if stuck == _PATIENCE:
-                        left_over = evaluations - number - 1
-                        break
+                if stuck == _PATIENCE:
+                    left_over = evaluations - number - 1
+                    break
         canvas.error = descent.error
         if average is None or descent.error is not None:
             return
@@ -308,9 +312,3 @@ def _pairs_in_memory(point: Tensor) -> int:
     memory = torch.cuda.get_device_properties(point.device).total_memory
     share = _HISTORY_SHARE * torch.cuda.get_per_process_memory_fraction(point.device)
     return max(1, int(share * memory / (2 * point.nbytes)))
-
-
-def _moves_less_than(distance: float, before: Tensor, after: Tensor) -> bool:
-    """Whether a point moves by less than `distance`, the mean over pixels; one that stays where it is has
-    ended, or is the best one again."""
-    return float((after - before).abs().mean()) < distance

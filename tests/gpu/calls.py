@@ -127,11 +127,12 @@ SHALLOW: dict[str, Any] = {"content_layers": {"relu2_1": 1.0}, "style_layers": {
 def _style(**options: Any) -> StyleTransfer:
     """Four steps at one size, of Gram matrices."""
     usual = {"style": "/s", "network": "embedded", "style_loss": "gram", "coarse_scales": (), "steps": 4}
-    return StyleTransfer(**{**usual, **options})
+    return StyleTransfer(**{"precision": "float32", **usual, **options})
 
 
 def _preset(name: str, **options: Any) -> Call:
-    return Call(StyleTransfer(style="/s", network="embedded", preset=name, steps=3, coarse_steps=2, **options))
+    few: dict[str, Any] = {"steps": 3, "coarse_steps": 2, "precision": "float32"}
+    return Call(StyleTransfer(style="/s", network="embedded", preset=name, **few, **options))
 
 
 def _tiles(**options: Any) -> Call:

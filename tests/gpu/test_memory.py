@@ -15,7 +15,7 @@ from tests.gpu.fake_gpu import CUDA, FakeGPU
 from tests.gpu.looks import stylized_by, worker_of
 
 SHORT = {
-    "style": Call(StyleTransfer(style="/s", coarse_scales=(), steps=3)),
+    "style": Call(StyleTransfer(style="/s", coarse_scales=(), steps=3, precision="float32")),
     "tiles": CALLS["style"]["tiles"],
     "dream": CALLS["dream"]["blur"],
     "cyclegan": Call(CALLS["generators"]["cyclegan resnet"].method),
@@ -61,7 +61,9 @@ def test_whichever_allocation_fails_nothing_is_left(name: str) -> None:
 
 def test_a_batch_that_does_not_fit_is_halved() -> None:
     """The halves have the memory that the whole had. Two, who were too many, are not tried again."""
-    method = StyleTransfer(style="/s", style_loss="gram", coarse_scales=(), steps=3, deterministic=False)
+    method = StyleTransfer(
+        style="/s", style_loss="gram", coarse_scales=(), steps=3, deterministic=False, precision="float32"
+    )
     with FakeGPU() as gpu:
         worker = worker_of(Call(method).build(CUDA))
         stylized_by(worker, Call(method))

@@ -20,6 +20,17 @@ def narrow_vggs() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _same_on_each_machine() -> Iterator[None]:
+    """Style transfer that is not told its precision computes in float32, whatever the machine has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "nst.style_transfer.method.resolved",
+            lambda precision, _: "float32" if precision == "auto" else precision,
+        )
+        yield
+
+
 @pytest.fixture
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[Tensor]]:
     """Has a module's Gram matrices kept: given its name, the list of them."""

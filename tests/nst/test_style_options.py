@@ -19,6 +19,7 @@ from nst.features.vgg import pool
 from nst.features.weights import published_bytes
 from nst.images.codec import encode_image, resize_image
 from nst.losses import normalize_gradient
+from nst.ops.precision import resolved
 from nst.style_transfer.color import luminance, match_color, match_luminance, with_luminance
 from nst.style_transfer.method import StyleTransfer, StyleTransferStylizer
 from nst.style_transfer.objective import StyleObjective
@@ -507,6 +508,15 @@ def test_bfloat16_ends_in_float32() -> None:
     assert not torch.equal(outcome.image, wide.image)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_machine_decides_on_the_precision(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo, style = pictures((32, 40), (40, 40))
+    expected = run(build({"style": style}, precision=precision, steps=12), photo).image
+    monkeypatch.setattr("nst.style_transfer.method.resolved", resolved)
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": precision == "bfloat16"})
+    assert torch.equal(run(build({"style": style}, steps=12), photo).image, expected)
+
+
 def test_the_first_evaluation_in_float32_is_of_the_best_picture() -> None:
     """Whose loss in bfloat16 is not comparable."""
     photo, style = pictures((24, 32), (32, 32))
@@ -525,13 +535,13 @@ def test_steps_that_bfloat16_does_not_resolve_go_on_in_float32() -> None:
     dtypes: list[torch.dtype | None] = []
     evaluate = it.objective.evaluate
 
-    def looking(points: Any, targets: Any, dtype: torch.dtype | None = None) -> Any:
+    def looking(points: Any, targets: Any, dtype: torch.dtype | None = None, *more: Any) -> Any:
         dtypes.append(dtype)
-        return evaluate(points, targets, dtype)
+        return evaluate(points, targets, dtype, *more)
 
     it.objective.evaluate = looking  # type: ignore[method-assign]
     outcome = run(it, photo)
-    assert dtypes == [torch.bfloat16] * 3 + [None] * 27
+    assert dtypes == [torch.bfloat16] * 4 + [None] * 26
     wide = run(build({"style": style}, **options), photo)
     assert outcome.stats["loss"] == pytest.approx(wide.stats["loss"], rel=1e-2)
 
@@ -656,7 +666,7 @@ TWO: dict[str, Any] = {"style": ("a", "b")}
         ({"init": "pictures"}, "init", "pictures", "Choices: photo, noise, gray, picture"),
         ({"preserve_color": "luma"}, "preserve_color", "luma", "Choices: none, luminance, match, original"),
         ({"pooling": "l1"}, "pooling", "l1", "Choices: max, average, l2"),
-        ({"precision": "float16"}, "precision", "float16", "Choices: float32, bfloat16"),
+        ({"precision": "float16"}, "precision", "float16", "Choices: auto, float32, bfloat16"),
         ({"optimizer": "sgd"}, "optimizer", "sgd", "Choices: lbfgs, adam"),
         ({"loss_scale": "sum"}, "loss_scale", "sum", "Choices: mean, paper, relative"),
         ({"stop_tolerance": -0.1}, "stop_tolerance", -0.1, "from 0 to below 1"),
