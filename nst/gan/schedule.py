@@ -94,7 +94,9 @@ class Scheduler:
         Args:
             loss: mean of the generators' losses.
         """
-        if loss < self._best * (1 - self._THRESHOLD):
+        # Of losses below 0, as those of wgangp and hinge may be, what is 1 % lower is further from it.
+        share = 1 - math.copysign(self._THRESHOLD, self._best)
+        if loss < share * self._best:
             self._best, self._waited = loss, 0
             return
         self._waited += 1

@@ -180,6 +180,16 @@ def test_plateaus_lower_the_rate_as_torch_does() -> None:
     assert theirs.param_groups[0]["lr"] < 0.03
 
 
+def test_losses_below_zero_fall_when_they_are_further_from_it() -> None:
+    """Those of wgangp and hinge: 1 % of what is below 0 is below it, too, or a loss that rises would fall."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], 1.0)
+    for first, each, rate in ((-8.0, 0.0, 0.2), (-8.0, 0.05, 0.2), (-8.0, -0.1, 1.0), (8.0, -0.1, 1.0)):
+        scheduler = Scheduler(Schedule(lr_policy="plateau"), [optimizer])
+        for epoch in range(7):
+            scheduler.end(first + epoch * each)
+        assert scheduler.factor(7) == pytest.approx(rate), (first, each)
+
+
 def test_an_epoch_shows_every_photograph_of_the_larger_collection() -> None:
     assert Schedule().epoch_steps(10, 4) == 3
     assert Schedule(steps_per_epoch=7).epoch_steps(10, 4) == 7
