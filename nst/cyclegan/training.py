@@ -17,7 +17,7 @@ from nst.cyclegan.method import GeneratorConfig, generator_file
 from nst.cyclegan.networks import build_discriminator
 from nst.cyclegan.options import CycleGANOptions
 from nst.gan.image_pool import ImagePool
-from nst.gan.layers import Norm, initialize
+from nst.gan.layers import initialize
 from nst.gan.losses import (
     discriminator_loss,
     generator_loss,
@@ -180,7 +180,7 @@ def _train_step(training: CycleGANTraining, real_a: Tensor, real_b: Tensor) -> L
     ):
         fake = fake.to(real)
         with activations(options.precision, real):
-            judged_real, judged_fake = _together(D, real, fake, options.norm)
+            judged_real, judged_fake = _together(D, real, fake, training)
         assert judged_fake is not None
         losses[f"D_{name}"] = discriminator_loss(options.gan_mode, judged_real.to(real), judged_fake.to(real))
         total = losses[f"D_{name}"]
@@ -211,8 +211,8 @@ def _generators(
     with frozen(training.discriminators.values()), torch.set_grad_enabled(trains):
         with activations(options.precision, real_a):
             identity = options.lambda_identity > 0
-            fake_b, same_b = _together(G_A, real_a, real_b if identity else None, options.norm)
-            fake_a, same_a = _together(G_B, real_b, real_a if identity else None, options.norm)
+            fake_b, same_b = _together(G_A, real_a, real_b if identity else None, training)
+            fake_a, same_a = _together(G_B, real_b, real_a if identity else None, training)
             back_a, back_b = G_B(fake_b), G_A(fake_a)
             judged_b, judged_a = training.D_A(fake_b), training.D_B(fake_a)
         losses = {
@@ -236,13 +236,16 @@ def _generators(
 
 
 def _together(
-    network: nn.Module, first: Tensor, second: Tensor | None, norm: Norm
+    network: nn.Module, first: Tensor, second: Tensor | None, training: CycleGANTraining
 ) -> tuple[Tensor, Tensor | None]:
     """The network's outputs for both, in one pass unless batch norm would let them see each other, or they
-    differ in size."""
+    differ in size, if only in one of several processes: a spectral norm changes with every pass, and is to be
+    the same in all."""
     if second is None:
         return network(first), None
-    if norm == "batch" or first.shape != second.shape:
+    share = training.share
+    alike = first.shape == second.shape and (share.alike or share.world == 1)
+    if training.options.norm == "batch" or not alike:
         return network(first), network(second)
     both = network(torch.cat([first, second]))
     return both[: len(first)], both[len(first) :]
