@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-
-from nst.gan.parallel import Share
 
 __all__ = ["LossScale", "descend"]
 
@@ -30,24 +27,18 @@ class LossScale:
         self._steps = 0
         """Steps since the factor was changed."""
 
-    def unscale(self, parameters: Sequence[Tensor], share: Share) -> bool:
-        """Divide gradients by the factor, and adapt it.
-
-        Args:
-            share: this process's, whose neighbors come to the same answer.
+    def unscale(self, parameters: Sequence[Tensor]) -> bool:
+        """Divide gradients by the factor, and adapt it. Where several processes train, gradients are the mean
+        of those of all by then, so that all come to the same answer.
 
         Returns:
-            Whether the gradients can be used: all of all processes are finite. Where the factor is as small as
-            it gets they are used in any case: the training has diverged, and parameters that are no numbers
-            say so.
+            Whether the gradients can be used: all are finite. Where the factor is as small as it gets they are
+            used in any case: the training has diverged, and parameters that are no numbers say so.
         """
         grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
         for grad in grads:
             grad.mul_(1 / self.factor)  # exact, unless it is tiny
-        norm = nn.utils.get_total_norm(grads)
-        if share.world > 1:
-            dist.all_reduce(norm)
-        if bool(norm.isfinite()):
+        if bool(nn.utils.get_total_norm(grads).isfinite()):
             self._steps += 1
             if self._steps == _PATIENCE:
                 self.factor, self._steps = min(_MOST, 2 * self.factor), 0
@@ -63,24 +54,18 @@ class LossScale:
         self.factor, self._steps = state["factor"], state["steps"]
 
 
-def descend(
-    optimizer: torch.optim.Optimizer,
-    max_norm: float = 0.0,
-    scale: LossScale | None = None,
-    share: Share = Share(),  # noqa: B008  frozen
-) -> bool:
+def descend(optimizer: torch.optim.Optimizer, max_norm: float = 0.0, scale: LossScale | None = None) -> bool:
     """An optimizer's step.
 
     Args:
         max_norm: what the gradients of all its parameters together are clipped to; 0: they are not.
         scale: what the loss was multiplied by; None: nothing.
-        share: this process's.
 
     Returns:
         Whether it was done; else a scaled gradient was not finite.
     """
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
-    if scale is not None and not scale.unscale(parameters, share):
+    if scale is not None and not scale.unscale(parameters):
         return False
     if max_norm:
         nn.utils.clip_grad_norm_(parameters, max_norm)

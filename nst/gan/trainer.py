@@ -160,7 +160,7 @@ class GANTraining:
             Whether it was done: with float16 it is left out if a gradient is not finite.
         """
         optimizer = self.optimizer_g if side == "g" else self.optimizer_d
-        return descend(optimizer, max_norm, self._scales.get(side), self.share)
+        return descend(optimizer, max_norm, self._scales.get(side))
 
     def skipped(self, like: Tensor, *, g: bool, d: bool) -> dict[str, Tensor]:
         """Losses, beside those of a step, that say whether it was left out: 1, or 0. Without float16, none.

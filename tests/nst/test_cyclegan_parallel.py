@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nst.cyclegan.training import CycleGANOptions, CycleGANTraining, train_step
 from nst.errors import OptionError
-from nst.gan.parallel import Share
+from nst.gan.parallel import DDPOptions, Share, distributed
 from nst.gan.scaling import LossScale, descend
 from tests.two import check_as_one, in_two_processes, tensors
 
@@ -62,14 +62,17 @@ def trained(case: str, precision: str, share: Share, steps: int) -> dict[str, An
 
 
 def overflown(rank: int) -> dict[str, Any]:
-    """Two steps of an optimizer alone: in the first, the gradient of the second process is not finite."""
-    parameter, scale = nn.Parameter(torch.zeros(2)), LossScale()
-    optimizer = torch.optim.SGD([parameter], 1.0)
+    """Two steps of a layer alone: in the first, the gradient of the second process is not finite."""
+    layer, scale = nn.Linear(1, 2, bias=False), LossScale()
+    nn.init.zeros_(layer.weight)
+    network = distributed(layer, Share(2, rank, 2), DDPOptions())
+    optimizer = torch.optim.SGD(network.parameters(), 1.0)
     done = []
     for gradient in (float("inf") if rank else 1.0, 2.0):
-        parameter.grad = torch.full((2,), gradient * scale.factor)
-        done.append(descend(optimizer, scale=scale, share=Share(2, rank, 2)))
-    return {"done": done, "factor": scale.factor, "parameter": parameter.detach()}
+        optimizer.zero_grad()
+        (gradient * scale.factor * network(torch.ones(1, 1)).sum()).backward()
+        done.append(descend(optimizer, scale=scale))
+    return {"done": done, "factor": scale.factor, "parameter": layer.weight.detach().flatten()}
 
 
 def of_several_sizes(rank: int) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from nst.gan import scaling
-from nst.gan.parallel import Share
 from nst.gan.scaling import LossScale, descend
 from nst.gan.trainer import GANTraining
 from nst.modulated.training import ManyStylesOptions, ManyStylesTraining
@@ -68,7 +67,7 @@ def test_the_factor_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaling, "_PATIENCE", 1)
     scale = LossScale()
     for _ in range(50):
-        assert scale.unscale([], Share())
+        assert scale.unscale([])
     assert scale.factor == 2.0**24
 
 
