@@ -26,6 +26,7 @@ from threading import Barrier
 import pyarrow.parquet as pq
 import torch
 
+from benchmarks import lacks
 from nst.features.weights import published_bytes
 from nst.feed_forward.method import SHIPPED, FeedForward
 from nst.images.codec import decode_image, encode_image
@@ -88,12 +89,14 @@ def job(photos: Sequence[Path], pool: str, workers: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--photos", type=Path, help="left out: nothing is measured")
     parser.add_argument("--count", type=int, default=1000, help="photographs of each job; the first ones")
     parser.add_argument("--pools", nargs="*", default=["local", "ray"], choices=["local", "ray"])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--bound", type=int, default=60, help="photographs of each measurement of the bound")
     arguments = parser.parse_args()
+    if lacks(arguments, "photos"):
+        return
     photos = list(itertools.islice(sorted(arguments.photos.iterdir()), arguments.count))
     few = photos[:: max(1, len(photos) // arguments.bound)]
     result: dict[str, float] = {"photos": len(photos), "workers": arguments.workers}

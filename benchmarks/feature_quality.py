@@ -48,6 +48,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import nst
+from benchmarks import lacks
 from nst.features import FeatureNetwork, build_features, read_state_dict
 from nst.features.embedded.data import is_held_out
 from nst.features.embedded.distillation import RELUS
@@ -360,9 +361,9 @@ def cost_ratio(setup: Setup, rounds: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--teacher", type=Path, required=True, help="VGG16's weights")
-    parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--pictures", type=Path, required=True, help="styles")
+    parser.add_argument("--teacher", type=Path, help="VGG16's weights")
+    parser.add_argument("--photos", type=Path)
+    parser.add_argument("--pictures", type=Path, help="styles")
     parser.add_argument("--embedded", type=Path, help="the embedded network's weights; left out: those shipped")
     parser.add_argument("--former", type=Path, help="the former one's; left out: it is not measured")
     parser.add_argument("--pairs", type=int, default=8)
@@ -371,6 +372,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of each process; there are as many as cores")
     parser.add_argument("--quick", action="store_true", help="fewer and smaller pictures, fewer evaluations")
     arguments = parser.parse_args()
+    if lacks(arguments, "teacher", "photos", "pictures"):
+        return
     photos, pictures = held_out(arguments.photos), held_out(arguments.pictures)
     if not photos or not pictures:
         parser.error("no file of --photos or of --pictures was kept from trainings")

@@ -398,20 +398,20 @@ def compare(folder: Path, pool: str, rows: int, poisoned: Mapping[int, tuple[str
     }
 
 
-def pandas(folder: Path) -> Path:
-    """Where pandas is, which Ray Data does not start without. Not among our dependencies, so not kept."""
+def pandas(folder: Path) -> Path | None:
+    """Where pandas is, which Ray Data does not start without. Not among our dependencies, so not kept. None: it
+    cannot be fetched."""
     target = folder / "pandas"
-    if not target.exists():
-        names = ("pandas", "python-dateutil", "six")
-        command = ("-m", "uv", "pip", "install", "--quiet", "--python", sys.executable, "--no-deps", "--target")
-        subprocess.run([sys.executable, *command, str(target), *names], check=True)
-    return target
+    names = ("pandas", "python-dateutil", "six")
+    command = ("-m", "uv", "pip", "install", "--quiet", "--python", sys.executable, "--no-deps", "--target")
+    done = subprocess.run([sys.executable, *command, str(target), *names], check=False)
+    return target if done.returncode == 0 else None
 
 
 def ray_data(
-    folder: Path, name: str, rows: int, poisoned: Mapping[int, tuple[str, int]], cap_s: float
+    folder: Path, name: str, rows: int, poisoned: Mapping[int, tuple[str, int]], cap_s: float, packages: Path
 ) -> dict[str, Any]:
-    environment = {"PYTHONPATH": str(pandas(folder))}
+    environment = {"PYTHONPATH": str(packages)}
     if name == "poisoned":
         environment["RAY_memory_usage_threshold"] = memory_threshold()
     found = part("data", str(folder), name, str(cap_s), limit_s=cap_s + 240, **environment)
@@ -449,12 +449,15 @@ def main() -> None:
         give_up_root_rights()
         found = {pool: compare(folder, pool, arguments.rows, poisoned) for pool in arguments.pools}
         data = {}
-        if arguments.cap:
+        packages = pandas(folder) if arguments.cap else None
+        if arguments.cap and packages is None:
+            print("\nRay Data is left out: pandas, which it needs, cannot be fetched")
+        elif packages is not None:
             print(
                 "\nRay Data, map_batches, max_errored_blocks=-1 (mild: without hang, hard exit and memory hog):"
             )
             for name in ("poisoned", "mild"):
-                data[name] = ray_data(folder, name, arguments.rows, poisoned, arguments.cap)
+                data[name] = ray_data(folder, name, arguments.rows, poisoned, arguments.cap, packages)
     first, *others = found
     print(json.dumps({**found[first], **{pool: found[pool] for pool in others}, "ray_data": data}))
 

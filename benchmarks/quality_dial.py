@@ -33,10 +33,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks import lacks
 from nst.features import build_features, read_state_dict
 from nst.features.weights import published_bytes
 from nst.feed_forward.losses import balanced, content_distance
-from nst.feed_forward.method import SHIPPED, FeedForward
+from nst.feed_forward.method import SHIPPED, FeedForward, has_bfloat16
 from nst.images.codec import decode_image, decode_photo, encode_image, reduced
 from nst.losses import gram_matrix
 from nst.style_transfer.method import StyleTransfer
@@ -165,7 +166,7 @@ def measured(picture: Path, held: Sequence[Tensor], chosen: Sequence[Path], argu
             weights=weights,
             curve=True,
             init=init,
-            precision="bfloat16",
+            precision="bfloat16" if has_bfloat16(CPU) else "float32",
         )
         return painted(method, assets, held)
 
@@ -251,15 +252,17 @@ def pays_from(pictures: Sequence[Mapping[str, Row]], adapted: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True, help="what is learned on")
-    parser.add_argument("--held", type=Path, required=True, help="what is painted")
-    parser.add_argument("--pictures", type=Path, nargs="+", required=True)
-    parser.add_argument("--teacher", type=Path, required=True, help="VGG16's weights")
-    parser.add_argument("--keep", type=Path, required=True, help="folder of what was measured")
+    parser.add_argument("--photos", type=Path, help="what is learned on")
+    parser.add_argument("--held", type=Path, help="what is painted")
+    parser.add_argument("--pictures", type=Path, nargs="+")
+    parser.add_argument("--teacher", type=Path, help="VGG16's weights")
+    parser.add_argument("--keep", type=Path, help="folder of what was measured")
     parser.add_argument("--at", type=int, nargs="+", default=[100, 200, 400])
     parser.add_argument("--count", type=int, default=64, help="photographs that are learned on")
     parser.add_argument("--side", type=int, default=384)
     arguments = parser.parse_args()
+    if lacks(arguments, "photos", "held", "pictures", "teacher", "keep"):
+        return
     held = [
         reduced(decode_image(each.read_bytes()), arguments.side) for each in sorted(arguments.held.iterdir())
     ]

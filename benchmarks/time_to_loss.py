@@ -44,6 +44,7 @@ from benchmarks.style_transfer_step import losses_of
 from benchmarks.weights import add_weights, plain_vgg, weights_name
 from jobs.demo import sample_photographs
 from nst.features import build_features
+from nst.feed_forward.method import has_bfloat16
 from nst.images.codec import decode_image, picture_tensor, resize_image
 from nst.optim.lbfgs import LBFGS
 from nst.style_transfer.method import StyleTransfer
@@ -53,6 +54,7 @@ from nst.style_transfer.stylizer import FIRST_STEP
 from nst.synthetic import brush_strokes, hatching
 from reference.style_transfer import convolutions, published_state, tutorial_losses, vgg19
 
+CPU = torch.device("cpu")
 EVALUATIONS = 300
 CUT = 11
 """Modules up to conv3_1, of either VGG."""
@@ -300,11 +302,6 @@ def per_photo_over_joint(network: str, state: Mapping[str, Tensor], side: int) -
     return {name: count / EVALUATIONS for name, count in zip(hardest_last, needed, strict=True)}
 
 
-def has_bfloat16() -> bool:
-    """Whether this processor multiplies in bfloat16; else it is slower than float32."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One pair of photograph and style."""
@@ -447,7 +444,7 @@ def main() -> None:
     scale = ", unit activations" if arguments.unit_activations else ""
     print(
         f"{loaded[0]}, {arguments.weights or 'random parameters'}{scale}, "
-        f"bfloat16 in hardware: {has_bfloat16()}"
+        f"bfloat16 in hardware: {has_bfloat16(CPU)}"
     )
     print(
         f"{'pair':30} {'photo':>9} {'target':>9} {'last':>9} | {'ours':8} {'evaluations':>11} {'CPU s':>7} | "
@@ -481,7 +478,7 @@ def summary(
     found: Sequence[Measured],
 ) -> dict[str, object]:
     """The last line; of the joint optimization, which is measured here, also a table."""
-    bfloat16 = has_bfloat16() and "bfloat16" in arguments.precisions
+    bfloat16 = has_bfloat16(CPU) and "bfloat16" in arguments.precisions
     usual = "bfloat16" if bfloat16 else arguments.precisions[0]
     ratios = {
         (precision, baseline): [one.ratio(precision, baseline) for one in found]
@@ -492,7 +489,7 @@ def summary(
         "weights": weights_name(arguments.weights),
         "unit_activations": arguments.unit_activations,
         "network": loaded[0],
-        "bfloat16_in_hardware": has_bfloat16(),
+        "bfloat16_in_hardware": has_bfloat16(CPU),
         "pairs": len(found),
         "precision": usual,  # of the three that follow
         "vs_tutorial_median": round(statistics.median(ratios[usual, "tutorial"]), 2),

@@ -13,6 +13,7 @@ __all__ = [
     "MEAN",
     "STD",
     "backward_by_loss",
+    "backward_together",
     "convolutions",
     "gatys_losses",
     "published_state",
@@ -72,12 +73,20 @@ def backward_by_loss(losses: Callable[[Tensor], list[Tensor]], x: Tensor) -> tup
     return sum(float(term.detach()) for term in terms), x.grad
 
 
+def backward_together(losses: Callable[[Tensor], list[Tensor]], x: Tensor) -> tuple[float, Tensor]:
+    """The same by one backward pass for the sum, as the tutorial has it today."""
+    x = x.detach().clone().requires_grad_()
+    total = torch.stack(losses(x)).sum()
+    (grad,) = torch.autograd.grad(total, x)
+    return float(total.detach()), grad
+
+
 def gatys_losses(
     cnn: nn.Sequential, photo: Tensor, style: Tensor, alpha: float, beta: float
 ) -> Callable[[Tensor], list[Tensor]]:
-    """Gatys, Ecker, Bethge 2016, equations 1 to 7, sums written out; a VGG with average pooling. The whole
-    network runs. Gives the weighted losses one by one."""
-    vgg19_ = sum(isinstance(module, nn.Conv2d) for module in cnn) == 16
+    """Gatys, Ecker, Bethge 2016, equations 1 to 7, sums written out; a VGG with average pooling, as far as it
+    is given, to relu5_1 at least. All of that runs. Gives the weighted losses one by one."""
+    vgg19_ = isinstance(cnn[16], nn.Conv2d)  # a fourth one in its third block
     fourth, fifth = (19, 28) if vgg19_ else (17, 24)  # conv4_1 and conv5_1
     names = {1: "relu1_1", 6: "relu2_1", 11: "relu3_1"}
     names |= {fourth + 1: "relu4_1", fourth + 3: "relu4_2", fifth + 1: "relu5_1"}
