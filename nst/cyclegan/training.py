@@ -28,6 +28,7 @@ from nst.gan.parallel import Share
 from nst.gan.precision import activations, parameter_dtype
 from nst.gan.trainer import (
     GANTraining,
+    cell_side,
     evaluating,
     frozen,
     side_by_side,
@@ -120,7 +121,7 @@ class CycleGANTraining(GANTraining):
         """
         there, back = self.best["G_A"], self.best["G_B"]
         rows = []
-        options = self.options
+        options, side = self.options, cell_side(side, min(map(len, photos.values())), 6)
         with evaluating(self.best.values()):
             for a, b in zip(photos["a"], photos["b"], strict=False):
                 a, b = with_channels(a, options.input_channels), with_channels(b, options.output_channels)

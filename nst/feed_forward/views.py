@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst.feed_forward.networks import STRIDE_PX
+from nst.gan.trainer import cell_side
 from nst.images.codec import resize_image
 
 __all__ = ["contact_sheet", "recolored", "resized", "square", "whole_strides"]
@@ -53,6 +54,7 @@ def whole_strides(image: Tensor) -> Tensor:
 
 def contact_sheet(rows: Sequence[Sequence[Tensor]], side: int) -> Tensor:
     """Images (1, 3, h, w) in [0, 1], in rows, as squares of a picture (3, H, W) in [-1, 1]."""
+    side = cell_side(side, len(rows), max(map(len, rows)))
     cells = [
         torch.cat([resize_image(each[0].cpu().float().clamp(0, 1), (side, side)) for each in row], 2)
         for row in rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
@@ -18,6 +19,7 @@ from nst.images.codec import resize_image
 
 __all__ = [
     "GANTraining",
+    "cell_side",
     "evaluating",
     "follow",
     "frozen",
@@ -26,6 +28,8 @@ __all__ = [
 ]
 
 _MANY = 1 << 40
+_SHEET_PX, _SHEET_PIXELS = 65_500, 1 << 26
+"""A JPEG's longest side, and pixels of 0.8 GB in float32."""
 _OF_GENERATORS = ("gan_", "cycle_", "identity_")
 """First letters of the generators' losses."""
 Side = Literal["g", "d"]
@@ -220,6 +224,13 @@ def evaluating(networks: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for network, mode in before:
             network.train(mode)
+
+
+def cell_side(side: int, rows: int, columns: int) -> int:
+    """The side of images in so many rows and columns of one picture: `side`, unless that picture would be too
+    large to be held, or to be a JPEG."""
+    most = min(_SHEET_PX // max(rows, columns), math.isqrt(_SHEET_PIXELS // (rows * columns)))
+    return max(1, min(side, most))
 
 
 def side_by_side(images: Sequence[Tensor], side: int) -> Tensor:

@@ -18,6 +18,7 @@ from nst.gan.sampling import style_pair
 from nst.gan.starting import Sides, States
 from nst.gan.trainer import (
     GANTraining,
+    cell_side,
     evaluating,
     frozen,
     side_by_side,
@@ -134,6 +135,7 @@ class ManyStylesTraining(GANTraining):
         device = next(G.parameters()).device
         styles = [torch.tensor([style], device=device) for style in range(len(self.options.styles))]
         rows = []
+        side = cell_side(side, sum(map(len, photos.values())), 1 + len(styles))
         with evaluating([G]):
             for x in (x for name in self.options.styles for x in photos[name]):
                 rows.append(side_by_side([x, *(G(x, style) for style in styles)], side))

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst.errors import OptionError
+from nst.feed_forward.views import contact_sheet
+from nst.gan import trainer
 from nst.gan.losses import gradient_penalty
 from nst.gan.parallel import Share
 from nst.gan.sampling import style_pair
@@ -340,6 +342,20 @@ def one_of_two(rank: int, folder: str) -> None:
                 trained(case, Share(batch_size, rank, 2), steps), f"{folder}/{case}-{batch_size}-{rank}.pt"
             )
     dist.destroy_process_group()
+
+
+def test_samples_of_many_styles_are_a_picture_that_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are styles times photographs of each in rows: a JPEG has a longest side, and a machine a memory."""
+    own = training(precision="float32")
+    styles = own.options.styles
+    photos = {name: [torch.zeros(1, 3, 16, 16)] * 2 for name in styles}
+    rows, columns = 2 * len(styles), 1 + len(styles)
+    assert own.samples(photos, 16).shape == (3, 16 * rows, 16 * columns)
+    monkeypatch.setattr(trainer, "_SHEET_PX", 10 * rows + 1)
+    assert own.samples(photos, 16).shape == (3, 10 * rows, 10 * columns)
+    monkeypatch.setattr(trainer, "_SHEET_PIXELS", 8 * rows * 8 * columns)
+    assert own.samples(photos, 16).shape == (3, 8 * rows, 8 * columns)
+    assert contact_sheet([[torch.zeros(1, 3, 8, 8)] * columns] * rows, 16).shape == (3, 8 * rows, 8 * columns)
 
 
 @pytest.fixture(scope="module")

@@ -103,7 +103,7 @@ class Trainer(Protocol):
 
         Args:
             photos: of each collection, (1, 3, h, w) in [-1, 1] each.
-            side: of each image in the picture, in pixels.
+            side: of each image in the picture, in pixels; less, if the picture would be too large else.
 
         Returns:
             (3, H, W) in [-1, 1].
