@@ -11,8 +11,9 @@ import torch
 from jobs.errors import JobMismatch
 from jobs.stores.store import Store
 from jobs.training.layout import checkpoint_path
+from jobs.training.recipes import Trainer
 
-__all__ = ["checkpoint_bytes", "read_checkpoint"]
+__all__ = ["checkpoint_bytes", "take_up"]
 
 _FORMAT = 1
 
@@ -28,15 +29,23 @@ def checkpoint_bytes(fingerprint: str, step: int, state: Mapping[str, Any]) -> b
     return out.getvalue()
 
 
-def read_checkpoint(store: Store, step: int, fingerprint: str) -> dict[str, Any]:
-    """The state that `checkpoint_bytes` was given.
+def take_up(trainer: Trainer, store: Store, step: int, fingerprint: str) -> dict[str, Any]:
+    """Have a trainer go on from after a step; gives the state that `checkpoint_bytes` was given.
 
     Raises:
-        JobMismatch: it is of another training, or of this one with other options.
+        JobMismatch: the checkpoint is of another training, or of this one with other options, or of a version
+            that trained otherwise.
         FileNotFoundError: there is no checkpoint after this step.
     """
-    data = store.read(checkpoint_path(step))
-    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    path = checkpoint_path(step)
+    state: dict[str, Any] = torch.load(io.BytesIO(store.read(path)), map_location="cpu", weights_only=True)
     if state.get("format") != _FORMAT or state.get("fingerprint") != fingerprint:
-        raise JobMismatch(f"{store.url}/{checkpoint_path(step)} is not a checkpoint of this training")
+        raise JobMismatch(f"{store.url}/{path} is not a checkpoint of this training")
+    try:
+        trainer.load_state_dict(state["training"])
+    except (KeyError, ValueError) as error:
+        raise JobMismatch(
+            f"{store.url}/{path} is of a version of nst that trained otherwise ({error!r}). This one cannot "
+            "go on; another training can begin with its networks: see init.weights"
+        ) from error
     return state

@@ -22,7 +22,7 @@ from jobs.errors import TrainingDiverged
 from jobs.stores.filesystems import StorageOptions
 from jobs.stores.store import open_store
 from jobs.training.changes import Change, change_at, fingerprint_at
-from jobs.training.checkpoints import checkpoint_bytes, read_checkpoint
+from jobs.training.checkpoints import checkpoint_bytes, take_up
 from jobs.training.data import TrainingSet, batches, step_failed
 from jobs.training.job import TrainJob
 from jobs.training.layout import (
@@ -104,7 +104,7 @@ def train(setup: LoopSetup, rank: int = 0, world: int = 1, device: str | torch.d
 
     Raises:
         TrainingDiverged: a loss, or what was trained, is not finite.
-        JobMismatch: a checkpoint is not of this training.
+        JobMismatch: a checkpoint is not of this training, or of a version that trained otherwise.
         StepFailed: a step raised, or its photographs cannot be loaded.
         NoPhotographs, StoreError, OSError: nothing can be read or written.
     """
@@ -224,8 +224,7 @@ class _Loop:
                 init = self._setup.spec.init
                 self._trainer.start_from(self._setup.starts, init.networks, strict=init.strict)
             return 0
-        state = read_checkpoint(self._store, step, self._fingerprint(step))
-        self._trainer.load_state_dict(state["training"])
+        state = take_up(self._trainer, self._store, step, self._fingerprint(step))
         self._scheduler.load_state_dict(state["scheduler"])
         self._epoch_loss, self._epoch_count = state["epoch_loss"], state["epoch_count"]
         return step

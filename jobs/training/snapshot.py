@@ -12,7 +12,7 @@ from jobs.errors import UsageError
 from jobs.ledger.job_record import TRAINING, read_job
 from jobs.stores.store import Store
 from jobs.training.changes import fingerprint_at, read_changes, with_changes
-from jobs.training.checkpoints import read_checkpoint
+from jobs.training.checkpoints import take_up
 from jobs.training.job_file import train_from_table
 from jobs.training.layout import checkpoint_steps, snapshot_path
 
@@ -49,11 +49,10 @@ def _published(store: Store) -> tuple[int, AssetRef]:
     step = max(checkpoint_steps(store), default=0)
     if not step:
         raise UsageError(f"{store.url} has no checkpoint yet: log.checkpoint_every says after how many steps")
-    state = read_checkpoint(store, step, fingerprint_at(record.fingerprint, changes, step))
     table = {**with_changes(record.job, changes), "output": store.url}
     spec = train_from_table(table, Path.cwd()).spec
     trainer = spec.recipe.build(seed=spec.seed, device=torch.device("cpu"))
-    trainer.load_state_dict(state["training"])
+    take_up(trainer, store, step, fingerprint_at(record.fingerprint, changes, step))
     data = trainer.file_bytes()
     store.publish(snapshot_path(step), data)
     url = f"{store.url.rstrip('/')}/{snapshot_path(step)}"

@@ -107,7 +107,7 @@ class Adapter:
                     return False
         total = self._method.adapt_steps if photos else 0
         with suppress(FileNotFoundError):
-            self._training.restore(self.store.read(CHECKPOINT))
+            self._restore(self.store.read(CHECKPOINT))
         began, first = time.monotonic(), self._training.steps
         saved, shown = began - _CHECKPOINT_S, began - _PROGRESS_S
         recent: deque[Mapping[str, float]] = deque(maxlen=_RECENT)
@@ -136,6 +136,13 @@ class Adapter:
                 adapted_path(self._setup.fingerprint), self._training.file_bytes(), create_only=True
             )
         return True
+
+    def _restore(self, checkpoint: bytes) -> None:
+        try:
+            self._training.restore(checkpoint)
+        except (KeyError, ValueError) as error:
+            text = f"is of a version of nst that learned otherwise ({error!r}); without it, it begins anew"
+            raise WorkersBroken(f"{self.store.url}/{CHECKPOINT} {text}") from error
 
 
 def not_left_out(store: Store, rows: tuple[Row, ...]) -> Generator[Row, None, None]:

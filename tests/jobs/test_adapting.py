@@ -222,6 +222,15 @@ def test_what_goes_wrong_ends_the_job_in_a_sentence(
     assert not [path for path in files(job) if path.endswith(".safetensors")]
 
 
+def test_a_checkpoint_of_a_version_that_learned_otherwise_is_told(photos: Photos, tmp_path: Path) -> None:
+    photos(2)
+    job = begun(tmp_path)
+    job.store.publish(CHECKPOINT, b"{}")
+    adapter = Adapter(replace(worker_setup(job), adapt_rows=adapt_rows(job.manifest, 3, 0)), {})
+    with pytest.raises(WorkersBroken, match=f"{CHECKPOINT} is of a version .* without it"):
+        adapter.run(Task(id=0, shard=0))
+
+
 def test_one_that_hangs_is_ended(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobs.driver.adapting._TELL_S", 0.1)
     photos(2)

@@ -76,6 +76,7 @@ from jobs.training.loop import LoopSetup, train
 from jobs.training.metrics import metrics_table, read_metrics, write_metrics, write_part
 from jobs.training.monitor import Watch
 from jobs.training.report import build_training_report
+from jobs.training.snapshot import publish_snapshot
 from jobs.training.spec import TrainFile
 from jobs.training.starts import same_eyes
 from jobs.training.status import train_status
@@ -189,6 +190,21 @@ def test_who_does_not_know_that_others_took_its_place_removes_none_of_their_chec
     monkeypatch.setattr("jobs.training.loop.checkpoint_bytes", overtaken)
     assert train(replace(setup(job), steps=2)) == 2
     assert checkpoint_steps(job.store) == [2, 8]
+
+
+def test_a_checkpoint_of_a_version_that_trained_otherwise_is_told(photos: Path) -> None:
+    """And nobody tries it again."""
+    job = begun(photos)
+    assert train(replace(setup(job), steps=2)) == 2
+    state = torch.load(io.BytesIO(job.store.read(checkpoint_path(2))), weights_only=True)
+    del state["training"]["optimizers"]["d"]
+    data = io.BytesIO()
+    torch.save(state, data)
+    job.store.publish(checkpoint_path(2), data.getvalue())
+    for go_on in (lambda: train(setup(job)), lambda: publish_snapshot(job.store)):
+        with pytest.raises(JobMismatch, match=r"step-000000002\.pt is of a version .*init\.weights") as raised:
+            go_on()
+        assert not Failures(-1, 0).go_on(raised.value, 2)
 
 
 BEFORE = pytest.mark.parametrize(
