@@ -12,6 +12,7 @@ from typing import Any
 import ray
 import ray.exceptions
 import ray.train
+import torch
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from jobs.errors import WorkersBroken
@@ -88,5 +89,7 @@ def _needs(own: TrainResources) -> dict[str, float]:
 def _train_worker(config: Mapping[str, Any]) -> None:
     """In each worker, with torch's default group set up."""
     context = ray.train.get_context()
+    # As of methods, see `begin_cuda`: covariances that are rounded to TF32 are none.
+    torch.set_float32_matmul_precision("highest")
     with signals_blocked():  # those who load photographs, too
         train(config["setup"], context.get_world_rank(), context.get_world_size(), get_device())

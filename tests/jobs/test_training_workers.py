@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray.train
+import torch
 from ray.train.v2._internal.exceptions import (
     InsufficientClusterResourcesError,
     WorkerGroupStartupFailedError,
@@ -18,7 +20,7 @@ from ray.train.v2._internal.exceptions import (
 
 from jobs.console.stop import StopSignal
 from jobs.errors import StepFailed, TrainingDiverged, WorkersBroken
-from jobs.training import driver
+from jobs.training import driver, ray_workers
 from jobs.training.driver import _due, _Run
 from jobs.training.ray_errors import cause_of, may_pass
 from jobs.training.ray_workers import has_room, trainer_of
@@ -49,6 +51,21 @@ def test_who_misses_a_worker_that_died_is_not_the_cause() -> None:
     assert cause_of(failed(STEP)) is STEP
     assert cause_of(STEP) is STEP
     assert "before the training did" in str(cause_of(None))
+
+
+def test_workers_multiply_in_float32_whatever_a_container_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    monkeypatch.setattr(ray_workers, "train", lambda *_: found.append(torch.get_float32_matmul_precision()))
+    monkeypatch.setattr(ray_workers, "get_device", lambda: torch.device("cpu"))
+    context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
+    monkeypatch.setattr(ray.train, "get_context", lambda: context)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")  # as containers do with their environment
+    try:
+        ray_workers._train_worker({"setup": None})
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert found == ["highest"]
 
 
 def test_workers_that_cannot_start_are_tried_again_but_not_where_there_is_no_room() -> None:
