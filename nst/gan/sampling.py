@@ -105,7 +105,9 @@ class Preprocessing:
             more = max(1.0, self.crop_size / min(width, height))
             width, height = (max(self.crop_size, round(side * more)) for side in (width, height))
         else:
-            width, height = (max(2, round(side / multiple)) * multiple for side in (width, height))
+            # The ResNets, of 4, have to be left two pixels at their smallest, the U-Nets one.
+            fewest = 2 if multiple <= 4 else 1
+            width, height = (max(fewest, round(side / multiple)) * multiple for side in (width, height))
         return width, height
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from nst.cyclegan.networks import GENERATORS, least_size, size_multiple
 from nst.errors import OptionError
 from nst.gan.sampling import Preprocessing, photo_index, stream
 from nst.gan.schedule import Policy, Schedule, Scheduler
@@ -65,7 +66,17 @@ def test_scaled_photographs_keep_what_they_show_and_fit_the_generator() -> None:
     assert kept.shape == (3, 64, 100)
     assert float(kept[0, 0, 0]) == pytest.approx(-1, abs=0.02)
     assert float(kept[0, 0, -1]) == pytest.approx(1, abs=0.02)
-    assert Preprocessing(preprocess="none")(ramp(1, 1), stream(0, "A", 0), 8).shape == (3, 16, 16)
+    assert Preprocessing(preprocess="none")(ramp(1, 1), stream(0, "A", 0), 4).shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_photographs_that_a_generator_can_take_stay_as_they_are(generator: str) -> None:
+    """A U-Net takes what it halves to one pixel; smaller ones become what the generator needs at least."""
+    multiple, least = size_multiple(generator), least_size(generator)
+    ours = Preprocessing(preprocess="none", flip=False)
+    for width, height in ((least, least), (least + multiple, least), (least, least + 2 * multiple)):
+        assert ours.scaled_size(width, height, multiple) == (width, height)
+    assert ours.scaled_size(1, 1, multiple) == (least, least)
 
 
 def test_small_ones_are_mirrored_where_they_are_not_to_be_enlarged() -> None:
