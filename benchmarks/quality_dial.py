@@ -37,7 +37,7 @@ from benchmarks import lacks
 from nst.features import build_features, read_state_dict
 from nst.features.weights import published_bytes
 from nst.feed_forward.losses import balanced, content_distance
-from nst.feed_forward.method import SHIPPED, FeedForward, has_bfloat16
+from nst.feed_forward.method import SHIPPED, FeedForward
 from nst.images.codec import decode_image, decode_photo, encode_image, reduced
 from nst.losses import gram_matrix
 from nst.style_transfer.method import StyleTransfer
@@ -166,7 +166,6 @@ def measured(picture: Path, held: Sequence[Tensor], chosen: Sequence[Path], argu
             weights=weights,
             curve=True,
             init=init,
-            precision="bfloat16" if has_bfloat16(CPU) else "float32",
         )
         return painted(method, assets, held)
 

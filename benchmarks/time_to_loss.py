@@ -44,8 +44,8 @@ from benchmarks.style_transfer_step import losses_of
 from benchmarks.weights import add_weights, plain_vgg, weights_name
 from jobs.demo import sample_photographs
 from nst.features import build_features
-from nst.feed_forward.method import has_bfloat16
 from nst.images.codec import decode_image, picture_tensor, resize_image
+from nst.ops.precision import has_bfloat16
 from nst.optim.lbfgs import LBFGS
 from nst.style_transfer.method import StyleTransfer
 from nst.style_transfer.objective import StyleObjective
