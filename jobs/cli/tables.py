@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from jobs.training.status import TrainStatus
 
 __all__ = ["show_failures", "show_sections", "show_status", "show_training"]
+
+_Told: TypeAlias = "list[tuple[str, str]]"
+"""What is said of a job: names, and what they are names of."""
 
 
 def show_sections(found: Iterable[Section]) -> None:
@@ -48,18 +51,21 @@ def show_status(found: JobStatus, reach: Sequence[str] = ()) -> None:
     """
     from jobs.console.display import describe_failures
 
-    table = _about(found, found.kind)
     counts = ", ".join(f"{number} {name}" for name, number in found.counts.items())
-    table.add_row("images", f"{found.done} of {found.rows} done: {counts}")
-    table.add_row("shards", f"{found.sealed_shards} of {found.shards} sealed")
-    for number, part in enumerate(found.parts):
-        table.add_row(f"part {number}" if number else "", escape(printable(part.describe())))
+    told = [
+        *_about(found, found.kind),
+        ("images", f"{found.done} of {found.rows} done: {counts}"),
+        ("shards", f"{found.sealed_shards} of {found.shards} sealed"),
+        *(
+            (f"part {number}" if number else "", printable(part.describe()))
+            for number, part in enumerate(found.parts)
+        ),
+    ]
     if found.adapting is not None:
-        table.add_row("the network learns", str(found.adapting))
-    _add_driver(table, found)
-    for line in describe_failures(found.failures, found.counts, [found.output, *reach]):
-        table.add_row("", escape(printable(line)))
-    _print(table, found.notes)
+        told.append(("the network learns", str(found.adapting)))
+    told += _driver(found)
+    failures = describe_failures(found.failures, found.counts, [found.output, *reach])
+    _print([*told, *(("", printable(line)) for line in failures)], found.notes)
 
 
 def show_failures(found: JobStatus) -> None:
@@ -77,25 +83,26 @@ def show_training(store: Store, as_json: bool) -> None:
     if as_json:
         print(json.dumps(found.to_json()))
         return
-    table = _about(found, f"train {found.training}")
-    table.add_row("photos", ", ".join(f"{number} of {name}" for name, number in found.photos.items()))
-    _add_driver(table, found)
-    table.add_row("step", f"{found.step}; the newest checkpoint is of {found.checkpoint or 'none'}")
+    photos = ", ".join(f"{number} of {name}" for name, number in found.photos.items())
+    told = [
+        *_about(found, f"train {found.training}"),
+        ("photos", photos),
+        *_driver(found),
+        ("step", f"{found.step}; the newest checkpoint is of {found.checkpoint or 'none'}"),
+    ]
     if found.losses:
         for group, losses in found.groups.items():
             name = "losses" if group == "loss" else group.replace("_to_", " to ")
-            table.add_row(name, describe_losses(losses))
+            told.append((name, describe_losses(losses)))
     if found.skipped:
-        table.add_row("left out", f"{found.skipped} photographs that cannot be read")
-    for change in found.changes:
-        table.add_row("options", escape(printable(str(change))))
-    for step, distances in found.evaluations.items():
-        table.add_row(f"at {step}", describe_losses(distances))
+        told.append(("left out", f"{found.skipped} photographs that cannot be read"))
+    told += [("options", printable(str(change))) for change in found.changes]
+    told += [(f"at {step}", describe_losses(distances)) for step, distances in found.evaluations.items()]
     if found.snapshots:
-        table.add_row("snapshots", f"generators of steps {_listed(found.snapshots)}, in snapshots/")
+        told.append(("snapshots", f"generators of steps {_listed(found.snapshots)}, in snapshots/"))
     if found.done is not None:
-        table.add_row("generator", escape(f"{found.done['generator']}, of step {found.done['step']}"))
-    _print(table, found.notes)
+        told.append(("generator", f"{found.done['generator']}, of step {found.done['step']}"))
+    _print(told, found.notes)
 
 
 def _listed(steps: Sequence[int]) -> str:
@@ -105,19 +112,18 @@ def _listed(steps: Sequence[int]) -> str:
     return f"{steps[0]}, {steps[1]}, ..., {steps[-2]}, {steps[-1]} ({len(steps)} of them)"
 
 
-def _about(found: JobStatus | TrainStatus, kind: str) -> Table:
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("job", escape(f"{kind}, begun {found.created}, in {found.output}"))
-    table.add_row("state", found.state)
-    return table
+def _about(found: JobStatus | TrainStatus, kind: str) -> _Told:
+    return [("job", f"{kind}, begun {found.created}, in {found.output}"), ("state", found.state)]
 
 
-def _add_driver(table: Table, found: JobStatus | TrainStatus) -> None:
-    if found.driver is not None:
-        table.add_row("driver", escape(found.driver.describe()))
+def _driver(found: JobStatus | TrainStatus) -> _Told:
+    return [] if found.driver is None else [("driver", found.driver.describe())]
 
 
-def _print(table: Table, notes: Iterable[str]) -> None:
-    for note in notes:
-        table.add_row("note", escape(note))
-    Console().print(table, highlight=False)
+def _print(told: _Told, notes: Iterable[str]) -> None:
+    """Print a line each, whole: what a console breaks, or cuts, can be neither searched nor copied."""
+    told = [*told, *(("note", note) for note in notes)]
+    width = max(len(name) for name, _ in told)
+    for name, text in told:
+        for line in text.splitlines():
+            print(printable(f"{name:<{width}}  {line}"))

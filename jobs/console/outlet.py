@@ -45,11 +45,17 @@ class _Lasting:
         return getattr(self._stream, name)
 
 
+def _nowhere() -> TextIO:
+    """In place of a stream that was closed before this process began, as `>&-` has it: Python has none then. It
+    takes the lowest number that is free, most likely that stream's, which no file of a job should get."""
+    return open(os.devnull, "w")
+
+
 @contextmanager
 def lasting_output() -> Iterator[None]:
     """Have all that is written to standard output and error from here on be written or forgotten."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = _Lasting(sys.stdout), _Lasting(sys.stderr)
+    sys.stdout, sys.stderr = (_Lasting(_nowhere() if each is None else each) for each in before)
     try:
         yield
     finally:

@@ -24,7 +24,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from typer.testing import CliRunner
 
 from jobs.cli.app import app
+from jobs.cli.tables import show_status
 from jobs.driver.job import create_or_open, reopen
+from jobs.inspect.status import JobStatus
 from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import Result as Row
 from jobs.spec import read_job_file
@@ -434,6 +436,41 @@ def test_help_names_every_command_and_exit_code(ask: Callable[..., Result]) -> N
 def test_version() -> None:
     shown = CliRunner().invoke(app, ["--version"])
     assert (shown.exit_code, shown.output) == (0, f"nst {importlib.metadata.version('nst')}\n")
+
+
+def test_status_is_whole_on_narrow_terminals(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names and commands are copied from it, and searched in what it is piped to."""
+    monkeypatch.setenv("COLUMNS", "40")
+    output, long = f"s3://bucket/{'folder/' * 20}out", "a-long-name-without-a-blank/" * 9
+    failure = Row(row=3, key=f"{long}x", url="", status="failed", error="[b]no\x1b picture[/b]\nok: y")
+    show_status(
+        JobStatus(
+            output=output,
+            kind="stub",
+            created="2026-11-30T17:00:00Z",
+            fingerprint="",
+            rows=20,
+            shards=1,
+            sealed_shards=1,
+            counts={"ok": 18, "failed": 2, "quarantined": 0},
+            failures=(failure,),
+            notes=(f"what was said of {long}",),
+            adapting=None,
+            driver=None,
+        ),
+        ["--set", "storage.region=eu"],
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        f"job     stub, begun 2026-11-30T17:00:00Z, in {output}",
+        "state   complete, with failures",
+        "images  20 of 20 done: 18 ok, 2 failed, 0 quarantined",
+        "shards  1 of 1 sealed",
+        f"        failed: {long}x: [b]no\ufffd picture[/b]\ufffdok: y",
+        f"        and 1 more; all of them: nst status {output} --set storage.region=eu --failed",
+        f"note    what was said of {long}",
+    ]
 
 
 def test_status_loads_neither_torch_nor_ray(folder: Path, ask: Callable[..., Result]) -> None:

@@ -204,6 +204,27 @@ def test_output_that_cannot_be_written_is_forgotten() -> None:
     assert process.wait(60) == 0
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_output_that_is_closed_from_the_start_costs_nothing(tmp_path: Path, closed: str) -> None:
+    """As some who start programs in the background have it: Python then has no such stream at all."""
+    script = """
+import sys
+from pathlib import Path
+from rich.console import Console
+from jobs.console.outlet import lasting_output
+with lasting_output():
+    Console().print("x")
+    print("x", flush=True)
+    print("x", file=sys.stderr)
+    with open(sys.argv[1], "w") as file:
+        Path(sys.argv[2]).write_text(str(file.fileno()))
+"""
+    places = [str(tmp_path / name) for name in ("file", "number")]
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", script, *places]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert int((tmp_path / "number").read_text()) > 2 or "<" in closed, "no file takes a closed stream's place"
+
+
 @pytest.mark.parametrize(("encoding", "shown"), [("ascii", rb"\xe9 \u6771"), ("latin-1", b"\xe9 \\u6771")])
 def test_letters_that_the_output_cannot_have_are_escaped(encoding: str, shown: bytes) -> None:
     """Of a photograph's name, where the locale is not of UTF-8."""
