@@ -10,7 +10,7 @@ from jobs.errors import UsageError
 from jobs.ledger.job_record import read_job
 from jobs.ledger.layout import curve_path, picture_path
 from jobs.ledger.manifest import Row
-from jobs.ledger.parts import below, manifest_of, other_options, parts_of
+from jobs.ledger.parts import below, manifest_of, other_options, parts_of, path_below
 from jobs.ledger.receipts import Ledger, journal_parts, read_journal_part
 from jobs.ledger.results import Result
 from jobs.stores.filesystems import absolute_url
@@ -49,7 +49,7 @@ def _told_of(store: Store, shard: int, row: Row) -> Iterator[str]:
         try:
             records = read_journal_part(store.read(path))
         except ValueError as error:
-            yield f"{path} is damaged and counts as not there: {error}"
+            yield f"{path_below(store, path)} is damaged and counts as not there: {error}"
             continue
         for record in records:
             if record["event"] == "death" and record["row"] == row.index:
@@ -66,7 +66,7 @@ def _told_of(store: Store, shard: int, row: Row) -> Iterator[str]:
             if result.row == row.index:
                 yield from _told(below(store, result), f"receipt, generation {meta['generation']}")
     if store.exists(curve_path(key)):
-        yield f"curve: {curve_path(key)}"
+        yield f"curve: {path_below(store, curve_path(key))}"
 
 
 def _find_rows(store: Store, photo: str) -> list[tuple[Store, int, Row]]:

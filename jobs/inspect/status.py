@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -13,8 +13,8 @@ from jobs.errors import EXIT_FAILED_ROWS, EXIT_OK, EXIT_UNFINISHED
 from jobs.ledger.adapted import AdaptProgress, read_progress
 from jobs.ledger.job_record import JobRecord, read_job
 from jobs.ledger.lease import read_holder
-from jobs.ledger.lease_holder import Holder
-from jobs.ledger.parts import newest_pictures, other_options, parts_of
+from jobs.ledger.lease_holder import Holder, at_work
+from jobs.ledger.parts import manifest_of, newest_pictures, other_options, parts_of
 from jobs.ledger.receipts import Ledger, read_journal
 from jobs.ledger.results import Result, Status, add_up, tally, total
 from jobs.stores.store import Store
@@ -148,6 +148,18 @@ class _Read:
         found += [result for result in self._journaled if result.status != "ok"]
         return tuple(sorted(found, key=lambda result: result.row)[:most])
 
+    def failures_of(self, keys: Container[str]) -> list[Result]:
+        """The rows of these photographs that failed or were quarantined. Of millions, no others are read."""
+        failed = {shard: found for shard, found in self._tallies.items() if found.without_picture}
+        results = [result for result in self._journaled if result.status != "ok"]
+        if failed:
+            manifest = manifest_of(self.store)
+            named = enumerate(manifest.column("key"))
+            shards = {row // manifest.shard_size for row, key in named if key in keys}
+            some = {shard: failed[shard] for shard in failed.keys() & shards}
+            results += Ledger(self.store).failures(some, self.record.manifest.rows)
+        return [result for result in results if result.key in keys]
+
     def part(self, first: JobRecord) -> PartStatus:
         """As a part of the job of `first`."""
         status = self.status
@@ -170,12 +182,12 @@ def _of_all(first: _Read, parts: Sequence[_Read], all_failures: bool) -> JobStat
     counts = dict(total(each.tally.counts for each in growth))
     failures: list[Result] = []
     for each in growth:
-        for result in each.failures(each.record.manifest.rows):
-            if result.key in newest:  # it has a picture since
-                counts[result.status] -= 1
-                counts["ok"] += 1
-            else:
-                failures.append(result)
+        since = each.failures_of(newest) if newest else []  # which have a picture by now
+        for result in since:
+            counts[result.status] -= 1
+            counts["ok"] += 1
+        most = each.record.manifest.rows if all_failures else SHOWN_FAILURES + len(since)
+        failures += [result for result in each.failures(most) if result.key not in newest]
     notes = (*first.record.notes, *end_notes(add_up(each.tally for each in everything), first.record.method))
     return replace(
         first.status,
@@ -186,6 +198,6 @@ def _of_all(first: _Read, parts: Sequence[_Read], all_failures: bool) -> JobStat
         failures=tuple(failures if all_failures else failures[:SHOWN_FAILURES]),
         notes=notes,
         adapting=next((each.status.adapting for each in everything if each.status.adapting), None),
-        driver=next((each.status.driver for each in everything if each.status.driver), None),
+        driver=at_work(each.status.driver for each in everything),
         parts=tuple(each.part(first.record) for each in everything),
     )

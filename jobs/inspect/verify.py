@@ -7,10 +7,11 @@ receipts, receipts by their own digest and the manifest, the manifest by the one
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -35,6 +36,7 @@ from jobs.ledger.layout import (
     place_of,
     receipt_path,
 )
+from jobs.ledger.lease import read_holder
 from jobs.ledger.manifest import Manifest, Row, row_digest
 from jobs.ledger.parts import has_own_pictures, parts_of
 from jobs.ledger.receipts import Ledger
@@ -48,6 +50,8 @@ from nst.errors import NstError
 __all__ = ["Fault", "manifest_digest", "verify"]
 
 _THREADS = 16
+_Owner: TypeAlias = tuple[int, str]
+"""The part that has a photograph's pictures, 0 the job itself, and its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +71,13 @@ class _Checked:
 
     store: Store
     record: JobRecord
-    shards: int
-    keys: set[str]
+    manifest: Manifest
+    keys: set[str] = field(default_factory=set)
     """Of photographs that may have files."""
+    generations: dict[int, int] = field(default_factory=dict)
+    """Of receipts that can be read, by shard."""
+    failed: set[int] = field(default_factory=set)
+    """Shards whose receipts have rows without a picture."""
 
 
 def verify(store: Store) -> Iterator[Fault]:
@@ -104,9 +112,9 @@ def _verify_part(store: Store, pool: ThreadPoolExecutor) -> Generator[Fault, Non
         return None
     if digest != record.manifest.sha256 or manifest.rows != record.manifest.rows:
         yield from _within(store, [Fault(MANIFEST, "is not the one that the job was begun with")])
-    keys: set[str] = set()
-    yield from _within(store, _verify_shards(store, record, manifest, pool, keys))
-    return _Checked(store, record, manifest.shards, keys)
+    checked = _Checked(store, record, manifest)
+    yield from _within(store, _verify_shards(checked, pool))
+    return checked
 
 
 def _within(store: Store, faults: Iterable[Fault]) -> Iterator[Fault]:
@@ -120,10 +128,9 @@ def _verify_job(record: JobRecord) -> Iterator[Fault]:
         yield Fault(JOB, "was changed: its fingerprint is not that of the job in it")
 
 
-def _verify_shards(
-    store: Store, record: JobRecord, manifest: Manifest, pool: ThreadPoolExecutor, keys: set[str]
-) -> Iterator[Fault]:
-    """Faults of receipts and pictures; to `keys` are added those of photographs that may have files."""
+def _verify_shards(checked: _Checked, pool: ThreadPoolExecutor) -> Iterator[Fault]:
+    """Faults of receipts and pictures; what else is found of them is noted in `checked`."""
+    store, record, manifest, keys = checked.store, checked.record, checked.manifest, checked.keys
     ledger, image = Ledger(store), record.image
     weights = read_adapted(store, record.fingerprint) if record.method.get("adapt_steps") else None
     adapted = None if weights is None else hashlib.sha256(weights).hexdigest()
@@ -141,6 +148,9 @@ def _verify_shards(
         yield from _verify_receipt(record, shard, rows, results, meta, image)
         if meta.get("adapted") != adapted:
             yield Fault(path, "is of other weights than those that the network has learned")
+        checked.generations[shard] = meta["generation"]
+        if any(result.status != "ok" for result in results):
+            checked.failed.add(shard)
         good = [result for result in results if result.status == "ok" and result.output]
         keys.update(result.key for result in good)
         for problem in pool.map(lambda result: _picture_fault(store, result), good):
@@ -150,7 +160,9 @@ def _verify_shards(
 
 def _verify_places(store: Store, checked: list[_Checked]) -> Generator[Fault, None, list[tuple[str, str]]]:
     """Files that are not the job's; gives the paths of curves, and their keys."""
-    curves = []
+    curves: list[tuple[str, str]] = []
+    odd: list[tuple[str, _Owner]] = []
+    retried: set[tuple[int, int]] = set()
     shared = {key for part in checked if not has_own_pictures(part.store) for key in part.keys}
     for path in store.find():
         number, inner = part_path(path) or (0, path)
@@ -166,14 +178,40 @@ def _verify_places(store: Store, checked: list[_Checked]) -> Generator[Fault, No
                 not weights or inner == adapted_path(record.fingerprint)
             ):
                 pass
-            case ReceiptFile(shard) | JournalFile(shard) if part is not None and shard < part.shards:
+            case ReceiptFile(shard) if part is not None and shard < part.manifest.shards:
                 pass
-            case PhotoFile(key, role) if key in keys and (number == 0 or keys is not shared):
-                if role == "curve":
+            case JournalFile(shard, generation) if part is not None and shard < part.manifest.shards:
+                if generation > part.generations.get(shard, generation):
+                    retried.add((number, shard))
+            case PhotoFile(key, role) if number == 0 or keys is not shared:
+                if key not in keys:
+                    odd.append((path, (number, key)))
+                elif role == "curve":
                     curves.append((path, key))
             case _:
                 yield Fault(path, "does not belong to the job")
+    may_be = _of_retries(checked, retried) if odd else set()
+    for path, owner in odd:
+        if owner not in may_be:
+            yield Fault(path, "does not belong to the job")
     return curves
+
+
+def _of_retries(checked: list[_Checked], retried: set[tuple[int, int]]) -> set[_Owner]:
+    """Photographs that failed, and may have a picture of a retry that is not finished.
+
+    Args:
+        retried: parts and shards with a journal that no receipt is of. Others may be about to have one.
+    """
+    found: set[_Owner] = set()
+    for number, part in enumerate(checked):
+        holder = read_holder(part.store)
+        works = holder is not None and holder.works_at(time.time())
+        own = number if has_own_pictures(part.store) else 0
+        for shard in part.failed:
+            if works or (number, shard) in retried:
+                found |= {(own, row.key) for row in part.manifest.shard(shard)}
+    return found
 
 
 def manifest_digest(shards: Iterable[Iterable[Row]]) -> str:

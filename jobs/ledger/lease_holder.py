@@ -6,13 +6,14 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from jobs.stores.processes import boot_id, pid_namespace
 
-__all__ = ["Holder", "ended_here", "parse_holder", "this_process", "utc"]
+__all__ = ["Holder", "at_work", "ended_here", "parse_holder", "this_process", "utc"]
 
 _LONGEST_TERM_S = 86_400.0
 _ENDED: set[str] = set()
@@ -45,6 +46,10 @@ class Holder:
             return False
         return _process_started(self.pid) != self.process_started
 
+    def works_at(self, now: float) -> bool:
+        """Whether it seems to be at work, by the clock of whoever asks: `now` is in seconds since the epoch."""
+        return not self.is_dead and self.expires >= utc(now)
+
     def describe(self) -> str:
         """For people, from the record alone and the clock of whoever asks."""
         if self.is_dead:
@@ -58,6 +63,12 @@ class Holder:
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.started}"
+
+
+def at_work(holders: Iterable[Holder | None]) -> Holder | None:
+    """Of the holders of a job and its parts, one that seems to be at work, or else the first that was."""
+    there, now = [holder for holder in holders if holder is not None], time.time()
+    return next((holder for holder in there if holder.works_at(now)), next(iter(there), None))
 
 
 def ended_here(id: str) -> None:

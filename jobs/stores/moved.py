@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from jobs.errors import StoreError
 from jobs.stores.filesystems import is_url, local_path, path_url
 
 __all__ = ["Move", "moved_along", "read_moved_along"]
@@ -47,8 +48,13 @@ def read_moved_along(url: str, before: str, now: str, read: Callable[[str], byte
     does."""
     try:
         return read(url)
-    except OSError:
+    except (OSError, StoreError) as error:
         elsewhere = moved_along(url, before, now)
         if elsewhere is None:
             raise
-        return read(elsewhere)
+        try:
+            return read(elsewhere)
+        except OSError:
+            if isinstance(error, StoreError):  # of the disk that it was on, which may be back
+                raise error from None
+            raise

@@ -109,7 +109,8 @@ class Index:
     """By the last look."""
     _tables: dict[Place, pa.Table] = field(default_factory=dict)
     _sealed: set[Place] = field(default_factory=set)
-    _journals: dict[int, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
+    _journals: dict[Place, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
+    """What was read of shards that have no receipt yet."""
     _workers: dict[tuple[str | None, int | None], int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _looked_at: Place = (-1, -1)
@@ -130,6 +131,13 @@ class Index:
         return sum(part.record.manifest.rows for part in self.parts if not has_own_pictures(part.store))
 
     @property
+    def left(self) -> int:
+        """Rows of all parts without a result: of photographs, and of those that are done again."""
+        with self._lock:
+            known = sum(table.num_rows for table in self._tables.values())
+        return sum(part.record.manifest.rows for part in self.parts) - known
+
+    @property
     def shards(self) -> int:
         return sum(part.record.manifest.shards for part in self.parts)
 
@@ -148,11 +156,11 @@ class Index:
         self.listed = len(done)
         self._add(sorted(done - self._sealed), goes_on)
         begun = {(number, shard) for number, ledger in enumerate(ledgers) for shard in ledger.begun()}
-        for place in sorted(begun - done):
+        self._journals = {place: self._journals.get(place, {}) for place in begun - done}
+        for place, journal in sorted(self._journals.items()):
             if not goes_on():
                 return
             part, shard = place
-            journal = self._journals.setdefault(part, {})
             results = read_journal(self.parts[part].store, shard, 0, journal).results
             known = self._tables.get(place)
             if len(results) > (0 if known is None else known.num_rows):

@@ -16,7 +16,7 @@ from jobs.console.progress import end_notes
 from jobs.ledger.adapted import read_progress
 from jobs.ledger.job_record import JobRecord
 from jobs.ledger.lease import read_holder
-from jobs.ledger.lease_holder import Holder, utc
+from jobs.ledger.lease_holder import Holder, at_work
 from jobs.ledger.marks import MARK_NAMES, Mark, change_marks, read_marks
 from jobs.ledger.results import HALF_A_LEVEL, STATUSES, Tally
 from jobs.stores.store import Store
@@ -86,10 +86,13 @@ class Watch:
         Raises:
             OSError, NstError: it cannot be read.
         """
-        self._driver = read_holder(self.store)
-        self._adapting = str(read_progress(self.store, self.record.fingerprint) or "")
-        self._take(read_marks(self.store))
+        # `nst resume` and `nst retry` may hold the lease of a part alone.
+        self._driver = at_work([read_holder(part.store) for part in self.index.parts])
+        learning = [part for part in self.index.parts if part.record.method.get("adapt_steps")]
+        steps = (read_progress(part.store, part.record.fingerprint) for part in learning)
+        self._adapting = str(next(filter(None, steps), ""))
         self.index.refresh(self._goes_on)
+        self._take(read_marks(self.store))  # after what is there without them
         # While there are shards without a receipt, nobody retries those that have one.
         if self._driver is not None:
             self._rounds = 2
@@ -108,8 +111,7 @@ class Watch:
     def tell(self) -> dict[str, Any]:
         """How far the job is, as JSON; it was asked for."""
         self._asked_at = time.monotonic()
-        rows = self.index.rows()
-        told = progress(rows, self.record, self._driver, time.time(), self.index.photographs)
+        told = progress(self.index, self._driver, time.time())
         read = {"read": self.index.read, "listed": self.index.listed}
         notes = [*told.pop("notes"), *starmap(_damage, self.index.damaged.items())]
         return {**told, **read, "adapting": self._adapting, "trouble": self.trouble, "notes": notes}
@@ -148,28 +150,26 @@ def _damage(place: tuple[int, int], why: str) -> str:
     return f"{f'part {part}, ' if part else ''}shard {shard}: {why}"
 
 
-def progress(
-    rows: Rows, record: JobRecord, driver: Holder | None, now: float, photographs: int | None = None
-) -> dict[str, Any]:
+def progress(index: Index, driver: Holder | None, now: float) -> dict[str, Any]:
     """How far a job is, and who works on it.
 
     Args:
-        driver: who holds the job's lease.
+        driver: who holds the lease of the job, or of a part of it.
         now: seconds since the epoch.
-        photographs: how many it has; None: it has no parts.
     """
+    rows, record = index.rows(), index.parts[0].record
     number = np.bincount(rows.status, minlength=len(STATUSES)).tolist()
     counts = dict(zip(STATUSES, number, strict=True))
-    total, done = photographs or record.manifest.rows, len(rows)
-    works = driver is not None and not driver.is_dead and driver.expires >= utc(now)
+    total, done, left = index.photographs, len(rows), index.left
+    works = driver is not None and driver.works_at(now)
     if works:
         state = "running"
-    elif done < total:
+    elif done < total or index.listed < index.shards:  # some may be yet to be done again
         state = "unfinished"
     else:
         state = "complete" if counts["ok"] == total else "complete, with failures"
     rate, workers = _speed(rows, driver, now) if works else (0.0, 0)
-    left_s = (total - done) / rate if rate else None
+    left_s = left / rate if rate and left > 0 else None  # nobody knows what is left of a retry
     changes = rows.figures.get(f"{STATS}change", np.empty(0))
     unchanged = Tally({}, int((changes >= 0).sum()), int((changes < HALF_A_LEVEL).sum()))
     return {

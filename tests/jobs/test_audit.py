@@ -329,6 +329,22 @@ def test_an_unfinished_shard_is_named_and_its_pictures_are_not(store: LocalStore
     assert fault == Fault(receipt_path(2), "there is none: 7 photographs unfinished")
 
 
+@pytest.mark.parametrize("how", ["at work", "cut off"])
+def test_pictures_of_a_retry_are_no_faults(store: LocalStore, how: str) -> None:
+    """It publishes them before its journal, and that before the receipt."""
+    for path in ("images/raises.jpg", "frames/raises/00002.jpg"):
+        store.publish(path, b"of a retry")
+    assert {fault.path for fault in verify(store)} == {"images/raises.jpg", "frames/raises/00002.jpg"}
+    shard = orphan_shard(store)
+    assert shard is not None
+    with hold(store, STANDARD_LEASE if how == "at work" else None):
+        if how == "cut off":
+            JournalWriter(store, shard, 1).death(row_of(store, "raises"), "crash")
+        assert list(verify(store)) == []
+        store.publish("images/nobody.jpg", b"of no photograph")
+        assert [fault.path for fault in verify(store)] == ["images/nobody.jpg"]
+
+
 def test_garbage_is_collected_and_nothing_else(store: LocalStore) -> None:
     clean = contents(store)
     journals = {path for path in clean if path.startswith("journal/")}

@@ -12,6 +12,7 @@ from click.testing import Result as Invoked
 from typer.testing import CliRunner
 
 from jobs.cli.app import app
+from jobs.console.progress import SHOWN_FAILURES
 from jobs.driver.job import Job, create_or_open, reopen
 from jobs.driver.parts import grow, unfinished_parts
 from jobs.driver.redo import Redone, redo
@@ -35,6 +36,7 @@ from nst.methods import METHODS
 from tests.chaos import InlinePool
 from tests.conftest import encoded, picture
 from tests.counted import rows_that_count
+from tests.jobs.made_jobs import finish, key, made_job
 from tests.jobs.reports import Report
 from tests.methods import REGISTRY
 
@@ -107,6 +109,9 @@ def test_versions_are_kept_and_say_what_made_them(job: Job) -> None:
     lines = list(explain(job.store, "4"))
     assert any("done again, in" in line and "method.change = 0.25" in line for line in lines)
     assert any("picture: parts/0002/images/4.jpg" in line for line in lines)
+    job.store.publish("parts/0002/curves/4.parquet", b"of a method that records them")
+    assert "curve: parts/0002/curves/4.parquet" in list(explain(job.store, "4"))
+    job.store.remove("parts/0002/curves/4.parquet")
     report = Report(build_report(job.store))
     assert report.row("4")["full"]["after"] == "parts/0002/images/4.jpg"
     assert {row["problem"] for row in report.rows} == {""}
@@ -148,6 +153,28 @@ def test_a_failure_takes_no_picture_away(job: Job, tmp_path: Path) -> None:
     assert counted(job.store)["1"] == 0
     assert job_status(job.store).counts["ok"] == 6
     assert list(verify(job.store)) == []
+
+
+def test_status_reads_few_of_many_failures_again(tmp_path: Path) -> None:
+    """Of a million photographs, half of which failed, and a few were done again."""
+    job = made_job(tmp_path, 20 * 97, shard_size=97)
+    finish(job, range(20))
+    for part in redo(job, [key(5), key(97 + 5)], {"seed": 9}, registry=REGISTRY):
+        finish(part, [0])
+    asked: list[str] = []
+
+    class Noting(LocalStore):
+        def read(self, path: str) -> bytes:
+            asked.append(path)
+            return super().read(path)
+
+    status = job_status(Noting(job.store.url))
+    assert (status.rows, status.counts) == (20 * 97, {"ok": 20 * 96 + 2, "failed": 18, "quarantined": 0})
+    assert [each.row for each in status.failures] == [97 * shard + 5 for shard in range(2, 12)]
+    receipts = [path for path in asked if path.startswith("results/")]
+    assert len(receipts) < 20 + 10 + 2 + SHOWN_FAILURES, "each for its counts, and those that are named"
+    everything = job_status(job.store, all_failures=True)
+    assert (everything.counts, len(everything.failures)) == (status.counts, 18)
 
 
 def test_photographs_that_came_later_are_done_again_too(job: Job, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 import io
 import itertools
@@ -17,6 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +34,10 @@ from jobs.driver.job import Job, create_or_open
 from jobs.driver.redo import redo
 from jobs.errors import UsageError
 from jobs.inspect.garbage import collect_garbage
+from jobs.inspect.status import job_status
 from jobs.inspect.verify import verify
 from jobs.ledger.layout import MARKS, receipt_path
+from jobs.ledger.lease import STANDARD_LEASE, hold
 from jobs.ledger.lease_holder import this_process
 from jobs.ledger.marks import change_marks, read_marks
 from jobs.ledger.receipts import JournalWriter, seal
@@ -369,6 +373,15 @@ def test_damaged_marks_are_said_and_left(made: Job, client: TestClient, watch: W
     assert (answer.status_code, made.store.read(MARKS)) == (502, b"{")
 
 
+@pytest.mark.usefixtures("watch")  # which removes them
+def test_without_marks_that_can_be_read_the_pictures_are_shown(made: Job) -> None:
+    made.store.publish(MARKS, b"{")
+    anew = Watch(made.store)
+    anew.refresh()
+    assert (len(anew.index.rows()), anew.tell()["state"]) == (COUNT, "complete, with failures")
+    assert "marks.json is damaged" in anew.trouble
+
+
 def test_marks_belong_to_the_job(made: Job) -> None:
     change_marks(made.store, {key(0): "keep"})
     collect_garbage(made.store)
@@ -432,15 +445,22 @@ def test_what_is_not_there_or_no_picture_is_said(tmp_path: Path) -> None:
     assert client.get("/thumbnail/2/after").status_code == 200
 
 
-def test_photographs_that_were_moved_with_the_job_are_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", ["nothing", "a folder to mount a disk at"])
+def test_photographs_that_were_moved_with_the_job_are_found(tmp_path: Path, left: str) -> None:
     job = made_job(tmp_path / "before", 2)
     finish(job, range(job.manifest.shards))
     shutil.move(tmp_path / "before", tmp_path / "now")
+    if left != "nothing":
+        (tmp_path / "before").mkdir()
     watch = Watch(LocalStore(str(tmp_path / "now/out")))
     watch.refresh()
     client = client_of(watch)
     client.get(f"/?token={TOKEN}")
     assert client.get("/thumbnail/0/before").status_code == 200
+    (tmp_path / "now/photos/0.jpg").unlink()
+    gone = client.get("/full/0/before")
+    assert gone.status_code == (204 if left == "nothing" else 502)
+    assert ("is a disk to be mounted there?" in gone.text) == (left != "nothing")
 
 
 @pytest.mark.parametrize("output", ["../secret.jpg", "images/../../secret.jpg", "/etc/passwd", "job.json"])
@@ -540,11 +560,31 @@ def test_speed_and_workers_are_those_of_the_driver_at_work(tmp_path: Path) -> No
     watch = Watch(job.store)
     watch.refresh()
     holder = this_process(id="x", started_at=STARTED + 19, term_s=1e9, generation=1, renewals=0)
-    told = progress(watch.index.rows(), watch.record, holder, STARTED + 39)
+    told = progress(watch.index, holder, STARTED + 39)
     assert (told["state"], told["workers"]) == ("running", 3)
     assert told["rate"] == pytest.approx(1.0)
     assert told["left_s"] == pytest.approx(40.0)
-    assert progress(watch.index.rows(), watch.record, None, STARTED + 39)["state"] == "unfinished"
+    assert progress(watch.index, None, STARTED + 39)["state"] == "unfinished"
+
+
+def test_journals_of_shards_that_are_finished_are_let_go(tmp_path: Path) -> None:
+    """Watched all night, those of a million photographs would take gigabytes."""
+    job = made_job(tmp_path, 40, shard_size=20)
+    index = Index(job.store)
+    for shard in (0, 1):
+        writer, rows = JournalWriter(job.store, shard, 0), job.manifest.shard(shard)
+        for row in rows:
+            writer.results([result_of(job, row)])
+        index.refresh()
+        assert records() == 20, "those of the shard in work"
+        finish(job, [shard])
+        index.refresh()
+        assert (records(), len(index.rows())) == (0, 20 * (shard + 1))
+
+
+def records() -> int:
+    """Records of journals that are in memory."""
+    return sum(type(each) is dict and each.get("event") == "result" for each in gc.get_objects())
 
 
 # The command
@@ -635,6 +675,29 @@ def test_parts_are_shown_as_one_job(tmp_path: Path) -> None:
         assert growing.do(part) == 0
     watch.refresh()
     assert client.get("/api/rows").json()["rows"][1]["again"] == "as before"
+
+
+def test_of_a_part_it_is_told_who_is_at_it_and_what_is_left(tmp_path: Path) -> None:
+    growing.put(tmp_path, 0, 1, 2)
+    job, _ = growing.run_all(growing.file(tmp_path))
+    watch = Watch(job.store)
+    watch.refresh()
+    assert (watch.tell()["state"], watch.index.left) == ("complete", 0)
+    with closing(redo(job, growing.names(0, 1), {"seed": 9}, registry=REGISTRY)) as parts:
+        part = next(parts)
+    watch.refresh()
+    told = watch.tell()
+    assert (told["state"], told["done"], told["total"]) == (job_status(job.store).state, 3, 3)
+    assert (told["state"], watch.index.left) == ("unfinished", 2)
+    with hold(part.store, STANDARD_LEASE):  # as of `nst resume`
+        watch.refresh()
+        assert watch.tell()["state"] == "running"
+    assert growing.do(part) == 0
+    watch.refresh()
+    assert (watch.tell()["state"], watch.index.left) == ("complete", 0)
+    holder = this_process(id="x", started_at=0, term_s=1e9, generation=1, renewals=0)
+    told = progress(watch.index, holder, time.time() + 10)
+    assert (told["rate"] > 0, told["left_s"]) == (True, None), "of a retry it is not known"
 
 
 def test_the_command_that_does_again_is_told(tmp_path: Path) -> None:
