@@ -60,7 +60,8 @@ class Bar:
                 self.say(line)
 
     def say(self, line: str) -> None:
-        self.console.print(escape(printable(line)), highlight=False, soft_wrap=True)
+        # As it is: a path may have [red] in it, or :b:, which would be a color and an emoji.
+        self.console.print(printable(line), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def emit_all(self, events: Iterable[LogEvent]) -> None:
         for event in events:

@@ -92,3 +92,10 @@ def test_an_error_keeps_its_lines_and_none_of_its_escapes(capsys: pytest.Capture
     assert capsys.readouterr().err == (
         "error: workers cannot start: CUDA error\nCUDA_LAUNCH_BLOCKING=1\N{REPLACEMENT CHARACTER}[2J\n"
     )
+
+
+def test_paths_are_said_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither in colors nor as emojis, which are names between brackets and colons elsewhere."""
+    path = "/photos/12:b:30 [red]x[/red] :smile: \\[bold].jpg"
+    Display(Console()).say(path)
+    assert capsys.readouterr().out == f"{path}\n"
