@@ -231,11 +231,11 @@ class _Run:
                 self._tally.ready()
             case Progress():
                 self._tally.computing(event.worker, event.evaluations)
-                for progress in event.tasks:
-                    self._tally.progressed(progress.task, progress.counts)
+                for task in event.tasks:
+                    self._tally.progressed(task.task, task.counts, task.spent.made)
             case Finished():
                 self._tally.computing(event.worker, 0)
-                self._tally.finished(event.task, event.report.counts)
+                self._tally.finished(event.task, event.report.counts, event.report.spent.made)
             case Died():
                 self._tally.computing(event.worker, 0)
             case Failed() | Leaving():

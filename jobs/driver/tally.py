@@ -30,6 +30,7 @@ class RunTally:
         self._rows, self._before = rows, before
         self._seen: Counter[Status] = Counter(before)
         self._running: dict[int, Mapping[Status, int]] = {}  # by task: its part of `_seen`
+        self._earlier: Counter[int] = Counter()  # by task: results that it found in the journal
         self._evaluations: dict[WorkerId, int] = {}
         self._evaluations_per_image = evaluations_per_image
         self._began = began
@@ -55,19 +56,26 @@ class RunTally:
         if not task.sealing:  # its rows are counted
             self._running[task.id] = total([])
 
-    def progressed(self, task: int, counts: Mapping[Status, int]) -> None:
-        """Count the results that a running task has by now."""
+    def progressed(self, task: int, counts: Mapping[Status, int], made: int | None = None) -> None:
+        """Count the results that a running task has by now.
+
+        Args:
+            made: how many of them it made itself; None: all. The others were in the journal of a run before:
+                taken for its own, they would tell another speed for hours.
+        """
         if task not in self._running:  # it is over
             return
+        if made is not None:  # which may be a few ahead of `counts`
+            self._earlier[task] = max(self._earlier[task], sum(counts.values()) - made)
         self._seen.update(counts)
         self._seen.subtract(self._running[task])
         self._running[task] = counts
         if any(counts.values()):
             self.mark("first_result")
 
-    def finished(self, task: int, counts: Mapping[Status, int]) -> None:
-        """Count the results that a task ended with."""
-        self.progressed(task, counts)
+    def finished(self, task: int, counts: Mapping[Status, int], made: int | None = None) -> None:
+        """Count the results that a task ended with; see `progressed`."""
+        self.progressed(task, counts, made)
         self._running.pop(task, None)
 
     def corrected(self, task: int, statuses: Iterable[Status]) -> None:
@@ -87,7 +95,7 @@ class RunTally:
         return Snapshot(
             total=self._rows,
             counts=self.counts(),
-            already=sum(self._before.values()),
+            already=sum(self._before.values()) + self._earlier.total(),
             workers=workers,
             elapsed_s=0.0 if self._first_ready is None else time.monotonic() - self._first_ready,
             evaluations=sum(self._evaluations.values()),

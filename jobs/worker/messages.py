@@ -151,6 +151,11 @@ class Spent:
     marks: frozenset[str] = frozenset()
     """What was odd about photographs' files; see `nst.images.decode.Photograph`."""
 
+    @property
+    def made(self) -> int:
+        """How many photographs got a result."""
+        return sum(self.images.values())
+
 
 NOTHING_SPENT = Spent()
 

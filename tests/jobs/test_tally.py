@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,13 @@ from rich.console import Console
 from jobs.console.display import Display
 from jobs.console.log_events import LogEvent
 from jobs.console.progress import Snapshot
+from jobs.driver.run import run, worker_setup
 from jobs.driver.tally import RunTally
+from jobs.ledger.receipts import JournalWriter
 from jobs.ledger.results import Status
 from jobs.worker.messages import Task
+from tests.chaos import InlinePool
+from tests.jobs.made_jobs import made_job, result_of
 
 
 def counts(ok: int, failed: int = 0, quarantined: int = 0) -> Mapping[Status, int]:
@@ -74,6 +79,28 @@ def test_the_time_left_is_known_before_the_first_photograph_is_done(capsys: pyte
     )
     assert line() == "1 of 4 images, 2 workers"
     assert line(counts=counts(2)) == "2 of 4 images, 2 workers, 2.00 images/min, 0:01:00 left"
+
+
+def test_results_of_the_journal_are_nobodys_speed() -> None:
+    """A shard that is taken up again has them at once."""
+    tally = RunTally(100, counts(10), time.monotonic())
+    tally.submitted(Task(id=1, shard=0))
+    tally.submitted(Task(id=2, shard=1))
+    tally.progressed(1, counts(30), made=1)
+    tally.progressed(2, counts(5), made=6)
+    assert (tally.snapshot(2, ()).done, tally.snapshot(2, ()).already) == (45, 10 + 29)
+    tally.progressed(1, counts(31), made=3)
+    tally.finished(1, counts(33), made=4)
+    tally.corrected(2, ["ok"] * 7)
+    assert (tally.snapshot(2, ()).done, tally.snapshot(2, ()).already) == (50, 10 + 29)
+
+
+def test_who_goes_on_tells_its_own_speed(tmp_path: Path) -> None:
+    job = made_job(tmp_path, 20, shard_size=10)
+    rows, told = job.manifest.shard(1), list[Snapshot]()
+    JournalWriter(job.store, 1, 0).results([result_of(job, row) for row in rows[:6]])
+    assert run(job, pool=InlinePool(worker_setup(job)), observe=told.append).exit_code == 0
+    assert (told[-1].done, told[-1].already, told[-1].total) == (20, 6, 20)
 
 
 def test_sealing_counts_no_row_again() -> None:
