@@ -83,15 +83,23 @@ def collect_garbage(store: Store, *, remove: bool = True) -> Garbage:
 def _read(store: Store) -> _Part:
     ledger = Ledger(store)
     part = _Part(manifest_of(store), read_job(store).image)
-    for shard in sorted(ledger.done()):
+
+    def found(shard: int) -> tuple[int, list[str]] | None:
+        """The receipt's generation, and the keys that have no picture; None: it cannot be read."""
         try:
             results, meta = ledger.receipt(shard)
         except StoreError:
-            continue
+            return None
         if shard >= part.manifest.shards or len(results) != part.manifest.rows_in(shard):
-            continue
-        part.generations[shard] = meta["generation"]
-        part.failed.update(each.key for each in results if each.status != "ok")
+            return None
+        return meta["generation"], [each.key for each in results if each.status != "ok"]
+
+    done = sorted(ledger.done())
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for shard, its in zip(done, map_in_turn(pool, found, done), strict=True):
+            if its is not None:
+                part.generations[shard], failed = its
+                part.failed.update(failed)
     return part
 
 

@@ -53,6 +53,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+_THREADS = 16
+_AT_ONCE = 64
+"""Receipts whose rows are in memory."""
 
 
 class Ledger:
@@ -81,7 +84,7 @@ class Ledger:
         Raises:
             StoreError: one is damaged.
         """
-        with ThreadPoolExecutor(16) as pool:
+        with ThreadPoolExecutor(_THREADS) as pool:
             return list(pool.map(lambda shard: self._read(shard, receipt_tally), shards))
 
     def failures(self, tallies: Mapping[int, Tally], most: int) -> list[Result]:
@@ -93,12 +96,16 @@ class Ledger:
         Raises:
             StoreError: one is damaged.
         """
-        found: list[Result] = []
+        shards, expected = list[int](), 0
         for shard in sorted(tallies):
-            if len(found) >= most:
-                break
-            if tallies[shard].without_picture:
-                found += (result for result in self.receipt(shard)[0] if result.status != "ok")
+            if expected < most and tallies[shard].without_picture:
+                shards.append(shard)
+                expected += tallies[shard].without_picture
+        found: list[Result] = []
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for start in range(0, len(shards), _AT_ONCE):
+                for results, _ in pool.map(self.receipt, shards[start : start + _AT_ONCE]):
+                    found += (result for result in results if result.status != "ok")
         return found[:most]
 
     def next_generation(self, shard: int, sealed: int) -> int:
