@@ -16,7 +16,7 @@ from jobs.cli.arguments import LogFormat
 from jobs.cli.growing import Growth, grown
 from jobs.cli.running import execute, lease_options, tell_notes
 from jobs.console.log_events import LogEvent
-from jobs.console.text import counted
+from jobs.console.text import counted, printable_lines
 from jobs.errors import EXIT_UNFINISHED, exit_code_of
 from jobs.stores.filesystems import absolute_url
 from jobs.stores.store import open_store
@@ -70,7 +70,7 @@ def _say_error(text: str, log_format: LogFormat) -> None:
 
         JsonLog(None, sys.stdout).emit(LogEvent(event="error", level="error", text=text))
     else:
-        print(f"error: {text}", file=sys.stderr)
+        print(printable_lines(f"error: {text}"), file=sys.stderr)
 
 
 def store_at(out: str, overrides: Sequence[str] | None) -> Store:

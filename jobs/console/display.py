@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from jobs.console.log_events import LogEvent
 from jobs.console.progress import Snapshot, Summary
-from jobs.console.text import printable
+from jobs.console.text import printable, printable_lines
 from jobs.ledger.results import Result, Status
 
 __all__ = ["Bar", "Display", "describe_failures", "describe_summary", "duration"]
@@ -54,7 +54,7 @@ class Bar:
 
     def emit(self, event: LogEvent) -> None:
         if event.level == "error":
-            print("\n".join(map(printable, f"error: {event.text}".splitlines())), file=sys.stderr)
+            print(printable_lines(f"error: {event.text}"), file=sys.stderr)
         elif event.shown:
             for line in event.text.splitlines():
                 self.say(line)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["counted", "printable"]
+__all__ = ["counted", "printable", "printable_lines"]
 
 
 def counted(number: float, what: str) -> str:
@@ -14,3 +14,8 @@ def counted(number: float, what: str) -> str:
 def printable(text: str) -> str:
     """`text` without control characters: names of files and messages of others end up on terminals."""
     return "".join(c if c.isprintable() else "�" for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """`text` of several lines without other control characters."""
+    return "\n".join(map(printable, text.splitlines()))

@@ -138,7 +138,7 @@ def option_place(option: str, value: Any, base: Path) -> str:
     Raises:
         OptionError: there is none, or it has a secret in it.
     """
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value.strip():
         raise OptionError(option, value, reason="a path or URL is required")
     refuse_secrets(option, value)
     return absolute_url(value, base)

@@ -473,6 +473,12 @@ def test_status_is_whole_on_narrow_terminals(
     ]
 
 
+def test_errors_have_no_escapes(tmp_path: Path) -> None:
+    """Names of files are in them."""
+    told = CliRunner().invoke(app, ["status", str(tmp_path / "no\x1b[2J job")])
+    assert (told.exit_code, "no\ufffd[2J job is no job" in told.stderr) == (2, True), told.stderr
+
+
 def test_status_loads_neither_torch_nor_ray(folder: Path, ask: Callable[..., Result]) -> None:
     assert ask("run", "job.toml", "--pool", "local").exit_code == 0
     script = (

@@ -93,6 +93,7 @@ def test_survives_json(tmp_path: Path) -> None:
         ),
         ({"photo": "x"}, r"photo = 'x': unknown option .did you mean 'photos'.*Choices: photos, output"),
         ({"photos": None}, "photos = None: a path or URL is required"),
+        ({"output": " "}, "output = ' ': a path or URL is required"),
         ({"photos": 3}, "photos = 3"),
         ({"seed": -1}, "seed = -1"),
         ({"seed": "x"}, "seed = 'x'"),
