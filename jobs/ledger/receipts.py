@@ -162,6 +162,7 @@ def read_journal(
         for record in parts[path]:
             if record["event"] == "death":
                 journal.deaths[record["row"]] += 1
+            if record["event"] != "result":  # nor is what later versions may have added
                 continue
             result = Result.from_json(record["result"])
             known = journal.results.get(result.row)

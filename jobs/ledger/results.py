@@ -77,7 +77,8 @@ class Result:
 
     @staticmethod
     def from_json(table: Mapping[str, Any]) -> Result:
-        return Result(**table)
+        """The inverse of `to_json`; what later versions of this program may have added is left out."""
+        return Result(**{name: table[name] for name in SCHEMA.names if name in table})
 
 
 @dataclass(frozen=True, slots=True)

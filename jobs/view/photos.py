@@ -51,7 +51,7 @@ class Photos:
 
     def tag(self, rows: Rows, place: int, side: Side, *, small: bool) -> str:
         """What names the file's bytes, before it is made."""
-        size = THUMBNAIL_PX if small else "full"
+        size = THUMBNAIL_PX if small else f"full-{self._full_px(rows, place)}"
         digest = re.sub("[^0-9a-f]", "", rows.text(side, place) or "")
         return f"{side}-{size}-{rows.number[place]}-{digest or 'unknown'}"
 
@@ -73,10 +73,13 @@ class Photos:
         kind = self._part(rows, place).record.image.format
         if side == "after" and kind in _BROWSERS_KNOW:
             return Shown(self._read(rows, place, side), f"image/{kind}")
-        size = max(rows.figures["width"][place], rows.figures["height"][place])
-        most = int(size) if size > 0 else 2048  # of one that failed nobody knows how large it would be
-        tag = self.tag(rows, place, side, small=False)
+        tag, most = self.tag(rows, place, side, small=False), self._full_px(rows, place)
         return self.cache.get(tag, lambda: self._jpeg(rows, place, side, most, 92))
+
+    def _full_px(self, rows: Rows, place: int) -> int:
+        """The longer side of the picture, which may be another one after it was done again."""
+        size = max(rows.figures["width"][place], rows.figures["height"][place])
+        return int(size) if size > 0 else 2048  # of one that failed nobody knows how large it would be
 
     def _jpeg(self, rows: Rows, place: int, side: Side, most: int, quality: int) -> Shown:
         out = io.BytesIO()

@@ -235,6 +235,18 @@ def test_a_journal_part_is_json_lines(store: LocalStore) -> None:
     assert json.loads(line)["result"]["error"] == "a\nb é"
 
 
+def test_a_journal_of_a_later_version_is_read(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its receipts are: who looks at a job need not have what computes it."""
+    written = result(1, stats={"loss": 1.5}, worker_host="h")
+    later = {**written.to_json(), "energy_j": 3.5}
+    monkeypatch.setattr(Result, "to_json", lambda _: later)
+    writer = JournalWriter(store, 0, 0)
+    writer.results([written])
+    writer._append([{"event": "begun", "row": 2}])
+    monkeypatch.undo()
+    assert read_journal(store, 0, 0).results == {1: written}
+
+
 def test_seeds_depend_on_job_and_key_alone() -> None:
     assert image_seed(0, "a") == image_seed(0, "a")
     assert len({image_seed(0, "a"), image_seed(1, "a"), image_seed(0, "b")}) == 3

@@ -427,6 +427,14 @@ def test_a_picture_that_is_known_is_not_sent_again(client: TestClient) -> None:
     assert len(tags) == 4
 
 
+def test_a_photograph_is_as_large_as_its_newest_picture(watch: Watch) -> None:
+    photos, rows = Photos(watch.index), watch.index.rows()
+    assert size_of(photos.full(rows, 0, "before").data) == (480, 320)
+    sides = {side: rows.figures[side] // 2 for side in ("width", "height")}  # done again with image.max_side_px
+    again = replace(rows, figures={**rows.figures, **sides})
+    assert size_of(photos.full(again, 0, "before").data) == (240, 160)
+
+
 def test_what_is_not_there_or_no_picture_is_said(tmp_path: Path) -> None:
     job = made_job(tmp_path, 4)
     finish(job, range(job.manifest.shards))
