@@ -38,7 +38,7 @@ from jobs.ledger.layout import (
 )
 from jobs.ledger.lease import read_holder
 from jobs.ledger.manifest import Manifest, Row, row_digest
-from jobs.ledger.parts import has_own_pictures, parts_of
+from jobs.ledger.parts import has_own_pictures, manifest_of, parts_of
 from jobs.ledger.receipts import Ledger
 from jobs.ledger.results import Result, Tally, image_seed, results_digest, tally
 from jobs.spec import ImageSpec, fingerprint
@@ -51,7 +51,7 @@ __all__ = ["Fault", "manifest_digest", "verify"]
 
 _THREADS = 16
 _Owner: TypeAlias = tuple[int, str]
-"""The part that has a photograph's pictures, 0 the job itself, and its key."""
+"""The part that has a photograph's pictures, 0 the job itself, and its key; none: all that is in the part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,19 +168,21 @@ def _verify_places(store: Store, checked: list[_Checked]) -> Generator[Fault, No
         number, inner = part_path(path) or (0, path)
         if 0 < number <= len(checked) and is_listing(inner):
             continue
-        part = checked[number] if number < len(checked) else None
-        record = checked[0].record if part is None else part.record
-        keys = part.keys if part is not None and has_own_pictures(part.store) else shared
-        match place_of(inner, record.image) if part is not None else None:
+        if number >= len(checked):
+            odd.append((path, (number, "")))
+            continue
+        part, record = checked[number], checked[number].record
+        keys = part.keys if has_own_pictures(part.store) else shared
+        match place_of(inner, record.image):
             case CommonFile() | LeaseFile():
                 pass
             case AdaptedFile(weights) if record.method.get("adapt_steps") and (
                 not weights or inner == adapted_path(record.fingerprint)
             ):
                 pass
-            case ReceiptFile(shard) if part is not None and shard < part.manifest.shards:
+            case ReceiptFile(shard) if shard < part.manifest.shards:
                 pass
-            case JournalFile(shard, generation) if part is not None and shard < part.manifest.shards:
+            case JournalFile(shard, generation) if shard < part.manifest.shards:
                 if generation > part.generations.get(shard, generation):
                     retried.add((number, shard))
             case PhotoFile(key, role) if number == 0 or keys is not shared:
@@ -190,11 +192,19 @@ def _verify_places(store: Store, checked: list[_Checked]) -> Generator[Fault, No
                     curves.append((path, key))
             case _:
                 yield Fault(path, "does not belong to the job")
-    may_be = _of_retries(checked, retried) if odd else set()
+    may_be = {*_of_retries(checked, retried), *_of_new_parts(store, len(checked))} if odd else set()
     for path, owner in odd:
         if owner not in may_be:
             yield Fault(path, "does not belong to the job")
     return curves
+
+
+def _of_new_parts(store: Store, first: int) -> Iterator[_Owner]:
+    """Parts from number `first` on, which came while the job was read, and photographs that these brought."""
+    for number, part in enumerate(parts_of(store)[first:], first):
+        yield number, ""
+        if not has_own_pictures(part):
+            yield from ((0, key) for key in manifest_of(part).column("key"))
 
 
 def _of_retries(checked: list[_Checked], retried: set[tuple[int, int]]) -> set[_Owner]:

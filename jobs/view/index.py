@@ -134,7 +134,7 @@ class Index:
     def left(self) -> int:
         """Rows of all parts without a result: of photographs, and of those that are done again."""
         with self._lock:
-            known = sum(table.num_rows for table in self._tables.values())
+            known: int = sum(table.num_rows for table in self._tables.values())
         return sum(part.record.manifest.rows for part in self.parts) - known
 
     @property

@@ -331,6 +331,26 @@ def store_rows(store: Store) -> list[str]:
     return list(manifest_of(store).column("key"))
 
 
+@pytest.mark.parametrize("how", ["grown", "done again"])
+def test_parts_that_come_while_it_is_verified_are_no_faults(job: Job, tmp_path: Path, how: str) -> None:
+    """Which takes hours of a million photographs."""
+
+    class Growing(LocalStore):
+        def find(self, folder: str = "") -> Iterator[str]:
+            if len(parts_of(job.store)) == 1:
+                put(tmp_path, 40)
+                options: dict[str, Any] = {"seed": 9}
+                again = redo(job, names(1), options, registry=REGISTRY)
+                for part in grow(job, registry=REGISTRY) if how == "grown" else again:
+                    assert do(part) == 0
+                job.store.publish("parts/0002/images/foreign.jpg", b"of no part")
+                job.store.publish("images/foreign.jpg", b"of no photograph")
+            return super().find(folder)
+
+    found = {fault.path for fault in verify(Growing(job.store.url))}
+    assert found == {"parts/0002/images/foreign.jpg", "images/foreign.jpg"}
+
+
 def test_nobody_else_may_be_at_the_job(job: Job, tmp_path: Path) -> None:
     put(tmp_path, 40)
     from jobs.ledger.lease import STANDARD_LEASE
