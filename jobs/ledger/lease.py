@@ -148,12 +148,13 @@ class Lease:
                     floor = 1  # given back since, and the next holder may have begun anew, below
                     continue
                 if found is not None:
-                    if not self._runs_out(found):
+                    found = self._run_out(found)
+                    if found is None:
                         floor = 1  # the same for all who find nothing there
                         continue
                     floor = found.generation + 1
                 self._seen_at = time.monotonic()
-                if self._create(floor, there):
+                if self._create(floor, found, there):
                     break
         except BaseException:  # a signal's, too
             ended_here(self._id)
@@ -176,13 +177,14 @@ class Lease:
         if self._generation and self._is_ours():
             self._store.remove(lease_path(self._generation))
 
-    def _runs_out(self, found: _Found) -> bool:
-        """Wait until the lease that was found, or one after it, has run out (true) or is given back (false)."""
+    def _run_out(self, found: _Found) -> _Found | None:
+        """Wait until the lease that was found, or one after it, has run out, and give that; None: it was given
+        back."""
         told = False
         while not found.holder.is_dead:
             left_s = _left_s(self._store, found)
             if left_s <= 0:
-                return True
+                return found
             if not self._options.wait:
                 raise _held(self._store, found.holder, left_s)
             if not told:
@@ -193,16 +195,21 @@ class Lease:
                 time.sleep(min(_POLL_S, self._options.term_s / 10))
                 now = _newest(self._store, found.generation)
                 if now is None:
-                    return False
+                    return None
                 if now.data != found.data or found.holder.is_dead:
                     found = now
                     break
             else:
-                return True
-        return True
+                return found
+        return found
 
-    def _create(self, generation: int, there: Set[int]) -> bool:
-        """Whether the lease is ours now. `there`: generations that have run out."""
+    def _create(self, generation: int, run_out: _Found | None, there: Set[int]) -> bool:
+        """Whether the lease is ours now.
+
+        Args:
+            run_out: the one that is taken over.
+            there: generations that were there with it, and do not count beside it.
+        """
         self._generation, self._renewals = generation, 0
         try:
             self._store.publish(lease_path(generation), self._record(), create_only=True)
@@ -214,13 +221,23 @@ class Lease:
             return False
         # Another challenger may have found less, or more: each writes, and then looks for what others wrote.
         others = {each for each in _generations(self._store) if each != generation} - there
-        if others or _newest(self._store, generation + 1) is not None:
+        if others or _newest(self._store, generation + 1) is not None or not self._is_there(run_out):
             self._withdraw()
             return False
         for older in _generations(self._store):
             if older < generation:
                 self._store.remove(lease_path(older))
         return True
+
+    def _is_there(self, run_out: _Found | None) -> bool:
+        """Whether nothing has become of it. Its holder may have renewed it late, before it could see ours; or
+        it was given back, and somebody who began anew sees nothing wrong."""
+        if run_out is None:
+            return True
+        try:
+            return self._store.read(lease_path(run_out.generation)) == run_out.data
+        except FileNotFoundError:
+            return False
 
     def _keep(self) -> None:
         while not self._done.wait(self._options.term_s / 3):

@@ -195,21 +195,33 @@ def test_of_several_challengers_one_wins(store: Store, waits: bool) -> None:
         assert [path for path in store.find() if not path.startswith(".tmp")] == []
 
 
-def test_who_comes_late_to_a_lease_that_was_given_back_finds_who_began_anew(tmp_path: Path) -> None:
-    """Found: the ninth, run out. Since then it was given back, and another driver is the first again."""
+@pytest.mark.parametrize(
+    ("found", "now"),
+    [
+        (9, replace(ELSEWHERE, id="anew")),
+        (1, replace(ELSEWHERE, id="anew")),
+        (1, replace(ELSEWHERE, renewals=1)),
+    ],
+    ids=["given back", "given back, the same number", "renewed late"],
+)
+def test_who_comes_late_to_a_lease_that_had_run_out_finds_who_has_it_now(
+    tmp_path: Path, found: int, now: Holder
+) -> None:
+    """Since it was found it was given back, and another driver is the first again; or its holder renewed it,
+    and sees no challenger yet."""
 
     class Meanwhile(LocalStore):
         is_late = False
 
         def publish(self, path: str, data: bytes, *, create_only: bool = False) -> None:
-            if path == "lease-000010.json" and not self.is_late:
+            if path == f"lease-{found + 1:06d}.json" and not self.is_late:
                 self.is_late = True
-                self.remove("lease-000009.json")
-                leave(self, replace(ELSEWHERE, term_s=60.0))
+                self.remove(f"lease-{found:06d}.json")
+                leave(self, replace(now, term_s=60.0))
             super().publish(path, data, create_only=create_only)
 
     store = Meanwhile(str(tmp_path / "out"))
-    leave(store, generation=9)
+    leave(store, generation=found)
     time.sleep(ELSEWHERE.term_s + 0.1)
     with pytest.raises(LeaseHeld):
         Lease(store, SHORT).acquire()
