@@ -109,7 +109,7 @@ class Adapting:
         self._told_at = 0.0
         self._worker, self._ready = 0, False
         self._deaths = 0
-        self._at_death: tuple[int, tuple[str, ...]] = -1, ()
+        self._furthest = (-1, 0)
         self._seen: object = None
         self._seen_at = time.monotonic()
 
@@ -168,9 +168,10 @@ class Adapting:
     def _died(self, event: Died, pool: Pool) -> None:
         if isinstance(event.error, NstError):
             raise event.error
-        come = self._how_far()
-        self._deaths = self._deaths + 1 if come == self._at_death else 1
-        self._at_death = come
+        # By the most there was: the next one begins at a checkpoint, and need not die at the very same step.
+        (steps, left_out), (most, most_left_out) = self._how_far(), self._furthest
+        self._deaths = 1 if steps > most or left_out > most_left_out else self._deaths + 1
+        self._furthest = max(steps, most), max(left_out, most_left_out)
         if self._deaths >= _MOST_DEATHS:
             raise WorkersBroken(
                 f"the network cannot learn: {self._deaths} workers died, at last: {event.detail}"
@@ -178,11 +179,11 @@ class Adapting:
         self._worker, self._ready = self._worker + 1, False
         pool.start(self._worker)
 
-    def _how_far(self) -> tuple[int, tuple[str, ...]]:
-        """Steps that are done, and photographs that are left out: one of them grows."""
+    def _how_far(self) -> tuple[int, int]:
+        """How many steps are done, and how many photographs are left out: one of them grows."""
         progress = read_progress(self._job.store, self._job.fingerprint)
         left_out = read_loading(self._job.store).ended().left_out
-        return -1 if progress is None else progress.step, tuple(left_out)
+        return -1 if progress is None else progress.step, len(left_out)
 
     def _tell(self, pool: Pool) -> None:
         """Say how far it is, and end a worker that shows nothing for as long as a photograph may take."""

@@ -22,6 +22,8 @@ class WorkerState:
     """A photograph got done on it."""
     leaving: bool = False
     """Its machine is about to be taken away, so it gets no more tasks."""
+    stopped: bool = False
+    """It was told to end, so what it is given now would end with it."""
     tasks: dict[int, Task] = field(default_factory=dict)
     """Tasks that it has, by id."""
     slowest_s: float = 0.0
@@ -111,6 +113,10 @@ class Workers:
         self._states[worker].leaving = True
         self._index(worker)
 
+    def set_stopped(self, worker: WorkerId) -> None:
+        self._states[worker].stopped = True
+        self._index(worker)
+
     def set_seen(self, worker: WorkerId, now: float, slowest_s: float = 0.0) -> None:
         state = self._states[worker]
         state.seen_at, state.slowest_s = now, slowest_s
@@ -145,7 +151,8 @@ class Workers:
             self._proven.add(worker)
         if state.tasks:
             self._busy.add(worker)
-        if state.ready and not (state.probing or state.leaving) and len(state.tasks) < TASKS_PER_WORKER:
+        taken = state.probing or state.leaving or state.stopped
+        if state.ready and not taken and len(state.tasks) < TASKS_PER_WORKER:
             self._free[len(state.tasks)].add(worker)
 
     def _unindex(self, worker: WorkerId) -> None:

@@ -115,17 +115,20 @@ class RayPool:
         self._calls[actor.start.remote(worker, self._payload, self._setup.slots)] = worker
 
     def submit(self, worker: WorkerId, task: Task) -> None:
-        self._handles[worker].actor.submit.remote(worker, task)
+        handle = self._handles.get(worker)
+        if handle is not None:  # else it is dead: what poll gave says so, and is not all heard yet
+            handle.actor.submit.remote(worker, task)
 
     def stop(self, worker: WorkerId, cause: Cause) -> None:
         handle = self._handles.get(worker)
         if handle is None:
             return
-        handle.stopped = cause
-        if cause == "stopped":  # nobody will need the actor
+        # Nobody will need the actor; or it was told before, and does not answer any more.
+        if cause == "stopped" or handle.stopped is not None:
             ray.kill(handle.actor)
         else:
             handle.actor.stop.remote(worker, cause)
+        handle.stopped = cause
 
     def drain(self, worker: WorkerId | None = None) -> None:
         for each in list(self._handles) if worker is None else [worker]:

@@ -116,6 +116,7 @@ class PoolContract:
             assert died.rows is not None
             assert 1 <= len(set(died.rows)) <= 2
             assert set(died.rows) <= {0, 1}
+            pool.submit(0, Task(id=2, shard=0))  # as who heard of the others first, and not yet of this
             assert self.wait(pool, Finished).worker == 1
             pool.start(2)
             ready = self.wait(pool, Ready)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,19 +17,19 @@ import torch
 
 from jobs.console.progress import Summary
 from jobs.console.stop import StopSignal
-from jobs.driver.adapting import adapt_rows, adapted_job
+from jobs.driver.adapting import Adapting, adapt_rows, adapted_job
 from jobs.driver.job import Job, create_or_open, reopen
 from jobs.driver.run import run, worker_setup
 from jobs.driver.todo import retry_work
 from jobs.errors import WorkersBroken
 from jobs.inspect.status import job_status
 from jobs.inspect.verify import verify
-from jobs.ledger.adapted import CHECKPOINT, LOADING, read_loading, read_progress
+from jobs.ledger.adapted import CHECKPOINT, LOADING, PROGRESS, AdaptProgress, read_loading, read_progress
 from jobs.ledger.layout import adapted_path
 from jobs.ledger.receipts import Ledger
 from jobs.spec import job_from_table
 from jobs.worker.adapting import Adapter, not_left_out
-from jobs.worker.messages import Task
+from jobs.worker.messages import Died, Task
 from nst.feed_forward.files import painter_file, read_names
 from nst.feed_forward.method import FeedForward
 from nst.feed_forward.networks import Painter, PainterConfig
@@ -153,6 +154,26 @@ def test_one_that_cannot_learn_ends_the_job_which_goes_on_later(photos: Photos, 
     assert "the network cannot learn: 5 workers died" in str(summary.error)
     assert not list(job.store.find("images"))
     assert summary.unfinished_shards
+
+
+def test_deaths_that_came_no_further_than_one_before_end_the_job(photos: Photos, tmp_path: Path) -> None:
+    """As of those that die of the next checkpoint: all begin at the last one and end at about the same step."""
+    photos(2)
+    job = begun(tmp_path)
+    adapting = Adapting(job, worker_setup(job), lambda _: None, StopSignal(), None)
+    started = list[int]()
+    pool: Any = SimpleNamespace(start=started.append)
+
+    def die(step: int) -> None:
+        progress = AdaptProgress(step=step, steps=99, losses={}, seconds_left=1.0)
+        job.store.publish(PROGRESS, progress.to_bytes())
+        adapting._died(Died(0, "crash", "SIGKILL"), pool)
+
+    for step in (50, 40, 60, 61, 45, 60, 44):
+        die(step)
+    with pytest.raises(WorkersBroken, match="5 workers died, at last: SIGKILL"):
+        die(47)
+    assert started == list(range(1, 8))
 
 
 def test_a_photograph_that_kills_is_left_out_and_costs_nobody_else(photos: Photos, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing import forkserver
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,20 +18,20 @@ import pytest
 import torch
 
 import jobs.pools.children
-from jobs.driver.job import Job
+from jobs.driver.job import Job, create_or_open
 from jobs.driver.run import worker_setup
 from jobs.errors import WorkersBroken
 from jobs.pools import Pool, open_pool
 from jobs.pools.children import Children, _Child, _detail
 from jobs.pools.local import LocalPool
-from jobs.pools.ray import RayPool, _own_gpu
+from jobs.pools.ray import RayPool, _Handle, _own_gpu
 from jobs.pools.ray_session import RaySession
-from jobs.spec import Resources
-from jobs.worker.messages import GPU_LOST, Died, Event, WorkerSetup
+from jobs.spec import Resources, job_from_table
+from jobs.worker.messages import GPU_LOST, Died, Event, Task, WorkerSetup
 from nst.errors import OptionError
 from nst.stylizer import Assets, Outcome
 from tests.contracts.pool import MakePool, PoolContract
-from tests.methods import Stub
+from tests.methods import REGISTRY, Stub
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,6 +135,34 @@ def test_workers_of_an_actor_see_its_gpu_also_where_ray_does_not_say_so(
     context = SimpleNamespace(get_accelerator_ids=lambda: {"GPU": ids, "TPU": ["1"]})
     monkeypatch.setattr("ray.get_runtime_context", lambda: context)
     assert _own_gpu() == visible
+
+
+class Actor:
+    """One that is told things and does none of them."""
+
+    def __init__(self) -> None:
+        self.told = list[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(remote=lambda *_: self.told.append(name))
+
+
+def test_an_actor_that_does_not_end_its_worker_is_ended_with_it(
+    tmp_path: Path, photos: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that stands still. Its worker's time is over a second time then."""
+    actor, killed = Actor(), list[Actor]()
+    monkeypatch.setattr("ray.kill", killed.append)
+    table = {"photos": str(photos(1)), "output": "out", "method": {"kind": "stub"}}
+    job = create_or_open(job_from_table(table, tmp_path, REGISTRY), REGISTRY)
+    pool = RayPool(job.resources, worker_setup(job), {})
+    pool._handles[0] = _Handle(actor)
+    pool.submit(0, Task(id=0, shard=0))
+    pool.submit(1, Task(id=1, shard=0))  # which is dead, and who submits has not heard of it yet
+    pool.stop(0, "time limit")
+    assert (actor.told, killed) == (["submit", "stop"], [])
+    pool.stop(0, "time limit")
+    assert killed == [actor]
 
 
 @pytest.mark.ray

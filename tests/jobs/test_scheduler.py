@@ -297,6 +297,26 @@ def test_a_hanging_row_fails_and_blames_nobody_else() -> None:
     assert Counter(done.journal.values()) == {"ok": 23, "failed": 1}
 
 
+def test_who_is_told_to_end_gets_nothing_more() -> None:
+    """Its last photograph was done after all, before it heard of it: the next one, alone, would be blamed."""
+    scheduler = Scheduler([Work(0), Work(1)], lambda s: range(s, s + 1), Limits(1, 2, 4, 5.0, 50.0))
+    scheduler.begin(0.0)
+    (first,) = scheduler.on(Ready(0, INFO), 1.0)
+    scheduler.on(Ready(1, INFO), 1.0)
+    (asked,) = scheduler.on(Died(1, "crash", "gone", rows=(1,)), 2.0)
+    assert isinstance(asked, Inspect)
+    assert scheduler.inspected(asked, [], {}, 2.0) == [Start(2)]
+    assert scheduler.tick(9.0) == [Stop(0, "time limit")]
+    assert isinstance(first, Submit)
+    counts: dict[Status, int] = {"ok": 1, "failed": 0, "quarantined": 0}
+    report = TaskReport(shard=0, counts=counts, complete=True, sealed=True)
+    assert scheduler.on(Finished(0, first.task.id, report), 9.1) == []
+    scheduler.on(Died(0, "time limit", "gone", rows=()), 9.2)
+    (probe,) = scheduler.on(Ready(2, INFO), 9.3)
+    assert isinstance(probe, Submit)
+    assert (probe.worker, probe.task.rows, probe.task.probe) == (2, (1,), True)
+
+
 def test_kills_from_outside_blame_nobody() -> None:
     """As long as they do not hit the same row alone twice."""
     done = Simulation(shards=10, size=10, outside_kills=0.02, seed=5).run()
