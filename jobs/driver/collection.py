@@ -14,7 +14,7 @@ from jobs.errors import JobMismatch
 from jobs.ledger.folders import Photo
 from jobs.ledger.left_out import LeftOut
 from jobs.ledger.names import folded
-from jobs.ledger.parts import manifests_of, parts_of
+from jobs.ledger.parts import manifest_of, manifests_of, parts_of
 from jobs.ledger.receipts import Ledger
 from jobs.stores.filesystems import StorageOptions, read_url
 from jobs.stores.threads import map_in_turn
@@ -148,8 +148,8 @@ class _Known:
 def _with_other_bytes(job: Job, known: _Known, photos: Mapping[str, Photo]) -> Iterator[str]:
     """Those of `photos` that are not what they were when they were last read for the job."""
     digests: dict[str, str] = {}
-    for store, manifest in zip(parts_of(job.store), manifests_of(job.store), strict=True):
-        ledger = Ledger(store)
+    for store in parts_of(job.store):
+        ledger, manifest = Ledger(store), manifest_of(store)
         done = ledger.done()
         for shard in range(manifest.shards):
             if shard in done:

@@ -16,7 +16,7 @@ from jobs.errors import UsageError
 from jobs.ledger.folders import Photo
 from jobs.ledger.job_record import JobRecord, RecordedAsset, changed_values, read_job
 from jobs.ledger.lease import STANDARD_LEASE, LeaseOptions, hold
-from jobs.ledger.parts import WHERE, manifests_of, parts_of
+from jobs.ledger.parts import WHERE, manifest_of, manifests_of, parts_of
 from jobs.spec import job_from_table, job_to_table
 from nst.methods import METHODS
 
@@ -106,8 +106,8 @@ def _sorted_out(job: Job, keys: Sequence[str], plan: PartPlan) -> tuple[list[Pho
     """The photographs to do again, and the keys of those whose last version is as `plan` would have it."""
     rows = _rows(job, set(keys))
     already: set[str] = set()
-    for store, manifest in zip(parts_of(job.store), manifests_of(job.store), strict=True):
-        its = set(manifest.column("key")) & rows.keys()
+    for store in parts_of(job.store):
+        its = set(manifest_of(store).column("key")) & rows.keys()
         already = already | its if _is_alike(plan, read_job(store)) else already - its
     return [photo for key, photo in rows.items() if key not in already], tuple(sorted(already))
 

@@ -152,8 +152,7 @@ class Scheduler:
             waited = worker.slowest_s + (now - worker.seen_at)
             if waited > self._limits.timeout_s:
                 actions.append(Stop(worker_id, "time limit"))
-                self._workers.set_stopped(worker_id)
-                self._workers.set_seen(worker_id, now)  # until its death is reported
+                self._workers.set_stopped(worker_id, now)  # and again, if its death is not reported
         if self._workers.ready or self.finished:
             self._no_worker_since = now
         elif now - self._no_worker_since > self._limits.start_timeout_s:

@@ -113,13 +113,16 @@ class Workers:
         self._states[worker].leaving = True
         self._index(worker)
 
-    def set_stopped(self, worker: WorkerId) -> None:
-        self._states[worker].stopped = True
-        self._index(worker)
-
     def set_seen(self, worker: WorkerId, now: float, slowest_s: float = 0.0) -> None:
         state = self._states[worker]
-        state.seen_at, state.slowest_s = now, slowest_s
+        if not state.stopped:
+            state.seen_at, state.slowest_s = now, slowest_s
+
+    def set_stopped(self, worker: WorkerId, now: float) -> None:
+        """Note that a worker was told to end; what it says from here on is no sign of life."""
+        state = self._states[worker]
+        state.stopped, state.seen_at, state.slowest_s = True, now, 0.0
+        self._index(worker)
 
     def give(self, worker: WorkerId, task: Task, now: float) -> None:
         state = self._states[worker]

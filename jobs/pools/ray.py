@@ -26,6 +26,9 @@ __all__ = ["RayPool"]
 _LONG_POLL_S = 1.0
 """Seconds for which a call for events waits in an actor."""
 _DRAINS_INTERVAL_S = 2.0
+_UNANSWERED_S = 90.0
+"""Seconds after which an actor is ended that was told to end its worker, and says neither that this is gone nor
+that it does not end."""
 _IDLE_S = 10.0
 """Seconds for which an actor whose worker died waits for the next one."""
 
@@ -73,6 +76,8 @@ class _Handle:
     ready: bool = False
     stopped: Cause | None = None
     """Why its worker was told to end, if so."""
+    stopped_at: float = 0.0
+    """When it was."""
     leaving: bool = False
     """Whether its node is being drained, and that was reported."""
 
@@ -123,12 +128,13 @@ class RayPool:
         handle = self._handles.get(worker)
         if handle is None:
             return
-        # Nobody will need the actor; or it was told before, and does not answer any more.
-        if cause == "stopped" or handle.stopped is not None:
+        unanswered = handle.stopped is not None and time.monotonic() - handle.stopped_at > _UNANSWERED_S
+        if cause == "stopped" or unanswered:  # nobody will need the actor, or it stands still
+            handle.stopped = cause
             ray.kill(handle.actor)
-        else:
+        elif handle.stopped is None:
+            handle.stopped, handle.stopped_at = cause, time.monotonic()
             handle.actor.stop.remote(worker, cause)
-        handle.stopped = cause
 
     def drain(self, worker: WorkerId | None = None) -> None:
         for each in list(self._handles) if worker is None else [worker]:

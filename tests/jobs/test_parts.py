@@ -135,6 +135,28 @@ def test_one_that_was_cut_off_is_finished_and_not_begun_again(job: Job) -> None:
     assert list(verify(job.store)) == []
 
 
+@pytest.mark.parametrize("where", ["redo", "collection"])
+def test_a_part_that_another_begins_while_they_are_looked_at_is_no_error(
+    job: Job, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Job] = []
+
+    def is_overtaken(store: Store) -> list[Store]:
+        found = parts_of(store)
+        if not begun:
+            begun.append(job)
+            begun.append(next(redo(job, ["5"], {"seed": 9}, registry=REGISTRY)))
+        return found
+
+    monkeypatch.setattr(f"jobs.driver.{where}.parts_of", is_overtaken)
+    if where == "redo":
+        assert again(job, ["1"], seed=3).keys == ("1",)
+    else:
+        assert [do(part) for part in grow(job, again=True, registry=REGISTRY)] == [0]
+    assert counted(job.store)["5"] == 1
+    assert list(verify(job.store)) == []
+
+
 def test_what_cannot_be_done_again_is_refused(job: Job) -> None:
     before = contents(job.store)
     with pytest.raises(UsageError, match="no photograph with the key 'nobody'"):

@@ -309,6 +309,9 @@ def test_who_is_told_to_end_gets_nothing_more() -> None:
     assert scheduler.tick(9.0) == [Stop(0, "time limit")]
     assert isinstance(first, Submit)
     counts: dict[Status, int] = {"ok": 1, "failed": 0, "quarantined": 0}
+    told = TaskProgress(task=first.task.id, counts=counts, in_flight=1, slowest_s=8.5)
+    assert scheduler.on(Progress(0, (told,)), 9.0) == []
+    assert scheduler.tick(9.0) == [], "that was said before it heard of it"
     report = TaskReport(shard=0, counts=counts, complete=True, sealed=True)
     assert scheduler.on(Finished(0, first.task.id, report), 9.1) == []
     scheduler.on(Died(0, "time limit", "gone", rows=()), 9.2)
