@@ -113,9 +113,8 @@ class Lease:
     def __init__(self, store: Store, options: LeaseOptions | None = None) -> None:
         self._store, self._options = store, options or LeaseOptions()
         self._id = uuid.uuid4().hex
-        self._started_at = time.time()
         self._generation = self._renewals = 0
-        self._seen_at = 0.0  # when it was last known to be ours
+        self._started_at = self._seen_at = 0.0  # since when it is ours, and when it was last known to be
         self._lost: LeaseLost | None = None
         self._lock = threading.Lock()
         self._done = threading.Event()
@@ -152,8 +151,9 @@ class Lease:
                     if found is None:
                         floor = 1  # the same for all who find nothing there
                         continue
+                    there.add(found.generation)  # it may have come while another was waited for
                     floor = found.generation + 1
-                self._seen_at = time.monotonic()
+                self._started_at, self._seen_at = time.time(), time.monotonic()
                 if self._create(floor, found, there):
                     break
         except BaseException:  # a signal's, too
