@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -49,6 +49,7 @@ _TRANSIENT_NAMES = {
     "IncompleteReadError",
     "ProtocolError",
     "ReadTimeoutError",
+    "ResponseParserError",
     "ResponseStreamingError",
     "ServerDisconnectedError",
     "ServerTimeoutError",
@@ -67,6 +68,9 @@ _TRANSIENT_CODES = {
     "Throttling",
     "XAmzContentSHA256Mismatch",
 }
+_TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504, *range(520, 528)}
+"""Of HTTP: proxies have no code of S3's, and servers codes of their own for it, as MinIO's `SlowDownRead`; the
+last ones are Cloudflare's."""
 _LASTING_CODES = {
     "AccountProblem",
     "AllAccessDisabled",
@@ -81,6 +85,7 @@ _LASTING_CODES = {
     "RequestTimeTooSkewed",
     "SignatureDoesNotMatch",
     "TokenRefreshRequired",
+    "XMinioStorageFull",
 }
 _LASTING_NAMES = {
     "CredentialRetrievalError",
@@ -99,7 +104,7 @@ def is_transient(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNO:
         return True
-    return _is(error, _TRANSIENT_NAMES, _TRANSIENT_CODES)
+    return _is(error, _TRANSIENT_NAMES, _TRANSIENT_CODES, _TRANSIENT_STATUS)
 
 
 def is_lasting(error: BaseException) -> bool:
@@ -109,15 +114,26 @@ def is_lasting(error: BaseException) -> bool:
     return _is(error, _LASTING_NAMES, _LASTING_CODES)
 
 
-def _is(error: BaseException | None, names: set[str], codes: set[str]) -> bool:
-    """By the names of its classes or its S3 code, or those of what it was raised from."""
+def _is(
+    error: BaseException | None, names: set[str], codes: set[str], statuses: Set[int] = frozenset()
+) -> bool:
+    """By the names of its classes, its S3 code or its HTTP status, or those of what it was raised from."""
     while error is not None:
-        response = getattr(error, "response", None)
-        details = response.get("Error", {}) if isinstance(response, dict) else {}
-        if details.get("Code") in codes or any(base.__name__ in names for base in type(error).__mro__):
+        code, status = _answer(error)
+        if code in codes or status in statuses or any(base.__name__ in names for base in type(error).__mro__):
             return True
         error = error.__cause__
     return False
+
+
+def _answer(error: BaseException) -> tuple[str | None, int | None]:
+    """The S3 code and the HTTP status of a server's answer, as errors of botocore and aiohttp have them."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        about = response.get("ResponseMetadata", {})
+        return response.get("Error", {}).get("Code"), about.get("HTTPStatusCode")
+    status = getattr(error, "status", None)
+    return None, status if isinstance(status, int) else None
 
 
 class Retries:

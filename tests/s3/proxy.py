@@ -16,9 +16,10 @@ from urllib.parse import unquote
 
 __all__ = ["Fault", "FaultProxy", "Kind"]
 
-Kind = Literal["503", "500", "reset", "lost", "cut", "request cut", "stall"]
+Kind = Literal["503", "500", "502", "reset", "lost", "cut", "request cut", "stall"]
 """`reset`: before the server saw it. `lost`: done, the answer thrown away. `cut`: half of the answer's body.
-`request cut`: half of the request's body reaches the server. `stall`: nothing ever comes."""
+`request cut`: half of the request's body reaches the server. `stall`: nothing ever comes. `502`: as proxies say
+it, in HTML."""
 
 
 @dataclass(slots=True)
@@ -108,7 +109,7 @@ class FaultProxy:
                 body = await _body(client_in, head)
                 if harm == "stall":
                     await asyncio.sleep(3600)
-                if harm in ("503", "500"):
+                if harm in ("503", "500", "502"):
                     client.write(_refusal(harm, method))
                     await client.drain()
                     continue
@@ -159,8 +160,9 @@ async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:
 
 
 def _refusal(status: str, method: str) -> bytes:
-    code = {"503": "SlowDown", "500": "InternalError"}[status]
-    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>injected</Message></Error>".encode()
+    code = {"503": "SlowDown", "500": "InternalError"}.get(status)
+    error = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>injected</Message></Error>"
+    body = (error if code else "<html><body>Bad Gateway<hr>nginx</body></html>").encode()
     head = f"HTTP/1.1 {status} X\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + (b"" if method == "HEAD" else body)
 

@@ -135,7 +135,7 @@ def proxy(moto: Server) -> Iterator[FaultProxy]:
         yield found
 
 
-HARMS: list[Kind] = ["503", "500", "reset", "lost", "cut", "request cut", "stall"]
+HARMS: list[Kind] = ["503", "500", "502", "reset", "lost", "cut", "request cut", "stall"]
 
 
 @pytest.mark.parametrize("kind", HARMS)
@@ -151,7 +151,12 @@ def test_harm_that_passes_is_waited_out(proxy: FaultProxy, moto: Server, kind: K
         proxy.faults[:] = [Fault(kind, times=2)]
         with count_retries() as retries:
             call()
-        if proxy.faults[0].done and kind in ("503", "500", "stall"):  # aiohttp itself sends again after a reset
+        if proxy.faults[0].done and kind in (
+            "503",
+            "500",
+            "502",
+            "stall",
+        ):  # aiohttp itself sends again after a reset
             assert retries.count >= 1
     proxy.faults.clear()
     assert store.read("y") == b"two" * 100
