@@ -21,6 +21,7 @@ from jobs.errors import UsageError
 from jobs.ledger.layout import JOB, PREVIEW
 from jobs.ledger.left_out import LeftOut
 from jobs.ledger.names import file_keys, folder_keys
+from jobs.stores.entries import entries
 from jobs.stores.filesystems import StorageOptions, is_url, path_url, read_url, url_to_filesystem
 from jobs.stores.threads import map_in_turn
 from nst.images.kinds import HEAD_BYTES, kind_of_head
@@ -139,19 +140,16 @@ def _listed_prefix(filesystem: Any, base: str, storage: StorageOptions, path: st
     place = f"{base}/{path}" if path else base
     files: list[tuple[str, int | None]] = []
     folders: set[str] = set()
-    for info in storage.backoff()(partial(filesystem.ls, place, detail=True)):
-        whole = info["name"].rstrip("/")
-        name = whole.rsplit("/", 1)[-1]
-        if info["type"] == "directory" and info["name"] == f"{place}/":
+    for entry in entries(filesystem, place, storage.backoff()):
+        if not entry.name:
             raise UsageError(
                 f"below {place}/ is a folder without a name (`//`), which cannot be listed; "
                 f"a manifest with a `url` column can name what is in it"
             )
-        if info["type"] == "directory":
-            if whole != place:
-                folders.add(name)
-        elif name and not info["name"].endswith("/"):
-            files.append((name, info.get("size")))
+        if entry.is_folder:
+            folders.add(entry.name)
+        else:
+            files.append((entry.name, entry.size_bytes))
     return Folder(path, key, sorted(folders), files)
 
 

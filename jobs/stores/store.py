@@ -20,6 +20,7 @@ from typing import IO, Any, cast
 
 import fsspec
 
+from jobs.stores.entries import entries, objects
 from jobs.stores.filesystems import (
     STANDARD_STORAGE,
     StorageOptions,
@@ -297,17 +298,16 @@ class FsspecStore(Store):
 
     def names(self, folder: str) -> list[str]:
         full = self._full(folder).rstrip("/")
-
         try:
-            entries = self._ask_anew(folder, lambda: self.filesystem.ls(full, detail=False))
+            found = [entry.name for entry in entries(self.filesystem, full, partial(self._ask_anew, folder))]
         except FileNotFoundError:
             return []
-        return sorted(name.rstrip("/").rsplit("/", 1)[1] for name in entries if name.rstrip("/") != full)
+        return sorted(filter(None, found))
 
     def find(self, folder: str = "") -> Iterator[str]:
         full = self._full(folder).rstrip("/")
         start = len(self.root.lstrip("/")) + 1
-        for path in self._ask_anew(folder, lambda: self.filesystem.find(full)):
+        for path in objects(self.filesystem, full, partial(self._ask_anew, folder)):
             yield path.lstrip("/")[start:]
 
     def exists(self, path: str) -> bool:

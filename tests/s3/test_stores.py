@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import s3fs
+from fsspec.asyn import sync_wrapper
 
 from jobs.doctor.places import check_store
 from jobs.errors import StoreError, UsageError
@@ -120,6 +121,52 @@ class TestMotoListing(_Listing):
     @pytest.fixture
     def server(self, moto: Server) -> Server:
         return moto
+
+
+def test_a_page_of_a_listing_is_asked_for_again_alone(
+    proxy: FaultProxy, moto: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a listing that takes longer than the deadline, and in which every page fails once."""
+    bucket, names = new_bucket(moto), [f"{number}.jpg" for number in range(4)]
+    upload(moto, bucket, {f"p/{name}": b"x" for name in names})
+    store = FsspecStore(f"s3://{bucket}/p", options(proxy))
+    filesystem = store.filesystem
+    call, asked = type(filesystem).call_s3, list[str]()
+
+    def one_at_a_time(self: s3fs.S3FileSystem, method: str, **options: object) -> object:
+        asked.append(method)
+        if len(asked) % 2:
+            raise ConnectionResetError(errno.ECONNRESET, "reset by peer")
+        return call(self, method, **options, MaxKeys=1)
+
+    monkeypatch.setattr(type(filesystem), "call_s3", one_at_a_time)
+    for listed in (lambda: store.names(""), lambda: sorted(store.find())):
+        asked.clear()
+        assert listed() == names
+        assert asked == ["list_objects_v2"] * 8
+    asked.clear()
+    photos = list(list_photos(store.url, storage=options(proxy)))
+    assert [photo.url for photo in photos] == [f"s3://{bucket}/p/{name}" for name in names]
+    assert len(asked) == 8
+
+
+def test_a_folder_that_is_not_there_has_nobody_elses_listed(
+    moto: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is beside a new job may be millions of photographs."""
+    bucket = new_bucket(moto)
+    upload(moto, bucket, {"a.jpg": b"x", "jobs.txt": b"x"})
+    call, seen = s3fs.S3FileSystem._call_s3, list[object]()
+
+    async def look(self: s3fs.S3FileSystem, method: str, *arguments: object, **options: object) -> object:
+        seen.append(options.get("Prefix"))
+        return await call(self, method, *arguments, **options)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", look)
+    monkeypatch.setattr(s3fs.S3FileSystem, "call_s3", sync_wrapper(look))
+    store = FsspecStore(f"s3://{bucket}/jobs", options(moto))
+    assert (store.names(""), store.names("results"), list(store.find())) == ([], [], [])
+    assert seen == ["jobs/", "jobs/results/", "jobs/"]
 
 
 @pytest.mark.s3
