@@ -110,7 +110,11 @@ def _records(source: str, options: ListingOptions, storage: StorageOptions) -> I
     try:
         with open_url(source, storage) as raw:
             if name.endswith(".parquet"):
-                for batch in open_parquet(raw).iter_batches(use_threads=False):
+                file, wanted = open_parquet(raw), (options.url_column, *_COLUMNS)
+                names = file.schema_arrow.names
+                # Others may be large, as pictures and embeddings are; if that of places is none, all are named.
+                columns = [name for name in names if name in wanted] if options.url_column in names else None
+                for batch in file.iter_batches(columns=columns, use_threads=False):
                     yield from batch.to_pylist()
                 return
             lines = (line.decode("utf-8-sig" if n == 0 else "utf-8") for n, line in enumerate(raw))

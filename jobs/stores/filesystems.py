@@ -255,6 +255,8 @@ def open_url(url: str, options: StorageOptions = STANDARD_STORAGE) -> IO[bytes]:
     local = local_path(url)
     if local is not None:
         return Path(local).open("rb")
+    if url.startswith(_WEB):  # where servers need neither tell sizes nor send parts
+        return io.BytesIO(read_url(url, options))
     return open_ranges(*url_to_filesystem(url, options), options.backoff())
 
 

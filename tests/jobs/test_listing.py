@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -202,6 +204,49 @@ def test_tables(tmp_path: Path, format: str) -> None:
 def test_a_table_without_keys_takes_the_names(tmp_path: Path) -> None:
     (tmp_path / "list.jsonl").write_text('{"url": "https://host/a/b%20c.jpg?size=3"}\n{"url": "d.png"}\n')
     assert keys(tmp_path / "list.jsonl") == ["b c", "d"]
+
+
+def test_of_a_table_no_other_columns_are_read(tmp_path: Path) -> None:
+    """They may hold pictures: here, one that cannot be read at all."""
+    path = tmp_path / "list.parquet"
+    table = pa.table({"image": [b"x" * 1000], "url": ["a.jpg"], "key": ["one"]})
+    pq.write_table(table, path, compression="none", use_dictionary=False)
+    about = pq.ParquetFile(path).metadata.row_group(0).column(0)
+    assert about.path_in_schema == "image"
+    data = bytearray(path.read_bytes())
+    data[about.data_page_offset : about.data_page_offset + 64] = b"\xff" * 64
+    path.write_bytes(data)
+    with pytest.raises(OSError, match="page header"):
+        pq.ParquetFile(path).read()
+    assert keys(path) == ["one"]
+    pq.write_table(table.drop(["url"]), path)
+    with pytest.raises(UsageError, match="row 1 has no `url`; columns: image, key"):
+        keys(path)
+
+
+class _Plain(BaseHTTPRequestHandler):
+    """Of the web: a server that tells no size, and sends no parts."""
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        self.wfile.write(b"url,key\n" + b"".join(b"%d.jpg,k%d\n" % (each, each) for each in range(30_000)))
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_table_of_the_web_is_read_whole() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Plain) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_port}"
+        photos = list(list_photos(f"{base}/list.csv"))
+        server.shutdown()
+    assert len(photos) == 30_000
+    assert photos[7] == Photo("k7", f"{base}/7.jpg")
 
 
 @pytest.mark.parametrize(
