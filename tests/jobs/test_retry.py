@@ -9,12 +9,8 @@ from typing import Any, ClassVar, cast
 
 import fsspec
 import pytest
-from aiohttp import ClientResponseError, RequestInfo
-from botocore.exceptions import ClientError
 from fsspec.implementations.memory import MemoryFileSystem
-from multidict import CIMultiDict, CIMultiDictProxy
 from s3fs.errors import translate_boto_error
-from yarl import URL
 
 from jobs.stores.backoff import Backoff, count_retries, is_transient
 from jobs.stores.store import FsspecStore
@@ -24,16 +20,25 @@ class EndpointConnectionError(Exception):
     """Named as botocore names its own."""
 
 
+class ClientError(Exception):
+    """As botocore has it."""
+
+    def __init__(self, status: int, code: str) -> None:
+        super().__init__(f"An error occurred ({code})")
+        self.response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+
+
+class ClientResponseError(Exception):
+    """As aiohttp has it."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"{status}, message='X'")
+        self.status = status
+
+
 def answered(status: int, code: str = "") -> OSError:
     """What s3fs makes of an answer, for which botocore finds no code in what is no XML."""
-    response: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return cast(OSError, translate_boto_error(ClientError(response, "GetObject")))
-
-
-def of_the_web(status: int) -> ClientResponseError:
-    url = URL("https://example.org/a.jpg")
-    asked = RequestInfo(url, "GET", CIMultiDictProxy(CIMultiDict()), url)
-    return ClientResponseError(asked, (), status=status, message="as aiohttp says it")
+    return cast(OSError, translate_boto_error(ClientError(status, code)))
 
 
 TRANSIENT = [
@@ -46,8 +51,8 @@ TRANSIENT = [
     answered(502, "502"),
     answered(504, "504"),
     answered(503, "SlowDownRead"),  # MinIO's
-    of_the_web(429),
-    of_the_web(503),
+    ClientResponseError(429),
+    ClientResponseError(503),
 ]
 LASTING = [
     FileNotFoundError(errno.ENOENT, "gone"),
@@ -57,7 +62,7 @@ LASTING = [
     answered(400, "InvalidRequest"),
     answered(501, "NotImplemented"),
     answered(507, "XMinioStorageFull"),
-    of_the_web(403),
+    ClientResponseError(403),
 ]
 
 
