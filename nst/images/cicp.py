@@ -1,20 +1,25 @@
-"""Colors that a file gives by numbers (CICP, ITU-T H.273): PNG's cICP, and `nclx` of AVIF and HEIF."""
+"""Colors that a file gives by numbers (CICP, ITU-T H.273): PNG's cICP, and `nclx` of AVIF and HEIF. And those
+that cameras give by name."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
 from functools import cache
+from typing import TypeAlias
 
 import numpy as np
 
 from nst.errors import DecodeError
 
-__all__ = ["boxes", "cicp_of", "cicp_profile"]
+__all__ = ["adobe_rgb_profile", "boxes", "cicp_of", "cicp_profile"]
 
 _D65, _D50 = np.array([0.95045593, 1.0, 1.08905775]), np.array([0.9642, 1.0, 0.8249])
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
-_PRIMARIES = {
+_XY: TypeAlias = tuple[tuple[float, float], ...]
+_BT709: _XY = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
+_ADOBE_RGB: _XY = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06))
+_PRIMARIES: dict[int, _XY] = {
     5: ((0.64, 0.33), (0.29, 0.60), (0.15, 0.06)),  # BT.601, 625 lines
     6: ((0.630, 0.340), (0.310, 0.595), (0.155, 0.070)),  # BT.601, 525 lines
     7: ((0.630, 0.340), (0.310, 0.595), (0.155, 0.070)),  # SMPTE 240M
@@ -44,13 +49,18 @@ def cicp_profile(primaries: int, transfer: int) -> bytes:
         raise DecodeError(f"colors with primaries {primaries} (CICP) are not read here")
     if primaries in _SRGB and transfer in _LIKE_SRGB:
         return b""
-    return _profile(primaries, _GAMMAS.get(transfer))
+    return _profile(_PRIMARIES.get(primaries, _BT709), _GAMMAS.get(transfer))
+
+
+def adobe_rgb_profile() -> bytes:
+    """An ICC profile of Adobe RGB (1998)."""
+    return _profile(_ADOBE_RGB, 563 / 256)
 
 
 @cache
-def _profile(primaries: int, gamma: float | None) -> bytes:
+def _profile(primaries: _XY, gamma: float | None) -> bytes:
     """ICC 2.1: a matrix and one curve; without `gamma` it is sRGB's."""
-    xy = np.array(_PRIMARIES.get(primaries, ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))))
+    xy = np.array(primaries)
     columns = np.stack([xy[:, 0] / xy[:, 1], np.ones(3), (1 - xy.sum(axis=1)) / xy[:, 1]])
     to_xyz = columns * np.linalg.solve(columns, _D65)
     adapted = np.linalg.inv(_BRADFORD) @ np.diag((_BRADFORD @ _D50) / (_BRADFORD @ _D65)) @ _BRADFORD @ to_xyz

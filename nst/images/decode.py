@@ -13,10 +13,10 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from nst import check
 from nst.errors import DecodeError, ImageTooLarge
-from nst.images.cicp import cicp_of, cicp_profile
+from nst.images.cicp import adobe_rgb_profile, cicp_of, cicp_profile
 from nst.images.color import to_rgb
 from nst.images.cut_png import completed_png
-from nst.images.exif import KeepExif, kept_exif
+from nst.images.exif import KeepExif, kept_exif, says_adobe_rgb
 from nst.images.headers import ReadAt, picture_size
 from nst.images.jp2 import jp2_profile
 from nst.images.jpeg import ENDINGS, closed, end_of, has_gain_map
@@ -146,13 +146,13 @@ def _loaded(
         if is_tiff(data):
             page = main_page(data)
             _check_pixels(page.size, max_pixels)
-            return page_picture(data, page), page.frames, ()
+            return _in_camera_colors(page_picture(data, page)), page.frames, ()
     except RawFile as raw:
         return developed(data, raw, max_side_px=max_side_px, max_pixels=max_pixels), 1, ()
     file = _opened(data, max_side_px, max_pixels)
     if file.format in ("JPEG", "MPO"):
         file, marks = _loaded_jpeg(file, data, max_side_px, max_pixels, keep_cut)
-        return file, _frames(file), marks
+        return _in_camera_colors(file), _frames(file), marks
     try:
         file.load()
         marks = ()
@@ -200,9 +200,19 @@ def _opened(data: bytes, max_side_px: int | None, max_pixels: int) -> Image.Imag
     return file
 
 
+def _in_camera_colors(file: Image.Image) -> Image.Image:
+    """The same, with a profile of what only its EXIF says."""
+    if file.mode == "RGB" and not file.info.get("icc_profile") and says_adobe_rgb(file):
+        file.info["icc_profile"] = adobe_rgb_profile()
+    return file
+
+
 def _settle(file: Image.Image, data: bytes) -> None:
     """Give the picture the profile that its file says elsewhere, and no orientation that does not count."""
-    if file.format == "JXL" and not getattr(file, "jpeg", False):  # it is upright; a JPEG within is not
+    if file.format == "JXL":
+        if getattr(file, "jpeg", False):  # within; all others are upright
+            _in_camera_colors(file)
+            return
         with suppress(Exception):  # damaged EXIF does not make a damaged photograph
             file.getexif().pop(274, None)
         return

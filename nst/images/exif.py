@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 from PIL import ExifTags, Image
 from PIL.ExifTags import Base
 
-__all__ = ["KeepExif", "kept_exif"]
+__all__ = ["KeepExif", "kept_exif", "says_adobe_rgb"]
 
 KeepExif: TypeAlias = Literal["none", "basic", "all"]
 
@@ -70,6 +70,18 @@ def kept_exif(image: Image.Image, keep: KeepExif) -> bytes:
     if data is None or len(data) > _MOST_BYTES:
         return kept_exif(image, "basic" if keep == "all" else "none")
     return data
+
+
+def says_adobe_rgb(image: Image.Image) -> bool:
+    """Whether EXIF says that the colors are those of Adobe RGB: cameras that are set to it write no profile but
+    what DCF calls its optional file, R03 (CIPA DC-009). Some programs give the color space 2."""
+    try:
+        source = image.getexif()
+        space = source.get_ifd(ExifTags.IFD.Exif).get(Base.ColorSpace)
+        uncalibrated = space == 65535
+        return space == 2 or (uncalibrated and source.get_ifd(ExifTags.IFD.Interop)[1][:3] in ("R03", b"R03"))
+    except Exception:  # noqa: BLE001  it does not say, or is damaged
+        return False
 
 
 def _wanted(tags: Mapping[int, Any], keep: KeepExif) -> dict[int, Any]:

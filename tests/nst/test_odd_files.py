@@ -9,7 +9,7 @@ import numpy as np
 import pillow_heif
 import pytest
 import tifffile
-from PIL import Image
+from PIL import ExifTags, Image
 
 from nst.errors import DecodeError
 from nst.images.codec import decode_photo
@@ -194,6 +194,34 @@ def test_an_rgb_profile_in_a_gray_file_counts(format: str) -> None:
     expected = chart(charts.in_srgb(levels.repeat(3, axis=1), charts.SRGB_XY, lambda value: value))
     assert color_error(np.asarray(photo.image), expected) < 2
     assert photo.marks == ()
+
+
+def of_a_camera(format: str, space: int, index: str, **options: object) -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.IFD.Exif] = {ExifTags.Base.ColorSpace: space, ExifTags.IFD.Interop: {1: index}}
+    options = {"quality": 97, "subsampling": 0, **options} if format == "JPEG" else options
+    return encoded(Image.fromarray(chart()), format, exif=exif.tobytes(), **options)
+
+
+@pytest.mark.parametrize(  # Pillow writes no index into TIFF
+    ("format", "space", "index"), [("JPEG", 65535, "R03"), ("JPEG", 2, "R98"), ("TIFF", 2, "R98")]
+)
+def test_a_camera_that_is_set_to_adobe_rgb_says_so_in_exif_alone(format: str, space: int, index: str) -> None:
+    photo = read_photo(of_a_camera(format, space, index))
+    in_adobe = chart(charts.in_srgb(COLORS, charts.ADOBE_XY, charts.adobe_to_light))
+    assert color_error(np.asarray(photo.image), in_adobe) < 2
+    assert photo.marks == ()
+
+
+@pytest.mark.parametrize("format", ["JPEG", "TIFF"])
+def test_what_is_not_adobe_rgb_is_not_taken_for_it(format: str) -> None:
+    for space, index in ((1, "R98"), (1, "R03"), (65535, "R98")):
+        assert color_error(np.asarray(open_photo(of_a_camera(format, space, index))), chart()) < 2
+    p3 = charts.rgb_profile(charts.P3_XY, charts.srgb_to_light)
+    tagged = open_photo(of_a_camera(format, 65535, "R03", icc_profile=p3))
+    assert (
+        color_error(np.asarray(tagged), chart(charts.in_srgb(COLORS, charts.P3_XY, charts.srgb_to_light))) < 2
+    )
 
 
 # Files that end too early
