@@ -22,7 +22,7 @@ from jobs.stores.store import Store
 from jobs.worker.messages import Task, WorkerSetup
 from jobs.worker.once import Once
 from jobs.worker.pipeline import Loaded
-from nst.images.codec import DecodedPhoto, decode_photo, encode_animation, encode_image
+from nst.images.codec import DecodedPhoto, check_sides, decode_photo, encode_animation, encode_image
 from nst.stylizer import Outcome, Stylized
 
 __all__ = ["TaskStages"]
@@ -80,7 +80,7 @@ class TaskStages:
         )
         digest = hashlib.sha256(data).hexdigest()
         try:
-            return digest, decode_photo(
+            photo = decode_photo(
                 data,
                 max_side_px=self._image.max_side_px,
                 max_pixels=self._image.max_pixels,
@@ -89,6 +89,8 @@ class TaskStages:
                 keep_exif=self._image.keep_exif,
                 truncated=self._image.truncated,
             )
+            check_sides(self._image.format, photo.levels)  # before it is painted for nothing
+            return digest, photo
         except Exception as error:  # noqa: BLE001  with the digest of what it is about
             return digest, error
 

@@ -29,6 +29,7 @@ __all__ = [
     "ImageFormat",
     "as_float",
     "border_width",
+    "check_sides",
     "decode_image",
     "decode_photo",
     "encode_animation",
@@ -46,6 +47,7 @@ __all__ = [
 ImageFormat = Literal["jpeg", "png", "webp", "avif", "tiff"]
 BitDepth = Literal[8, 16]
 AnimationFormat = Literal["gif", "webp"]
+_LONGEST_PX = {"jpeg": 65_500, "webp": 16_383, "avif": 65_536}  # of a side; others take any
 _MOST_AT_ONCE = 32
 """How many times a GPU shrinks a side at once."""
 
@@ -181,7 +183,7 @@ def encode_image(
         dpi: pixels per inch, across and down, each above 1 and below 65536; JPEG, PNG and TIFF say it.
 
     Raises:
-        OptionError: unknown format, bit depth or quality, or a format that cannot have this bit depth or alpha.
+        OptionError: unknown format, bit depth or quality, or a format that cannot have it, alpha or this size.
         ValueError: not a finite (3, H, W) tensor.
     """
     if format not in get_args(ImageFormat):
@@ -196,6 +198,7 @@ def encode_image(
     at_most("quality", quality, 100)
     if image.ndim != 3 or image.shape[0] != 3 or not is_finite(image):
         raise ValueError(f"expected a finite (3, H, W) tensor, got {tuple(image.shape)}")
+    check_sides(format, image)
     planes = [image.detach().to("cpu")]
     if alpha is not None:
         plane = alpha[None].detach().to("cpu")
@@ -206,9 +209,8 @@ def encode_image(
     if bit_depth == 16:
         return png_16(_quantized(planes, bit_depth), icc_profile=srgb_profile(), exif=exif, dpi=dpi)
     picture, out = _pillow(planes), io.BytesIO()
-    tags: dict[str, Any] = {"icc_profile": srgb_profile(), **({"exif": exif} if exif else {})}
-    if dpi is not None:
-        tags["dpi"] = dpi
+    all_tags = {"icc_profile": srgb_profile(), "exif": exif, "dpi": dpi}
+    tags: dict[str, Any] = {name: value for name, value in all_tags.items() if value}
     if format == "jpeg":
         picture.save(out, "JPEG", quality=quality, subsampling=0, **tags)
     elif format == "png":
@@ -218,6 +220,14 @@ def encode_image(
     else:
         picture.save(out, "AVIF", quality=quality, subsampling="4:4:4", max_threads=1, **tags)
     return out.getvalue()
+
+
+def check_sides(format: ImageFormat, image: Tensor) -> None:
+    """Raises OptionError: (3, H, W) is too long for its format."""
+    height, width = image.shape[1:]
+    able = [it for it in get_args(ImageFormat) if max(height, width) <= _LONGEST_PX.get(it, height + width)]
+    if format not in able:
+        raise OptionError("format", format, choices=able, reason=f"cannot have {width} x {height} pixels")
 
 
 def encode_animation(

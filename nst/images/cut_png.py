@@ -21,7 +21,7 @@ def completed_png(data: bytes) -> bytes | None:
     Raises:
         zlib.error: it is damaged otherwise.
     """
-    place, head, packed = 8, _SIGNATURE, b""
+    place, head, packed = 8, _SIGNATURE, bytearray()  # of thousands of chunks
     width = height = bits = color = interlaced = 0
     while place + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)

@@ -19,6 +19,7 @@ from nst.errors import DecodeError, ImageTooLarge, OptionError
 from nst.images.codec import (
     BitDepth,
     ImageFormat,
+    check_sides,
     decode_image,
     decode_photo,
     encode_image,
@@ -376,6 +377,24 @@ def test_formats_without_sixteen_bits_say_so(format: ImageFormat) -> None:
         encode_image(torch.zeros(3, 2, 2), format=format, bit_depth=16)
     with pytest.raises(OptionError, match=r"bit_depth = 12.*8, 16"):
         encode_image(torch.zeros(3, 2, 2), format=format, bit_depth=12)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("format", "side", "choices"),
+    [
+        ("jpeg", 65_501, "png, avif, tiff"),
+        ("webp", 16_384, "jpeg, png, avif, tiff"),
+        ("avif", 65_537, "png, tiff"),
+    ],
+)
+def test_what_is_too_long_for_a_format_says_so(format: ImageFormat, side: int, choices: str) -> None:
+    for shape, size in (((3, 1, side), f"{side} x 1"), ((3, side, 1), f"1 x {side}")):
+        said = f"format = '{format}': cannot have {size} pixels.*{choices}"
+        with pytest.raises(OptionError, match=said):
+            encode_image(torch.zeros(shape, dtype=torch.uint8), format=format)
+        with pytest.raises(OptionError, match=said):
+            check_sides(format, torch.zeros(shape))
+    assert encode_image(torch.zeros(3, 1, side - 1, dtype=torch.uint8), format=format)
 
 
 def test_refuses_to_encode_what_is_no_picture() -> None:
