@@ -84,3 +84,11 @@ def test_a_photograph_goes_through_the_stages(tmp_path: Path) -> None:
     half = TaskStages(Task(id=1, shard=0), store, keeping, inverted).load(row)
     assert isinstance(half, Loaded)
     assert half.photo.marks == ("truncated",)
+
+    (tmp_path / "e.png").write_bytes(encoded(picture(0, 16_384, 1)))
+    long = replace(setup, image=ImageSpec(format="webp", max_side_px=None))
+    row = Row(index=11, key="e", url=str(tmp_path / "e.png"), size_bytes=None)
+    unfit = TaskStages(Task(id=2, shard=0), store, long, inverted).load(row)
+    assert isinstance(unfit, Result), "not painted first"
+    assert unfit.error is not None
+    assert "format = 'webp': cannot have 16384 x 1 pixels" in unfit.error
