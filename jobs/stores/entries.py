@@ -73,7 +73,7 @@ def _prefix(filesystem: Any, path: str) -> str:
 
 
 def _pages(filesystem: Any, path: str, call: Call, *, delimiter: str = "") -> Iterator[dict[str, Any]]:
-    options = {
+    options: dict[str, Any] = {
         "Bucket": filesystem.split_path(path)[0],
         "Prefix": _prefix(filesystem, path),
         "Delimiter": delimiter,

@@ -78,8 +78,9 @@ def says_adobe_rgb(image: Image.Image) -> bool:
     try:
         source = image.getexif()
         space = source.get_ifd(ExifTags.IFD.Exif).get(Base.ColorSpace)
-        uncalibrated = space == 65535
-        return space == 2 or (uncalibrated and source.get_ifd(ExifTags.IFD.Interop)[1][:3] in ("R03", b"R03"))
+        if space != 65535:  # "uncalibrated"
+            return bool(space == 2)
+        return source.get_ifd(ExifTags.IFD.Interop)[1][:3] in ("R03", b"R03")
     except Exception:  # noqa: BLE001  it does not say, or is damaged
         return False
 
