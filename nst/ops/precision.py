@@ -9,7 +9,7 @@ import torch
 __all__ = ["Precision", "has_bfloat16", "resolved"]
 
 Precision = Literal["float32", "bfloat16"]
-"""Of activations."""
+"""Precision of activations."""
 
 
 def resolved(precision: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:
