@@ -66,7 +66,10 @@ def self_check(device: torch.device) -> Iterator[Check]:
     for precision in precisions:
         yield attempt(f"losses and gradient, {precision.name}", partial(_check_objective, device, precision))
     for name, method in (
-        ("style_transfer", StyleTransfer(style=STYLE, steps=4, coarse_scales=(), curve=True)),
+        (
+            "style_transfer",
+            StyleTransfer(style=STYLE, steps=4, coarse_scales=(), precision="float32", curve=True),
+        ),
         ("deepdream", DeepDream(network="embedded", octaves=2, steps=2, curve=True)),
     ):
         yield attempt(name, partial(_check_steps, method.build, device))

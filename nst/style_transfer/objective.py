@@ -134,7 +134,7 @@ class StyleObjective:
         network: FeatureNetwork,
         points: Sequence[Tensor],
         targets: Sequence[Targets],
-        before: Sequence[Tensor] | None,
+        before: Sequence[Tensor] | None = None,
     ) -> list[Evaluation]:
         """Evaluate whole photographs in one pass forward, and one backward through the sum of all losses: no
         gradient crosses from one photograph to another."""
@@ -178,7 +178,7 @@ class StyleObjective:
         return View(seen, photos, masks)
 
     def _evaluate_tiles(
-        self, network: FeatureNetwork, point: Tensor, targets: Targets, before: Tensor | None
+        self, network: FeatureNetwork, point: Tensor, targets: Targets, before: Tensor | None = None
     ) -> Evaluation:
         """Evaluate one photograph in tiles: first the styles' sums over all of them, which say how much each
         sum is to change; then the gradient, tile by tile."""

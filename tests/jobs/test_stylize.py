@@ -819,7 +819,7 @@ def test_what_cannot_be_read_or_written_is_its_own_row(tmp_path: Path, photos: P
     assert found["scheme"].error_type == "OSError"
     assert "foo" in (found["scheme"].error or "")
     assert found["null"].status == "failed"
-    assert "WebP" in (found["wide"].error or "")
+    assert "webp" in (found["wide"].error or "")
     assert found["wide"].source_sha256 is not None
     assert found["good"].status == "ok"
     assert {found["taken"].status, found["taken.webp/good"].status} == {"ok", "failed"}

@@ -58,7 +58,7 @@ class DistillationTask:
     seed: int = 0
     patches: int = 3072
     patch_px: int = 160
-    steps: int = 3600
+    steps: int = 6000
     batch_size: int = 6
     """Pictures that are painted on in one step."""
     side: int = 112
