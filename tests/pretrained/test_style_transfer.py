@@ -46,6 +46,7 @@ def rescaled(state: State, seed: int) -> dict[str, Tensor]:
 def paint(
     state: State, photo: Tensor, dtype: torch.dtype = torch.float32, **options: Any
 ) -> tuple[Tensor, Stylized]:
+    options = {"precision": "float32", **options}
     method = StyleTransfer(style="style", network="vgg16", weights="file", **options)
     it = method.build_from([style()], state, torch.device("cpu"))
     if dtype == torch.float64:
