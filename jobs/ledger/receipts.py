@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, TypeVar
 
 from jobs.errors import StoreError
@@ -41,6 +42,7 @@ from jobs.ledger.results import (
     write_receipt,
 )
 from jobs.stores.store import Store
+from jobs.stores.threads import map_in_turn
 
 __all__ = [
     "JournalWriter",
@@ -54,8 +56,6 @@ __all__ = [
 
 T = TypeVar("T")
 _THREADS = 16
-_AT_ONCE = 64
-"""Receipts whose rows are in memory."""
 
 
 class Ledger:
@@ -101,12 +101,12 @@ class Ledger:
             if expected < most and tallies[shard].without_picture:
                 shards.append(shard)
                 expected += tallies[shard].without_picture
-        found: list[Result] = []
+
+        def failed(shard: int) -> list[Result]:
+            return [result for result in self.receipt(shard)[0] if result.status != "ok"]
+
         with ThreadPoolExecutor(_THREADS) as pool:
-            for start in range(0, len(shards), _AT_ONCE):
-                for results, _ in pool.map(self.receipt, shards[start : start + _AT_ONCE]):
-                    found += (result for result in results if result.status != "ok")
-        return found[:most]
+            return list(chain.from_iterable(map_in_turn(pool, failed, shards)))[:most]
 
     def next_generation(self, shard: int, sealed: int) -> int:
         """For a retry: beyond `sealed`, the receipt's, and beyond that of a retry that was cut off, whose

@@ -16,6 +16,7 @@ from jobs.ledger.manifest import Row
 from jobs.ledger.receipts import seal
 from jobs.ledger.results import Result, image_seed
 from jobs.spec import job_from_table
+from jobs.stores.store import LocalStore
 from tests.conftest import encoded, picture
 from tests.methods import REGISTRY
 
@@ -93,3 +94,15 @@ def finish(job: Job, shards: Iterable[int]) -> None:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 os.link(root.parent / f"made-{result.row % PICTURES}.jpg", place)
         seal(job.store, shard, rows, results, generation=0, fingerprint=job.fingerprint)
+
+
+class AskedStore(LocalStore):
+    """Notes which objects are read."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.asked: list[str] = []
+
+    def read(self, path: str) -> bytes:
+        self.asked.append(path)
+        return super().read(path)

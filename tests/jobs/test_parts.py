@@ -36,7 +36,7 @@ from nst.methods import METHODS
 from tests.chaos import InlinePool
 from tests.conftest import encoded, picture
 from tests.counted import rows_that_count
-from tests.jobs.made_jobs import finish, key, made_job
+from tests.jobs.made_jobs import AskedStore, finish, key, made_job
 from tests.jobs.reports import Report
 from tests.methods import REGISTRY
 
@@ -183,17 +183,11 @@ def test_status_reads_few_of_many_failures_again(tmp_path: Path) -> None:
     finish(job, range(20))
     for part in redo(job, [key(5), key(97 + 5)], {"seed": 9}, registry=REGISTRY):
         finish(part, [0])
-    asked: list[str] = []
-
-    class Noting(LocalStore):
-        def read(self, path: str) -> bytes:
-            asked.append(path)
-            return super().read(path)
-
-    status = job_status(Noting(job.store.url))
+    store = AskedStore(job.store.url)
+    status = job_status(store)
     assert (status.rows, status.counts) == (20 * 97, {"ok": 20 * 96 + 2, "failed": 18, "quarantined": 0})
     assert [each.row for each in status.failures] == [97 * shard + 5 for shard in range(2, 12)]
-    receipts = [path for path in asked if path.startswith("results/")]
+    receipts = [path for path in store.asked if path.startswith("results/")]
     assert len(receipts) <= 20 + 2 * (SHOWN_FAILURES + 2), "each for its counts, and those that are named"
     everything = job_status(job.store, all_failures=True)
     assert (everything.counts, len(everything.failures)) == (status.counts, 18)

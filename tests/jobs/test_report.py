@@ -31,7 +31,7 @@ from jobs.view.index import Rows
 from jobs.view.photos import Photos, Side
 from nst.errors import OptionError
 from tests.conftest import encoded, picture
-from tests.jobs.made_jobs import failed, finish, key, made_job
+from tests.jobs.made_jobs import AskedStore, failed, finish, key, made_job
 from tests.jobs.reports import Report, check_harmless
 from tests.methods import RAISE, REGISTRY
 
@@ -172,17 +172,11 @@ def test_a_damaged_curve_says_so_and_a_missing_one_does_not(copy: LocalStore) ->
 
 
 def test_a_job_without_curves_is_not_asked_for_each(copy: LocalStore) -> None:
-    asked: list[str] = []
-
-    class Noting(LocalStore):
-        def read(self, path: str) -> bytes:
-            asked.append(path)
-            return super().read(path)
-
+    store = AskedStore(copy.url)
     shutil.rmtree(copy.root / "curves")
-    assert "curve" not in Report(build_report(Noting(copy.url))).row("one")
-    assert "images/one.jpg" in asked
-    assert not [path for path in asked if path.startswith("curves")]
+    assert "curve" not in Report(build_report(store)).row("one")
+    assert "images/one.jpg" in store.asked
+    assert not [path for path in store.asked if path.startswith("curves")]
 
 
 def test_marks_are_shown(copy: LocalStore) -> None:

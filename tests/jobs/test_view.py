@@ -53,7 +53,7 @@ from nst.errors import OptionError
 from nst.methods import METHODS
 from tests.conftest import encoded, picture
 from tests.jobs import test_growing as growing
-from tests.jobs.made_jobs import EVIL, STARTED, failed, finish, key, made_job, result_of
+from tests.jobs.made_jobs import EVIL, STARTED, AskedStore, failed, finish, key, made_job, result_of
 from tests.methods import REGISTRY
 
 TOKEN = "a-token"
@@ -538,18 +538,12 @@ def test_receipts_are_read_again_some_at_a_time(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("jobs.view.index._AT_ONCE", 2)
     job = made_job(tmp_path, 500, shard_size=100)
     finish(job, range(5))
-    asked: list[str] = []
-
-    class Noting(LocalStore):
-        def read(self, path: str) -> bytes:
-            asked.append(path)
-            return super().read(path)
-
-    index = Index(Noting(job.store.url))
+    store = AskedStore(job.store.url)
+    index = Index(store)
     index.refresh()
-    asked.clear()
+    store.asked.clear()
     assert [index.again([key(499)]) for _ in range(4)] == [False, False, True, False]
-    assert sorted(asked) == [receipt_path(shard) for shard in (0, 0, 1, 1, 2, 3, 4)]
+    assert sorted(store.asked) == [receipt_path(shard) for shard in (0, 0, 1, 1, 2, 3, 4)]
 
 
 def test_a_damaged_receipt_is_told_of_and_the_others_are_shown(tmp_path: Path) -> None:
