@@ -7,6 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from nst.ops.roots import root_and_inverse
+
 __all__ = [
     "GramNormalization",
     "LossScale",
@@ -30,7 +32,7 @@ LossScale = Literal["mean", "paper", "relative"]
 _TINY = 1e-30
 _ROUNDING = 1e-13
 """What sums in float64 leave of nothing, relative to the largest variance."""
-_EQUAL = 1e-12
+_EQUAL, _EQUAL_BY_PRODUCTS = 1e-12, 1e-10
 """Share of both variances up to which a distance of Gaussians is rounding."""
 _FLAT = 1e-4
 """Share of activations' mean square below which their variance counts as none."""
@@ -210,11 +212,13 @@ def gaussian_distance(moments: Tensor, mean: Tensor, root: Tensor, noise: Tensor
     both = spread + root.square().sum((-2, -1))
     distance = (first - mean).square().sum(-1) + both - 2 * overlap
     # Of equal Gaussians rounding is left, whose slope leads nowhere: a picture in its own style is at its end.
-    return torch.where(distance > _EQUAL * both, distance, 0).to(moments)
+    equal = _EQUAL_BY_PRODUCTS if moments.is_cuda else _EQUAL
+    return torch.where(distance > equal * both, distance, 0).to(moments)
 
 
 class _RootTrace(torch.autograd.Function):
-    """tr(M^(1/2)) of symmetric (N, C, C), whose gradient is M^(-1/2) / 2, from one eigendecomposition.
+    """tr(M^(1/2)) of symmetric (N, C, C), whose gradient is M^(-1/2) / 2, from one eigendecomposition; on GPUs,
+    which are slow at these, from products.
 
     Eigenvalues that rounding may have made of nothing enter by a straight line from zero instead of by their
     root, so that the gradient of what has no variance is finite.
@@ -222,20 +226,24 @@ class _RootTrace(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor) -> Tensor:
+        if matrix.is_cuda:
+            root, inverse = root_and_inverse(matrix)
+            ctx.save_for_backward(inverse / 2)
+            return root.diagonal(dim1=-2, dim2=-1).sum(-1)
         values, vectors = torch.linalg.eigh(matrix)
         floor = (_ROUNDING * values[..., -1:]).clamp_min(torch.finfo(matrix.dtype).tiny)
         small = values < floor
         slopes = torch.where(small, floor.rsqrt(), values.maximum(floor).rsqrt() / 2)
-        ctx.save_for_backward(slopes, vectors)
+        ctx.save_for_backward((vectors * slopes[..., None, :]) @ vectors.mT)
         trace: Tensor = torch.where(small, values * slopes, values.clamp_min(0).sqrt()).sum(-1)
         return trace
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        slopes, vectors = ctx.saved_tensors
+        (slope,) = ctx.saved_tensors
         (grad,) = grads
-        slope: Tensor = (vectors * (grad[..., None] * slopes)[..., None, :]) @ vectors.mT
-        return slope
+        back: Tensor = grad[..., None, None] * slope
+        return back
 
 
 def normalize_gradient(features: Tensor, strength: float) -> Tensor:

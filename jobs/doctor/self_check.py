@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
@@ -35,6 +37,8 @@ __all__ = ["STYLE", "assets", "photograph", "self_check", "short_check"]
 STYLE = PREFIX + "swirls"
 _SIZE = 96, 128
 """Height and width of the photograph."""
+_GRAPHED_STEPS = 40
+_GRAPHED = StyleTransfer(style=STYLE, steps=_GRAPHED_STEPS, coarse_scales=(), precision="float32")
 _LEAST_CHANGE = 0.002
 """Mean change of a pixel from which a picture is another than the photograph."""
 
@@ -76,6 +80,8 @@ def self_check(device: torch.device) -> Iterator[Check]:
     for precision in precisions:
         yield attempt(f"feed_forward, {precision.name}", partial(_check_painter, device, precision))
     yield attempt("cyclegan, float32", partial(_check_generator, device))
+    if device.type == "cuda":
+        yield attempt("CUDA graphs", partial(_try_graphs, device))
 
 
 def short_check(device: torch.device) -> Check:
@@ -159,6 +165,28 @@ def _check_steps(build: Callable[..., Stylizer], device: torch.device) -> tuple[
         f"{name} from {values[0]:.4g} to {values[-1]:.4g} in {len(values)} steps, "
         f"pixels changed by {change:.3f}"
     )
+
+
+def _try_graphs(device: torch.device) -> tuple[bool, str]:
+    """Whether `cuda_graphs` is worth it here. A GPU is as sound without."""
+    seconds, pictures = [], []
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", RuntimeWarning)
+        for graphs in (False, True):
+            stylizer = replace(_GRAPHED, cuda_graphs=graphs).build(assets(), device)
+            _stylized(stylizer)  # libraries begin
+            began = time.perf_counter()
+            pictures.append(_stylized(stylizer).image)
+            seconds.append((time.perf_counter() - began) / _GRAPHED_STEPS)
+    off = 255 * mean_change(*pictures)
+    if said or off > _FLOAT32.levels:
+        return (
+            True,
+            f"leave method.cuda_graphs = false: {said[0].message if said else f'off by {off:.2g} levels'}",
+        )
+    eager, graphed = (1000 * each for each in seconds)
+    advice = "set method.cuda_graphs = true for small photographs" if graphed < eager else "no gain"
+    return True, f"{graphed:.2g} ms a step, {eager:.2g} without; {advice}"
 
 
 def _check_painter(device: torch.device, precision: _Precision) -> tuple[bool, str]:

@@ -102,6 +102,9 @@ class DeepDream:
     deterministic: bool = field(default=True, metadata=LATER)
     """Whether each photograph is computed alone on GPUs, so that no byte of its picture depends on what else is
     in work. Else those of one size share passes, which is faster for small ones."""
+    cuda_graphs: bool = field(default=False, metadata=LATER)
+    """Whether a GPU records what it computes of an octave of up to 2^20 pixels, and is told it at once: the
+    smaller the photograph, the faster. `nst doctor` tries it."""
     curve: bool = False
     """Whether the objective of every step is kept."""
 

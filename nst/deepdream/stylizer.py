@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -15,13 +15,17 @@ from nst.errors import Diverged, ImageError
 from nst.features.passes import by_shape
 from nst.images.codec import mirrored, resize_image, without_border
 from nst.ops import ReLUBackward
+from nst.ops.graphs import Graphs, Recorded
 from nst.optim.rounds import run_together
+from nst.recent import Recent
 from nst.stylizer import Frame, Outcome, Stylized, mean_change
 
 __all__ = ["DeepDreamStylizer", "Dream", "DreamPlan"]
 
 # Octaves with a side below this are left out: the networks see nothing in them.
 _MIN_OCTAVE_PX = 32
+_MOST_RECORDED = 8
+"""Graphs that are kept, each of one size: photographs of a job are often alike."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +56,8 @@ class DreamPlan:
     """Enlargement from one frame to the next."""
     deterministic: bool
     """Whether each photograph has its passes for itself."""
+    cuda_graphs: bool
+    """Whether what is computed is recorded, on GPUs."""
     curve: bool
     """Whether the objective of every step is kept."""
 
@@ -107,6 +113,8 @@ class DeepDreamStylizer:
     def __init__(self, plan: DreamPlan, objective: DreamObjective) -> None:
         self.plan, self.objective = plan, objective
         self.evaluations = 0
+        self._graphs = Graphs(plan.cuda_graphs)
+        self._recorded = Recent[Hashable, Recorded](_MOST_RECORDED)
 
     def __call__(self, images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]:
         dreams = [self._start(image, generator) for image, generator in zip(images, generators, strict=True)]
@@ -161,13 +169,21 @@ class DeepDreamStylizer:
 
     def _evaluated(self, points: Tensor, backward: ReLUBackward) -> list[_Answer]:
         """What there is to know of (N, 3, H, W). A GPU is waited for here only."""
-        values, grads = self.objective.evaluate(points, backward)
-        smooth = [self._smoothed(grad) for grad in grads]
-        means = torch.stack([grad.abs().mean() for grad in smooth])
-        known = torch.stack([values, means.to(values)]).tolist()
+
+        def compute(given: Tensor) -> tuple[Tensor, ...]:
+            values, grads = self.objective.evaluate(given, backward)
+            smooth = [self._smoothed(grad) for grad in grads]
+            means = torch.stack([grad.abs().mean() for grad in smooth])
+            return torch.stack([values, means.to(values)]), means, *smooth
+
+        if self._graphs.suit(points):
+            recorded = self._recorded.get((points.shape, backward), lambda: Recorded(self._graphs))
+            known, means, *smooth = recorded(compute, points)
+        else:
+            known, means, *smooth = compute(points)
         return [
             _Answer(value, grad, mean, math.isfinite(size))
-            for value, size, grad, mean in zip(*known, smooth, means, strict=True)
+            for value, size, grad, mean in zip(*known.tolist(), smooth, means, strict=True)
         ]
 
     def _dreaming(self, dream: Dream) -> Generator[_Request, _Answer, None]:

@@ -159,6 +159,9 @@ class StyleTransfer:
     limit."""
     deterministic: bool = True
     """Whether no byte of a picture depends on what else is in work. False: photographs share passes on GPUs."""
+    cuda_graphs: bool = field(default=False, metadata=LATER)
+    """Whether a GPU records what it computes of a photograph of up to 2^20 pixels, and is told it at once: the
+    smaller the photograph, the faster. Not with shared passes or tiles. `nst doctor` tries it."""
     curve: bool = False
     """Whether the losses of every evaluation are kept."""
     frame_every: int = 0
@@ -221,15 +224,10 @@ class StyleTransfer:
         check.one_of("preserve_color", self.preserve_color, get_args(PreserveColor))
         check.one_of("precision", self.precision, ("auto", "float32", "bfloat16"))
         check.one_of("optimizer", self.optimizer, ("lbfgs", "adam"))
-        for option, least in (
-            ("steps", 1),
-            ("coarse_steps", 1),
-            ("history_size", 1),
-            ("refine_steps", 0),
-            ("frame_every", 0),
-            ("border_px", 0),
-        ):
-            check.at_least(option, getattr(self, option), least)
+        for option in ("steps", "coarse_steps", "history_size"):
+            check.at_least(option, getattr(self, option), 1)
+        for option in ("refine_steps", "frame_every", "border_px"):
+            check.at_least(option, getattr(self, option), 0)
         for scale in self.coarse_scales or ():
             if not 0 < scale < 1:
                 raise OptionError(

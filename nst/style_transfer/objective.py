@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from nst.features.passes import by_shape, plan_passes
 from nst.features.tiles import Tile, layer_strides, owned_features
 from nst.losses import normalize_gradient, total_variation_loss
 from nst.ops.constant import constant
+from nst.ops.graphs import Graphs, Recorded
 from nst.optim.descent import Evaluation
 from nst.recent import Recent
 from nst.style_transfer.options import ObjectiveOptions
@@ -57,6 +59,8 @@ class StyleObjective:
         self._targets = StyleTargets(network, pictures, options, masks=masks)
         self.named = {} if named is None else named
         self._kept = Recent[str, StyleTargets](_MOST_STYLES)
+        self._graphs = Graphs(options.cuda_graphs)
+        self._recorded = WeakKeyDictionary[Targets, dict[torch.dtype, Recorded]]()
 
     def targets(self, photo: Tensor, border_px: int = 0, style: str | None = None) -> Targets:
         """What `photo` (3, H, W) is drawn to, with `border_px` of it mirrored on all sides: points have that
@@ -140,22 +144,32 @@ class StyleObjective:
         gradient crosses from one photograph to another."""
         sizes = [(point.shape[1], point.shape[2]) for point in points]
         canvas = max(size[0] for size in sizes), max(size[1] for size in sizes)
-        pixels = _stacked(points, canvas).detach().requires_grad_()
-        features = network(pixels, sizes) if len(set(sizes)) > 1 else network(pixels)
         weights = self._terms.weights(targets[0])
-        values = self._terms.losses(self._terms.sums(self._whole(features, targets, weights)), targets)
-        variation = pixels.new_zeros(len(points))
-        if self.options.tv_weight:
-            each_alone = (
-                total_variation_loss(image[None, :, :height, :width])
-                for image, (height, width) in zip(pixels, sizes, strict=True)
-            )
-            variation = torch.cat(list(each_alone))
-        losses = self._terms.named(values, weights, variation)
-        (grads,) = torch.autograd.grad(losses["loss"].sum(), pixels)
-        parts = zip(grads, sizes, strict=True)
-        whole = [grad[:, :height, :width].contiguous() for grad, (height, width) in parts]
-        return _evaluations(losses, whole, points, before)
+
+        def compute(given: Tensor) -> tuple[Tensor, ...]:
+            pixels = given.detach().requires_grad_()
+            features = network(pixels, sizes) if len(set(sizes)) > 1 else network(pixels)
+            values = self._terms.losses(self._terms.sums(self._whole(features, targets, weights)), targets)
+            variation = pixels.new_zeros(len(sizes))
+            if self.options.tv_weight:
+                each_alone = (
+                    total_variation_loss(image[None, :, :height, :width])
+                    for image, (height, width) in zip(pixels, sizes, strict=True)
+                )
+                variation = torch.cat(list(each_alone))
+            losses = self._terms.named(values, weights, variation)
+            (grads,) = torch.autograd.grad(losses["loss"].sum(), pixels)
+            parts = zip(grads, sizes, strict=True)
+            whole = [grad[:, :height, :width].contiguous() for grad, (height, width) in parts]
+            return _known(losses, whole), *whole
+
+        stacked = _stacked(points, canvas)
+        if len(points) == 1 and self._graphs.suit(stacked):
+            recorded = self._recorded.setdefault(targets[0], {})
+            known, *whole = recorded.setdefault(network.dtype, Recorded(self._graphs))(compute, stacked)
+        else:
+            known, *whole = compute(stacked)
+        return _evaluations(self._terms.names(weights), known, whole, points, before)
 
     def _whole(
         self, features: Mapping[str, Tensor], targets: Sequence[Targets], weights: Mapping[Term, float]
@@ -216,8 +230,9 @@ class StyleObjective:
             pixels = point.clone().requires_grad_()
             variation = total_variation_loss(pixels[None])
             grad += self.options.tv_weight * torch.autograd.grad(variation.sum(), pixels)[0]
-        losses = self._terms.named(values, weights, variation.detach())
-        return _evaluations(losses, [grad], [point], None if before is None else [before])[0]
+        known = _known(self._terms.named(values, weights, variation.detach()), [grad])
+        names = self._terms.names(weights)
+        return _evaluations(names, known, [grad], [point], None if before is None else [before])[0]
 
     def _norms(
         self, network: FeatureNetwork, point: Tensor, targets: Targets, slopes: Mapping[Term, Tensor]
@@ -278,25 +293,28 @@ def _alike(targets: Sequence[Targets]) -> Iterable[list[int]]:
     return found.values()
 
 
+def _known(losses: Mapping[str, Tensor], grads: Sequence[Tensor]) -> Tensor:
+    """Losses, (N,) each, and the extremes of N gradients, as rows: (K, N)."""
+    extremes = zip(*(grad.aminmax() for grad in grads), strict=True)
+    return torch.stack([*losses.values(), *(torch.stack(each) for each in extremes)]).detach()
+
+
 def _evaluations(
-    losses: Mapping[str, Tensor],
+    names: Sequence[str],
+    known: Tensor,
     grads: Sequence[Tensor],
     points: Sequence[Tensor],
     before: Sequence[Tensor] | None,
 ) -> list[Evaluation]:
-    """Evaluations of losses by name, (N,) each, and N gradients, at N points. All that is to be known of them
-    comes from a GPU at once, which is waited for here only."""
-    columns = list(losses.values())
-    for column in zip(*(grad.aminmax() for grad in grads), strict=True):
-        columns.append(torch.stack(column))
+    """Evaluations at N points, of what is `known` of them and N gradients. All of it comes from a GPU at once,
+    which is waited for here only."""
     if before is not None:
         moves = [(point - last).abs().mean() for point, last in zip(points, before, strict=True)]
-        columns.append(torch.stack(moves))
-    rows = torch.stack(columns, 1).tolist()
-    count = len(losses)
+        known = torch.cat([known, torch.stack(moves)[None]])
+    columns, count = known.T.tolist(), len(names)
     return [
-        Evaluation(dict(zip(losses, row, strict=False)), grad, (row[count], row[count + 1]), *row[count + 2 :])
-        for row, grad in zip(rows, grads, strict=True)
+        Evaluation(dict(zip(names, row, strict=False)), grad, (row[count], row[count + 1]), *row[count + 2 :])
+        for row, grad in zip(columns, grads, strict=True)
     ]
 
 

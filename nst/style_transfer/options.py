@@ -50,6 +50,8 @@ class ObjectiveOptions:
     share_passes: bool = False
     """Whether photographs share passes through the network, of different sizes too. Exact, but the last bits of
     each may then depend on the others."""
+    cuda_graphs: bool = False
+    """Whether what is computed of a photograph alone is recorded, on GPUs."""
     max_pass_pixels: int | None = None
     """Pixels of one pass; larger photographs are computed in tiles. Of the VGGs and the embedded network."""
 

@@ -44,7 +44,7 @@ class Region:
     """Positions that count: the sum of the squared mask."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Targets:
     """What one photograph is drawn to."""
 

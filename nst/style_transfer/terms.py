@@ -88,18 +88,26 @@ class Terms:
         factors = torch.stack([region.factors[layer] for region in regions])
         return factors * self._style_loss.distance(self._style_loss.means(sums, positions), wanted)
 
+    def names(self, weights: Mapping[Term, float]) -> tuple[str, ...]:
+        """The names of losses: the total, content, style and total variation; then those of the layers."""
+        layers = dict.fromkeys(f"{_part(number)}.{layer}" for number, layer in weights)
+        return "loss", "content_loss", "style_loss", "tv_loss", *layers
+
     def named(
         self, values: Mapping[Term, Tensor], weights: Mapping[Term, float], variation: Tensor
     ) -> dict[str, Tensor]:
-        """Losses by name, weighted as they enter the total, each (N,): the total, content, style and total
-        variation; then those of the layers."""
+        """Losses by name, as in `names`, weighted as they enter the total, each (N,)."""
         losses = {"content_loss": torch.zeros_like(variation), "style_loss": torch.zeros_like(variation)}
         layers: dict[str, Tensor] = {}
         for (number, layer), weight in weights.items():
-            name = "content_loss" if number == CONTENT else "style_loss"
+            name = _part(number)
             weighted = weight * values[number, layer]
             losses[name] = losses[name] + weighted
             at_layer = f"{name}.{layer}"
             layers[at_layer] = layers[at_layer] + weighted if at_layer in layers else weighted
         losses["tv_loss"] = self._options.tv_weight * variation
         return {"loss": torch.stack(list(losses.values())).sum(0), **losses, **layers}
+
+
+def _part(number: int) -> str:
+    return "content_loss" if number == CONTENT else "style_loss"

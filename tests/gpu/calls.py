@@ -172,6 +172,9 @@ _STYLE = {
     ),
     "masks": Call(_style(**_TWO)),
     "wasserstein masks": Call(_style(**_TWO, style_loss="wasserstein", loss_scale="mean")),
+    "graphs": Call(_style(cuda_graphs=True, coarse_scales=(0.5,), coarse_steps=4, tv_weight=1.0, steps=6)),
+    "graphs bfloat16": Call(_style(cuda_graphs=True, precision="bfloat16", refine_steps=5, steps=10)),
+    "graphs wasserstein": Call(_style(cuda_graphs=True, style_loss="wasserstein", loss_scale="mean", **_TWO)),
     "uphill": Call(_style(learning_rate=30.0, steps=8)),
     "short history": Call(_style(history_size=2, steps=8)),
     "tiles": _tiles(),
@@ -190,6 +193,8 @@ _DREAMS = {
     "guide": Call(_dream(guide="/g", guide_side_px=30)),
     "zoom": Call(_dream(zoom_frames=2, steps=1, octaves=1, curve=True)),
     "blur": Call(_dream(gradient_blur_px=1.0, border_px=4, jitter_px=3, octaves=1)),
+    "graphs": Call(_dream(cuda_graphs=True, steps=5, relu_backward="redirected", redirected_steps=2)),
+    "graphs guide": Call(_dream(cuda_graphs=True, steps=4, guide="/g", gradient_blur_px=1.0, octaves=1)),
     "tiles": Call(_dream(pass_memory_mb=2, layers={"relu2_1": 1.0}, octaves=1), ((60, 70),)),
 }
 _GENERATORS = {

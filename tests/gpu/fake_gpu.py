@@ -29,11 +29,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from tests.gpu.fake_graphs import FakeGraph, FakeStream, aside, recording
+
 __all__ = ["CPU", "CUDA", "FakeGPU", "Found", "OnGPU", "WrongDevice"]
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 _NO_KERNEL = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "detach", "set_"}
-_NO_KERNEL |= {"lift_fresh", "_local_scalar_dense"}
+_NO_KERNEL |= {"lift_fresh", "_local_scalar_dense", "_unsafe_view"}
 _SOLVERS = {"_linalg_eigh", "_linalg_svd", "linalg_qr", "linalg_inv_ex", "_linalg_solve_ex"}
 """Solvers, which wait for their own error codes."""
 _SIZED = {"nonzero", "masked_select", "_unique2", "unique_dim"}
@@ -85,7 +87,8 @@ class FakeGPU(TorchFunctionMode):
         self.live = self.peak = self.allocations = 0
         self.fails_at: int | None = None
         """Number of the allocation, from 1, that is out of memory."""
-        self._sizes: dict[int, int] = {}
+        self.taken: dict[int, int] = {}
+        """Bytes that are taken, by where."""
         self._counting: list[Found] = []
         self._under_way: list[tuple[Tensor, Tensor]] = []
         """Copies to the CPU that nobody has waited for, and what will be there."""
@@ -123,6 +126,11 @@ class FakeGPU(TorchFunctionMode):
             (torch.cuda, "get_device_capability", lambda *_: (9, 0)),
             (torch.cuda, "get_device_properties", lambda *_: SimpleNamespace(total_memory=80 << 30)),
             (torch.cuda, "get_per_process_memory_fraction", lambda *_: 1.0),
+            (torch.cuda, "CUDAGraph", self._graph),
+            (torch.cuda, "graph_pool_handle", lambda: (0, 1)),
+            (torch.cuda, "Stream", FakeStream),
+            (torch.cuda, "current_stream", FakeStream),
+            (torch.cuda, "stream", aside),
         ):
             self._patches.enter_context(mock.patch.object(target, name, new))
         # Modules get new parameters: those that they have cannot become tensors of another class.
@@ -151,23 +159,29 @@ class FakeGPU(TorchFunctionMode):
         if kwargs.get("generator") is not None:
             raise WrongDevice(f"{name} at {_where()}: the generator is the CPU's")
         made = func(*args, **{**kwargs, "device": CPU})
+        graph = recording()
         if name in ("tensor", "as_tensor"):
             self.wait(f"{name} to the GPU", made.nbytes)
+        elif graph is not None:
+            graph.keep(made)
         else:
             self.launch(name, made)
         return self.wrap(made)
+
+    def _graph(self) -> FakeGraph:
+        return FakeGraph(lambda: self.launch("graph", None))
 
     # Bookkeeping
 
     def wrap(self, inner: Tensor) -> OnGPU:
         storage = inner.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
-        if key not in self._sizes:
+        if key not in self.taken:
             self.allocations += 1
             full = self.memory_bytes is not None and self.live + size > self.memory_bytes
             if full or self.allocations == self.fails_at:
                 raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {size} bytes")
-            self._sizes[key] = size
+            self.taken[key] = size
             self.live += size
             self.peak = max(self.peak, self.live)
             weakref.finalize(storage, self._free, key)
@@ -188,9 +202,12 @@ class FakeGPU(TorchFunctionMode):
         return each if _is_on(each) or each.ndim == 0 or bool(each.any()) else self.wrap(each)
 
     def _free(self, key: int) -> None:
-        self.live -= self._sizes.pop(key, 0)
+        self.live -= self.taken.pop(key, 0)
 
     def wait(self, what: str, nbytes: int = 0, *, solver: bool = False) -> None:
+        graph = recording()
+        if graph is not None:
+            graph.refuse(f"CUDA error: operation not permitted when stream is capturing: {what} at {_where()}")
         for target, source in self._under_way:
             target.copy_(source)
         self._under_way.clear()
@@ -207,6 +224,9 @@ class FakeGPU(TorchFunctionMode):
     def send(self, inner: Tensor, kept: dict[str, Any], *, back: bool, non_blocking: bool) -> Tensor:
         """A tensor's copy on the other device. One to the CPU without waiting has no values until somebody has
         waited."""
+        graph = recording()
+        if graph is not None:
+            graph.refuse("Cannot copy between CPU and CUDA tensors during CUDA graph capture")
         moved = inner.detach().to(**kept, copy=True)
         if not non_blocking:
             self.wait("copy to the CPU" if back else "copy to the GPU", inner.nbytes)
@@ -279,7 +299,10 @@ class OnGPU(Tensor):
             _refuse_shrinking(args[0], args[1])
         bare = tree_map_only(OnGPU, lambda each: each.inner, (args, kwargs))
         out = func(*bare[0], **bare[1])
-        if not (func.is_view or name in _NO_KERNEL):
+        graph = recording()
+        if graph is not None:
+            graph.note(func, bare[0], bare[1], out, gpu.taken)
+        elif not (func.is_view or name in _NO_KERNEL):
             gpu.launch(name, next((each for each in tree_leaves(out) if isinstance(each, Tensor)), None))
         by_mask = name in _INDEXING and any(each.dtype == torch.bool for each in given[1:])
         if name in _SOLVERS or name in _SIZED or by_mask:

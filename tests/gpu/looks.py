@@ -15,15 +15,20 @@ from nst.stylizer import LevelsStylizer, Outcome, Stylized, Stylizer
 from tests.gpu.calls import STEPS, Call
 from tests.gpu.fake_gpu import CPU, CUDA, FakeGPU, Found
 
-__all__ = ["assert_same", "same_steps", "seen_of_step", "stylized_by", "worker_of"]
+__all__ = ["PRODUCTS", "SHARED", "assert_same", "same_steps", "seen_of_step", "stylized_by", "worker_of"]
+
+SHARED = 1e-3
+"""Photographs share passes, where last bits depend on the neighbors."""
+PRODUCTS = 1e-5
+"""Roots of matrices come from products, and not from eigenvalues."""
 
 
-def assert_same(call: Call, *, close: bool = False) -> tuple[Found, list[Stylized]]:
+def assert_same(call: Call, *, close: float = 0.0) -> tuple[Found, list[Stylized]]:
     """Stylize on both devices, and compare pictures and all that is said of them. Gives the GPU's work for it,
     and what came out.
 
     Args:
-        close: photographs share passes on GPUs, where last bits depend on the neighbors.
+        close: how far pictures may be apart, where GPUs compute in another way: `SHARED` or `PRODUCTS`.
     """
     wanted = call.run(call.build(CPU))
     with FakeGPU() as gpu:
@@ -37,7 +42,7 @@ def assert_same(call: Call, *, close: bool = False) -> tuple[Found, list[Stylize
         pictures = [ours.image, *(frame.image for frame in ours.frames)]
         assert {type(each) for each in pictures} == {torch.Tensor}, "a picture was left on the GPU"
         expected = [theirs.image, *(frame.image for frame in theirs.frames)]
-        torch.testing.assert_close(pictures, expected, atol=1e-3 if close else 0.0, rtol=0.0)
+        torch.testing.assert_close(pictures, expected, atol=close, rtol=0.0)
         if not close:
             assert dict(ours.stats) == dict(theirs.stats)
             assert {name: list(each) for name, each in ours.curve.items()} == {

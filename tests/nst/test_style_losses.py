@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nst.deepdream.objective import DreamObjective
 from nst.features import build_features
 from nst.losses import covariance_root, gaussian_distance, raw_gram, raw_moments
+from nst.ops.roots import root_and_inverse
 from nst.style_transfer.losses import WassersteinLoss
 from nst.style_transfer.method import StyleTransfer
 from nst.style_transfer.objective import StyleObjective
@@ -85,6 +86,34 @@ def test_it_is_nothing_at_equal_statistics_and_what_a_shift_moves() -> None:
     assert float(gaussian_distance(means(features + 2), *wanted)) == pytest.approx(12 * 2**2, rel=1e-10)
     scaled = float(gaussian_distance(means(3 * features), *wanted))
     assert scaled == pytest.approx(4 * size, rel=1e-10), "to three times as much, everything moves by two"
+
+
+@pytest.mark.parametrize("channels", [1, 3, 48, 160])
+@pytest.mark.parametrize("condition", [1e2, 1e6, 1e10])
+def test_roots_by_products(channels: int, condition: float) -> None:
+    """As GPUs compute them; beside roots by eigenvalues, up to the conditions that losses have."""
+    generator = torch.Generator().manual_seed(channels)
+    vectors, _ = torch.linalg.qr(torch.randn(2, channels, channels, generator=generator, dtype=torch.float64))
+    values = torch.logspace(0, -np.log10(condition), channels, dtype=torch.float64)
+    sizes = torch.tensor([1e-8, 1e8], dtype=torch.float64)[:, None, None]
+    matrix = sizes * (vectors * values) @ vectors.mT
+    root, inverse = root_and_inverse((matrix + matrix.mT) / 2)
+    wanted = sizes.sqrt() * (vectors * values.sqrt()) @ vectors.mT
+    torch.testing.assert_close(root / sizes.sqrt(), wanted / sizes.sqrt(), atol=1e-10, rtol=0.0)
+    for found, size in zip(inverse, sizes.flatten(), strict=True):
+        slopes = (vectors * values.rsqrt() @ vectors.mT)[int(size > 1)] / size.sqrt()
+        assert float((found - slopes).norm() / slopes.norm()) < 1e-6
+    nothing, slope = root_and_inverse(torch.zeros(1, channels, channels, dtype=torch.float64))
+    assert not nothing.any()
+    assert slope.isfinite().all()
+
+
+def test_roots_by_products_of_what_has_no_full_rank() -> None:
+    """What rounding makes of nothing, of either sign, is a straight line: nothing is infinite."""
+    few = torch.randn(1, 64, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    root, inverse = root_and_inverse(few @ few.mT)
+    torch.testing.assert_close(root @ root, few @ few.mT, atol=1e-6, rtol=0.0)
+    assert float(inverse.norm()) < 64 / 1e-6
 
 
 def test_its_gradient() -> None:

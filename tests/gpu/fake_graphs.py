@@ -1,0 +1,106 @@
+"""CUDA graphs of the fake GPU: what would be recorded, and what a recording forbids.
+
+What is computed while it is recorded is not there until the graph is replayed; so it is NaN until then. What is
+replayed are the same operations on the same memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+__all__ = ["FakeGraph", "FakeStream", "NotRecorded", "aside", "recording"]
+
+_UNDER_WAY: list[FakeGraph] = []
+_ASIDE: list[object] = []
+
+
+class NotRecorded(AssertionError):
+    """A recording that a real GPU would take, and that would not do what was meant."""
+
+
+class FakeStream:
+    def wait_stream(self, other: object) -> None:
+        """All is in order already."""
+
+
+@contextlib.contextmanager
+def aside(stream: object) -> Iterator[None]:
+    """torch.cuda.stream."""
+    _ASIDE.append(stream)
+    try:
+        yield
+    finally:
+        _ASIDE.pop()
+
+
+def recording() -> FakeGraph | None:
+    """The graph that is under way."""
+    return _UNDER_WAY[-1] if _UNDER_WAY else None
+
+
+class FakeGraph:
+    """torch.cuda.CUDAGraph.
+
+    Args:
+        launched: called at each replay.
+    """
+
+    def __init__(self, launched: Callable[[], None]) -> None:
+        self._launched = launched
+        self._done: list[tuple[Any, Any, Any, list[Tensor]]] = []
+        self._own: set[int] = set()
+        """Memory that was taken while it was recorded."""
+        self._valid = True
+
+    def capture_begin(self, pool: object = None, capture_error_mode: str = "global") -> None:  # noqa: ARG002
+        if not _ASIDE:
+            raise RuntimeError("CUDA graphs must be captured on a non-default stream.")
+        _UNDER_WAY.append(self)
+
+    def capture_end(self) -> None:
+        _UNDER_WAY.remove(self)
+        if not self._valid:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+        for *_, found in self._done:
+            for each in found:
+                if each.untyped_storage()._cdata in self._own and each.is_floating_point():
+                    each.fill_(torch.nan)
+
+    def refuse(self, why: str) -> None:
+        self._valid = False
+        raise RuntimeError(why)
+
+    def keep(self, made: Tensor) -> None:
+        """Record what was made of nothing."""
+        self._own.add(made.untyped_storage()._cdata)
+        self._done.append((torch.ops.aten.copy_.default, (made, made.clone()), {}, []))
+
+    def note(self, func: Any, args: Any, kwargs: Any, out: Any, known: Any) -> None:
+        """Record an operation. `known`: memory that was taken before it, by address."""
+        found = [each for each in tree_leaves(out) if isinstance(each, Tensor)]
+        if func._schema.is_mutable:
+            target = kwargs.get("out", args[0])
+            if target.untyped_storage()._cdata not in self._own:
+                raise NotRecorded(f"{func} changes what was there before, and will again in each replay")
+            found = []
+        for each in found:
+            if each.untyped_storage()._cdata not in known:
+                self._own.add(each.untyped_storage()._cdata)
+        if func.is_view:
+            found = []
+        self._done.append((func, args, kwargs, found))
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        self._launched()
+        with torch._C.DisableTorchFunction():
+            for func, args, kwargs, found in self._done:
+                again = [each for each in tree_leaves(func(*args, **kwargs)) if isinstance(each, Tensor)]
+                for before, now in zip(found, again, strict=False):
+                    before.copy_(now)
