@@ -67,6 +67,9 @@ class CycleGANOptions:
     """Precision of activations: `float32`, `bfloat16`, or, for GPUs without it, `float16`, with losses scaled
     so that gradients are in its range; parameters, losses and optimizers stay float32. `float64`, for proofs,
     is that of everything."""
+    compile: bool = field(default=False, metadata=LATER)
+    """Whether torch.compile fuses what the generators compute, which GPUs need that wait for small images. It
+    takes a compiler and some minutes at the start, and changes last digits."""
     upsample: Upsample = field(default="transposed", metadata=LATER)
     """How the ResNets enlarge: `transposed` convolutions, as in the paper, or `blur`: zoom, convolve, blur,
     which leaves no checkerboards (Odena et al. 2016)."""

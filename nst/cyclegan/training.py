@@ -77,6 +77,9 @@ class CycleGANTraining(GANTraining):
             precision=options.precision,
             config=self._config.metadata(),
         )
+        if options.compile:
+            self.G_A.compile()
+            self.G_B.compile()
 
     def _discriminator(self, image_channels: int) -> nn.Module:
         options = self.options

@@ -78,6 +78,9 @@ class ManyStylesOptions:
     """Precision of activations: `float32`, `bfloat16`, or, for GPUs without it, `float16`, with losses scaled
     so that gradients are in its range; parameters, losses and optimizers stay float32. `float64`, for proofs,
     is that of everything."""
+    compile: bool = field(default=False, metadata=LATER)
+    """Whether torch.compile fuses what the generators compute, which GPUs need that wait for small images. It
+    takes a compiler and some minutes at the start, and changes last digits."""
     max_gradient_norm: float = field(default=0.0, metadata=LATER)
     """Norm that the gradients of each side are clipped to, of all its parameters together. 0: they are not."""
     critic_steps: int = field(default=1, metadata=LATER)

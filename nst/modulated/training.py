@@ -86,6 +86,8 @@ class ManyStylesTraining(GANTraining):
             precision=options.precision,
             config=self._config.metadata(),
         )
+        if options.compile:
+            self.G.compile()
 
     def directions(self, count: int) -> tuple[Tensor, Tensor]:
         """The styles that the next step's `count` images have, and that they get: this process's part."""
