@@ -31,7 +31,10 @@ class Graphs:
 
     def __init__(self, wanted: bool) -> None:
         self._wanted = wanted
-        self._pool: Any | None = None
+        self._aside: torch.cuda.Stream | None = None
+        """The stream in which they are recorded: the memory of one stream is not used again in another."""
+        self._last: _Graph | None = None
+        """The one that was recorded last: torch does not let a pool be used again that all graphs have left."""
 
     def suit(self, pixels: Tensor) -> bool:
         """Whether what is computed of (N, 3, H, W) is to be recorded."""
@@ -39,15 +42,18 @@ class Graphs:
 
     def record(self, compute: Callable[[Tensor], tuple[Tensor, ...]], given: Tensor) -> _Graph | None:
         """A graph of `compute`; None if there cannot be one."""
-        self._pool = self._pool or torch.cuda.graph_pool_handle()
         try:
-            return _Graph(compute, given, self._pool)
+            if self._aside is None:
+                self._aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            pool = None if self._last is None else self._last.pool()
+            self._last = _Graph(compute, given, self._aside, pool)
         except torch.OutOfMemoryError:  # without a graph there may be room
             return None
         except RuntimeError as error:
             warnings.warn(f"CUDA graphs are left out: {error}", RuntimeWarning, stacklevel=2)
             self._wanted = False
             return None
+        return self._last
 
 
 class Recorded:
@@ -70,14 +76,19 @@ class Recorded:
 
 
 class _Graph:
-    """One recorded call."""
+    """One recorded call. What is computed in the default stream cannot be recorded, so it is `aside`."""
 
-    def __init__(self, compute: Callable[[Tensor], tuple[Tensor, ...]], given: Tensor, pool: Any) -> None:
+    def __init__(
+        self,
+        compute: Callable[[Tensor], tuple[Tensor, ...]],
+        given: Tensor,
+        aside: torch.cuda.Stream,
+        pool: Any,
+    ) -> None:
         self._given = given.detach().clone()
         self._graph = torch.cuda.CUDAGraph()
+        self.pool = self._graph.pool
         now = torch.cuda.current_stream()
-        # What is computed in the default stream cannot be recorded.
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(now)
         with torch.cuda.stream(aside):
             # Other threads copy photographs meanwhile, which is none of this graph's business.

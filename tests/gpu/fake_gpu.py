@@ -127,7 +127,6 @@ class FakeGPU(TorchFunctionMode):
             (torch.cuda, "get_device_properties", lambda *_: SimpleNamespace(total_memory=80 << 30)),
             (torch.cuda, "get_per_process_memory_fraction", lambda *_: 1.0),
             (torch.cuda, "CUDAGraph", self._graph),
-            (torch.cuda, "graph_pool_handle", lambda: (0, 1)),
             (torch.cuda, "Stream", FakeStream),
             (torch.cuda, "current_stream", FakeStream),
             (torch.cuda, "stream", aside),

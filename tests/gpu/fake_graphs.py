@@ -7,6 +7,7 @@ replayed are the same operations on the same memory.
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ from torch.utils._pytree import tree_leaves
 __all__ = ["FakeGraph", "FakeStream", "NotRecorded", "aside", "recording"]
 
 _UNDER_WAY: list[FakeGraph] = []
+_USES: dict[object, int] = {}
+"""Graphs that are there, by pool of memory. A pool that all have left is not to be used again."""
 _ASIDE: list[object] = []
 
 
@@ -37,6 +40,10 @@ def aside(stream: object) -> Iterator[None]:
         yield
     finally:
         _ASIDE.pop()
+
+
+def _leave(pool: object) -> None:
+    _USES[pool] -= 1
 
 
 def recording() -> FakeGraph | None:
@@ -61,7 +68,15 @@ class FakeGraph:
     def capture_begin(self, pool: object = None, capture_error_mode: str = "global") -> None:  # noqa: ARG002
         if not _ASIDE:
             raise RuntimeError("CUDA graphs must be captured on a non-default stream.")
+        if _USES.get(pool, 1) == 0:
+            raise RuntimeError("it->second->use_count > 0 INTERNAL ASSERT FAILED")
+        self._pool = object() if pool is None else pool
+        _USES[self._pool] = _USES.get(self._pool, 0) + 1
+        weakref.finalize(self, _leave, self._pool)
         _UNDER_WAY.append(self)
+
+    def pool(self) -> object:
+        return self._pool
 
     def capture_end(self) -> None:
         _UNDER_WAY.remove(self)
