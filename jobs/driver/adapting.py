@@ -21,6 +21,7 @@ from jobs.ledger.adapted import clean_adapting, read_adapted, read_loading, read
 from jobs.ledger.layout import adapted_path
 from jobs.ledger.lease import Lease
 from jobs.ledger.manifest import Manifest, Row
+from jobs.ledger.results import STATUSES
 from jobs.pools import Pool, open_pool
 from jobs.pools.capacity import cluster_address, cpu_count, fit, pool_kind, room_for
 from jobs.spec import Resources
@@ -200,10 +201,14 @@ class Adapting:
             if now - self._seen_at > limit:
                 self._seen_at = now
                 pool.stop(self._worker, "time limit")
-        manifest = self._job.manifest
         self._observe(
             Snapshot(
-                total=manifest.rows, counts={}, already=0, workers=0, elapsed_s=0.0, log_events=self._log.take()
+                total=self._job.manifest.rows,
+                counts=dict.fromkeys(STATUSES, 0),
+                already=0,
+                workers=int(self._ready),
+                elapsed_s=0.0,
+                log_events=self._log.take(),
             )
         )
 

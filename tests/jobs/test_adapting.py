@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import threading
 import time
@@ -14,8 +15,10 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
-from jobs.console.progress import Summary
+from jobs.console.display import Display
+from jobs.console.progress import Snapshot, Summary
 from jobs.console.stop import StopSignal
 from jobs.driver.adapting import Adapting, adapt_rows, adapted_job
 from jobs.driver.job import Job, create_or_open, reopen
@@ -92,6 +95,23 @@ def test_which_photographs_depends_on_their_names_alone(photos: Photos, tmp_path
     assert list(chosen) == ordered[:4]
     assert adapt_rows(job.manifest, 4, 1) != chosen
     assert set(adapt_rows(job.manifest, 100, 0)) == set(everything)
+
+
+def test_the_worker_that_learns_is_there(photos: Photos, tmp_path: Path) -> None:
+    """While the network learned, for half an hour, it was said that workers are waited for."""
+    photos(2)
+    job = begun(tmp_path, delay_s=0.5)
+    workers: list[int] = []
+    with Display(Console(file=io.StringIO(), force_terminal=True)) as display:
+
+        def observe(snapshot: Snapshot) -> None:
+            display(snapshot)
+            if not files(job):
+                workers.append(snapshot.workers)
+
+        run(job, observe=observe)
+    assert workers == sorted(workers)
+    assert set(workers) == {0, 1}
 
 
 def slowly(job: Job, until: Callable[[], bool], act: Callable[[StopSignal], None]) -> Summary:
