@@ -93,7 +93,7 @@ def open_at(out: str, tables: Mapping[str, Any]) -> Store:
 
 
 def tables_of(overrides: Sequence[str] | None, allowed: tuple[str, ...]) -> dict[str, Any]:
-    """Tables with what --set says of a job that is begun.
+    """Tables with what --set says of a job that is begun, or, of `storage` alone, of how places are reached.
 
     Raises:
         OptionError: an option is not of an allowed table.
@@ -104,7 +104,9 @@ def tables_of(overrides: Sequence[str] | None, allowed: tuple[str, ...]) -> dict
     for name, value in table.items():
         if name not in allowed or not isinstance(value, dict):
             choices = [f"{each}.*" for each in allowed]
-            raise OptionError(name, value, choices=choices, reason="is fixed once a job is begun")
+            goes_on = "resources" in allowed
+            reason = "is fixed once a job is begun" if goes_on else "is not what --set takes in this command"
+            raise OptionError(name, value, choices=choices, reason=reason)
     return table
 
 

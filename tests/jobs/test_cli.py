@@ -226,6 +226,8 @@ def test_other_mistakes(ask: Callable[..., Result]) -> None:
         (["retry", "photos"], 2, "is no job"),
         (["report", "photos"], 2, "is no job"),
         (["resume", "photos", "--set", "method.steps=3"], 2, "method = .*is fixed once a job is begun"),
+        (["status", "photos", "--set", "method.steps=3"], 2, "method = .*is not what --set takes in this"),
+        (["preview", "photos", "--set", "method.steps=3"], 2, "method = .*is not what --set takes in this"),
         (
             ["run", "job.toml", "--pool", "local", "--address", "h:1"],
             2,
