@@ -82,8 +82,8 @@ docs: $(STAMP)
 	$(BIN)/python -m tests.rates
 
 # Teaches the embedded network anew, what VGG16 sees: TEACHER, a file of VGG16's weights (left out: torchvision's,
-# fetched); PHOTOS and PICTURES, folders; SET, more options, as --device cuda. An hour and a half on two
-# cores with bfloat16, minutes on a GPU; what was cut goes on. SHIPPED_SHA256 in nst/features/weights.py has to follow.
+# fetched); PHOTOS and PICTURES, folders; SET, more options, as --device cuda. Two hours on two
+# cores with bfloat16, more without, minutes on a GPU; what was cut goes on. SHIPPED_SHA256 in nst/features/weights.py has to follow.
 FEATURES ?= nst/features/embedded/embedded.safetensors
 features: $(STAMP)
 	$(BIN)/python -m jobs.training.embedded $(FEATURES) $(if $(TEACHER),--teacher $(TEACHER)) \

@@ -88,7 +88,8 @@ class FeedForward:
 
     adapt_steps: int = field(default=0, metadata=LATER)
     """Steps for which the network first learns the styles on the job's own photographs, once, before any is
-    painted: some hundred, a second or two of a CPU core each. 0: it paints as it is."""
+    painted: some hundred, a second or two of a CPU core each with bfloat16, three without. 0: it paints
+    as it is."""
     adapt_photos: int = field(default=64, metadata=LATER)
     """Photographs that it learns on: of all, those whose names have the least digests."""
     adapt_style_weight: float = field(default=15.0, metadata=LATER)

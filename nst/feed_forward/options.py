@@ -49,7 +49,8 @@ class _TrainingOptions:
     beta2: float = 0.99
     """Adam's decay of the mean of squared gradients."""
     precision: Precision = "float32"
-    """Precision of activations: `float32` or `bfloat16`; parameters, losses and the optimizer are float32."""
+    """Precision of activations: `float32`, or `bfloat16`, which is slower on CPUs that do not have it;
+    parameters, losses and the optimizer are float32."""
     max_gradient_norm: float = 1.0
     """Norm that the gradients of all parameters together are clipped to. 0: they are not."""
 

@@ -75,9 +75,9 @@ class ManyStylesOptions:
     """Decay of an average of the generator's parameters over steps; while few steps are done, the average is
     over a tenth of them. 0: none."""
     precision: Precision = "float32"
-    """Precision of activations: `float32`, `bfloat16`, or, for GPUs without it, `float16`, with losses scaled
-    so that gradients are in its range; parameters, losses and optimizers stay float32. `float64`, for proofs,
-    is that of everything."""
+    """Precision of activations: `float32`, `bfloat16`, which is slower on CPUs that do not have it, or, for
+    GPUs without it, `float16`, with losses scaled so that gradients are in its range; parameters, losses and
+    optimizers stay float32. `float64`, for proofs, is that of everything."""
     compile: bool = field(default=False, metadata=LATER)
     """Whether torch.compile fuses what the generators compute, which GPUs need that wait for small images. It
     takes a compiler and some minutes at the start, and changes last digits."""

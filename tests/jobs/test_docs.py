@@ -139,7 +139,10 @@ def test_job_files_are_valid(path: Path, block: str) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.toml")), ids=name_of)
 def test_examples_are_valid_and_say_how_they_are_run(path: Path) -> None:
     """By commands that are taken, from where they find the files that they name."""
-    resolved(tomllib.loads(path.read_text()))
+    table = tomllib.loads(path.read_text())
+    resolved(table)
+    on_gpus = table.get("resources", {}).get("num_gpus")
+    assert on_gpus or table.get("model", {}).get("precision") != "bfloat16", "CPUs without it take much longer"
     said = [shlex.split(line, comments=True) for line in re.findall(r"^#   (nst .*)$", path.read_text(), re.M)]
     assert any(words[1] in ("run", "train") for words in said)
     for words in said:
