@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,47 @@ def test_ray_takes_the_launchers_files(name: str) -> None:
     assert sum("ray start --head" in each for each in heads) == 1
     assert all("--dashboard-host=127.0.0.1" in each for each in heads if "ray start" in each)
     assert all("--dashboard-host" not in each for each in config["worker_start_ray_commands"])
-    assert all(types.get("min_workers", 0) == 0 for types in config["available_node_types"].values())
+
+
+def test_no_machine_is_rented_that_has_no_work() -> None:
+    types = prepared(load("ray-aws.yaml"))["available_node_types"]
+    assert {each["min_workers"] for each in types.values()} == {0}
+
+
+def started_without_work(config: dict[str, Any], *, v2: bool) -> int:
+    """How many machines of one's own Ray's autoscaler starts, beside the head, where nothing is to be done."""
+    from ray.autoscaler._private.resource_demand_scheduler import _add_min_workers_nodes
+    from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
+    from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
+    from ray.autoscaler.v2.schema import AutoscalerInstance
+    from ray.core.generated.instance_manager_pb2 import Instance, NodeKind
+
+    (kind,), most = config["available_node_types"], config["max_workers"]
+    if not v2:
+        types = config["available_node_types"]
+        return sum(_add_min_workers_nodes([], {kind: 1}, types, most, kind, [], None)[2].values())
+    del config["auth"]["ssh_private_key"]
+    head = Instance(instance_type=kind, instance_id="head", node_kind=NodeKind.HEAD, status=Instance.QUEUED)
+    request = SchedulingRequest(
+        disable_launch_config_check=True,
+        node_type_configs=AutoscalingConfig(config, skip_content_hash=True).get_node_type_configs(),
+        max_num_nodes=most + 1,
+        current_instances=[AutoscalerInstance(im_instance=head)],
+    )
+    return sum(each.count for each in ResourceDemandScheduler(None).schedule(request).to_launch)
+
+
+def test_all_machines_of_ones_own_are_started() -> None:
+    """By the autoscaler that the file asks for, whatever `ray up` says: the newer one leaves one out."""
+    from ray.autoscaler._private.util import with_envs
+
+    config = prepared(load("ray-onprem.yaml"))
+    listed = len(config["provider"]["worker_ips"])
+    assert started_without_work(copy.deepcopy(config), v2=True) < listed
+    assert started_without_work(config, v2=False) == listed
+    start = with_envs(config["head_start_ray_commands"], {"RAY_enable_autoscaler_v2": "1"})[-1]
+    told = start.replace("~/venv/bin/ray start", "bash -c 'echo $RAY_enable_autoscaler_v2'")
+    assert subprocess.run(["bash", "-c", told], capture_output=True, text=True, check=True).stdout == "0\n"
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
