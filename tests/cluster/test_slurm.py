@@ -46,7 +46,7 @@ while true; do sleep 0.1; done
 """,
     # Ends when all three machines are there, or will not be.
     "nst": """
-trap 'echo "nst stops" >>"$LOG"; sleep 0.3; exit 75' TERM
+trap 'echo "nst stops" >>"$LOG"; sleep "${NST_GRACE:-0.3}"; exit 75' TERM
 echo "nst $* :: mode=$RAY_AUTH_MODE" >>"$LOG"
 for _ in {1..40}; do if (($(grep -c "^ray start" "$LOG") >= 3)); then break; fi; sleep 0.1; done
 while [ "${NST_WAITS:-}" ]; do sleep 0.1; done
@@ -176,6 +176,20 @@ def test_out_of_time_the_job_goes_into_the_queue_again(
     assert log.index("nst stops") < log.index("scontrol requeue 4711")
     assert log.count("ray ended") == 3
     assert list(tmp_path.glob(".nst-token*")) == []
+
+
+def test_a_second_signal_does_not_leave_the_job_out_of_the_queue(
+    tmp_path: Path, sbatch: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """Slurm sends one more when the time is up, and so does who is in a hurry."""
+    run = sbatch("job.toml", NST_WAITS="1", NST_GRACE="3")
+    await_line(tmp_path, "nst run")
+    run.send_signal(signal.SIGTERM)
+    await_line(tmp_path, "nst stops")
+    run.send_signal(signal.SIGTERM)
+    _, error = run.communicate(timeout=PATIENCE_S)
+    assert run.returncode == 75, error
+    assert "scontrol requeue 4711" in log_of(tmp_path)
 
 
 def test_a_head_that_does_not_start_ends_the_job(
