@@ -119,6 +119,19 @@ def test_pods_have_limits_and_probes_and_no_privileges(name: str) -> None:
     assert pod_faults(cluster_of(yaml.safe_load(read(name)))) == []
 
 
+@pytest.mark.parametrize("name", KUBERAY)
+def test_a_worker_whose_pod_is_deleted_has_time_to_finish_what_is_in_work(name: str) -> None:
+    """Ray drains a node that gets SIGTERM; it ends what runs there after half a minute, if not told else."""
+    from ray._private import ray_constants
+
+    told = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
+    assert ray_constants.RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S == 30
+    for group in cluster_of(yaml.safe_load(read(name)))["workerGroupSpecs"]:
+        pod = group["template"]["spec"]
+        (drains,) = (each["value"] for each in pod["containers"][0]["env"] if each["name"] == told)
+        assert 60 < int(drains) <= pod["terminationGracePeriodSeconds"] - 10, "grace_s of a job is 60"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "fault"),
     [
