@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, cast
@@ -12,7 +13,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from s3fs.errors import translate_boto_error
 
-from jobs.stores.backoff import Backoff, count_retries, is_transient
+from jobs.stores.backoff import Backoff, count_retries, is_lasting, is_transient
 from jobs.stores.store import FsspecStore
 
 
@@ -174,6 +175,41 @@ def test_every_call_of_a_store_is_retried(store: FsspecStore) -> None:
         assert Flaky.faults == []
         assert retries.count == (1 if number == 2 else 2)  # a create-only write reads back, which fails too
     assert values[2:] == [b"one", ["x", "y"], True]
+
+
+class Answering(MemoryFileSystem):
+    """As servers answer create-only writes: that they do them, that they know none (501), or nothing of it."""
+
+    protocol = "answering"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    create: ClassVar[str | int] = "create"
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        if mode == "create" and isinstance(self.create, int):
+            raise OSError(self.create, "A header you provided implies functionality that is not implemented")
+        super().pipe_file(path, value, mode=self.create if mode == "create" else mode, **kwargs)
+
+
+@pytest.mark.parametrize(("create", "honored"), [("create", True), ("overwrite", False), (errno.ENOSYS, False)])
+def test_whether_create_only_writes_are_honored_is_tried(
+    create: str | int, honored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsspec.register_implementation("answering", Answering, clobber=True)
+    monkeypatch.setattr(Answering, "create", create)
+    monkeypatch.setattr(Answering, "store", {})
+    store = FsspecStore("answering://bucket/job")
+    assert store.honors_create_only() is honored
+    assert list(store.find()) == []
+    monkeypatch.setattr(Answering, "create", errno.EACCES)
+    with pytest.raises(PermissionError):  # nobody learns from that whether they are
+        store.honors_create_only()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_store_that_takes_nothing_is_told_from_one_object_that_fails(number: int) -> None:
+    assert is_lasting(OSError(number, os.strerror(number)))
+    assert not is_lasting(OSError(errno.EIO, os.strerror(errno.EIO)))
 
 
 def test_a_create_only_write_whose_answer_is_lost_was_ours(store: FsspecStore) -> None:
