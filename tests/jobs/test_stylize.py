@@ -36,7 +36,7 @@ from jobs.inspect.report import build_report
 from jobs.inspect.status import job_status
 from jobs.inspect.verify import verify
 from jobs.ledger.curves import read_curve
-from jobs.ledger.receipts import JournalWriter, Ledger
+from jobs.ledger.receipts import JournalWriter, Ledger, read_journal
 from jobs.ledger.results import Result, write_receipt
 from jobs.spec import JobFile, job_from_table, job_to_table
 from jobs.stores.filesystems import StorageOptions, read_url
@@ -838,6 +838,31 @@ def test_a_retry_after_a_retry_that_was_cut_off(tmp_path: Path) -> None:
     assert work.generation == 2
     assert run(job, [work]).exit_code == 0
     assert Ledger(job.store).receipt(0)[1]["generation"] == 2
+
+
+def test_what_a_retry_made_that_was_stopped_is_not_made_again(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in "abcd":
+        (tmp_path / f"photos/{name}.jpg").write_text("no picture")
+    job = begin(tmp_path, resources={"max_workers": 1, "shard_size": 4})
+    assert run(job, pool=InlinePool(worker_setup(job))).exit_code == 3
+    for number, name in enumerate("abc"):
+        write(tmp_path, f"{name}.jpg", number)
+    (work,) = retry_work(job)
+    for row in (0, 1):  # and then it is stopped
+        Worker(worker_setup(job), {}).run(Task(id=row, shard=0, generation=work.generation, rows=(row,)))
+    made = images(job)
+    assert len(made) == 2
+
+    (work,) = retry_work(job, ["a", "c", "d"])
+    report = Worker(worker_setup(job), {}).run(Task(id=0, shard=0, generation=work.generation, rows=work.rows))
+    assert (dict(report.counts), report.spent.made) == ({"ok": 2, "failed": 1, "quarantined": 0}, 2)
+    work = retry_work(job)
+    assert set(read_journal(job.store, 0, 3).results) == {0, 1, 2}, "of both that were stopped"
+    assert run(job, work, pool=InlinePool(worker_setup(job))).exit_code == 3
+    assert by_status(job) == {"ok": ["a", "b", "c"], "failed": ["d"]}
+    assert made.items() <= images(job).items()
+    check_exactly_once(job, 4)
 
 
 def test_what_decides_the_last_bits_is_fixed(tmp_path: Path, photos: Photos) -> None:
