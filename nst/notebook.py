@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from numbers import Integral, Real
+from types import UnionType
+from typing import Any, get_args, get_type_hints
 
 import torch
 from torch import Tensor
@@ -53,7 +56,7 @@ def stylize(
     """
     _check_picture("photo", photo)
     _check_picture("style", style)
-    _check_names(StyleTransfer, options)
+    _check_options(StyleTransfer, options)
     if state is not None and not {"network", "preset", "weights"} & set(options):
         options["network"] = "vgg19"
     method = StyleTransfer(style="style", **options)
@@ -84,7 +87,7 @@ def dream(
     _check_picture("photo", photo)
     if guide is not None:
         _check_picture("guide", guide)
-    _check_names(DeepDream, options)
+    _check_options(DeepDream, options)
     method = DeepDream(guide=None if guide is None else "guide", **options)
     parameters, convention = _parameters(method, state)
     stylizer = method.build_from(parameters, torch.device(device), convention=convention, guide=guide)
@@ -105,19 +108,30 @@ def _check_picture(name: str, picture: Tensor) -> None:
         raise OptionError(name, f"{shown}, from {least:g} to {most:g}", reason=reason)
 
 
-def _check_names(method: type[StyleTransfer | DeepDream], options: Mapping[str, Any]) -> None:
-    """Raises OptionError: the method has no such option."""
-    names = [item.name for item in fields(method)]
+def _check_options(method: type[StyleTransfer | DeepDream], options: Mapping[str, Any]) -> None:
+    """Raises OptionError: the method has no such option, or it is no number where it has to be one, or it is
+    of a picture's file, which there is none of."""
+    names, hints = [item.name for item in fields(method)], get_type_hints(method)
     for name, value in options.items():
         if name not in names:
             raise OptionError(name, value, choices=names, reason="unknown option")
+        if name.endswith("_sha256") and name != "weights_sha256" and value is not None:
+            raise OptionError(name, value, reason="pictures are given as tensors, which have no file")
+        kinds = get_args(hints[name]) if isinstance(hints[name], UnionType) else (hints[name],)
+        for kind, like, said in ((int, Integral, "a whole number"), (float, Real, "a number")):
+            fits = isinstance(value, like) and not isinstance(value, bool)
+            if kind in kinds and not (fits or (value is None and type(None) in kinds)):
+                raise OptionError(name, value, reason=f"must be {said}")
 
 
 def _parameters(
     method: StyleTransfer | DeepDream, state: Mapping[str, Tensor] | None
 ) -> tuple[Mapping[str, Tensor] | None, str | None]:
     """And their convention, as far as it is known."""
+    wanted = method.weights_sha256
     if state is not None:
+        if wanted is not None:
+            raise OptionError("weights_sha256", wanted, reason="parameters given as `state` have no file")
         return state, None
     assert method.weights is not None
     assert method.network is not None
@@ -130,4 +144,9 @@ def _parameters(
             reason="a file is given as `state`",
         )
     assets = {} if asset is None else {asset.url: published_bytes(asset.url)}
+    for data in assets.values():
+        found = hashlib.sha256(data).hexdigest()
+        if wanted is not None and found != wanted.lower():
+            reason = f"the SHA-256 of {method.weights!r} is {found}"
+            raise OptionError("weights_sha256", wanted, reason=reason)
     return read_weights(method.network, asset, method.weights_convention, assets)

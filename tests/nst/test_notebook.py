@@ -11,6 +11,7 @@ import torch
 
 import nst
 from nst.features import build_features
+from nst.features.weights import SHIPPED_SHA256
 from tests.conftest import encoded, picture
 from tests.nst.test_style_transfer import image_of
 
@@ -111,6 +112,52 @@ def test_options_are_refused_by_their_names(photo: torch.Tensor, style: torch.Te
         nst.encode_image(photo, quality=500)
     with pytest.raises(TypeError, match="data must be the bytes of a file"):
         nst.decode_image(Path("photo.jpg"))  # type: ignore[arg-type]
+
+
+def test_values_of_another_type_are_refused_by_the_options_names(
+    photo: torch.Tensor, style: torch.Tensor
+) -> None:
+    """Where they ended in an error of Python's, somewhere within."""
+    whole, number = "must be a whole number", "must be a number"
+    for options, said in (
+        ({"steps": 10.0}, f"steps = 10.0: {whole}"),
+        ({"steps": "10"}, f"steps = '10': {whole}"),
+        ({"steps": True}, f"steps = True: {whole}"),
+        ({"pass_memory_mb": 99.5}, rf"pass_memory_mb = 99.5: {whole}"),
+        ({"border_px": "2"}, f"border_px = '2': {whole}"),
+    ):
+        for begun in (nst.stylize(photo, style, **options), nst.dream(photo, **options)):
+            with pytest.raises(nst.OptionError, match=said):
+                next(begun)
+    for options, said in (
+        ({"octave_scale": "2"}, f"octave_scale = '2': {number}"),
+        ({"octaves": 1.5}, f"octaves = 1.5: {whole}"),
+        ({"jitter_px": 2.5}, f"jitter_px = 2.5: {whole}"),
+        ({"step_size": None}, f"step_size = None: {number}"),
+    ):
+        with pytest.raises(nst.OptionError, match=said):
+            next(nst.dream(photo, **options))
+    right = {"octave_scale": 2, "layers": None, "pass_memory_mb": None, "steps": 1, "octaves": 1}
+    next(nst.dream(photo, weights="seeded", network="vgg16", **right))
+    with pytest.raises(nst.OptionError, match=f"style_weight = '5': {number}"):
+        next(nst.stylize(photo, style, style_weight="5"))
+
+
+def test_digests_are_not_passed_over(photo: torch.Tensor, style: torch.Tensor) -> None:
+    wrong, right = "0" * 64, SHIPPED_SHA256["nst:embedded"]
+    with pytest.raises(nst.OptionError, match=f"weights_sha256 = '0+': the SHA-256 of 'embedded' is {right}"):
+        next(nst.stylize(photo, style, network="embedded", weights_sha256=wrong))
+    next(nst.dream(photo, network="embedded", weights_sha256=right.upper(), octaves=1, steps=1))
+    network = build_features("vgg16", ["relu3_1"], seed=11)
+    state = {name.removeprefix("body."): value for name, value in network.state_dict().items()}
+    with pytest.raises(
+        nst.OptionError, match=r"weights_sha256 = '0+': parameters given as `state` have no file"
+    ):
+        next(nst.stylize(photo, style, network="vgg16", state=state, weights_sha256=wrong))
+    with pytest.raises(nst.OptionError, match=r"guide_sha256 = '0+': pictures are given as tensors"):
+        next(nst.dream(photo, guide=style, guide_sha256=wrong))
+    with pytest.raises(nst.OptionError, match=r"style_sha256 = '0+': pictures are given as tensors"):
+        next(nst.stylize(photo, style, style_sha256=wrong))
 
 
 def test_a_choice_is_not_suggested_for_itself() -> None:
