@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from jobs.errors import JobMismatch
+from jobs.errors import JobMismatch, StoreError
 from jobs.stores.store import Store
 from jobs.training.layout import checkpoint_path
 from jobs.training.recipes import Trainer
@@ -35,17 +35,35 @@ def take_up(trainer: Trainer, store: Store, step: int, fingerprint: str) -> dict
     Raises:
         JobMismatch: the checkpoint is of another training, or of this one with other options, or of a version
             that trained otherwise.
+        StoreError: the checkpoint is damaged.
         FileNotFoundError: there is no checkpoint after this step.
     """
     path = checkpoint_path(step)
-    state: dict[str, Any] = torch.load(io.BytesIO(store.read(path)), map_location="cpu", weights_only=True)
+    state = _loaded(store, path)
     if state.get("format") != _FORMAT or state.get("fingerprint") != fingerprint:
         raise JobMismatch(f"{store.url}/{path} is not a checkpoint of this training")
     try:
         trainer.load_state_dict(state["training"])
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "state_dict" not in str(error):  # as of memory
+            raise
         raise JobMismatch(
             f"{store.url}/{path} is of a version of nst that trained otherwise ({error!r}). This one cannot "
             "go on; another training can begin with its networks: see init.weights"
+        ) from error
+    return state
+
+
+def _loaded(store: Store, path: str) -> dict[str, Any]:
+    data = store.read(path)
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(f"{type(state).__name__} is no table")
+    except Exception as error:  # whatever damaged bytes lead its readers to
+        why = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"[:200]
+        raise StoreError(
+            f"{store.url}/{path} is damaged ({why}). If it stays so, remove it: `nst resume` goes on from the "
+            "checkpoint before, if one was kept, or from the beginning"
         ) from error
     return state

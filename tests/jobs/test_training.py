@@ -207,6 +207,37 @@ def test_a_checkpoint_of_a_version_that_trained_otherwise_is_told(photos: Path) 
         assert not Failures(-1, 0).go_on(raised.value, 2)
 
 
+def test_a_checkpoint_of_other_networks_is_told_too(photos: Path) -> None:
+    """Of a version whose layers have other names, which torch tells by an error of its own."""
+    job = begun(photos)
+    assert train(replace(setup(job), steps=2)) == 2
+    state = torch.load(io.BytesIO(job.store.read(checkpoint_path(2))), weights_only=True)
+    weights = state["training"]["networks"]["G_A"]
+    weights["other.weight"] = weights.pop(next(iter(weights)))
+    data = io.BytesIO()
+    torch.save(state, data)
+    job.store.publish(checkpoint_path(2), data.getvalue())
+    with pytest.raises(JobMismatch, match=r"step-000000002\.pt is of a version .*init\.weights"):
+        publish_snapshot(job.store)
+
+
+def test_a_damaged_checkpoint_is_named(photos: Path) -> None:
+    """And what to do: without it the training goes on from the one before, to the same numbers."""
+    job = begun(photos, log={"checkpoint_every": 2, "samples_every": 0})
+    assert train(replace(setup(job), steps=4)) == 4
+    path, whole = checkpoint_path(4), job.store.read(checkpoint_path(4))
+    for damaged in (whole[: len(whole) // 2], b"", b"PK" + bytes(99), whole[:2000] + bytes(99) + whole[2099:]):
+        job.store.publish(path, damaged)
+        for go_on in (lambda: train(setup(job)), lambda: publish_snapshot(job.store)):
+            with pytest.raises(StoreError, match=r"step-000000004\.pt is damaged .* remove it: `nst resume`"):
+                go_on()
+    job.store.remove(path)
+    assert train(replace(setup(job), steps=4)) == 4
+    again, first = (torch.load(io.BytesIO(data), weights_only=True) for data in (job.store.read(path), whole))
+    weights = [each["training"]["networks"]["G_A"]["model.1.weight"] for each in (again, first)]
+    assert torch.equal(*weights)
+
+
 BEFORE = pytest.mark.parametrize(
     "before",
     [pytest.param(True, id="before a write"), pytest.param(False, id="after a write", marks=pytest.mark.slow)],
