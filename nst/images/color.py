@@ -24,14 +24,16 @@ def srgb_profile() -> bytes:
 def to_rgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None, bool]:
     """Any mode to 8-bit sRGB, alpha if there is any, and whether a profile was skipped."""
     profile = image.info.get("icc_profile")
+    alpha: Image.Image | None = None
     if image.mode.startswith("I;16"):  # 16-bit gray; Pillow's convert() would clip it
-        levels = (np.asarray(image).astype(np.float64) / 257.0).round().clip(0, 255).astype(np.uint8)
-        image = Image.fromarray(levels)
+        values, transparent = np.asarray(image), image.info.get("transparency")
+        if transparent is not None:
+            alpha = Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))
+        image = Image.fromarray((values.astype(np.float64) / 257.0).round().clip(0, 255).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise DecodeError("pictures of 32 bits per channel have no agreed white; convert to 8 or 16 bits first")
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
-    alpha: Image.Image | None = None
     if image.mode in ("LA", "RGBA", "La", "RGBa"):
         image = image.convert("RGBA" if image.mode in ("RGBA", "RGBa") else "LA")
         alpha = image.getchannel("A")

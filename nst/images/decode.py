@@ -220,6 +220,8 @@ def _settle(file: Image.Image, data: bytes) -> None:
         if profile := jp2_profile(data):
             file.info["icc_profile"] = profile
         return
+    if file.format == "PNG":
+        _settle_transparency(file, data[24])
     numbers = cicp_of(data)
     if numbers is None or (
         file.format != "PNG" and "icc_profile" in file.info
@@ -228,6 +230,15 @@ def _settle(file: Image.Image, data: bytes) -> None:
     file.info.pop("icc_profile", None)
     if profile := cicp_profile(*numbers):
         file.info["icc_profile"] = profile
+
+
+def _settle_transparency(file: Image.Image, bits: int) -> None:
+    """Give a PNG's transparent color as many bits as Pillow gives its pixels, which leaves that as it was."""
+    color = file.info.get("transparency")
+    if file.mode == "L" and bits in (2, 4) and isinstance(color, int):
+        file.info["transparency"] = color * 255 // ((1 << bits) - 1)
+    elif bits == 16 and isinstance(color, tuple):
+        file.info["transparency"] = tuple(each >> 8 for each in color)
 
 
 def refuse_bomb(read_at: ReadAt, max_pixels: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 
 import numpy as np
@@ -397,3 +398,31 @@ def test_a_gray_profile_in_a_gray_file_counts(format: str) -> None:
     expected = chart(charts.in_srgb(levels.repeat(3, axis=1), charts.SRGB_XY, lambda value: value))
     assert color_error(np.asarray(photo.image), expected) < 2
     assert photo.marks == ()
+
+
+@pytest.mark.parametrize(
+    ("bits", "color", "row", "transparent"),
+    [
+        (1, 0, bytes([0b01000000]), struct.pack(">H", 0)),
+        (2, 0, bytes([0b00011011]), struct.pack(">H", 1)),
+        (4, 0, bytes([0x05, 0xAF]), struct.pack(">H", 5)),
+        (8, 0, bytes([0, 5, 10, 255]), struct.pack(">H", 5)),
+        (16, 0, struct.pack(">4H", 256, 1285, 2570, 65535), struct.pack(">H", 1285)),
+        (8, 2, bytes(range(12)), struct.pack(">3H", 3, 4, 5)),
+        (16, 2, struct.pack(">12H", *range(0, 3072, 256)), struct.pack(">3H", 768, 1024, 1280)),
+    ],
+)
+def test_a_pngs_transparent_color_is_found_at_any_depth(
+    bits: int, color: int, row: bytes, transparent: bytes
+) -> None:
+    """Of four pixels the second is; of one bit all others. Pillow compares it with other levels or loses it."""
+    header = struct.pack(">IIBBBBB", 4, 1, bits, color, 0, 0, 0)
+    pixels = zlib.compress(b"\0" + row)
+    chunks = ((b"IHDR", header), (b"tRNS", transparent), (b"IDAT", pixels), (b"IEND", b""))
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(charts.png_chunk(*each) for each in chunks)
+    photo = read_photo(data, alpha="keep")
+    assert photo.alpha is not None
+    seen = [0, 255, 0, 0] if bits == 1 else [255, 0, 255, 255]
+    assert list(photo.alpha.tobytes()) == seen
+    over_white = read_photo(data).image
+    assert {over_white.getpixel((pixel, 0)) for pixel in range(4) if not seen[pixel]} == {(255, 255, 255)}
