@@ -263,7 +263,9 @@ def _earlier(pool: ImagePool, fake: Tensor, share: Share) -> Tensor:
 
 
 def _mixed(real: Tensor, fake: Tensor, training: CycleGANTraining) -> Tensor:
-    """All processes draw for all images."""
+    """All processes draw for all images. Of images that differ in size it is of the part that both have."""
+    height, width = (min(sides) for sides in zip(real.shape[2:], fake.shape[2:], strict=True))
+    real, fake = (images[..., :height, :width] for images in (real, fake))
     count = len(real) if training.share.world == 1 else training.share.batch_size
     places = torch.rand((count, 1, 1, 1), generator=training.generator, dtype=torch.float64)
     return mixed(real, fake, training.share.take(places))

@@ -564,9 +564,15 @@ def test_a_crop_too_small_for_the_networks_is_refused_with_the_least(
     trainer.step([torch.rand(1, 3, least, least) for _ in range(2)])
 
 
-def test_photographs_of_several_sizes_are_trained_one_by_one(photos: Path) -> None:
+@pytest.mark.parametrize("model", [{}, {"gan_mode": "wgangp"}, {"penalty": "zero_centered"}], ids=str)
+def test_photographs_of_several_sizes_are_trained_one_by_one(photos: Path, model: dict[str, Any]) -> None:
+    """Also with penalties at what is between a photograph and a fake, which is of another size."""
     job = begun(
-        photos, batch_size=1, data={"preprocess": "none"}, schedule={"n_epochs": 1, "n_epochs_decay": 0}
+        photos,
+        batch_size=1,
+        data={"preprocess": "none"},
+        schedule={"n_epochs": 1, "n_epochs_decay": 0},
+        model={**TINY, **model},
     )
     Image.new("RGB", (33, 17), "red").save(photos / "a/0.png")
     assert train(setup(job)) == 11
