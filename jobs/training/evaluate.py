@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -112,21 +114,30 @@ def check_still_comparable(file: TrainFile, store: Store) -> None:
             raise OptionError(f"evaluation.{name}", now, reason=reason)
 
 
-def check_evaluation(file: TrainFile, photos: Mapping[str, int]) -> None:
+def check_evaluation(file: TrainFile, urls: Mapping[str, pa.ChunkedArray]) -> None:
     """Refuse what could not be compared.
 
     Args:
-        photos: how many each collection has.
+        urls: places of the photographs of each collection.
 
     Raises:
-        OptionError: a collection has one photograph, and no others in its place; or as of `held_out`.
+        OptionError: a collection has one photograph, and no others in its place; or some that are held out are
+            trained on; or as of `held_out`.
     """
-    places, every = held_out(file), file.evaluation.every
+    others, every = held_out(file), file.evaluation.every
     compares = type(file.spec.recipe).translations is not Recipe.translations
-    for name, count in photos.items():
-        if every and compares and name not in places and count < 2:
-            reason = f"{name} has {count} photograph, and two are needed; evaluation.held_out may name others"
+    for name, own in urls.items():
+        if every and compares and name not in others and len(own) < 2:
+            reason = (
+                f"{name} has {len(own)} photograph, and two are needed; evaluation.held_out may name others"
+            )
             raise OptionError("evaluation.every", every, reason=reason)
+        trained_on = own.filter(pc.is_in(own, pa.array(others.get(name, []), own.type)))
+        if len(trained_on):
+            said = f"{len(trained_on)} of its {len(others[name])} photographs are trained on, too"
+            reason = f"{said}, as {trained_on[0]}; they must not be among those of {name}"
+            place = (file.evaluation.held_out or {})[name]
+            raise OptionError(f"evaluation.held_out.{name}", place, reason=reason)
 
 
 def held_out(file: TrainFile) -> dict[str, list[str]]:

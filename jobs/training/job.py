@@ -318,8 +318,9 @@ def _plan(file: TrainFile, folder: Path) -> TrainPlan:
             raise OptionError(option, source, choices=error.choices, reason=error.reason) from error
         except (UsageError, OSError) as error:
             raise OptionError(option, source, reason=str(error).removeprefix(f"{source}: ")) from error
-    _check_photographs(file, folder)
-    check_evaluation(file, {name: info.rows for name, info in manifests.items()})
+    urls = {name: Manifest(LocalStore(str(folder)), manifest_path(name)).urls() for name in manifests}
+    _check_photographs(file, urls)
+    check_evaluation(file, urls)
     table = train_to_table(file)
     digests = {name: info.sha256 for name, info in manifests.items()}
     files = read_files(file)
@@ -333,12 +334,10 @@ def _plan(file: TrainFile, folder: Path) -> TrainPlan:
     return TrainPlan(file, table, manifests, assets, files, fingerprint, notes)
 
 
-def _check_photographs(file: TrainFile, folder: Path) -> None:
+def _check_photographs(file: TrainFile, urls: Mapping[str, pa.ChunkedArray]) -> None:
     """Raises OptionError: a collection has hardly a photograph that can be trained on."""
-    names = file.spec.collections
-    urls = [Manifest(LocalStore(str(folder)), manifest_path(name)).urls() for name in names]
-    photos = TrainingSet.of(file.spec, urls, file.storage)
-    for name, source in names.items():
+    photos = TrainingSet.of(file.spec, [*urls.values()], file.storage)
+    for name, source in file.spec.collections.items():
         try:
             photos.check(name)
         except (NoPhotographs, OSError) as error:

@@ -855,6 +855,19 @@ def test_held_out_photographs_that_are_none_are_named(
     assert not (photos / "out").exists()
 
 
+def test_photographs_that_are_held_out_are_not_trained_on(photos: Path) -> None:
+    """As those of a folder within the collection's."""
+    (photos / "a/test").mkdir()
+    for number in (0, 1):
+        shutil.copy(photos / f"a/{number}.png", photos / f"a/test/{number}.png")
+    said = (
+        r"evaluation\.held_out\.a = '.*/a/test': 2 of its 2 photographs are trained on, too, as .*/test/0\.png"
+    )
+    with pytest.raises(OptionError, match=said):
+        begun(photos, evaluation={"every": 6, "held_out": {"a": "a/test"}})
+    assert not (photos / "out").exists()
+
+
 def test_distances_that_do_not_compare_are_refused(photos: Path) -> None:
     """The least one decides which generators are kept."""
     job = begun(photos, evaluation={"every": 6, "photos": 6, "layer": "relu1_1"})
