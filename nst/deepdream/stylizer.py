@@ -283,4 +283,6 @@ def _enlarged(image: Tensor, factor: float) -> Tensor:
     """The middle of (3, H, W), `factor` times as large, at the same size."""
     theta = torch.eye(2, 3, device=image.device, dtype=image.dtype)[None] / factor
     grid = F.affine_grid(theta, [1, *image.shape], align_corners=False)
-    return F.grid_sample(image[None], grid, mode="bicubic", align_corners=False)[0].clamp(0, 1)
+    # Of a slow zoom, outermost pixels are made of some beyond the border: zeros there would make a frame.
+    found = F.grid_sample(image[None], grid, mode="bicubic", padding_mode="border", align_corners=False)
+    return found[0].clamp(0, 1)

@@ -296,6 +296,15 @@ def test_a_zoom_is_a_sequence_of_frames() -> None:
         assert float((_enlarged(before, 1.25) - middle).abs().mean()) < 0.02
 
 
+@pytest.mark.parametrize("factor", [1.0005, 1.005, 1.05])
+def test_a_zoom_makes_no_frame(factor: float) -> None:
+    """Frame after frame it would grow."""
+    gray = torch.full((3, 40, 64), 0.5)
+    for _ in range(10):
+        gray = _enlarged(gray, factor)
+    assert float((gray - 0.5).abs().max()) < 1e-4
+
+
 def test_only_redirected_relus_wake_a_channel_that_nothing_excites() -> None:
     (photo,) = pictures((40, 40))
     for kind, wakes in (("standard", False), ("guided", False), ("redirected", True)):
