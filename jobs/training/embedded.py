@@ -61,6 +61,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.backends.cudnn.benchmark = True
     device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     task = _task(arguments, device)
+    for option, folders in (("--photos", arguments.photos), ("--pictures", arguments.pictures)):
+        for folder in folders:
+            if not folder.is_dir():
+                raise SystemExit(f"{option} {folder}: there is no such folder")
 
     began = time.monotonic()
     teacher_bytes = _teacher(arguments.teacher)
@@ -190,7 +194,11 @@ def _teacher(named: str) -> bytes:
         ref = weights_asset("vgg16", named, None)
         assert ref is not None
         return published_bytes(ref.url)
-    return Path(named).read_bytes()
+    try:
+        return Path(named).read_bytes()
+    except OSError as error:
+        choices = "a file of VGG16's weights, imagenet, or imagenet_features"
+        raise SystemExit(f"--teacher {named}: {error.strerror}; it is {choices}") from error
 
 
 def _pictures(folders: Sequence[Path]) -> list[Picture]:

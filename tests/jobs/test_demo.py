@@ -89,6 +89,12 @@ def test_a_short_training_of_the_network_gives_equal_files(
     [
         ([], "--photos .*: there is no photograph"),
         (["--patch-px", "64", "--side", "96"], "--patch-px 64: .* 96"),
+        (["--photos", "nowhere"], "--photos nowhere: there is no such folder"),
+        (["--pictures", "nowhere"], "--pictures nowhere: there is no such folder"),
+        (
+            ["--teacher", "nowhere"],
+            "--teacher nowhere: No such file or directory; it is a file of VGG16's weights",
+        ),
     ],
 )
 def test_what_the_training_cannot_do_is_said(tmp_path: Path, given: list[str], said: str) -> None:
