@@ -101,8 +101,10 @@ def check_still_comparable(file: TrainFile, store: Store) -> None:
     Raises:
         OptionError: an option is not what it was when the first ones were found; or as of `held_out`.
     """
+    if not file.evaluation.every:
+        return
     held_out(file)
-    if not file.evaluation.every or not evaluation_steps(store) or not store.exists(COMPARED):
+    if not evaluation_steps(store) or not store.exists(COMPARED):
         return
     before = json.loads(store.read(COMPARED))
     for name, now in _compared_by(file.evaluation).items():

@@ -45,7 +45,7 @@ from jobs.training.layout import (
     read_done,
     read_last_end,
 )
-from jobs.training.moved import as_recorded, check_moved, moved_urls, photographs_now
+from jobs.training.moved import as_recorded, check_moved, held_out_now, moved_urls, photographs_now
 from jobs.training.spec import TrainFile, TrainResources
 from jobs.training.starts import TrainingFiles, read_files, recorded_assets, same_eyes, same_files, start_notes
 from nst.errors import OptionError
@@ -191,7 +191,7 @@ def reopen_training(
         table = {**stored, "output": store.url}
         for name, options in (overrides or {}).items():
             table[name] = {**stored.get(name, {}), **options}
-        file = train_from_table(table, Path.cwd())
+        file = held_out_now(train_from_table(table, Path.cwd()), stored["output"], store.url)
         store = open_store(store.url, file.storage)
     table = as_recorded(train_to_table(file), file.spec.recipe, stored, store.url)
     changed = _changed(store, stored, table, file, may_change=overrides is not None)
@@ -221,7 +221,7 @@ def reopen_training(
     _check_room(file.resources)
     if not over:
         check_still_comparable(file, store)
-    assets = same_eyes(read_assets(file.evaluation, file.storage, table="evaluation"), record.assets)
+    assets = same_eyes(file, record.assets, along_with(store, record))
     notes = (*map(str, changes), *file.evaluation.notes(by_url(assets)), *try_writing(store))
     started = bool(checkpoint_steps(store))
     files = same_files(file, record.assets, along_with(store, record), started=started, over=over)

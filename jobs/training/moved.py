@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from jobs.training.recipes.recipe import Recipe
 from jobs.training.spec import TrainFile
 from nst.errors import OptionError
 
-__all__ = ["as_recorded", "check_moved", "moved_urls", "photographs_now"]
+__all__ = ["as_recorded", "check_moved", "held_out_now", "moved_urls", "photographs_now"]
 
 
 def as_recorded(table: dict[str, Any], recipe: Recipe, stored: Mapping[str, Any], now: str) -> dict[str, Any]:
@@ -62,6 +63,20 @@ def photographs_now(recipe: Recipe, table: Mapping[str, Any], before: str, now: 
             raise OptionError(recipe.option_of(name), place, reason=reason)
         found[name] = move
     return found
+
+
+def held_out_now(file: TrainFile, before: str, now: str) -> TrainFile:
+    """A training with the places of its held-out photographs as they are now, if these were moved with it.
+
+    Args:
+        before, now: where the training's folder was, and where it is.
+    """
+    places = dict(file.evaluation.held_out or {})
+    for name, place in places.items():
+        move = _along(place, before, now) if _is_gone(place) else None
+        if move is not None and os.path.exists(move.now):
+            places[name] = move.place(place)
+    return replace(file, evaluation=replace(file.evaluation, held_out=places or None))
 
 
 def check_moved(name: str, manifest: Manifest, move: Move, file: TrainFile) -> None:

@@ -15,7 +15,15 @@ from jobs.training.job_file import INIT, MODEL
 from jobs.training.spec import TrainFile
 from nst.errors import OptionError, WeightsError
 
-__all__ = ["TrainingFiles", "read_files", "recorded_assets", "same_eyes", "same_files", "start_notes"]
+__all__ = [
+    "TrainingFiles",
+    "read_files",
+    "recorded_assets",
+    "refuse_other_eyes",
+    "same_eyes",
+    "same_files",
+    "start_notes",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,19 +107,31 @@ def same_files(
     )
 
 
-def same_eyes(assets: Sequence[Asset], recorded: Mapping[str, RecordedAsset]) -> tuple[Asset, ...]:
-    """The assets of an evaluation.
+def same_eyes(
+    file: TrainFile, recorded: Mapping[str, RecordedAsset], elsewhere: Callable[[str], str | None]
+) -> tuple[Asset, ...]:
+    """Read the assets of an evaluation, where they were moved to with the training, too.
+
+    Args:
+        recorded, elsewhere: as of `same_files`.
 
     Raises:
-        OptionError: one is another than the training was begun with, at the same place, so that distances would
-            not be those of before.
+        OptionError: a file is not there; or as of `refuse_other_eyes`.
     """
+    digests = {name: asset.sha256 for name, asset in recorded.items()}
+    found = _read(file.evaluation, "evaluation", file.storage, recorded=digests, elsewhere=elsewhere)
+    refuse_other_eyes(found, recorded)
+    return found
+
+
+def refuse_other_eyes(assets: Sequence[Asset], recorded: Mapping[str, RecordedAsset]) -> None:
+    """Raise `OptionError` if an asset of an evaluation is another than the training was begun with, at the same
+    place, so that distances would not be those of before."""
     for asset in assets:
         before = recorded.get(asset.option)
         if before is not None and before.url == asset.url:
             then = ", and distances would not compare. --set evaluation.every=0 goes on without them"
             _refuse_another(asset, before.sha256, "evaluation.", then)
-    return tuple(assets)
 
 
 def _refuse_another(asset: Asset, before: str, table: str, then: str = "") -> None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from jobs.driver.assets import by_url
 from jobs.errors import JobMismatch
 from jobs.stores.store import LocalStore
+from jobs.training.evaluate import evaluate
 from jobs.training.job import TrainJob, reopen_training
-from jobs.training.layout import STOP
+from jobs.training.layout import STOP, generator_path
 from jobs.training.loop import train
 from nst.errors import OptionError
 from tests.jobs import test_training, test_training_styles
 from tests.jobs.test_training import curve, photos, setup
 from tests.jobs.test_training_styles import styles
+from tests.vggs import caffe_vgg
 
 __all__ = ["photos", "styles"]  # the fixtures
 
@@ -71,3 +76,27 @@ def test_with_other_photographs_it_does_not(moved: tuple[Begin, Path, list[dict[
     (there / first).symlink_to(there / "gone")
     photo.write_bytes(data)
     assert reopen_training(store, overrides={}).fingerprint
+
+
+def test_what_an_evaluation_needs_is_found_where_it_was_moved_to(
+    photos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Held-out photographs, and the network's weights. Who wants no evaluation needs neither."""
+    shutil.copytree(photos / "a", photos / "test")
+    torch.save(caffe_vgg(), photos / "vgg16.pth")
+    given = {"network": "vgg16", "weights": "vgg16.pth", "layer": "relu1_1", "held_out": {"a": "test/*.png"}}
+    job = test_training.begun(photos, evaluation={"every": 6, "photos": 3, **given})
+    trainer = job.file.spec.recipe.build(seed=0, device=torch.device("cpu"))
+    job.store.publish(generator_path(6), trainer.file_bytes())
+    before = evaluate(job.file, job.urls, by_url(job.assets), 6)
+    there = tmp_path_factory.mktemp("new") / "here"
+    photos.rename(there)
+    store = LocalStore(str(there / "out"))
+    moved = reopen_training(store, overrides={})
+    assert moved.file.evaluation.held_out == {"a": str(there / "test/*.png")}
+    assert evaluate(moved.file, moved.urls, by_url(moved.assets), 6) == before
+    for name, option in (("vgg16.pth", "weights"), ("test", "held_out.a")):
+        (there / name).rename(there / f"gone-{name}")
+        with pytest.raises(OptionError, match=rf"evaluation\.{option} = "):
+            reopen_training(store, overrides={})
+    reopen_training(store, overrides={"evaluation": {"every": 0}})
