@@ -43,6 +43,21 @@ _SIZED = {"nonzero", "masked_select", "_unique2", "unique_dim"}
 _INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
 
 
+class _Wider:
+    """A product of half precision that comes out in float32, which CPUs have not."""
+
+    is_view = False
+
+    def __init__(self, op: Any, plain: Any) -> None:
+        self._schema, self._plain = op._schema, plain
+
+    def __call__(self, a: Tensor, b: Tensor, dtype: torch.dtype) -> Any:
+        return self._plain(a.to(dtype), b.to(dtype))
+
+
+_WIDER = {op.dtype: _Wider(op.dtype, op.default) for op in (torch.ops.aten.mm, torch.ops.aten.bmm)}
+
+
 class WrongDevice(AssertionError):
     """An operation on tensors of the GPU and of the CPU, which a GPU refuses."""
 
@@ -297,6 +312,7 @@ class OnGPU(Tensor):
         if name == "_upsample_bilinear2d_aa":
             _refuse_shrinking(args[0], args[1])
         bare = tree_map_only(OnGPU, lambda each: each.inner, (args, kwargs))
+        func = _WIDER.get(func, func)
         out = func(*bare[0], **bare[1])
         graph = recording()
         if graph is not None:
