@@ -37,7 +37,7 @@ from tests.methods import REGISTRY
 from tests.processes import living, spawn
 
 Photos = Callable[..., Path]
-SHORT = LeaseOptions(term_s=0.6, settle_s=0.2)
+SHORT = LeaseOptions(term_s=1.2, settle_s=0.2)
 WAITING = replace(SHORT, wait=True)
 ELSEWHERE = Holder(id="elsewhere", host="another-host", pid=1, started="then", term_s=0.6, boot_id="another")
 

@@ -141,7 +141,7 @@ def test_options_that_came_later_leave_trainings_the_same() -> None:
     """They are recorded where they are set."""
     recipe = TRAININGS["cyclegan"]
     later = {"upsample", "input_channels", "output_channels", "discriminator_learning_rate", "beta2"}
-    later |= {"max_gradient_norm", "critic_steps", "spectral_norm"}
+    later |= {"max_gradient_norm", "critic_steps", "spectral_norm", "compile"}
     plain = recipe.read({"a": "/a", "b": "/b", "model": TINY}, Path("/")).table()["model"]
     assert not later & plain.keys()
     assert {*plain, *later} == {item.name for item in dataclasses.fields(recipe.model_options())}
@@ -151,6 +151,6 @@ def test_options_that_came_later_leave_trainings_the_same() -> None:
     recipe = TRAININGS["modulated"]
     table = {"styles": {"a": "/a", "b": "/b"}, "model": {}}
     plain = recipe.read(table, Path("/")).table()["model"]
-    assert not {"max_gradient_norm", "critic_steps"} & plain.keys()
+    assert not {"max_gradient_norm", "critic_steps", "compile"} & plain.keys()
     changed = recipe.read({**table, "model": {"critic_steps": 2}}, Path("/"))
     assert changed.table()["model"] == {**plain, "critic_steps": 2}
