@@ -202,7 +202,8 @@ def test_a_plant_that_makes_numbers_on_the_cpu_is_seen(monkeypatch: pytest.Monke
 
 
 def test_the_doctor_tries_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs.doctor.self_check, "_GRAPHED", replace(_GRAPHED, steps=5))
+    monkeypatch.setattr(jobs.doctor.self_check, "_GRAPHED", replace(_GRAPHED, steps=4, style_loss="gram"))
+    monkeypatch.setattr(jobs.doctor.self_check, "_SIZE", (32, 40))
     with FakeGPU():
         assert "ms a step" in _try_graphs(CUDA)[1]
         monkeypatch.setattr(FakeGraph, "replay", lambda _: None)
