@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Literal
@@ -29,7 +29,9 @@ class Stub:
     """Inverts the photograph, with a little noise from its generator."""
 
     delay_s: float = 0.0
-    """Sleeps this long per photograph."""
+    """Sleeps this long per photograph, or per evaluation."""
+    steps: int = 0
+    """Evaluations per photograph; 0: it counts none."""
     picture: str | None = None
     """A picture that it needs and does not use."""
     pictures: tuple[str, ...] = ()
@@ -62,7 +64,7 @@ class Stub:
             raise OptionError("broken", self.broken, reason="cannot be built")
         if self.broken == "exit":
             os._exit(9)
-        return self.stylize
+        return Stepper(self) if self.steps else self.stylize
 
     def stylize(self, images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]:
         if self.fits is not None and len(images) > self.fits:
@@ -97,6 +99,26 @@ class Stub:
         curve = {"scale": [1.0, 1.0, 2.0, 2.0], "loss": [1e6, 1e4, 2e4, float(image.mean())]}
         frames = [Frame(2, outcome.image[:, ::2, ::2]), Frame(4, outcome.image)]
         return replace(outcome, curve=curve, frames=frames)
+
+
+class Stepper:
+    """Does what a `Stub` does, in steps."""
+
+    def __init__(self, method: Stub) -> None:
+        self._method = method
+        self.evaluations = 0
+
+    def __call__(self, images: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Outcome]:
+        for image, generator in zip(images, generators, strict=True):
+            for _ in self.iterate(image, generator):
+                pass
+        return replace(self._method, delay_s=0.0).stylize(images, generators)
+
+    def iterate(self, image: Tensor, generator: torch.Generator) -> Iterator[None]:  # noqa: ARG002
+        for _ in range(self._method.steps):
+            time.sleep(self._method.delay_s)
+            self.evaluations += 1
+            yield
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -45,7 +45,8 @@ class Resources:
     shard_size: int | None = None
     """Number of photographs per shard, fixed when the job is first run; None: 64, or fewer for small jobs."""
     timeout_s: float = 1800.0
-    """Time that one photograph may take; one that takes longer ends as a failed row."""
+    """Time that one photograph may take to be read, to be published, or from one evaluation to the next, or to
+    the end where a method has none; one that takes longer ends as a failed row."""
     start_timeout_s: float = 900.0
     """Time without any worker after which the job gives up."""
     grace_s: float = 60.0

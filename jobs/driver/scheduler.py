@@ -52,7 +52,7 @@ class Limits:
     window: int
     """Photographs of a task that can be in work at once."""
     timeout_s: float
-    """Seconds that a photograph may be in work."""
+    """Seconds that a photograph may be in work without an evaluation."""
     start_timeout_s: float
     """Seconds without any worker after which the job ends."""
     batch_size: int = 1
@@ -244,7 +244,7 @@ class Scheduler:
                 self._backlog.requeue(task, rest)
             return []
         elif cause == "time limit":
-            text = f"not done after {self._limits.timeout_s:g} s, alone on its worker"
+            text = f"no evaluation or end within {self._limits.timeout_s:g} s, alone on its worker"
             return [Conclude(task, "failed", "TimeLimit", text), *self._resolve(task, unfinished)]
         else:
             (row,) = unfinished

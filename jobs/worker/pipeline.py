@@ -91,7 +91,7 @@ class Pipeline:
         self._slots = threading.Semaphore(window)
         self._finished: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
         self._at_work_slots = at_work
-        self._active: dict[int, tuple[float, int]] = {}  # row: since when, shared by how many
+        self._active: dict[int, tuple[float, int, bool]] = {}  # row: since when, shared by how many, computed
         self._error: BaseException | None = None
         self._in_work = 0
         self._progressed_at = time.monotonic()  # when a stage or the journal last got something done
@@ -134,13 +134,21 @@ class Pipeline:
         """Photographs taken and not yet in the journal."""
         return self._in_work
 
-    def slowest_s(self) -> float:
+    def slowest_s(self, evaluated_at: float = 0.0) -> float:
         """Seconds for which the slowest photograph is at work in its stage, per photograph that shares it; or
-        for which nothing moves although there is work, e.g. because the store does not answer the journal."""
+        for which nothing moves although there is work, e.g. because the store does not answer the journal.
+
+        Args:
+            evaluated_at: time of the last evaluation, which it counts from for what is computed.
+        """
         now = time.monotonic()
         active = list(self._active.values())
         stalled = now - self._progressed_at if self._in_work and not active and not self._queued else 0.0
-        return max([stalled, *((now - since) / share for since, share in active)])
+        return max(
+            stalled,
+            *((now - max(since, evaluated_at * computed)) / share for since, share, computed in active),
+            0.0,
+        )
 
     def _batches(self) -> Iterator[list[Loaded]]:
         """Loaded photographs in order, `batch_size` at a time."""
@@ -195,7 +203,7 @@ class Pipeline:
         return saves
 
     def _timed_compute(self, batch: list[Loaded]) -> tuple[list[Outcome | Exception], float]:
-        with self._at_work([loaded.row for loaded in batch]):
+        with self._at_work([loaded.row for loaded in batch], computed=True):
             began = time.perf_counter()
             outcomes = self._stages.compute(batch)
             return outcomes, (time.perf_counter() - began) / len(batch)
@@ -211,10 +219,10 @@ class Pipeline:
         return result
 
     @contextmanager
-    def _at_work(self, rows: Sequence[Row]) -> Iterator[None]:
+    def _at_work(self, rows: Sequence[Row], *, computed: bool = False) -> Iterator[None]:
         since = time.monotonic()
         for row in rows:
-            self._active[row.index] = (since, len(rows))
+            self._active[row.index] = (since, len(rows), computed)
             self._at_work_slots.enter(row.index)
         try:
             yield

@@ -79,6 +79,7 @@ class Worker:
         self._evaluations_before: int | None = (
             None  # those photographs that are being computed; None: there are none
         )
+        self._evaluated, self._evaluated_at = 0, 0.0  # how many `progress` last saw, and since when
         self._running: dict[int, _Activity] = {}
         self._load_pool = ThreadPoolExecutor(setup.load_threads, "load")
         self._save_pool = ThreadPoolExecutor(setup.save_threads, "save")
@@ -150,7 +151,12 @@ class Worker:
 
     def progress(self) -> tuple[TaskProgress, ...]:
         """How far the running tasks are."""
-        return tuple(activity.progress(task) for task, activity in list(self._running.items()))
+        evaluations = self._evaluations_so_far()
+        if evaluations != self._evaluated:
+            self._evaluated, self._evaluated_at = evaluations, time.monotonic()
+        return tuple(
+            activity.progress(task, self._evaluated_at) for task, activity in list(self._running.items())
+        )
 
     def gpu_memory_bytes(self) -> int:
         """GPU memory that this process holds."""
@@ -242,12 +248,12 @@ class _Activity:
         self.pipeline: Pipeline | None = None
         self.since: float | None = time.monotonic()
 
-    def progress(self, task: int) -> TaskProgress:
+    def progress(self, task: int, evaluated_at: float) -> TaskProgress:
         pipeline, since = self.pipeline, self.since
         if since is not None:
             slowest_s = time.monotonic() - since
         else:
-            slowest_s = pipeline.slowest_s() if pipeline is not None else 0.0
+            slowest_s = pipeline.slowest_s(evaluated_at) if pipeline is not None else 0.0
         return TaskProgress(
             task=task,
             counts=total([pipeline.counts] if pipeline is not None else []),

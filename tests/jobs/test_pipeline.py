@@ -219,6 +219,7 @@ def test_says_how_long_the_slowest_is_at_work(make: Callable[..., Pipeline]) -> 
     thread.start()
     time.sleep(0.4)
     assert 0.1 < pipeline.slowest_s() < 0.3, "two share the call"
+    assert pipeline.slowest_s(time.monotonic()) < 0.1, "they advanced just now"
     assert pipeline.in_flight() == 4
     thread.join()
     assert pipeline.slowest_s() == 0.0

@@ -385,8 +385,17 @@ def test_a_photo_that_hangs_fails_at_its_time_limit(tmp_path: Path) -> None:
     assert summary.exit_code == 3
     (failed,) = [result for result in rows(job) if result.status == "failed"]
     assert (failed.key, failed.error_type) == ("p2", "TimeLimit")
-    assert failed.error == "not done after 2 s, alone on its worker"
+    assert failed.error == "no evaluation or end within 2 s, alone on its worker"
     check_exactly_once(job, 6)
+
+
+def test_a_photo_that_advances_does_not_hang(tmp_path: Path) -> None:
+    """Large ones on slow machines take hours, and were lost at the time limit."""
+    write(tmp_path, "p.jpg", 0)
+    method = {"steps": 8, "delay_s": 0.6}
+    job = begin(tmp_path, method=method, resources={"timeout_s": 2.0, "max_workers": 1})
+    summary = run(job)
+    assert summary.counts["ok"] == 1, [result.error for result in rows(job)]
 
 
 def test_stopped_gently_and_resumed(reference: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
