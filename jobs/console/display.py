@@ -131,9 +131,8 @@ def _rest(snapshot: Snapshot) -> str:
     failures = snapshot.done - snapshot.counts["ok"]
     if failures:
         parts.append(f"{failures} failed")
-    done, each = float(snapshot.done), snapshot.evaluations_per_image
-    if each:
-        done = snapshot.done_evaluations / each
+    done = min(snapshot.done + snapshot.in_work, snapshot.total)
+    if snapshot.evaluations_per_image:
         parts.append(f"{snapshot.done_evaluations} of {snapshot.all_evaluations} evaluations")
     mine = done - snapshot.already
     if mine > 0 and snapshot.elapsed_s > 0:

@@ -38,6 +38,8 @@ class Snapshot:
     """Evaluations made for photographs that are being computed, of a method that goes step by step."""
     evaluations_per_image: int = 0
     """Evaluations that a photograph gets at most; 0: the method does not go step by step."""
+    in_work: float = 0.0
+    """Photographs' worth of work that was done for those that are being computed."""
     log_events: tuple[LogEvent, ...] = ()
     """What happened since the last snapshot."""
 

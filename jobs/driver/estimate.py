@@ -30,9 +30,9 @@ __all__ = [
     "describe_cost",
     "describe_evaluations",
     "describe_sizes",
-    "evaluations_per_image",
     "measure_cost",
     "painted_sizes",
+    "schedule_of",
 ]
 
 Size = tuple[int, int]
@@ -47,22 +47,20 @@ _PICTURE_BYTES, _LEVELS_BYTES = 6 * 3 * 4, 4 * 3
 float32 and as levels; it is there whatever a pass is bounded to."""
 
 
-def evaluations_per_image(method: Method) -> int:
-    """Evaluations of the objective that a photograph gets at most; 0: the method does not go step by step."""
+def schedule_of(method: Method) -> Sequence[tuple[float, int]]:
+    """Sizes, and evaluations at each that a photograph gets at most; none: it does not go step by step."""
     from nst.stylizer import IterativeMethod  # which loads torch; making the method did, too
 
-    return sum(number for _, number in method.schedule) if isinstance(method, IterativeMethod) else 0
+    return method.schedule if isinstance(method, IterativeMethod) else ()
 
 
 def describe_evaluations(method: Method) -> list[str]:
     """A line on how many evaluations a photograph gets, or none."""
-    from nst.stylizer import IterativeMethod
-
-    if not isinstance(method, IterativeMethod):
-        return []
     numbers: Counter[float] = Counter()
-    for scale, number in method.schedule:
+    for scale, number in schedule_of(method):
         numbers[scale] += number
+    if not numbers:
+        return []
     parts = [
         f"{number} at its own size" if scale == 1 else f"{number} at {scale:.2g} of it"
         for scale, number in sorted(numbers.items(), reverse=True)

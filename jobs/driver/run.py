@@ -27,7 +27,7 @@ from jobs.driver.actions import (
 )
 from jobs.driver.adapting import Adapting, adapted_job, needs_adapting
 from jobs.driver.assets import by_url
-from jobs.driver.estimate import evaluations_per_image
+from jobs.driver.estimate import schedule_of
 from jobs.driver.job import Job
 from jobs.driver.records import Records
 from jobs.driver.run_log import RunLog
@@ -132,13 +132,13 @@ class _Run:
         self._scheduler = Scheduler(work, self._records.shard_rows, _limits(fitted.resources, self._setup))
         self._shards = frozenset(item.shard for item in work)
         self._unsealed = set(self._shards)
-        evaluations = evaluations_per_image(job.spec.method)
+        schedule, batch_size = schedule_of(job.spec.method), job.resources.batch_size
         self._again = frozenset(item.shard for item in work if item.generation)
         if any(item.rows is not None for item in work):
-            self._tally = RunTally(sum(len(item.rows or ()) for item in work), total([]), began, evaluations)
+            count, before = sum(len(item.rows or ()) for item in work), total([])
         else:
-            before = total(self._ledger.counts(self._ledger.done()))
-            self._tally = RunTally(job.manifest.rows, before, began, evaluations)
+            count, before = job.manifest.rows, total(self._ledger.counts(self._ledger.done()))
+        self._tally = RunTally(count, before, began, schedule, batch_size)
         self._log = RunLog(job.manifest.shard_size)
         self._log.notes(fitted.notes)
         self._error: NstError | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from jobs.console.log_events import LogEvent
 from jobs.console.progress import Snapshot
@@ -20,19 +20,25 @@ class RunTally:
     Args:
         rows: how many there are to do.
         before: results that there were before the run, of these rows.
-        evaluations_per_image: as in `Snapshot`.
         began: when the run did, by the monotonic clock.
+        schedule: sizes relative to the photograph's own, and evaluations that a photograph gets at each.
+        batch_size: photographs that a worker computes at once.
     """
 
     def __init__(
-        self, rows: int, before: Mapping[Status, int], began: float, evaluations_per_image: int = 0
+        self,
+        rows: int,
+        before: Mapping[Status, int],
+        began: float,
+        schedule: Sequence[tuple[float, int]] = (),
+        batch_size: int = 1,
     ) -> None:
         self._rows, self._before = rows, before
         self._seen: Counter[Status] = Counter(before)
         self._running: dict[int, Mapping[Status, int]] = {}  # by task: its part of `_seen`
         self._earlier: Counter[int] = Counter()  # by task: results that it found in the journal
         self._evaluations: dict[WorkerId, int] = {}
-        self._evaluations_per_image = evaluations_per_image
+        self._schedule, self._batch_size = schedule, batch_size
         self._began = began
         self._first_ready: float | None = None
         self.seconds: dict[str, float] = {}
@@ -99,6 +105,17 @@ class RunTally:
             workers=workers,
             elapsed_s=0.0 if self._first_ready is None else time.monotonic() - self._first_ready,
             evaluations=sum(self._evaluations.values()),
-            evaluations_per_image=self._evaluations_per_image,
+            evaluations_per_image=sum(number for _, number in self._schedule),
+            in_work=sum(self._work(each) for each in self._evaluations.values()),
             log_events=log_events,
         )
+
+    def _work(self, evaluations: int) -> float:
+        """Photographs' worth of work in these evaluations of one batch: one costs as many times more as its
+        picture has pixels."""
+        left, done, whole = evaluations / self._batch_size, 0.0, 0.0
+        for scale, number in self._schedule:
+            done += scale**2 * min(left, number)
+            whole += scale**2 * number
+            left -= min(left, number)
+        return self._batch_size * done / whole if whole else 0.0

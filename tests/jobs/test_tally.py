@@ -54,7 +54,7 @@ def test_of_a_task_that_ended_badly_the_journal_counts() -> None:
 
 
 def test_evaluations_of_what_is_in_work_count_until_its_result_does() -> None:
-    tally = RunTally(20, counts(4), time.monotonic(), evaluations_per_image=100)
+    tally = RunTally(20, counts(4), time.monotonic(), schedule=[(0.5, 40), (1.0, 60)])
     tally.ready()
     tally.submitted(Task(id=1, shard=0))
     tally.computing(0, 50)
@@ -74,11 +74,23 @@ def test_the_time_left_is_known_before_the_first_photograph_is_done(capsys: pyte
         Display(Console(width=200))(Snapshot(**known))
         return capsys.readouterr().out.strip()
 
-    assert line(evaluations=50, evaluations_per_image=100) == (
+    assert line(evaluations=50, evaluations_per_image=100, in_work=0.5) == (
         "1 of 4 images, 2 workers, 150 of 400 evaluations, 1.00 images/min, 0:02:30 left"
     )
     assert line() == "1 of 4 images, 2 workers"
     assert line(counts=counts(2)) == "2 of 4 images, 2 workers, 2.00 images/min, 0:01:00 left"
+
+
+def test_evaluations_count_by_the_pixels_of_their_size() -> None:
+    """Of a large photograph, half an hour was said to be left when the half-sized 40 of its 90 were done, and
+    it took two."""
+    tally = RunTally(4, counts(0), time.monotonic(), schedule=[(0.5, 40), (1.0, 50)])
+    for evaluations, worth in ((0, 0.0), (40, 10 / 60), (65, 35 / 60), (90, 1.0), (95, 1.0)):
+        tally.computing(0, evaluations)
+        assert tally.snapshot(1, ()).in_work == pytest.approx(worth)
+    batches = RunTally(4, counts(0), time.monotonic(), schedule=[(0.5, 40), (1.0, 50)], batch_size=2)
+    batches.computing(0, 130)
+    assert batches.snapshot(1, ()).in_work == pytest.approx(2 * 35 / 60)
 
 
 def test_results_of_the_journal_are_nobodys_speed() -> None:
