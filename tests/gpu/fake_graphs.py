@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
-__all__ = ["FakeGraph", "FakeStream", "NotRecorded", "aside", "recording"]
+__all__ = ["FakeGraph", "FakeStream", "NotRecorded", "aside", "recording", "tensors_of"]
 
 _UNDER_WAY: list[FakeGraph] = []
 _USES: dict[object, int] = {}
@@ -44,6 +43,18 @@ def aside(stream: object) -> Iterator[None]:
 
 def _leave(pool: object) -> None:
     _USES[pool] -= 1
+
+
+def tensors_of(value: Any) -> Iterator[Tensor]:
+    """Tensors among the arguments or results of an operation, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from tensors_of(each)
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from tensors_of(each)
 
 
 def recording() -> FakeGraph | None:
@@ -98,7 +109,7 @@ class FakeGraph:
 
     def note(self, func: Any, args: Any, kwargs: Any, out: Any, known: Any) -> None:
         """Record an operation. `known`: memory that was taken before it, by address."""
-        found = [each for each in tree_leaves(out) if isinstance(each, Tensor)]
+        found = [*tensors_of(out)]
         if func._schema.is_mutable:
             target = kwargs.get("out", args[0])
             if target.untyped_storage()._cdata not in self._own:
@@ -116,6 +127,5 @@ class FakeGraph:
         self._launched()
         with torch._C.DisableTorchFunction():
             for func, args, kwargs, found in self._done:
-                again = [each for each in tree_leaves(func(*args, **kwargs)) if isinstance(each, Tensor)]
-                for before, now in zip(found, again, strict=False):
+                for before, now in zip(found, tensors_of(func(*args, **kwargs)), strict=False):
                     before.copy_(now)

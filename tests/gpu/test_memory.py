@@ -15,7 +15,7 @@ from tests.gpu.fake_gpu import CUDA, FakeGPU
 from tests.gpu.looks import stylized_by, worker_of
 
 SHORT = {
-    "style": Call(StyleTransfer(style="/s", coarse_scales=(), steps=3, precision="float32")),
+    "style": Call(StyleTransfer(style="/s", coarse_scales=(), steps=2, precision="float32")),
     "tiles": CALLS["style"]["tiles"],
     "dream": CALLS["dream"]["blur"],
     "cyclegan": Call(CALLS["generators"]["cyclegan resnet"].method),
@@ -47,7 +47,7 @@ def test_whichever_allocation_fails_nothing_is_left(name: str) -> None:
         assert isinstance(wanted, Stylized)
         count = gpu.allocations - begun
         left = []
-        for number in range(1, count + 1, max(1, count // 7)):
+        for number in range(1, count + 1, max(1, count // 4)):
             gpu.fails_at = gpu.allocations + number
             (outcome,) = stylized_by(worker, call)
             assert isinstance(outcome, torch.OutOfMemoryError), f"{number} of {count}: {outcome}"
