@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ __all__ = ["STYLE", "assets", "photograph", "self_check", "short_check"]
 STYLE = PREFIX + "swirls"
 _SIZE = 96, 128
 """Height and width of the photograph."""
-_GRAPHED = StyleTransfer(style=STYLE, steps=40, coarse_scales=(), precision="float32")
+_TRIED = StyleTransfer(style=STYLE, steps=40, coarse_scales=(), precision="float32")
 _LEAST_CHANGE = 0.002
 """Mean change of a pixel from which a picture is another than the photograph."""
 
@@ -80,7 +80,8 @@ def self_check(device: torch.device) -> Iterator[Check]:
         yield attempt(f"feed_forward, {precision.name}", partial(_check_painter, device, precision))
     yield attempt("cyclegan, float32", partial(_check_generator, device))
     if device.type == "cuda":
-        yield attempt("CUDA graphs", partial(_try_graphs, device))
+        yield attempt("CUDA graphs", partial(_try, "cuda_graphs", device))
+        yield attempt("convolutions with their ReLUs", partial(_try, "fused_relu", device))
 
 
 def short_check(device: torch.device) -> Check:
@@ -166,25 +167,26 @@ def _check_steps(build: Callable[..., Stylizer], device: torch.device) -> tuple[
     )
 
 
-def _try_graphs(device: torch.device) -> tuple[bool, str]:
-    """Whether `cuda_graphs` is worth it here. A GPU is as sound without."""
+def _try(option: str, device: torch.device) -> tuple[bool, str]:
+    """Whether an option of style transfer is worth it here. A GPU is as sound without."""
     seconds, pictures = [], []
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", RuntimeWarning)
-        for graphs in (False, True):
-            stylizer = replace(_GRAPHED, cuda_graphs=graphs).build(assets(), device)
+        for value in (False, True):
+            changed: dict[str, Any] = {option: value}
+            stylizer = replace(_TRIED, **changed).build(assets(), device)
             _stylized(stylizer)  # libraries begin
             began = time.perf_counter()
             found = _stylized(stylizer)
             seconds.append((time.perf_counter() - began) / found.stats["evaluations"])
             pictures.append(found.image)
     off = 255 * mean_change(*pictures)
-    if said or off > _FLOAT32.levels:
+    if said or off > _TF32.levels:
         reason = said[0].message if said else f"off by {off:.2g} levels"
-        return True, f"leave method.cuda_graphs = false: {reason}"
-    eager, graphed = (1000 * each for each in seconds)
-    advice = "set method.cuda_graphs = true for small photographs" if graphed < eager else "no gain"
-    return True, f"{graphed:.2g} ms a step, {eager:.2g} without; {advice}"
+        return True, f"leave method.{option} = false: {reason}"
+    without, with_it = (1000 * each for each in seconds)
+    advice = f"set method.{option} = true for small photographs" if with_it < without else "no gain"
+    return True, f"{with_it:.2g} ms a step, {without:.2g} without; {advice}"
 
 
 def _check_painter(device: torch.device, precision: _Precision) -> tuple[bool, str]:

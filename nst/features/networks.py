@@ -133,6 +133,7 @@ def build_features(
     rescale_pooling: bool = False,
     convention: str | None = None,
     unit_activations: bool = False,
+    fused_relu: bool = False,
 ) -> FeatureNetwork:
     """Build `network` up to the deepest of `layers`, which may be `LOGITS` too.
 
@@ -148,6 +149,8 @@ def build_features(
         unit_activations: scale the layers of a VGG with a `state` so that the mean activation behind each is
             one (as the network of Gatys et al. 2016 was, there by channel). It then has the same parameters, to
             the bit if they have enough digits, however the file scales its layers.
+        fused_relu: compute a VGG's convolutions with their ReLUs on NVIDIA's GPUs, in one kernel each; for
+            gradients by images only.
 
     Raises:
         OptionError: unknown network, layer, pooling, or convention.
@@ -160,7 +163,8 @@ def build_features(
     check_pooling(network, pooling)
     check_convention(network, convention)
     if network in VGG_BLOCKS:
-        body: nn.Module = VGG(network, wanted, pooling, AS_MAXIMUM[pooling] if rescale_pooling else 1.0)
+        factor = AS_MAXIMUM[pooling] if rescale_pooling else 1.0
+        body: nn.Module = VGG(network, wanted, pooling, factor, fused_relu=fused_relu)
     else:
         body = _cut(_BUILDERS[network](), wanted)
     if state is None:

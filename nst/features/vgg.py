@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nst.features.conventions import Convention
 from nst.features.layers import LOGITS, VGG_CHANNELS, layer_names
+from nst.ops.conv_relu import conv_relu, has_conv_relu
 
 __all__ = ["AS_MAXIMUM", "VGG", "Pooling", "pool", "read_out", "scale_to_unit_activations"]
 
@@ -30,16 +31,25 @@ class VGG(nn.Module):
     The embedded network has readouts besides (`readouts.relu1_1`, ...): matrices (C, C) that what is given out
     of a layer is multiplied by, and what the next layer sees is not. Inner products of what comes out are those
     that the network it was taught by would have there.
+
+    Args:
+        fused_relu: compute convolutions and their ReLUs together, where a GPU can.
     """
 
     def __init__(
-        self, network: str, wanted: tuple[str, ...], pooling: Pooling, pooling_factor: float = 1.0
+        self,
+        network: str,
+        wanted: tuple[str, ...],
+        pooling: Pooling,
+        pooling_factor: float = 1.0,
+        *,
+        fused_relu: bool = False,
     ) -> None:
         super().__init__()
         names = (*layer_names(network), LOGITS)
         self.names = [name for name in names[: names.index(wanted[-1]) + 1] if name != LOGITS]
         self.network, self.wanted = network, wanted
-        self.pooling, self.pooling_factor = pooling, pooling_factor
+        self.pooling, self.pooling_factor, self.fused_relu = pooling, pooling_factor, fused_relu
         # Keyed by torchvision's running index, which counts ReLUs and pools too.
         self.features = nn.ModuleDict()
         channels = 3
@@ -67,12 +77,18 @@ class VGG(nn.Module):
         """Activations by layer. With `sizes` of the photographs on a canvas: what a layer computes beyond them
         is set to zero, which is what the next convolution finds around a photograph that is alone."""
         found: dict[str, Tensor] = {}
+        fused = False
         if sizes is not None:
             valid = _valid(sizes, x)
             x = x * valid
         for index, name in enumerate(self.names):
             if name.startswith("conv"):
-                x = self.features[str(index)](x)
+                conv = self.features[str(index)]
+                assert isinstance(conv, nn.Conv2d)
+                fused = self._is_fused(index) and has_conv_relu(x, conv.weight, conv.bias)
+                x = conv_relu(x, conv.weight, conv.bias) if fused else conv(x)
+            elif fused:
+                fused = False
             elif name.startswith("relu"):
                 x = (self.relu_apart if self.names[index - 1] in self.wanted else self.relu)(x)
             else:
@@ -91,6 +107,12 @@ class VGG(nn.Module):
             first, second, last = self.classifier.values()
             found[LOGITS] = last(self.relu(second(self.relu(first(x)))))
         return found
+
+    def _is_fused(self, index: int) -> bool:
+        """Whether the ReLU of the convolution at `index` may be computed with it: it is there, and its input is
+        nobody else's."""
+        follows = index + 1 < len(self.names) and self.names[index + 1].startswith("relu")
+        return self.fused_relu and follows and self.names[index] not in self.wanted
 
     @cached_property
     def bytes_per_pixel(self) -> float:

@@ -162,6 +162,8 @@ class StyleTransfer:
     cuda_graphs: bool = field(default=False, metadata=LATER)
     """Whether a GPU records what it computes of a photograph of up to 2^20 pixels, and is told it at once: the
     smaller the photograph, the faster. Not with shared passes or tiles. `nst doctor` tries it."""
+    fused_relu: bool = field(default=False, metadata=LATER)
+    """Whether NVIDIA's GPUs compute each convolution of a VGG and its ReLU at once. `nst doctor` tries it."""
     curve: bool = False
     """Whether the losses of every evaluation are kept."""
     frame_every: int = 0
@@ -325,15 +327,15 @@ class StyleTransfer:
         ):
             if (value is None) != (given is None):
                 raise OptionError(option, value, reason="must come with its pictures, and they with it")
-        layers = [*self.content_layers, *self.style_layers]
         network = build_features(
             self._network,
-            layers,
+            [*self.content_layers, *self.style_layers],
             state=state,
             pooling=self.pooling,
             rescale_pooling=self.rescale_pooling,
             convention=convention or self.weights_convention,
             unit_activations=self.loss_scale == "relative",
+            fused_relu=self.fused_relu,
         ).to(device)
         options = select(
             ObjectiveOptions,

@@ -42,19 +42,28 @@ _SIZED = {"nonzero", "masked_select", "_unique2", "unique_dim"}
 _INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
 
 
-class _Wider:
-    """A product of half precision that comes out in float32, which CPUs have not."""
+class _OnlyThere:
+    """An operation that CPUs have not, and what gives the same."""
 
     is_view = False
 
-    def __init__(self, op: Any, plain: Any) -> None:
-        self._schema, self._plain = op._schema, plain
+    def __init__(self, op: Any, same: Callable[..., Any]) -> None:
+        self._schema, self._same = op._schema, same
 
-    def __call__(self, a: Tensor, b: Tensor, dtype: torch.dtype) -> Any:
-        return self._plain(a.to(dtype), b.to(dtype))
+    def __call__(self, *args: Any) -> Any:
+        return self._same(*args)
 
 
-_WIDER = {op.dtype: _Wider(op.dtype, op.default) for op in (torch.ops.aten.mm, torch.ops.aten.bmm)}
+_aten = torch.ops.aten
+_ONLY_THERE = {
+    op: _OnlyThere(op, same)
+    for op, same in (
+        # Products of half precision that come out in float32.
+        (_aten.mm.dtype, lambda a, b, dtype: _aten.mm(a.to(dtype), b.to(dtype))),
+        (_aten.bmm.dtype, lambda a, b, dtype: _aten.bmm(a.to(dtype), b.to(dtype))),
+        (_aten.cudnn_convolution_relu.default, lambda *args: torch.conv2d(*args).relu_()),
+    )
+}
 
 
 class WrongDevice(AssertionError):
@@ -311,7 +320,7 @@ class OnGPU(Tensor):
         if name == "_upsample_bilinear2d_aa":
             _refuse_shrinking(args[0], args[1])
         bare = _mapped(_bare, args), _mapped(_bare, kwargs)
-        func = _WIDER.get(func, func)
+        func = _ONLY_THERE.get(func, func)
         out = func(*bare[0], **bare[1])
         graph = recording()
         if graph is not None:

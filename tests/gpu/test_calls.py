@@ -6,13 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 import nst.gan.bands
+from nst.features import build_features
 from nst.gan.bands import Bands
 from nst.style_transfer.method import StyleTransfer
 from tests.gpu.budgets import BUDGETS
 from tests.gpu.calls import CALLS, STEPS, Call
-from tests.gpu.fake_gpu import Found
+from tests.gpu.fake_gpu import CUDA, FakeGPU, Found
 from tests.gpu.looks import PRODUCTS, SHARED, assert_same, same_steps, seen_of_step
 
 TOGETHER = ("dream plain", "cyclegan resnet", "modulated shared")
@@ -117,6 +119,7 @@ def test_photographs_that_share_passes_share_waits() -> None:
         ("short history", 2, 207),
         ("masks", 2, 268),
         ("bfloat16", 3, 220),
+        ("fused", 2, 198),
         ("preset embedded", 2, 835),
         ("tiles normalized", 2, 1793),
     ],
@@ -166,3 +169,27 @@ def test_trainings(name: str) -> None:
     assert seen.launches <= launches
     assert seen.peak_bytes <= 1000 * kilobytes
     assert "style" in name or "painter" in name or name == "adaptation" or not seen.float64
+
+
+def test_what_is_wanted_of_a_convolution_is_not_fused() -> None:
+    """Its values from before the ReLU are there; so is what a pass shares with a smaller photograph."""
+    layers = ["conv1_2", "relu1_2", "relu2_1", "relu2_2"]
+    plain, fused = (build_features("vgg16", layers, fused_relu=each) for each in (False, True))
+    x = torch.rand(2, 3, 24, 20, generator=torch.Generator().manual_seed(0))
+    with FakeGPU() as gpu:
+        for sizes in (None, [(24, 20), (16, 12)]):
+            with gpu.count() as seen:
+                there = fused.to(CUDA)(x.to(CUDA), sizes)
+            found = {layer: each.cpu() for layer, each in there.items()}
+            assert seen.kernels["cudnn_convolution_relu"] == 3
+            torch.testing.assert_close(found, plain(x, sizes), atol=0.0, rtol=0.0)
+
+
+def test_who_learns_by_it_has_all_gradients() -> None:
+    """The kernel gives none by parameters."""
+    with FakeGPU() as gpu:
+        network = build_features("vgg16", ["relu1_2"], fused_relu=True).to(CUDA).requires_grad_(True)
+        with gpu.count() as seen:
+            network(torch.rand(1, 3, 16, 16).to(CUDA))["relu1_2"].sum().backward()
+        assert not seen.kernels["cudnn_convolution_relu"]
+        assert all(each.grad is not None for each in network.parameters())

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import jobs.doctor.self_check
 import nst.losses
-from jobs.doctor.self_check import _GRAPHED, _try_graphs, self_check
+from jobs.doctor.self_check import _TRIED, _try, self_check
 from nst.ops.graphs import Graphs, Recorded
 from nst.style_transfer.objective import StyleObjective
 from tests.gpu.calls import CALLS, Call, photo
@@ -202,14 +202,16 @@ def test_a_plant_that_makes_numbers_on_the_cpu_is_seen(monkeypatch: pytest.Monke
 
 
 def test_the_doctor_tries_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs.doctor.self_check, "_GRAPHED", replace(_GRAPHED, steps=4, style_loss="gram"))
+    monkeypatch.setattr(jobs.doctor.self_check, "_TRIED", replace(_TRIED, steps=4, style_loss="gram"))
     monkeypatch.setattr(jobs.doctor.self_check, "_SIZE", (32, 40))
     with FakeGPU():
-        assert "ms a step" in _try_graphs(CUDA)[1]
+        assert "ms a step" in _try("cuda_graphs", CUDA)[1]
+        assert "ms a step" in _try("fused_relu", CUDA)[1]
         monkeypatch.setattr(FakeGraph, "replay", lambda _: None)
-        sound, said = _try_graphs(CUDA)
+        sound, said = _try("cuda_graphs", CUDA)
     assert sound
     assert said.startswith("leave method.cuda_graphs = false: ")
     monkeypatch.setattr(jobs.doctor.self_check, "attempt", lambda name, _: name)
     names: list[Any] = [list(self_check(device)) for device in (CUDA, CPU)]
     assert [("CUDA graphs" in each) for each in names] == [True, False]
+    assert [("convolutions with their ReLUs" in each) for each in names] == [True, False]
