@@ -301,9 +301,8 @@ class IterativeMethod(Method, Protocol):
         """Sizes relative to the photograph's own, in order, and how many evaluations each gets at most."""
         ...
 
-    @property
-    def kept_bytes_per_pixel(self) -> int:
-        """Memory that is gathered from step to step, in bytes per pixel of the photograph."""
+    def kept_bytes(self, pixels: int, device: torch.device) -> int:
+        """Memory in bytes that is gathered from step to step, of a photograph of so many pixels."""
         ...
 
     def build(self, assets: Assets, device: torch.device) -> IterativeStylizer: ...
@@ -315,7 +314,7 @@ class BoundedMethod(Method, Protocol):
 
     @property
     def pass_memory_mb(self) -> int | None:
-        """Memory in MB for activations of one pass; None: any."""
+        """Memory in MB for activations of one pass; None: see `nst.memory.pass_bytes`."""
         ...
 
 

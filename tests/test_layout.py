@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("nst", "jobs")
-MOST_FILES = {"nst": 8, "jobs": 5}
+MOST_FILES = {"nst": 9, "jobs": 5}
 """Files directly in the package, all of them counted."""
 MOST_LINES = 350
 MOST_CODE_LINES = 60

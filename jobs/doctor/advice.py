@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from jobs.doctor.facts import Check, Device, Machine, Quality, Speed
 from jobs.pools.capacity import Capacity, fit
@@ -17,16 +17,10 @@ _MOST_CPUS = 8
 _MOST_AT_ONCE = 8
 """Photographs that may share a GPU's passes."""
 _USUAL_PIXELS = 512 * 512
-_LARGE_PIXELS = 12_000_000
-"""A camera's photograph, whole."""
 _CONTEXT_BYTES = 1_000_000_000
 """GPU memory of a process that computes nothing yet."""
 _SHARE = 0.9
 """Share of what is free that is planned with."""
-_PAIR_BYTES = 24
-"""What L-BFGS keeps of each step for a pixel: two pictures of float32."""
-_HISTORY_SHARE = 0.4
-"""Share of memory that is left to L-BFGS's history, which may take three tenths, and more while it grows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +29,6 @@ class Advice:
 
     resources: Mapping[str, int | float]
     """Options of the table `[resources]`."""
-    method: Mapping[str, int] = field(default_factory=dict)
-    """Options of style_transfer for photographs of more than `largest_pixels`; none: all fit."""
-    largest_pixels: int
-    """Pixels of a photograph that fits into memory at once, in the quality `best`."""
     notes: tuple[str, ...] = ()
 
 
@@ -107,7 +97,7 @@ def _for_gpus(machine: Machine, gpus: Sequence[Device], capacity: Capacity) -> A
             "photographs of a batch share passes where the method has deterministic = false: small ones are "
             "painted sooner, and their last bits differ"
         )
-    return _with_room(resources, room, each, notes)
+    return Advice(resources=resources, notes=tuple(notes))
 
 
 def _for_cpus(machine: Machine, devices: Sequence[Device], capacity: Capacity) -> Advice:
@@ -119,24 +109,8 @@ def _for_cpus(machine: Machine, devices: Sequence[Device], capacity: Capacity) -
     if needs and workers * needs > _SHARE * machine.memory_bytes:
         workers = max(1, int(_SHARE * machine.memory_bytes / needs))
         notes.append(f"memory is for {workers} workers: each takes {needs / 1e9:.1f} GB at 512 pixels")
-    room = _SHARE * machine.memory_bytes / workers - _CONTEXT_BYTES
-    each = max((device.bytes_per_pixel for device in devices), default=0.0)
     resources = {"max_workers": workers, "num_gpus": 0, "num_cpus": 1, "batch_size": 1}
-    return _with_room(resources, max(0.0, room), each, notes)
-
-
-def _with_room(
-    resources: Mapping[str, int | float], room: float, bytes_per_pixel: float, notes: Sequence[str]
-) -> Advice:
-    """Passes of a photograph that does not fit get most of what L-BFGS's history leaves, which on GPUs keeps to
-    its part of the memory by itself."""
-    largest = int(room / bytes_per_pixel) if bytes_per_pixel else _LARGE_PIXELS
-    method = {}
-    if largest < _LARGE_PIXELS:
-        method["pass_memory_mb"] = max(500, round(0.8 * (1 - _HISTORY_SHARE) * room / 1e8) * 100)
-        if not resources["num_gpus"]:
-            method["history_size"] = max(5, min(100, int(0.3 * room / (_PAIR_BYTES * _LARGE_PIXELS))))
-    return Advice(resources=resources, method=method, largest_pixels=largest, notes=tuple(notes))
+    return Advice(resources=resources, notes=tuple(notes))
 
 
 def per_hour(advice: Advice, devices: Sequence[Device]) -> dict[Quality, float]:

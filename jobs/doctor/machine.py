@@ -14,7 +14,8 @@ from pathlib import Path
 from jobs.doctor.facts import Disk, Machine
 from jobs.pools.capacity import cpu_count, cpu_limit
 from jobs.pools.gpus import gpu_ids, has_nvidia, visible_variable
-from jobs.pools.memory import total_bytes, used_share
+from jobs.pools.memory import used_share
+from nst.memory import total_bytes
 
 __all__ = ["driver_version", "look_around"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -61,7 +62,8 @@ def best_bytes_per_pixel(device: torch.device, speeds: Sequence[Speed]) -> float
     layers = [*(_BEST.content_layers or ()), *(_BEST.style_layers or ())]
     geometry = build_features("embedded", layers).geometry
     assert geometry is not None
-    return geometry.bytes_per_pixel + _BEST.kept_bytes_per_pixel
+    pixels = math.prod(_USUAL)
+    return geometry.bytes_per_pixel + _BEST.kept_bytes(pixels, device) / pixels
 
 
 def _timed(work: Callable[[], Outcome]) -> float:

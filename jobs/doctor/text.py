@@ -74,11 +74,6 @@ def describe_advice(advice: Advice, rates: Mapping[Quality, float], devices: Seq
     yield ""
     yield "[resources]"
     yield from (f"{name} = {value}" for name, value in advice.resources.items())
-    if advice.method:
-        yield ""
-        largest = f"{advice.largest_pixels / 1e6:.1f} megapixels"
-        yield f"[method]  # style_transfer, of photographs of more than {largest}"
-        yield from (f"{name} = {value}" for name, value in advice.method.items())
     yield ""
     yield from (f"note: {note}" for note in advice.notes)
     if not rates:

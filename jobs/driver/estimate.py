@@ -17,6 +17,7 @@ from jobs.console.display import duration
 from jobs.driver.assets import by_url
 from jobs.driver.styles import in_one_style
 from jobs.stores.photo_files import photo_size
+from nst.memory import pass_bytes
 
 if TYPE_CHECKING:
     from jobs.driver.job import Plan
@@ -186,16 +187,15 @@ def measure_cost(
             each = (clock() - began) / max(1, measured)
             pixels = math.prod(_scaled(height, width, factor))
             seconds = each * sum(scale**2 * number for scale, number in method.schedule)
-            kept = method.kept_bytes_per_pixel
+            kept = method.kept_bytes(max(areas), torch.device("cpu"))
         else:
             middle = sorted(sizes, key=math.prod)[len(sizes) // 2]
             (seconds, pixels), kept = _pass(stylizer, middle, levels, clock), 0
-    peak = _memory("VmHWM")
-    memory = None
-    if idle is not None and peak is not None:
-        memory = idle + round(
-            _bounded(method, (peak - idle) / pixels * max(areas), max(areas), levels) + kept * max(areas)
-        )
+        peak = _memory("VmHWM")
+        memory = None
+        if idle is not None and peak is not None:
+            whole = (peak - idle) / pixels * max(areas)
+            memory = idle + round(_bounded(method, whole, max(areas), levels) + kept)
     return Cost(seconds * statistics.median(areas) / pixels, memory)
 
 
@@ -228,11 +228,14 @@ def _pass(stylizer: Stylizer, size: Size, levels: bool, clock: Callable[[], floa
 def _bounded(method: Method, found: float, pixels: int, levels: bool) -> float:
     """Memory in bytes that a pass takes which would take `found`, if there is a bound: of larger photographs, a
     part at a time is passed."""
+    import torch
+
     from nst.stylizer import BoundedMethod
 
-    if not isinstance(method, BoundedMethod) or method.pass_memory_mb is None:
+    if not isinstance(method, BoundedMethod):
         return found
-    return min(found, method.pass_memory_mb * 1e6 + (_LEVELS_BYTES if levels else _PICTURE_BYTES) * pixels)
+    bound = pass_bytes(torch.device("cpu"), method.pass_memory_mb)
+    return min(found, bound + (_LEVELS_BYTES if levels else _PICTURE_BYTES) * pixels)
 
 
 def _scaled(height: int, width: int, factor: float) -> tuple[int, int]:

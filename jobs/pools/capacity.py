@@ -10,9 +10,9 @@ from typing import Literal
 
 from jobs.console.text import counted
 from jobs.pools.gpus import VISIBLE, are_hidden, gpu_ids, has_nvidia
-from jobs.pools.memory import total_bytes
 from jobs.spec import Resources
 from nst.errors import OptionError
+from nst.memory import total_bytes
 
 __all__ = [
     "NOTHING_TO_FIT",

@@ -22,8 +22,9 @@ from typing import Any
 
 from jobs.console.stop import STOP_SIGNALS
 from jobs.pools.child import serve
-from jobs.pools.memory import private_bytes, total_bytes, used_share
+from jobs.pools.memory import private_bytes, used_share
 from jobs.worker.messages import GPU_LOST, AtWork, Cause, Died, Event, Task, WorkerId
+from nst.memory import total_bytes
 
 __all__ = ["Children", "begin_warming", "signals_blocked"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["private_bytes", "total_bytes", "used_share"]
+from nst.memory import CGROUP, container_limit
 
-_CGROUP = Path("/sys/fs/cgroup")
+__all__ = ["private_bytes", "used_share"]
 
 
 def private_bytes(pid: int) -> int:
@@ -24,12 +24,6 @@ def used_share() -> float:
     return max(_machine_share(), _container_share())
 
 
-def total_bytes() -> int:
-    """The memory of the machine, or of the container if that may have less."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(machine, _container_limit() or machine)
-
-
 def _machine_share() -> float:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -39,21 +33,13 @@ def _machine_share() -> float:
     return 1 - sizes["MemAvailable"] / sizes["MemTotal"]
 
 
-def _container_limit() -> int | None:
-    try:
-        limit = (_CGROUP / "memory.max").read_text().strip()
-    except OSError:
-        return None
-    return int(limit) if limit.isdigit() else None
-
-
 def _container_share() -> float:
-    limit = _container_limit()
+    limit = container_limit()
     if limit is None:
         return 0.0
     try:
-        used = int((_CGROUP / "memory.current").read_text())
-        stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        used = int((CGROUP / "memory.current").read_text())
+        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
     except OSError:
         return 0.0
     return (used - int(stat.get("inactive_file", 0))) / limit  # the kernel takes cached files back

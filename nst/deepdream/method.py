@@ -98,7 +98,8 @@ class DeepDream:
     that the dream has other details of the same kind. The picture and the objective stay float32."""
     pass_memory_mb: int | None = None
     """Memory in MB for activations and gradients of one pass through the network. Larger photographs are
-    computed in tiles, with the same result; only with `standard` ReLUs and without `logits`. None: no limit."""
+    computed in tiles, with the same result; only with `standard` ReLUs and without `logits`. None: half of a
+    GPU's memory, or of the machine's what a worker's threads are of its cores, and 2 GB at least."""
     deterministic: bool = field(default=True, metadata=LATER)
     """Whether each photograph is computed alone on GPUs, so that no byte of its picture depends on what else is
     in work. Else those of one size share passes, which is faster for small ones."""
@@ -161,10 +162,9 @@ class DeepDream:
         octaves = ((self.octave_scale**-octave, self.steps) for octave in reversed(range(self.octaves)))
         return tuple(octaves) * (1 + self.zoom_frames)
 
-    @property
-    def kept_bytes_per_pixel(self) -> int:
+    def kept_bytes(self, pixels: int, device: torch.device) -> int:  # noqa: ARG002
         """Memory of the frames of a zoom, float32 pictures."""
-        return 3 * 4 * self.zoom_frames
+        return 3 * 4 * self.zoom_frames * pixels
 
     def assets(self) -> list[AssetRef]:
         found = []
@@ -211,10 +211,11 @@ class DeepDream:
             pooling=self.pooling,
             convention=convention or self.weights_convention,
         ).to(device)
+        in_tiles = self.relu_backward == "standard"
         objective = DreamObjective(
             network.in_precision(torch.bfloat16) if self.precision == "bfloat16" else network,
             self.layers,
             guide=None if guide is None else reduced(guide, self.guide_side_px),
-            max_pass_pixels=max_pass_pixels(network, self.pass_memory_mb),
+            max_pass_pixels=max_pass_pixels(network, self.pass_memory_mb, device if in_tiles else None),
         )
         return DeepDreamStylizer(select(DreamPlan, self), objective)

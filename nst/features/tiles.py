@@ -12,11 +12,13 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from nst.errors import OptionError
 from nst.features import FeatureNetwork
 from nst.features.networks import Geometry
+from nst.memory import pass_bytes
 
 __all__ = [
     "Tile",
@@ -89,14 +91,18 @@ def tile_side(network: FeatureNetwork, max_pixels: int) -> int:
     return side if side >= _least_side(geometry) else 0
 
 
-def max_pass_pixels(network: FeatureNetwork, memory_mb: int | None) -> int | None:
-    """The pixels of a pass of `memory_mb`, the option `pass_memory_mb`; None: as many as there are.
+def max_pass_pixels(network: FeatureNetwork, memory_mb: int | None, device: torch.device | None) -> int | None:
+    """The pixels of a pass of `memory_mb`, the option `pass_memory_mb`; None: those for which half of the
+    device's memory suffices, or the smallest tile; without a device, or tiles, as many as there are.
 
     Raises:
         OptionError: that is too little for the smallest tile, margin included.
     """
     if memory_mb is None:
-        return None
+        if device is None or network.geometry is None:
+            return None
+        fitting = pass_bytes(device, None) / network.geometry.bytes_per_pixel
+        return max(int(fitting), least_pixels(network))
     geometry = _geometry(network)
     pixels = int(memory_mb * 1e6 / geometry.bytes_per_pixel)
     if tile_side(network, pixels) == 0:

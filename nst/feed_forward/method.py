@@ -84,7 +84,8 @@ class FeedForward:
     with and without it differ by about one gray level."""
     pass_memory_mb: int | None = 250
     """Memory in MB for activations of one pass. Larger photographs are painted in tiles, with the same result.
-    None: no limit."""
+    None: half of a GPU's memory, or of the machine's what a worker's threads are of its cores, and 2 GB at
+    least."""
 
     adapt_steps: int = field(default=0, metadata=LATER)
     """Steps for which the network first learns the styles on the job's own photographs, once, before any is

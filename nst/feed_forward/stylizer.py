@@ -23,6 +23,7 @@ from nst.feed_forward.size import (
 )
 from nst.gan.translate import mirrored_beyond
 from nst.images.codec import reduced, resize_image
+from nst.memory import pass_bytes
 from nst.ops.constant import constant
 from nst.recent import Recent
 from nst.style_transfer.color import match_color, match_luminance
@@ -222,7 +223,7 @@ class FeedForwardStylizer:
         height, width = photo.shape[-2:]
         whole = padded(photo, border_px)
         height_px, width_px = whole.shape[1:]
-        size = self._tile_size(height_px, width_px)
+        size = self._tile_size(height_px, width_px, whole.device)
         grain_px = _BORDER_PX - border_px  # which a wider border does not shift
         if size == (height_px, width_px):
             out = folded(whole[None], (grain_px, grain_px))[0]
@@ -234,11 +235,9 @@ class FeedForwardStylizer:
                 out[:, *tile.owned] = tile.pick(painted[0], stride=1)
         return out[:, border_px : border_px + height, border_px : border_px + width]
 
-    def _tile_size(self, height: int, width: int) -> tuple[int, int]:
+    def _tile_size(self, height: int, width: int, device: torch.device) -> tuple[int, int]:
         """Height and width of tiles: bands as wide as the picture, if they are not too flat, else squares."""
-        if self.plan.pass_memory_mb is None:
-            return height, width
-        pixels = self.plan.pass_memory_mb * 1e6 / _PIXEL_BYTES
+        pixels = pass_bytes(device, self.plan.pass_memory_mb) / _PIXEL_BYTES
         if height * width <= pixels:
             return height, width
         tall, side = (

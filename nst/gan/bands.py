@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst.features.tiles import spans
+from nst.memory import pass_bytes
 from nst.ops.equalized import at_least_float32
 
 __all__ = ["BandedNetwork", "Bands", "apply_bounded"]
@@ -55,9 +56,9 @@ def apply_bounded(network: BandedNetwork, x: Tensor, *more: Tensor, memory_mb: i
 
     Args:
         more: other inputs, with a row for each image.
-        memory_mb: for activations, in MB; None: any, or on a GPU what its kernels can count.
+        memory_mb: for activations, in MB; None: half of the memory. On a GPU no more than its kernels count.
     """
-    memory = math.inf if memory_mb is None else memory_mb * 1e6
+    memory = pass_bytes(x.device, memory_mb)
     if x.device.type != "cpu" and network.mirrored:
         memory = min(memory, _COUNTED // network.mirrored * network.pixel_bytes)
     if len(x) * math.prod(x.shape[-2:]) * network.pixel_bytes <= memory:

@@ -95,7 +95,8 @@ class Modulated:
     pass_memory_mb: int | None = field(default=None, metadata=LATER)
     """Memory in MB for activations of one pass through the generator. Larger photographs are computed a few
     layers at a time, in bands, with the same result but for rounding; what does not fit of the activations
-    between lies in temporary files. None: no limit."""
+    between lies in temporary files. None: half of a GPU's memory, or of the machine's what a worker's threads
+    are of its cores, and 2 GB at least."""
     precision: Literal["float32", "bfloat16"] = field(default="float32", metadata=LATER)
     """Precision in which photographs are translated: `float32`, or `bfloat16`, which takes three fifths of the
     time where the hardware has it, and more elsewhere; pictures differ by about one gray level."""

@@ -26,6 +26,7 @@ from nst.features.networks import Pooling, check_pooling
 from nst.features.tiles import max_pass_pixels
 from nst.images.codec import decode_image
 from nst.losses import GramNormalization, LossScale
+from nst.memory import history_bytes
 from nst.ops.precision import resolved
 from nst.style_transfer.color import luminance
 from nst.style_transfer.losses import StyleLossName
@@ -130,7 +131,7 @@ class StyleTransfer:
     """The optimizer's learning rate. None: 1 for L-BFGS, 0.02 (of the range [0, 1]) for Adam."""
     history_size: int = 100
     """Curvature pairs that L-BFGS keeps. Each costs two photographs of float32: 100 at 512 x 512 are 630 MB, at
-    12 megapixels 29 GB. On a GPU as many as fit into three tenths of its memory."""
+    12 megapixels 29 GB. Three tenths of a GPU's memory, or of a worker's, is their limit."""
     coarse_scales: tuple[float, ...] | None = None
     """Smaller sizes of the photograph to go through first, e.g. [0.25, 0.5]; each starts from the last. Where a
     side would have less than 8 pixels, they are left out: nothing of the photograph would be left."""
@@ -154,9 +155,9 @@ class StyleTransfer:
     refine_steps: int = 10
     """Evaluations in float32 at the end, if the others are `bfloat16`."""
     pass_memory_mb: int | None = None
-    """Memory in MB for activations and gradients of one pass through a VGG or the embedded network. Larger
-    photographs are computed in tiles, with the same result; smaller ones share passes up to this. None: no
-    limit."""
+    """Memory in MB of one pass through a VGG or the embedded network. Larger photographs are computed in tiles,
+    with the same result; smaller ones share passes up to this. None: half of a GPU's memory, or of the
+    machine's what a worker's threads are of its cores, and 2 GB at least."""
     deterministic: bool = True
     """Whether no byte of a picture depends on what else is in work. False: photographs share passes on GPUs."""
     cuda_graphs: bool = field(default=False, metadata=LATER)
@@ -259,11 +260,11 @@ class StyleTransfer:
         """Sizes relative to the photograph's own, coarse to fine, and evaluations at each."""
         return select(PaintingPlan, self).scales
 
-    @property
-    def kept_bytes_per_pixel(self) -> int:
+    def kept_bytes(self, pixels: int, device: torch.device) -> int:
         """Memory of the optimizer: of L-BFGS, two float32 pictures for each curvature pair."""
         pairs = min(self.history_size, max(number for _, number in self.schedule))
-        return 2 * 3 * 4 * pairs if self.optimizer == "lbfgs" else 2 * 3 * 4
+        pair = 2 * 3 * 4 * pixels
+        return pair if self.optimizer == "adam" else max(pair, min(pairs * pair, history_bytes(device)))
 
     def assets(self) -> list[AssetRef]:
         found = style_assets(self)
@@ -309,13 +310,11 @@ class StyleTransfer:
         init: Tensor | None = None,
         fast: StyledStylizer | None = None,
     ) -> StyleTransferStylizer:
-        """Build as `build` does, from style pictures (3, H, W) or what gives them, a state dict (None: seeded),
-        masks (1, H, W) and a picture (3, H, W), or what makes one, to start from. `convention` is the state
-        dict's; None: as `weights_convention` says.
+        """Build as `build` does, from style pictures (3, H, W) or what gives them, a state dict (None: seeded)
+        of `convention` (None: as the option says), masks (1, H, W) and a picture (3, H, W) to start from.
 
         Raises:
-            OptionError: masks or a picture to start from are given without their option, or it without them; or
-                `pass_memory_mb` is too small.
+            OptionError: masks or a picture without their option, or it without them; too few `pass_memory_mb`.
         """
         assert self.content_layers is not None
         assert self.style_layers is not None
@@ -337,11 +336,12 @@ class StyleTransfer:
             unit_activations=self.loss_scale == "relative",
             fused_relu=self.fused_relu,
         ).to(device)
+        bounded = device if self._network in VGG_BLOCKS else None
         options = select(
             ObjectiveOptions,
             self,
             share_passes=not self.deterministic and device.type != "cpu",
-            max_pass_pixels=max_pass_pixels(network, self.pass_memory_mb),
+            max_pass_pixels=max_pass_pixels(network, self.pass_memory_mb, bounded),
         )
         names = picture_names(self)
         named = {name: each for name, each in zip(names, styles, strict=False) if names.count(name) == 1}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from nst.errors import ImageError, ImageTooSmall, OptionError, UnknownStyle
 from nst.images.codec import border_width, mirrored, resize_image, without_border
+from nst.memory import history_bytes
 from nst.optim.descent import Descent, Evaluation
 from nst.optim.lbfgs import LBFGS, Adam, Optimizer
 from nst.optim.rounds import run_together
@@ -30,8 +30,6 @@ with it is mended by the steps after it."""
 _RESOLVED, _PATIENCE = 2.0**-11, 3
 """When the mean change of a pixel was below the first for so many steps, bfloat16 is left. Its numbers
 are 2^-8 apart between a half and one, and a normalized pixel is about a fifth of that."""
-_HISTORY_SHARE = 0.3
-"""Share of a GPU's memory for L-BFGS's history: activations and gradients take most of the rest."""
 _COARSE_SIDE_PX = 8
 """Coarse scales are left out at which a side would have less."""
 
@@ -305,10 +303,5 @@ class _Average:
 
 
 def _pairs_in_memory(point: Tensor) -> int:
-    """How many of L-BFGS's pairs at `point` its share of a GPU's memory has room for. It goes by what the GPU
-    has, not by what is free, so that a picture does not depend on what else is in work."""
-    if point.device.type != "cuda":
-        return sys.maxsize
-    memory = torch.cuda.get_device_properties(point.device).total_memory
-    share = _HISTORY_SHARE * torch.cuda.get_per_process_memory_fraction(point.device)
-    return max(1, int(share * memory / (2 * point.nbytes)))
+    """How many of L-BFGS's pairs at `point` its share of the memory has room for."""
+    return max(1, history_bytes(point.device) // (2 * point.nbytes))

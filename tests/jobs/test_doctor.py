@@ -31,12 +31,13 @@ from jobs.doctor.machine import driver_version, look_around
 from jobs.doctor.places import check_store
 from jobs.doctor.report import examined
 from jobs.doctor.self_check import self_check, short_check
-from jobs.doctor.speed import best_bytes_per_pixel
 from jobs.doctor.text import describe_advice, describe_device, describe_machine
 from jobs.pools.capacity import Capacity, fit
 from jobs.spec import job_from_table
 from jobs.stores.store import FsspecStore, LocalStore, Store
 from nst.cyclegan.method import CycleGANStylizer
+from nst.features import build_features
+from nst.style_transfer.method import StyleTransfer
 from nst.style_transfer.stylizer import StyleTransferStylizer
 from nst.stylizer import Stylized
 
@@ -120,7 +121,6 @@ def test_eight_large_gpus_and_few_cores() -> None:
     machine, gpus = with_gpus(8, 80, cpus=16)
     advice = advise(machine, gpus)
     assert advice.resources == {"max_workers": 8, "num_gpus": 1, "num_cpus": 2, "batch_size": 8}
-    assert advice.method == {}
     assert "2 CPU cores for each GPU: some qualities paint faster" in advice.notes[0]
     # 0.05 s of a core for each file, of which a worker has two
     assert per_hour(advice, gpus) == {"draft": pytest.approx(8 * 3600 / 0.025), "best": 8 * 3600 / 0.5}
@@ -135,9 +135,6 @@ def test_one_small_gpu() -> None:
         "num_cpus": 8,
         "batch_size": 6,
     }
-    assert advice.largest_pixels == pytest.approx(1.77e6, rel=0.01)
-    assert advice.method == {"pass_memory_mb": 3000}
-    assert "[method]  # style_transfer, of photographs of more than 1.8 megapixels" in said(advice, gpus)
 
 
 def test_more_gpus_than_cores() -> None:
@@ -151,7 +148,6 @@ def test_more_gpus_than_cores() -> None:
 def test_no_gpu() -> None:
     advice = advise(HERE, [cpu()])
     assert advice.resources == {"max_workers": 4, "num_gpus": 0, "num_cpus": 1, "batch_size": 1}
-    assert advice.method == {"pass_memory_mb": 1200, "history_size": 5}
     assert advice.notes == ()
     assert per_hour(advice, [cpu()])["draft"] == pytest.approx(4 * 3600 / 1.05)
     assert check_gpus(HERE) is None
@@ -196,24 +192,29 @@ def test_advice_is_taken_and_fits(gpus: int, memory_gb: float, cpus: int) -> Non
     assert head == "to set in a job file:\n\n"
     tables = tomllib.loads("[resources]" + rest.partition("\n\nnote")[0].partition("\n\nphotographs")[0])
     assert tables["resources"] == advice.resources
-    method = {"kind": "style_transfer", "style": "a.jpg", **tables.get("method", {})}
+    method = {"kind": "style_transfer", "style": "a.jpg"}
     job = job_from_table({"photos": "p", "output": "o", **tables, "method": method}, Path("/work"))
     there = Capacity(place="here", cpus=cpus, gpus=gpus, memory_bytes=machine.memory_bytes)
     assert fit(job.resources, there).notes == ()
 
 
-def test_the_page_says_what_is_advised() -> None:
-    """The table of cards, of the embedded network."""
-    pixel = best_bytes_per_pixel(torch.device("cpu"), [])
-    found = re.findall(
-        r"^\| (\d+) \| ([\d.]+) \|[^|]*\|[^|]*\| (\w+) \|$", (ROOT / "docs/gpu.md").read_text(), re.M
-    )
-    assert [int(memory) for memory, _, _ in found] == [8, 24, 48, 80, 141]
-    for memory, megapixels, tiles in found:
-        machine, gpus = with_gpus(1, int(memory), cpus=8)
-        advice = advise(machine, [replace(gpus[0], bytes_per_pixel=pixel)])
-        assert f"{advice.largest_pixels / 1e6:.1f}" == megapixels
-        assert str(advice.method.get("pass_memory_mb", "none")) == tiles
+def test_the_page_says_what_fits() -> None:
+    """The table of cards."""
+    found = re.findall(r"^\| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", (ROOT / "docs/gpu.md").read_text(), re.M)
+    assert [int(memory) for memory, *_ in found] == [8, 24, 48, 80, 141]
+    methods = [StyleTransfer(style="/a"), StyleTransfer(style="/a", preset="gatys")]
+    pixels = [
+        geometry.bytes_per_pixel
+        for method in methods
+        if (geometry := build_features(method.network or "", layers_of(method)).geometry) is not None
+    ]
+    for memory, *megapixels in found:
+        fitting = [int(memory) * 1e9 / 2 / each / 1e6 for each in pixels]
+        assert [float(each) for each in megapixels] == pytest.approx(fitting, abs=0.05)
+
+
+def layers_of(method: StyleTransfer) -> list[str]:
+    return [*(method.content_layers or ()), *(method.style_layers or ())]
 
 
 # What is said

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import nst.memory
 from jobs.driver.estimate import (
     describe_cost,
     describe_evaluations,
@@ -49,7 +50,10 @@ class Steps:
 
     clock: Clock
     schedule: Sequence[tuple[float, int]] = ((0.5, 10), (1.0, 4))
-    kept_bytes_per_pixel: int = 0
+    kept_of_pixel: int = 0
+
+    def kept_bytes(self, pixels: int, device: torch.device) -> int:  # noqa: ARG002
+        return self.kept_of_pixel * pixels
 
     def assets(self) -> list[AssetRef]:
         return []
@@ -158,9 +162,9 @@ def print_memory() -> None:
     for method in (
         Steps(clock=clock, schedule=once),
         HungrySteps(clock=clock, schedule=once),
-        HungrySteps(clock=clock, schedule=once, kept_bytes_per_pixel=600),
+        HungrySteps(clock=clock, schedule=once, kept_of_pixel=600),
         *(
-            BoundedSteps(clock=clock, schedule=once, kept_bytes_per_pixel=600, pass_memory_mb=bound)
+            BoundedSteps(clock=clock, schedule=once, kept_of_pixel=600, pass_memory_mb=bound)
             for bound in (None, 500, 100_000)
         ),
     ):
@@ -196,15 +200,20 @@ def test_evaluations_are_told_by_size() -> None:
     assert describe_evaluations(Stub()) == []
 
 
-def test_what_is_kept_follows_the_options() -> None:
+def test_what_is_kept_follows_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
     def kept(**options: object) -> int:
-        return StyleTransfer(style="s", network="embedded", **options).kept_bytes_per_pixel  # type: ignore[arg-type]
+        method = StyleTransfer(style="s", network="embedded", **options)  # type: ignore[arg-type]
+        return method.kept_bytes(1000, torch.device("cpu"))
 
-    assert kept() == 50 * 24
-    assert kept(history_size=10) == 240
-    assert kept(steps=6) == 6 * 24, "no more pairs than evaluations at a size"
-    assert kept(optimizer="adam") == 24
-    assert DeepDream(network="embedded", zoom_frames=5).kept_bytes_per_pixel == 60
+    assert kept() == 50 * 24_000
+    assert kept(history_size=10) == 240_000
+    assert kept(steps=6) == 6 * 24_000, "no more pairs than evaluations at a size"
+    assert kept(optimizer="adam") == 24_000
+    monkeypatch.setattr(nst.memory, "total_bytes", lambda: 1_000_000)
+    assert kept() == 300_000, "three tenths of the memory"
+    monkeypatch.setattr(nst.memory, "total_bytes", lambda: 10_000)
+    assert kept() == 24_000, "one pair there is"
+    assert DeepDream(network="embedded", zoom_frames=5).kept_bytes(1000, torch.device("cpu")) == 60_000
 
 
 def test_a_sample_is_spread_evenly(tmp_path: Path) -> None:

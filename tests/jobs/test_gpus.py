@@ -22,6 +22,7 @@ import jobs.doctor.self_check
 import jobs.pools.local
 import jobs.worker.adapting
 import jobs.worker.worker
+import nst.memory
 import nst.style_transfer.stylizer
 from jobs.doctor.facts import Check
 from jobs.driver.job import create_or_open
@@ -326,7 +327,12 @@ def test_the_history_of_large_photographs_is_as_long_as_memory_allows(
     assert pairs(large) == 13  # type: ignore[arg-type]
     monkeypatch.setattr(large, "nbytes", 2**60)
     assert pairs(large) == 1  # type: ignore[arg-type]
-    assert pairs(torch.zeros(3, 4, 4)) > 10**9
+    monkeypatch.setattr(nst.memory, "total_bytes", lambda: 24 * GIB)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    assert pairs(torch.empty(3, 3000, 4000)) == int(0.3 * 12 * GIB / (2 * 12 * 12_000_000)) == 13
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert pairs(torch.empty(3, 3000, 4000)) == 4, "of 4 GiB"
 
 
 # When its memory runs out

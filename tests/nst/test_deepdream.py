@@ -169,7 +169,7 @@ def test_the_objective_rises_on_photographs(file: str, jitter_px: int, options: 
     assert len(steps) == 2 * 9
     assert sum(after > before for before, after in steps) >= 0.9 * len(steps)
     for first, last in ((0, 8), (9, 17)):
-        assert steps[last][1] - bases[last] > 1.3 * (steps[first][0] - bases[first]) > 0
+        assert steps[last][1] - bases[last] > 1.2 * (steps[first][0] - bases[first]) > 0
 
 
 def test_steps_and_octaves_are_told() -> None:
@@ -354,6 +354,7 @@ photo = torch.rand(3, 1024, 1024, generator=torch.Generator().manual_seed(0))
 guide = torch.rand(3, 1024, 1024, generator=torch.Generator().manual_seed(1))
 layers, guided = {sys.argv[1]: 1.0}, sys.argv[2] == "guided"
 options = {"guide": "guide"} if guided else {}
+options["pass_memory_mb"] = 100_000
 method = DeepDream(network="vgg16", weights="seeded", layers=layers, octaves=1, steps=1, **options)
 stylizer = method.build_from(None, torch.device("cpu"), guide=guide if guided else None)
 stylizer([photo], [torch.Generator().manual_seed(0)])
