@@ -18,7 +18,16 @@ from nst.styles import PREFIX, style_bytes
 if TYPE_CHECKING:
     from nst.stylizer import AssetRef, Method
 
-__all__ = ["Asset", "NeedsAssets", "by_url", "expand_folders", "read_assets"]
+__all__ = [
+    "Asset",
+    "NeedsAssets",
+    "by_url",
+    "check_weights",
+    "expand_folders",
+    "is_own",
+    "named_by_option",
+    "read_assets",
+]
 
 
 _MOST_BYTES = 2**30
@@ -133,6 +142,44 @@ def read_assets(
 
 def by_url(assets: Iterable[Asset]) -> Mapping[str, bytes]:
     return {asset.url: asset.data for asset in assets}
+
+
+def is_own(ref: AssetRef) -> bool:
+    """Whether a file of weights is its user's, and neither published nor one that comes along."""
+    from nst.features.weights import is_published
+
+    return ref.kind == "weights" and not ref.url.startswith(PREFIX) and not is_published(ref.url)
+
+
+def check_weights(method: Method, assets: Iterable[Asset]) -> None:
+    """Have a method read weights that its user named as each of its workers will.
+
+    Raises:
+        OptionError: they are of another network, or as of the method's `build`.
+    """
+    own = [ref for ref in method.assets() if is_own(ref)]
+    if not own:
+        return
+    import torch
+
+    from nst.stylizer import AdaptableMethod
+
+    data, device = by_url(assets), torch.device("cpu")
+    try:
+        method.build(data, device)
+        if isinstance(method, AdaptableMethod) and method.adapt_steps:
+            method.adaptation(data, device, 0)
+    except OptionError as error:
+        raise error.within("method") from error
+    except WeightsError as error:
+        raise named_by_option(error, own, "method") from error
+
+
+def named_by_option(error: WeightsError, own: Sequence[AssetRef], table: str) -> OptionError | WeightsError:
+    """What to raise for weights that do not fit: it names the option, if there is only one that it can be."""
+    if len(own) != 1:
+        return error
+    return OptionError(f"{table}.{own[0].option}", own[0].url, reason=str(error))
 
 
 def _recorded(ref: AssetRef, read: Callable[[str, str], bytes], other: str | None, digest: str | None) -> bytes:

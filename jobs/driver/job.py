@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.config.styles import said_as_styles
 from jobs.config.tables import set_words
-from jobs.driver.assets import Asset, by_url, expand_folders, read_assets
+from jobs.driver.assets import Asset, by_url, check_weights, expand_folders, read_assets
 from jobs.driver.moved import along_with, as_recorded, photographs_now
 from jobs.driver.photos import listed
 from jobs.driver.styles import InStyles, check_style, takes_styles
@@ -267,6 +267,7 @@ def _plan(job: JobFile, listing: Path, beside: LeftOut) -> Plan:
         assets = tuple(read_assets(job.spec.method, job.storage))
         if styled:
             check_style(job.spec.method, assets)
+        check_weights(job.spec.method, assets)
     left_out, in_styles = LeftOut(), InStyles(job.spec, assets)
     try:
         photos = in_styles(listed(job.spec, job.storage, left_out))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.driver.assets import expand_folders, read_assets
+from jobs.driver.assets import check_weights, expand_folders, read_assets
 from jobs.driver.job import Job
 from jobs.driver.moved import along_with, as_recorded
 from jobs.driver.parts import PartPlan, begin_part, unfinished_parts
@@ -91,6 +91,7 @@ def _plan(job: Job, options: Mapping[str, Any], registry: Mapping[str, type[Meth
     assets = read_assets(method, job.storage, recorded=record.digests, elsewhere=along_with(job.store, record))
     if takes_styles(method):
         check_style(method, assets)
+    check_weights(method, assets)
     resolved = job_to_table(replace(file, spec=replace(file.spec, method=method)))
     resolved, assets = as_recorded(resolved, assets, record)
     return PartPlan(

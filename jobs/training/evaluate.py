@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from jobs.driver.assets import is_own, named_by_option
 from jobs.errors import UsageError
 from jobs.ledger.listing import list_photos
 from jobs.stores.store import Store, open_store
@@ -20,11 +21,18 @@ from jobs.training.data import TrainingSet
 from jobs.training.layout import COMPARED, evaluation_path, evaluation_steps, generator_path
 from jobs.training.recipes import Recipe
 from jobs.training.spec import EvaluationSpec, TrainFile
-from nst.errors import OptionError
+from nst.errors import OptionError, WeightsError
 from nst.features import FeatureNetwork, build_features, read_weights
 from nst.gan.evaluation import frechet_distance, kernel_distance, pooled_features
 
-__all__ = ["check_evaluation", "check_still_comparable", "evaluate", "evaluate_beside", "held_out"]
+__all__ = [
+    "check_evaluation",
+    "check_eyes",
+    "check_still_comparable",
+    "evaluate",
+    "evaluate_beside",
+    "held_out",
+]
 
 _CPU = torch.device("cpu")
 _SHARE = 0.1
@@ -65,13 +73,8 @@ def evaluate(
     own, spec = file.evaluation, file.spec
     store = open_store(spec.output, file.storage)
     weights = store.read(generator_path(step))
-    state, convention = read_weights(own.network, own.asset(), own.weights_convention, assets)
     assert own.layer is not None
-    # KID's kernel knows the scale of activations; those of the embedded network are large.
-    unit = own.network == "embedded"
-    network = build_features(
-        own.network, [own.layer], state=state, convention=convention, unit_activations=unit
-    ).to(device)
+    network = _network(own, assets).to(device)
     photos = TrainingSet.of(spec, urls, file.storage, file.resources.timeout_s)
     photos = replace(photos, urls={**photos.urls, **held_out(file)})
     found: dict[str, float] = {}
@@ -87,6 +90,24 @@ def evaluate(
     store.publish(COMPARED, json.dumps(_compared_by(own)).encode())
     store.publish(evaluation_path(step), json.dumps(found).encode())
     return found
+
+
+def _network(own: EvaluationSpec, assets: Mapping[str, bytes]) -> FeatureNetwork:
+    state, convention = read_weights(own.network, own.asset(), own.weights_convention, assets)
+    assert own.layer is not None
+    # KID's kernel knows the scale of activations; those of the embedded network are large.
+    unit = own.network == "embedded"
+    return build_features(own.network, [own.layer], state=state, convention=convention, unit_activations=unit)
+
+
+def check_eyes(own: EvaluationSpec, assets: Mapping[str, bytes]) -> None:
+    """Raises OptionError, WeightsError: weights that are its user's do not fit the network that compares."""
+    named = [*filter(is_own, own.assets())]
+    if own.every and named:
+        try:
+            _network(own, assets)
+        except WeightsError as error:
+            raise named_by_option(error, named, "evaluation") from error
 
 
 def _compared_by(own: EvaluationSpec) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from jobs.stores.moved import Move
 from jobs.stores.store import LocalStore, Store, open_store
 from jobs.training.changes import Change, Changed, read_changes, with_changes
 from jobs.training.data import TrainingSet
-from jobs.training.evaluate import check_evaluation, check_still_comparable
+from jobs.training.evaluate import check_evaluation, check_eyes, check_still_comparable
 from jobs.training.job_file import (
     HOW,
     recorded_fingerprints,
@@ -321,11 +321,12 @@ def _plan(file: TrainFile, folder: Path) -> TrainPlan:
     urls = {name: Manifest(LocalStore(str(folder)), manifest_path(name)).urls() for name in manifests}
     _check_photographs(file, urls)
     check_evaluation(file, urls)
+    check_eyes(file.evaluation, by_url(assets))
     table = train_to_table(file)
     digests = {name: info.sha256 for name, info in manifests.items()}
     files = read_files(file)
     notes = (
-        *start_notes(file, files.starts),
+        *start_notes(file, files),
         *file.evaluation.notes(by_url(assets)),
         *(f"{name}: {note}" for name, found in left_out.items() for note in found.notes(with_options=False)),
     )

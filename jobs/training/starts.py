@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from jobs.driver.assets import Asset, NeedsAssets, by_url, read_assets
+from jobs.driver.assets import Asset, NeedsAssets, by_url, is_own, named_by_option, read_assets
 from jobs.ledger.job_record import RecordedAsset
 from jobs.stores.filesystems import StorageOptions
+from jobs.training.evaluate import check_eyes
 from jobs.training.job_file import INIT, MODEL
 from jobs.training.spec import TrainFile
 from nst.errors import OptionError, WeightsError
@@ -55,18 +56,26 @@ def _read(needs: NeedsAssets, table: str, storage: StorageOptions, **more: Any) 
     return tuple(read_assets(needs, storage, table=table.rstrip("."), **more))
 
 
-def start_notes(file: TrainFile, starts: Sequence[Asset]) -> list[str]:
+def start_notes(file: TrainFile, files: TrainingFiles) -> list[str]:
     """What is taken of weights that a training begins with, unless it is all.
 
     Raises:
-        OptionError: they do not fit the training's networks.
+        OptionError, WeightsError: they, or other files that it needs, do not fit the training's networks.
     """
-    if not starts:
+    if not files.starts and not files.recipe:
         return []
     spec = file.spec
     trainer = spec.recipe.build(seed=spec.seed, device=torch.device("cpu"))
     try:
-        notes = trainer.start_from(by_url(starts), spec.init.networks, strict=spec.init.strict)
+        spec.recipe.equip(trainer, by_url(files.recipe))
+    except OptionError as error:
+        raise error.within("model") from error
+    except WeightsError as error:
+        raise named_by_option(error, [*filter(is_own, spec.recipe.assets())], "model") from error
+    if not files.starts:
+        return []
+    try:
+        notes = trainer.start_from(by_url(files.starts), spec.init.networks, strict=spec.init.strict)
     except WeightsError as error:
         raise OptionError("init.weights", spec.init.weights, reason=str(error)) from error
     return [f"init: {note}" for note in notes]
@@ -116,11 +125,12 @@ def same_eyes(
         recorded, elsewhere: as of `same_files`.
 
     Raises:
-        OptionError: a file is not there; or as of `refuse_other_eyes`.
+        OptionError: a file is not there; or as of `refuse_other_eyes` and `check_eyes`.
     """
     digests = {name: asset.sha256 for name, asset in recorded.items()}
     found = _read(file.evaluation, "evaluation", file.storage, recorded=digests, elsewhere=elsewhere)
     refuse_other_eyes(found, recorded)
+    check_eyes(file.evaluation, by_url(found))
     return found
 
 

@@ -69,7 +69,10 @@ def read_painter(data: bytes, name: str) -> Painter:
     """
     text = read_metadata(data).get(_CONFIG)
     if text is None:
-        raise WeightsError(f"{name} is no painter: it does not say its shape")
+        raise WeightsError(
+            f"{name} is no painter: it does not say its shape. `nst train` makes one with model.kind = "
+            '"feed_forward"; the method kind = "cyclegan" or "modulated" takes other generators'
+        )
     try:
         values = json.loads(text)
         known: dict[str, Any] = {item.name: int(values[item.name]) for item in fields(PainterConfig)}

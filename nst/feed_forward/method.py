@@ -184,6 +184,7 @@ class FeedForward:
                 raise OptionError("preserve_color", "match", reason="needs a style picture")
             return
         if not read_names(data):
+            read_painter(data, self.weights)  # which says so if it is none
             reason = f"is required: weights = {self.weights!r} was trained for no style of its own"
             raise OptionError("style", None, reason=reason)
         if self.preserve_color in _CHANGES:
