@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from nst.errors import WeightsError
 from nst.features import FeatureNetwork
 from nst.feed_forward.coloring import Moments
-from nst.feed_forward.files import names_in, painter_config, painter_file, read_painter
+from nst.feed_forward.files import names_in, painter_config, painter_file, read_names, read_painter
 from nst.feed_forward.learned import LearnedStyle, StyleName
 from nst.feed_forward.losses import balanced, content_distance
 from nst.feed_forward.networks import MARGIN_PX, STRIDE_PX, Painter, PainterConfig
@@ -133,8 +133,8 @@ class StyleTraining:
         self._begin_styles()
 
     def start_from(self, files: Mapping[str, bytes], networks: Sides, *, strict: bool) -> list[str]:
-        """Begin with a painter from a file, whatever `networks` says, and with the moments of styles, if the
-        file has these for as many.
+        """Begin with a painter from a file, whatever `networks` says, and with the moments that it has learned
+        for styles of the same pictures; other styles begin as it sees them.
 
         Raises:
             WeightsError: a file is not readable, does not fit, or `networks` is `discriminator`.
@@ -146,9 +146,16 @@ class StyleTraining:
         styles = states.pop("styles", {})
         notes = start_networks({"painter": known["painter"]}, states, strict=strict)
         self._begin_styles()
-        wanted = known["styles"].state_dict()
-        if {name: each.shape for name, each in styles.items()} == {n: e.shape for n, e in wanted.items()}:
-            known["styles"].load_state_dict(styles)
+        learned = {
+            each.sha256: number for data in files.values() for number, each in enumerate(read_names(data))
+        }
+        for name, style in zip(self._names, _styles(self.networks), strict=False):
+            prefix = f"{learned.get(name.sha256)}."
+            found = {key.removeprefix(prefix): each for key, each in styles.items() if key.startswith(prefix)}
+            if {key: each.shape for key, each in found.items()} == {
+                k: e.shape for k, e in style.state_dict().items()
+            }:
+                style.load_state_dict(found)
         self.average.load_state_dict(self.networks.state_dict())
         return notes
 

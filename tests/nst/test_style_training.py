@@ -182,6 +182,34 @@ def test_colors_that_are_kept_change_the_picture_and_not_what_was_learned() -> N
     assert float((kept - painted(own.file_bytes(), photo)).abs().mean()) > 1e-3
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_learned_styles_are_begun_with_by_their_pictures(strict: bool) -> None:
+    """In whatever order they stand; a style that the file does not know begins as any does."""
+    first = training(learning_rate=3e-3)
+    first.step([photographs(0)])
+    data = first.file_bytes()
+
+    def begun(*styles: str) -> list[Tensor]:
+        own = training(style=styles)
+        own.start_from({"it.safetensors": data}, "generator", strict=strict)
+        return [each()[0].mean for each in own.networks["styles"]]  # type: ignore[union-attr]
+
+    wave, reeds = begun("/wave.png", "/reeds.png")
+    other, same = begun("/reeds.png", "/wave.png"), begun("/wave.png")
+    assert torch.equal(other[0], reeds)
+    assert torch.equal(other[1], wave)
+    assert torch.equal(same[0], wave)
+    assert not torch.equal(wave, reeds)
+    alone = training(style="/wave.png", learning_rate=3e-3)
+    alone.step([photographs(0)])
+    own = training(style="/reeds.png")
+    own.start_from({"it.safetensors": alone.file_bytes()}, "generator", strict=strict)
+    expected = training(style="/reeds.png")
+    expected.begin_with(alone.file_bytes(), "it")
+    for found, there in zip(own.networks["styles"][0](), expected.networks["styles"][0](), strict=True):  # type: ignore[index]
+        torch.testing.assert_close(found.mean, there.mean, rtol=0, atol=1e-4)
+
+
 def test_networks_without_styles_need_one() -> None:
     data = painter_file(Painter(PainterConfig(half=6, quarter=8, eighth=10)))
     with pytest.raises(OptionError, match=r"style = None: is required.*'/w' was trained for no style"):
