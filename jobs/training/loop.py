@@ -26,7 +26,6 @@ from jobs.training.checkpoints import checkpoint_bytes, take_up
 from jobs.training.data import TrainingSet, batches, step_failed
 from jobs.training.job import TrainJob
 from jobs.training.layout import (
-    STOP,
     checkpoint_path,
     checkpoint_steps,
     generator_path,
@@ -37,13 +36,12 @@ from jobs.training.layout import (
 from jobs.training.metrics import write_part
 from jobs.training.publisher import Publisher
 from jobs.training.spec import LogSpec, TrainSpec
+from jobs.training.stopping import StopRequest
 from nst.gan.parallel import DDPOptions, Share
 from nst.gan.schedule import Scheduler
 from nst.images.codec import encode_image
 
 __all__ = ["LoopSetup", "train"]
-
-_STOP_EVERY_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,9 +140,7 @@ class _Loop:
         """Steps that were not published yet."""
         self._newest = 0
         """The step of the newest checkpoint."""
-        self._stop_asked_at = 0.0
-        # On GPUs the others' answer is waited for.
-        self._stop_asked_every = 20 if device.type == "cuda" and share.world > 1 else 1
+        self._stop = StopRequest(self._store, share, device, waits=device.type == "cuda")
         self._publisher = Publisher(self._store)
 
     def run(self) -> int:
@@ -165,7 +161,7 @@ class _Loop:
                 self._fresh.append(_Step(done, losses, self._rate(), time.time(), now - before, waited))
                 before = now
                 last, ends = done == setup.steps, place == setup.epoch_steps - 1
-                stop = not last and done % self._stop_asked_every == 0 and self._stop_asked()
+                stop = not last and self._stop.after(done)
                 keep = last or stop or done % log.checkpoint_every == 0
                 if keep or ends or done % log.metrics_every == 0:
                     self._flush()
@@ -252,18 +248,6 @@ class _Loop:
         others = [step for step in checkpoint_steps(self._store) if step < newest]
         for old in others[: max(0, len(others) - self._setup.log.keep_checkpoints + 1)]:
             self._publisher.remove(checkpoint_path(old))
-
-    def _stop_asked(self) -> bool:
-        """Whether all are to end after this step; all get the same answer."""
-        asked = False
-        if self._share.rank == 0 and time.monotonic() - self._stop_asked_at > _STOP_EVERY_S:
-            self._stop_asked_at = time.monotonic()
-            asked = self._store.exists(STOP)
-        if self._share.world == 1:
-            return asked
-        flag = torch.tensor(float(asked), device=self._device)
-        dist.broadcast(flag, 0)
-        return bool(flag)
 
     # What is kept
 

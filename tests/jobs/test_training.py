@@ -80,10 +80,12 @@ from jobs.training.snapshot import publish_snapshot
 from jobs.training.spec import TrainFile
 from jobs.training.starts import refuse_other_eyes
 from jobs.training.status import train_status
+from jobs.training.stopping import StopRequest
 from jobs.training.tensorboard import write_events
 from nst.cyclegan.method import CycleGAN
 from nst.cyclegan.training import CycleGANTraining
 from nst.errors import OptionError
+from nst.gan.parallel import Share
 from nst.gan.sampling import Preprocessing
 from tests.contracts.training import untimed
 from tests.vggs import caffe_vgg
@@ -324,6 +326,31 @@ def test_stops_with_a_checkpoint_when_asked(photos: Path) -> None:
     whole = begun(photos, output=str(photos / "whole"))
     train(setup(whole))
     assert curve(job.store) == curve(whole.store)
+
+
+@pytest.mark.parametrize(("step_s", "least", "most"), [(0.01, 15, 120), (0.5, 1, 9), (5.0, 1, 2)])
+def test_workers_on_gpus_stop_within_their_grace_period_however_long_their_steps_take(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, step_s: float, least: int, most: int
+) -> None:
+    """They are told of it every twentieth step, or sooner."""
+    now, told = [1000.0], 0
+
+    def broadcast(*_: object) -> None:
+        nonlocal told
+        told += 1
+
+    monkeypatch.setattr("jobs.training.stopping.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("jobs.training.stopping.dist.broadcast", broadcast)
+    store = LocalStore(str(photos / "out"))
+    request = StopRequest(store, Share(2, 0, 2), torch.device("cpu"), waits=True)
+    for step in range(1, 1000):
+        now[0] += step_s
+        if step == 601:
+            store.publish(STOP, b"")
+        if request.after(step):
+            break
+    assert least <= step - 600 <= most  # it is looked for every two seconds
+    assert step / told == pytest.approx(min(20, max(1, 2 / step_s)), rel=0.1)
 
 
 def test_steps_that_float16_leaves_out_are_in_the_metrics_and_the_same_when_resumed(photos: Path) -> None:
