@@ -54,14 +54,14 @@ def begin_training(
 ) -> None:
     """Train what a job file says, or say what would be trained. Leaves with the exit code."""
     from jobs.training.job import create_or_open_training, plan_training
-    from jobs.training.job_file import read_train_file, train_to_table
+    from jobs.training.job_file import read_train_file
 
     file = read_train_file(job, overrides)
     if not dry_run:
         execute_training(lambda: create_or_open_training(file), wait=wait, log_format=log_format)
         return
     planned = plan_training(file)
-    print(json.dumps(train_to_table(file), indent=2))
+    print(json.dumps(planned.table, indent=2))
     print("".join(f"note: {note}\n" for note in planned.notes), end="")
     steps = planned.epoch_steps
     total = f"{steps * file.spec.schedule.epochs} steps, {steps} per epoch"

@@ -26,6 +26,7 @@ __all__ = [
     "refuse_too_much",
     "room_for",
     "this_machine",
+    "without_gpus",
 ]
 
 _WORKER_BYTES = 1 << 30
@@ -125,16 +126,7 @@ def fit(resources: Resources, capacity: Capacity, advice: str = "") -> Fitted:
     gpus = resources.num_gpus
     if gpus is None:
         gpus = 1.0 if capacity.gpus >= 1 else 0.0
-        if capacity.grows and not gpus:
-            begun.append(
-                f"{capacity.place} has no GPU when the job is begun: its workers compute on CPUs, also later; "
-                f"num_gpus = 1 waits for some"
-            )
-        if capacity.unusable_gpu:
-            begun.append(
-                f"{capacity.place} has a GPU that torch cannot use: the job computes on CPUs, for good; "
-                f"nst doctor says why"
-            )
+        begun += without_gpus(capacity)
     wanted = {"num_gpus": gpus}
     if pool_kind(resources) == "ray":  # on local ones it is a number of threads
         wanted["num_cpus"] = resources.num_cpus
@@ -171,6 +163,22 @@ def fit(resources: Resources, capacity: Capacity, advice: str = "") -> Fitted:
     if gpus and idle > 0 and resources.max_workers is None:
         notes.append(f"{idle} of {capacity.gpus:g} GPUs stay idle, for want of room for workers: it has {has}")
     return Fitted(replace(resources, num_gpus=gpus, max_workers=workers), tuple(notes), tuple(begun))
+
+
+def without_gpus(capacity: Capacity) -> list[str]:
+    """What who left GPUs out should know of a job that is begun where there are none for it."""
+    notes = []
+    if capacity.grows and capacity.gpus < 1:
+        notes.append(
+            f"{capacity.place} has no GPU when the job is begun: its workers compute on CPUs, also later; "
+            f"num_gpus = 1 waits for some"
+        )
+    if capacity.unusable_gpu:
+        notes.append(
+            f"{capacity.place} has a GPU that torch cannot use: the job computes on CPUs, for good; "
+            f"nst doctor says why"
+        )
+    return notes
 
 
 def this_machine() -> Capacity:

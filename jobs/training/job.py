@@ -22,7 +22,6 @@ from jobs.ledger.lease_holder import utc
 from jobs.ledger.left_out import LeftOut
 from jobs.ledger.listing import list_photos
 from jobs.ledger.manifest import Manifest, ManifestInfo, listed_manifest, write_manifest
-from jobs.pools.capacity import cluster_address, refuse_too_much, this_machine
 from jobs.stores.moved import Move
 from jobs.stores.store import LocalStore, Store, open_store
 from jobs.training.changes import Change, Changed, read_changes, with_changes
@@ -46,7 +45,8 @@ from jobs.training.layout import (
     read_last_end,
 )
 from jobs.training.moved import as_recorded, check_moved, held_out_now, moved_urls, photographs_now
-from jobs.training.spec import TrainFile, TrainResources
+from jobs.training.room import check_room, fitted, with_gpus
+from jobs.training.spec import TrainFile
 from jobs.training.starts import TrainingFiles, read_files, recorded_assets, same_eyes, same_files, start_notes
 from nst.errors import OptionError
 
@@ -167,7 +167,9 @@ def create_or_open_training(file: TrainFile) -> TrainJob:
         for name in planned.manifests:
             store.publish(manifest_path(name), (Path(folder) / manifest_path(name)).read_bytes())
     manifests = {name: Manifest(store, manifest_path(name)) for name in planned.manifests}
-    return TrainJob(store, file, manifests, planned.assets, planned.fingerprint, notes, files=planned.files)
+    return TrainJob(
+        store, planned.file, manifests, planned.assets, planned.fingerprint, notes, files=planned.files
+    )
 
 
 def reopen_training(
@@ -214,11 +216,8 @@ def reopen_training(
         raise JobMismatch(
             f"{store.url}: {JOB}, a change or a manifest was changed since the training was begun"
         )
-    if (TrainResources(**stored["resources"]).num_gpus > 0) != (file.resources.num_gpus > 0):
-        before = stored["resources"]["num_gpus"]
-        reason = f"the training was begun with {before}: GPUs and CPUs round differently"
-        raise OptionError("resources.num_gpus", file.resources.num_gpus, reason=reason)
-    _check_room(file.resources)
+    file = with_gpus(file, stored["resources"]["num_gpus"])
+    check_room(file.resources)
     if not over:
         check_still_comparable(file, store)
     assets = same_eyes(file, record.assets, along_with(store, record))
@@ -296,15 +295,8 @@ def record_change(job: TrainJob) -> TrainJob:
     return job
 
 
-def _check_room(own: TrainResources) -> None:
-    """Raises OptionError: Ray is to be started on this machine, which does not have what workers need."""
-    if cluster_address(own.address) is None:
-        wanted = {"num_cpus": own.num_cpus * own.min_workers, "num_gpus": own.num_gpus * own.min_workers}
-        refuse_too_much(this_machine(), wanted)
-
-
 def _plan(file: TrainFile, folder: Path) -> TrainPlan:
-    _check_room(file.resources)
+    file, on_what = fitted(file)
     assets = tuple(read_assets(file.evaluation, file.storage, table="evaluation"))
     manifests, left_out = {}, {name: LeftOut() for name in file.spec.collections}
     for name, source in file.spec.collections.items():
@@ -326,6 +318,7 @@ def _plan(file: TrainFile, folder: Path) -> TrainPlan:
     digests = {name: info.sha256 for name, info in manifests.items()}
     files = read_files(file)
     notes = (
+        *on_what,
         *start_notes(file, files),
         *file.evaluation.notes(by_url(assets)),
         *(f"{name}: {note}" for name, found in left_out.items() for note in found.notes(with_options=False)),

@@ -48,7 +48,7 @@ def trainer_of(job: TrainJob, folder: str) -> TorchTrainer:
             timeout_s=max(_WAIT_S, math.ceil(2 * own.timeout_s)),
         ),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers, use_gpu=own.num_gpus > 0, resources_per_worker=_needs(own)
+            num_workers=workers, use_gpu=bool(own.num_gpus), resources_per_worker=_needs(own)
         ),
         run_config=ray.train.RunConfig(
             name=uuid.uuid4().hex,

@@ -193,8 +193,9 @@ class TrainResources:
     """And uses as many, as they come."""
     num_cpus: float = 1.0
     """CPUs of each worker; its threads of computation are this, rounded up."""
-    num_gpus: int = 0
-    """GPUs of each worker, 0 or 1."""
+    num_gpus: int | None = None
+    """GPUs of each worker, 0 or 1. None: 1 if the machine, or the cluster, has one for each of `min_workers`
+    when the training is begun, else 0; the training keeps to that."""
     loader_workers: int = 1
     """Processes per worker that read and decode photographs ahead; 0: none, the worker does."""
     backend: Literal["gloo", "nccl"] | None = None
@@ -221,9 +222,9 @@ class TrainResources:
             check.at_least(option, getattr(self, option), least)
         for option in ("num_cpus", "timeout_s", "start_timeout_s", "grace_s"):
             check.above_zero(option, getattr(self, option))
-        if self.num_gpus not in (0, 1):
+        if self.num_gpus not in (None, 0, 1):
             raise OptionError("num_gpus", self.num_gpus, choices=("0", "1"), reason="each worker has its own")
-        if self.backend == "nccl" and not self.num_gpus:
+        if self.backend == "nccl" and self.num_gpus == 0:
             raise OptionError("backend", self.backend, choices=("gloo",), reason="talks between GPUs only")
         if self.min_workers > self.max_workers:
             reason = f"more than max_workers = {self.max_workers}"

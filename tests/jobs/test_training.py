@@ -653,7 +653,7 @@ def test_tables_are_resolved_and_come_back(photos: Path) -> None:
         ({"data": {"flop": True}}, "data.flop.*unknown option.*flip"),
         ({"ddp": {"static_graph": True}}, "ddp.static_graph = True"),
         ({"resources": {"max_workers": 3}}, "batch_size = 2: fewer images than the 3 workers"),
-        ({"resources": {"backend": "nccl"}}, "resources.backend = 'nccl'.*gloo"),
+        ({"resources": {"backend": "nccl", "num_gpus": 0}}, "resources.backend = 'nccl'.*gloo"),
         ({"data": {"preprocess": "none"}}, "batch_size = 2: images of several sizes"),
         ({"evaluation": {"layer": "relu9_1"}}, "evaluation.layer = 'relu9_1'.*relu1_1"),
         ({"seed": -1}, "seed = -1"),

@@ -3,6 +3,7 @@ cluster."""
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,9 +23,11 @@ from jobs.console.stop import StopSignal
 from jobs.errors import StepFailed, TrainingDiverged, WorkersBroken
 from jobs.training import driver, ray_workers
 from jobs.training.driver import _due, _Run
+from jobs.training.job import reopen_training
 from jobs.training.ray_errors import cause_of, may_pass
 from jobs.training.ray_workers import has_room, trainer_of
 from jobs.training.spec import TrainResources
+from nst.errors import OptionError
 from tests.jobs.test_training import begun, photos
 
 __all__ = ["photos"]  # the fixture
@@ -165,3 +168,43 @@ def test_evaluations_beside_workers_are_two_at_most() -> None:
     assert _due(steps, {5, 10, 15}, {20: "task"}, {20: 2}, 0.0) == [25]
     assert _due(steps, {5}, {15: "task"}, {10: 3, 15: 1, 20: 2}, 1.0) == [20, 25], "10 failed too often"
     assert _due(steps, set(steps), {}, {}, 0.0) == []
+
+
+@pytest.mark.parametrize(
+    ("gpus", "resources", "used"),
+    [
+        (0, {}, 0),
+        (2, {}, 1),
+        (2, {"num_gpus": 0}, 0),
+        (2, {"min_workers": 2, "max_workers": 2}, 1),
+        (1, {"min_workers": 2, "max_workers": 2}, 0),
+        (2, {"backend": "nccl"}, 1),
+    ],
+)
+def test_gpus_that_are_left_out_are_those_that_there_are_when_it_is_begun(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, gpus: int, resources: dict[str, Any], used: int
+) -> None:
+    """And it keeps to that."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("jobs.pools.capacity._gpu_count", lambda: gpus)
+    job = begun(photos, resources=resources)
+    assert json.loads(job.store.read("job.json"))["job"]["resources"]["num_gpus"] == used
+    assert job.file.resources.num_gpus == used
+    monkeypatch.setattr("jobs.pools.capacity._gpu_count", lambda: 2)
+    again = begun(photos, resources=resources)
+    assert again.file.resources.num_gpus == reopen_training(job.store).file.resources.num_gpus == used
+    with pytest.raises(OptionError, match=rf"num_gpus = {1 - used}: the training was begun with {used}"):
+        reopen_training(job.store, overrides={"resources": {"num_gpus": 1 - used, "backend": None}})
+
+
+def test_who_leaves_gpus_out_is_told_why_there_are_none(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"CPU": 4.0}
+    monkeypatch.setattr("jobs.pools.ray_session.cluster_resources", lambda _: there)
+    job = begun(photos, resources={"address": "h:1"})
+    assert any("the cluster at h:1 has no GPU when the job is begun" in note for note in job.notes)
+    there["GPU"] = 1.0
+    other = begun(photos, resources={"address": "h:1"}, output=str(photos / "other"))
+    assert other.file.resources.num_gpus == 1
+    monkeypatch.setattr("jobs.pools.capacity._gpu_count", lambda: 0)
+    with pytest.raises(OptionError, match=r"resources\.backend = 'nccl'"):
+        begun(photos, resources={"backend": "nccl"}, output=str(photos / "third"))
