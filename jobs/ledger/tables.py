@@ -24,6 +24,8 @@ __all__ = ["TABLES", "list_table"]
 
 _COLUMNS = ("key", "style", "size_bytes")
 """Columns that are read if they are there, beside that of places."""
+_MOST_OF_A_CELL = 64 << 20
+"""Bytes in a cell of .csv: captions, embeddings or whole pictures in columns that nobody reads here."""
 TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 
 
@@ -129,18 +131,34 @@ def _records(source: str, options: ListingOptions, storage: StorageOptions) -> I
 def _csv_rows(source: str, lines: Iterator[str], options: ListingOptions) -> Iterator[dict[str, Any]]:
     """Cells by the names of their columns; those that are missing at a row's end are None."""
     separator = options.separator or ("\t" if source.lower().endswith(".tsv") else ",")
-    rows = csv.DictReader(lines, delimiter=separator)
+    csv.field_size_limit(_MOST_OF_A_CELL)
+    # Strict: else a double quote that nobody closes takes all rows that follow into its cell, unsaid.
+    rows = csv.DictReader(lines, delimiter=separator, strict=True)
     for name in rows.fieldnames or ():
         if name != name.strip() and name.strip() in (options.url_column, *_COLUMNS):
             reason = f"has blanks around it: what stands between two {separator!r} is taken as it is"
             raise UsageError(f"{source}: the name of the column {name!r} {reason}")
-    for record in rows:
+    for record in _whole_rows(source, rows):
         if options.url_column in record and any(record.get(None, ())):
             raise UsageError(
                 f"{source}: line {rows.line_num} has more cells than the header; "
                 f"a cell with a {separator!r} in it stands in double quotes"
             )
         yield record
+
+
+def _whole_rows(source: str, rows: csv.DictReader[str]) -> Iterator[dict[Any, Any]]:
+    while True:
+        before = rows.line_num
+        try:
+            yield next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise UsageError(
+                f"{source}: the row after line {before} cannot be read: {error}; a cell that begins with a "
+                f"double quote ends with one, and those within it are doubled"
+            ) from error
 
 
 def _json_lines(source: str, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -151,6 +169,11 @@ def _json_lines(source: str, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
             except json.JSONDecodeError as error:
                 where = f"line {number} is no JSON: {error.msg}, at character {error.pos + 1}"
                 raise OptionError("photos", source, reason=f"not a readable table: {where}") from error
+            except (ValueError, RecursionError) as error:  # numbers of thousands of digits, endless brackets
+                reason = f"not a readable table: line {number}: {error}"
+                raise OptionError("photos", source, reason=reason) from error
             if not isinstance(record, dict):
-                raise UsageError(f"line {number}: expected one JSON object, got {line.strip()[:80]!r}")
+                raise UsageError(
+                    f"{source}: line {number}: expected one JSON object, got {line.strip()[:80]!r}"
+                )
             yield record

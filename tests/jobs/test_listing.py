@@ -311,6 +311,33 @@ def test_a_separator_within_a_name_is_not_taken_for_one_between_columns(
     assert found[1].url == f"{tmp_path}/Rome, May\t.jpg"
 
 
+@pytest.mark.parametrize("rest", ['"open\nc.jpg,3\n', '"12" long\nc.jpg,3\n', '"open\nc.jpg,"3"\n'])
+@pytest.mark.parametrize(("name", "separator"), [("list.csv", ","), ("list.tsv", "\t")])
+def test_a_quote_that_nobody_closes_takes_no_photographs_with_it(
+    tmp_path: Path, name: str, separator: str, rest: str
+) -> None:
+    """Else all rows that follow are one cell of a column that nobody reads: lost, and nobody is told."""
+    path = tmp_path / name
+    path.write_text(f"url,caption\na.jpg,1\nb.jpg,{rest}".replace(",", separator))
+    with pytest.raises(UsageError, match=rf"{name}: the row after line 2 cannot be read: .* double quote"):
+        keys(path)
+    path.write_text('url,caption\na.jpg,5" nails\nb.jpg,"two\nlines, ""quoted"""\nc.jpg,3\n')
+    if separator == ",":
+        assert keys(path) == ["a", "b", "c"]
+
+
+def test_cells_that_nobody_reads_may_be_large(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f"url,picture\na.jpg,{'x' * 1_000_000}\nb.jpg,\n")
+    assert keys(tmp_path / "list.csv") == ["a", "b"]
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000 + "]" * 100_000, "1" * 5000], ids=["nested", "long"])
+def test_a_line_that_no_parser_takes_is_named(tmp_path: Path, value: str) -> None:
+    (tmp_path / "list.jsonl").write_text(f'{{"url": "a.jpg"}}\n{{"url": "b.jpg", "x": {value}}}\n')
+    with pytest.raises(OptionError, match=r"not a readable table: line 2: "):
+        keys(tmp_path / "list.jsonl")
+
+
 @pytest.mark.parametrize("name", ["list.jsonl", "list.parquet", "list.csv"])
 def test_what_is_no_table_is_said_once(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
