@@ -45,8 +45,7 @@ def export_generator(
         if name not in ("method", "storage") or not isinstance(value, dict):
             raise OptionError("--set", name, choices=("method.*", "storage.*"))
     storage = storage_from_table(tables.get("storage", {}))
-    url = absolute_url(weights, Path.cwd())
-    data = _read(weights, url, storage)
+    url, data = _read(weights, storage)
     try:
         read_state_dict(data)
         method = _method(url, data, direction, style, tables.get("method", {}))
@@ -73,9 +72,16 @@ def _check_out(out: str, onnx: bool) -> None:
         raise OptionError("OUT", out, reason=f"must end with {extension}, {reason}")
 
 
-def _read(weights: str, url: str, storage: StorageOptions) -> bytes:
+def _read(weights: str, storage: StorageOptions) -> tuple[str, bytes]:
+    """What the method's options call the network's file, and the file."""
+    from nst.features.weights import published_bytes
+    from nst.feed_forward.method import SHIPPED
+
+    url = absolute_url(weights, Path.cwd())
+    if weights == "embedded" and not Path(url).exists():
+        return weights, published_bytes(SHIPPED)
     try:
-        return read_url(url, storage)
+        return url, read_url(url, storage)
     except OSError as error:
         raise OptionError("WEIGHTS", weights, reason=why_unreadable(error)) from error
 

@@ -62,6 +62,12 @@ class Moments:
             mean, second = (torch.einsum("mn,nij->mij", shares, each) for each in (self.mean, second))
             return Moments(mean, second - mean @ mean.mT)
 
+    def towards(self, others: Moments, share: float) -> Moments:
+        """Those of N pictures of each of which one of the N others makes up this share."""
+        mean = torch.lerp(self.mean, others.mean, share)
+        one, other = (each.covariance + product(each.mean, each.mean.mT) for each in (self, others))
+        return Moments(mean, torch.lerp(one, other, share) - product(mean, mean.mT))
+
 
 def coloring(own: Moments, wanted: Moments) -> tuple[Tensor, Tensor]:
     """Matrices (N, C, C) and shifts (N, C, 1): of x with the moments `own`, `matrix @ x + shift` has the

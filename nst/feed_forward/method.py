@@ -246,18 +246,25 @@ class FeedForward:
         return replace(self, weights=url, weights_sha256=sha256, adapt_steps=0)
 
     def exportable(self, assets: Assets, style: str | None = None) -> Exportable:
-        """The network in one style at full strength: that of this name, of `style_names`, or else what the
-        options say, blended if there are several. A photograph's moments are its own, and not those of a
-        smaller view, so pictures differ a little.
+        """The network in one style: that of this name, of `style_names`, or else what the options say, blended
+        if there are several. A photograph's moments are its own, and not those of a smaller view, so pictures
+        of large ones differ a little.
 
         Raises:
-            OptionError: the styles have masks, or change with the photograph.
+            OptionError: the styles have masks, or change with the photograph; or what a file cannot have is
+                asked for.
             UnknownStyle: none has the name, or several have it.
         """
         if self.style_masks is not None:
             raise OptionError("style_masks", self.style_masks, reason="an exported network paints one style")
         if self.preserve_color != "none":
             raise OptionError("preserve_color", self.preserve_color, choices=("none",))
+        if self.reference is not None:
+            reason = "an exported network takes the moments of each image"
+            raise OptionError("reference", self.reference, reason=reason)
+        if self.adapt_steps:
+            reason = "is for jobs; what one has learned is in its folder, below adapted/, and can be exported"
+            raise OptionError("adapt_steps", self.adapt_steps, reason=reason)
         stylizer = self.build(assets, torch.device("cpu"))
         return Exportable(*stylizer.exportable(style))
 

@@ -92,7 +92,8 @@ class PublishedStylizer:
         """
         if name is not None:
             raise _without_names(name)
-        return _InRange(self._network.to(memory_format=torch.contiguous_format)), STRIDE_PX, _LEAST_PX
+        network = self._network.to(memory_format=torch.contiguous_format)
+        return _InRange(network, self.plan.strength), STRIDE_PX, _LEAST_PX
 
     def _outcome(self, image: Tensor, name: str | None) -> Outcome:
         if name is not None:
@@ -119,13 +120,14 @@ def _without_names(name: str) -> UnknownStyle:
 class _InRange(nn.Module):
     """(N, 3, H, W) in [-1, 1] to the same."""
 
-    def __init__(self, network: TransformationNetwork) -> None:
+    def __init__(self, network: TransformationNetwork, strength: float) -> None:
         super().__init__()
         self.network = network
+        self._strength = strength
 
     def forward(self, images: Tensor) -> Tensor:
         found: Tensor = self.network(127.5 * (images + 1))
-        return (found / 127.5 - 1).clamp(-1, 1)
+        return torch.lerp(images, (found / 127.5 - 1).clamp(-1, 1), self._strength)
 
 
 class _Mirrored(nn.Module):

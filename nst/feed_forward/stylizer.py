@@ -130,15 +130,15 @@ class FeedForwardStylizer:
         return other
 
     def exportable(self, name: str | None = None) -> tuple[nn.Module, int, int]:
-        """The network in the look of this name, or the default one, (N, 3, H, W) in [-1, 1] to the same; of
-        what sides are multiples, and the least.
+        """The network in the look of this name, or the default one, at the plan's strength, (N, 3, H, W) in
+        [-1, 1] to the same; of what sides are multiples, and the least.
 
         Raises:
             UnknownStyle: none has this name, or several have it.
         """
         ((look, _),) = self._named(name)
         wanted = self._wanted(look, torch.zeros(3, STRIDE_PX, STRIDE_PX))
-        return _InLook(self._painter, wanted), STRIDE_PX, STRIDE_PX
+        return _InLook(self._painter, wanted, self.plan.strength, look.learned), STRIDE_PX, STRIDE_PX
 
     def _outcome(self, image: Tensor, name: str | None) -> Outcome:
         try:
@@ -247,17 +247,28 @@ class FeedForwardStylizer:
 
 
 class _InLook(nn.Module):
-    """(N, 3, H, W) in [-1, 1] to the same, in one look."""
+    """(N, 3, H, W) in [-1, 1] to the same, in one look; mirrored around, as in jobs, or there are frames.
 
-    def __init__(self, painter: Painter, wanted: Sequence[Moments]) -> None:
+    Args:
+        learned: see `Look`.
+    """
+
+    def __init__(self, painter: Painter, wanted: Sequence[Moments], strength: float, learned: bool) -> None:
         super().__init__()
         self.painter = painter.float()
         for place, each in enumerate(wanted):
             self.register_buffer(f"mean{place}", each.mean)
             self.register_buffer(f"covariance{place}", each.covariance)
         self._places = len(wanted)
+        self._border_px = MARGIN_PX if learned else _BORDER_PX
+        self._own_share = 0.0 if learned else 1 - max(strength, _LEAST_STRENGTH)
+        self._share = strength if learned else min(1.0, strength / _LEAST_STRENGTH)
 
     def forward(self, images: Tensor) -> Tensor:
+        photos, border_px = (images + 1) / 2, self._border_px
+        whole = photos
+        for dim in (2, 3):
+            whole = mirrored_beyond(whole, dim, border_px, border_px)
         # As many as images, which broadcasting would not have an exported network take any number of.
         wanted = [
             Moments(
@@ -268,8 +279,14 @@ class _InLook(nn.Module):
             )
             for place in range(self._places)
         ]
-        found: Tensor = self.painter((images + 1) / 2, wanted).picture
-        return 2 * found.clamp(0, 1) - 1
+        if self._own_share > 0:
+            own = self.painter(whole, only_look=True).own
+            wanted = [want.towards(each, self._own_share) for want, each in zip(wanted, own, strict=True)]
+        grain_px = _BORDER_PX - border_px
+        picture: Tensor = self.painter(whole, wanted, at=(grain_px, grain_px)).picture
+        inner = [slice(border_px, border_px + length) for length in images.shape[2:]]
+        found = picture[:, :, inner[0], inner[1]].clamp(0, 1)
+        return 2 * torch.lerp(photos, found, self._share) - 1
 
 
 def padded(photo: Tensor, border_px: int = _BORDER_PX) -> Tensor:

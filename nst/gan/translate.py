@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nst.errors import Diverged
 from nst.images.codec import levels_of
+from nst.ops.captured import is_captured
 from nst.ops.constant import constant
 from nst.stylizer import Outcome, Stylized
 
@@ -70,9 +71,10 @@ def with_channels(images: Tensor, channels: int) -> Tensor:
 def mirrored_beyond(x: Tensor, dim: int, before: int, after: int) -> Tensor:
     """Put pixels before the first and after the last of `dim`: mirrored, back and forth if it is short."""
     length = x.shape[dim]
-    if max(before, after) < length and dim - x.ndim * (dim >= 0) in (-1, -2):  # a tenth of the time
+    # An exported network takes any length; else it is a tenth of the time.
+    if not is_captured() and max(before, after) < length and dim - x.ndim * (dim >= 0) in (-1, -2):
         sides = (before, after, 0, 0) if dim in (-1, x.ndim - 1) else (0, 0, before, after)
         return F.pad(x, sides, mode="reflect")
-    period = max(1, 2 * length - 2)
+    period = (2 * torch.arange(length, device=x.device).amax(0)).clamp_min(1)  # ONNX divides by no size
     places = torch.arange(-before, length + after, device=x.device) % period
     return x.index_select(dim, torch.where(places < length, places, period - places))

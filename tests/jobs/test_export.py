@@ -12,6 +12,7 @@ from jobs.stores.store import LocalStore
 from nst.cyclegan.method import generator_file
 from nst.feed_forward.files import painter_file
 from nst.feed_forward.learned import LearnedStyle, StyleName
+from nst.feed_forward.method import FeedForward
 from nst.gan import export as export_module
 from tests.jobs.test_training import nst
 from tests.nst.test_cyclegan import small
@@ -76,6 +77,22 @@ def test_a_painter_is_written_in_its_style(tmp_path: Path) -> None:
         code, shown = nst("export", str(tmp_path / words[0]), str(tmp_path / words[1]), *words[2:])
         assert (code, said in shown) == (2, True), shown
     assert not (tmp_path / "x.pt2").exists()
+
+
+def test_the_painter_that_comes_along_is_named_as_in_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless there is a file of this name."""
+    written: list[FeedForward] = []
+    monkeypatch.setattr(FeedForward, "exportable", lambda self, *_: written.append(self))
+    monkeypatch.setattr(export_module, "export_torch", lambda _: (b"exported", 0.0))
+    monkeypatch.chdir(tmp_path)
+    code, shown = nst("export", "embedded", "p.pt2", "--style", "swirls", "--set", "method.strength=0.5")
+    assert code == 0, shown
+    assert [(each.weights, each.strength) for each in written] == [("embedded", 0.5)]
+    (tmp_path / "embedded").write_bytes(b"no weights")
+    code, shown = nst("export", "embedded", "p.pt2", "--style", "swirls")
+    assert (code, "WEIGHTS = 'embedded': not a readable state dict" in shown) == (2, True), shown
 
 
 def test_a_painter_of_several_styles_is_written_in_the_one_that_is_named(tmp_path: Path) -> None:

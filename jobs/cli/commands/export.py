@@ -24,7 +24,12 @@ app = typer.Typer()
 )
 def export(
     weights: Annotated[
-        str, typer.Argument(metavar="WEIGHTS", help="The generator's file, as the method's options take it.")
+        str,
+        typer.Argument(
+            metavar="WEIGHTS",
+            help="The generator's file, as the method's options take it; embedded: the painter that comes "
+            "with nst.",
+        ),
     ],
     out: Annotated[
         str, typer.Argument(metavar="OUT", help="The file to write: NAME.pt2, or NAME.onnx with --onnx.")
