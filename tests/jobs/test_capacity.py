@@ -236,6 +236,41 @@ def test_a_dry_run_says_the_same(tmp_path: Path, photos: Photos) -> None:
     assert any("5000 workers are more than this machine has room for" in note for note in planned.notes)
 
 
+@pytest.mark.parametrize(
+    ("count", "cpus", "asked", "said"),
+    [
+        (
+            2,
+            9,
+            {},
+            ["2 photographs will not keep 9 CPUs busy: resources.num_cpus = 4 computes each with 4 of them"],
+        ),
+        (2, 3, {}, []),
+        (1, 8, {"num_cpus": 5}, []),
+        (1, 8, {"max_workers": 4}, []),
+        (1, 8, {"pool": "ray"}, []),
+    ],
+)
+def test_who_has_fewer_photographs_than_cpus_is_told(
+    tmp_path: Path,
+    photos: Photos,
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+    cpus: int,
+    asked: dict[str, Any],
+    said: list[str],
+) -> None:
+    """A photograph is computed by one worker, with one CPU by default."""
+    photos(count)
+    monkeypatch.setattr(jobs.pools.capacity, "cpu_count", lambda: cpus)
+    monkeypatch.setattr(jobs.pools.capacity, "total_bytes", lambda: 64 << 30)
+    monkeypatch.setattr(jobs.pools.capacity, "_gpu_count", lambda: 0)
+    table = {"photos": str(tmp_path / "photos"), "output": str(tmp_path / "out"), "method": {"kind": "stub"}}
+    resources = {"pool": "local", **asked}
+    planned = plan(job_from_table({**table, "resources": resources}, tmp_path, REGISTRY))
+    assert [note for note in planned.notes if "busy" in note] == said
+
+
 def test_the_kind_of_device_is_on_record_and_kept(
     tmp_path: Path, photos: Photos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
