@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.config.styles import said_as_styles
 from jobs.config.tables import set_words
-from jobs.console.text import counted
 from jobs.driver.assets import Asset, by_url, check_weights, expand_folders, read_assets
 from jobs.driver.moved import along_with, as_recorded, photographs_now
 from jobs.driver.photos import listed
@@ -24,7 +23,7 @@ from jobs.ledger.lease import refuse_if_held
 from jobs.ledger.left_out import LeftOut
 from jobs.ledger.manifest import Manifest, ManifestInfo, Row, listed_manifest, write_manifest
 from jobs.ledger.receipts import Ledger
-from jobs.pools.capacity import Fitted, fit, pool_kind, room_for
+from jobs.pools.capacity import Fitted, fit, idle_cpus, room_for
 from jobs.spec import HOW, JobFile, Resources, StylizeSpec, fingerprint, job_from_table, job_to_table
 from jobs.stores.filesystems import StorageOptions
 from jobs.stores.moved import Move
@@ -94,7 +93,7 @@ def plan(job: JobFile) -> Plan:
     with tempfile.TemporaryDirectory() as folder:
         planned = _plan(job, Path(folder) / MANIFEST, beside)
         sample = tuple(Manifest(LocalStore(folder)).sample(_SAMPLE))
-    idle = _idle(job.resources, fitted.resources, planned.manifest.rows)
+    idle = idle_cpus(job.resources, fitted.resources, planned.manifest.rows)
     return replace(planned, notes=(*planned.notes, *fitted.begun, *fitted.notes, *idle), sample=sample)
 
 
@@ -117,7 +116,7 @@ def create_or_open(job: JobFile, registry: Mapping[str, type[Method]] = METHODS)
         listing = Path(folder) / MANIFEST
         planned = _plan(job, listing, beside)
         refuse_foreign_folder(store)
-        idle = _idle(job.resources, fitted.resources, planned.manifest.rows)
+        idle = idle_cpus(job.resources, fitted.resources, planned.manifest.rows)
         notes = (*planned.notes, *fitted.begun, *idle, *try_writing(store))
         # job.json decides what the manifest is, so that of several that begin at once all publish the same.
         try:
@@ -291,24 +290,6 @@ def _fitted(job: JobFile) -> tuple[JobFile, Fitted]:
     """`job`, for good on GPUs or on CPUs, and its resources as a run here would have them."""
     fitted = fit(job.resources, room_for(job.resources), "num_gpus = 0 computes on CPUs")
     return replace(job, resources=replace(job.resources, num_gpus=fitted.resources.num_gpus)), fitted
-
-
-def _idle(asked: Resources, fitted: Resources, rows: int) -> list[str]:
-    """A note for who has fewer photographs than CPUs, as each is computed by one worker."""
-    assert fitted.max_workers is not None
-    cpus = fitted.max_workers * fitted.threads
-    each = cpus // max(1, rows)
-    if (
-        asked.max_workers is not None
-        or fitted.num_gpus
-        or pool_kind(fitted) != "local"
-        or each <= fitted.threads
-    ):
-        return []
-    return [
-        f"{counted(rows, 'photograph')} will not keep {cpus} CPUs busy: resources.num_cpus = {each} computes "
-        f"each with {each} of them"
-    ]
 
 
 def _same_arithmetic(store: Store, record: JobRecord, now: Resources) -> Resources:

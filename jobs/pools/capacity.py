@@ -22,6 +22,7 @@ __all__ = [
     "cpu_count",
     "cpu_limit",
     "fit",
+    "idle_cpus",
     "pool_kind",
     "refuse_too_much",
     "room_for",
@@ -163,6 +164,24 @@ def fit(resources: Resources, capacity: Capacity, advice: str = "") -> Fitted:
     if gpus and idle > 0 and resources.max_workers is None:
         notes.append(f"{idle} of {capacity.gpus:g} GPUs stay idle, for want of room for workers: it has {has}")
     return Fitted(replace(resources, num_gpus=gpus, max_workers=workers), tuple(notes), tuple(begun))
+
+
+def idle_cpus(asked: Resources, fitted: Resources, rows: int) -> list[str]:
+    """A note for who has fewer photographs than CPUs, as each is computed by one worker."""
+    assert fitted.max_workers is not None
+    cpus = fitted.max_workers * fitted.threads
+    each = cpus // max(1, rows)
+    if (
+        asked.max_workers is not None
+        or fitted.num_gpus
+        or pool_kind(fitted) != "local"
+        or each <= fitted.threads
+    ):
+        return []
+    return [
+        f"{counted(rows, 'photograph')} will not keep {cpus} CPUs busy: resources.num_cpus = {each} computes "
+        f"each with {each} of them"
+    ]
 
 
 def without_gpus(capacity: Capacity) -> list[str]:
