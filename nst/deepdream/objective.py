@@ -95,7 +95,7 @@ class DreamObjective:
             ImageTooSmall: the images vanish before the deepest layer.
         """
         height, width = images.shape[-2:]
-        if self._max_pass_pixels is None:
+        if self._max_pass_pixels is None or len(images) * height * width <= self._max_pass_pixels:
             return self._climb(images, backward, self.network)
         if height * width <= self._max_pass_pixels:
             passes = torch.split(images, self._max_pass_pixels // (height * width))

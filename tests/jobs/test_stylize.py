@@ -140,7 +140,7 @@ def test_the_store_holds_all_there_is_to_know(reference: tuple[Path, dict[str, s
     record = json.loads((folder / "out/job.json").read_bytes())
     assert record["fingerprint"] == job.fingerprint
     method = {"kind": "stub", "delay_s": 0.0, "picture": None, "tally": None, "fits": None, "broken": None}
-    method |= {"pictures": [], "curve": False, "change": None}
+    method |= {"steps": 0, "pictures": [], "curve": False, "change": None}
     assert record["job"]["method"] == method
     assert record["manifest"]["rows"] == 24
     assert record["versions"]["torch"]
