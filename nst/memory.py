@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,11 @@ _HISTORY_SHARE, _PASS_SHARE = 0.3, 0.5
 
 
 def total_bytes() -> int:
-    """The memory of the machine, or of the container if that may have less."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """The memory of the machine, or of the container if that may have less; where neither is known, endless."""
+    try:
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # as on Windows
+        machine = sys.maxsize
     return min(machine, container_limit() or machine)
 
 

@@ -335,6 +335,13 @@ def test_the_history_of_large_photographs_is_as_long_as_memory_allows(
     assert pairs(torch.empty(3, 3000, 4000)) == 4, "of 4 GiB"
 
 
+def test_where_nobody_says_how_much_memory_there_is_it_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sysconf")
+    monkeypatch.setattr(nst.memory, "CGROUP", Path("/nowhere"))
+    assert nst.memory.pass_bytes(torch.device("cpu"), None) > 10**15
+    assert nst.memory.pass_bytes(torch.device("cpu"), 250) == 250_000_000
+
+
 # When its memory runs out
 
 
