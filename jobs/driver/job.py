@@ -117,7 +117,7 @@ def create_or_open(job: JobFile, registry: Mapping[str, type[Method]] = METHODS)
         planned = _plan(job, listing, beside)
         refuse_foreign_folder(store)
         idle = idle_cpus(job.resources, fitted.resources, planned.manifest.rows)
-        notes = (*planned.notes, *fitted.begun, *idle, *try_writing(store))
+        notes = (*planned.notes, *fitted.begun, *try_writing(store))
         # job.json decides what the manifest is, so that of several that begin at once all publish the same.
         try:
             begin_job(
@@ -139,7 +139,7 @@ def create_or_open(job: JobFile, registry: Mapping[str, type[Method]] = METHODS)
         planned.assets,
         Manifest(store),
         planned.fingerprint,
-        notes,
+        (*notes, *idle),
         fresh=True,
     )
 

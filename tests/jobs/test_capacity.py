@@ -269,6 +269,9 @@ def test_who_has_fewer_photographs_than_cpus_is_told(
     resources = {"pool": "local", **asked}
     planned = plan(job_from_table({**table, "resources": resources}, tmp_path, REGISTRY))
     assert [note for note in planned.notes if "busy" in note] == said
+    job = create_or_open(job_from_table({**table, "resources": resources}, tmp_path, REGISTRY), REGISTRY)
+    assert [note for note in job.notes if "busy" in note] == said
+    assert not any("busy" in note for note in read_job(job.store).notes), "which is of this machine"
 
 
 def test_the_kind_of_device_is_on_record_and_kept(

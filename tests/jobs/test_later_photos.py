@@ -113,10 +113,10 @@ def test_what_is_left_out_is_said_and_kept(tmp_path: Path) -> None:
         "left out: 1 (1 ._*): hidden, or thumbnails and other helpers of programs; hidden = true takes them",
         "left out: 1 (1 other/): folders of other jobs and of previews; hidden = true takes them",
     }
-    assert set(planned.notes) == said
+    assert {note for note in planned.notes if "CPUs busy" not in note} == said
     assert (planned.manifest.rows, planned.left_out.count) == (1, 3)
     job = begun(tmp_path)
-    assert set(job.notes) == said
+    assert {note for note in job.notes if "CPUs busy" not in note} == said
     assert said <= set(job_status(LocalStore(job.store.url)).notes)
 
 
