@@ -33,7 +33,7 @@ BUDGETS: Mapping[str, tuple[int, int]] = {
     "graphs": (1341, 13052),
     "graphs bfloat16": (1261, 16302),
     "graphs wasserstein": (2754, 93803),
-    "fused": (4233, 4904),
+    "fused": (861, 3132),
     "fused bfloat16": (1009, 10515),
     "uphill": (1596, 3286),
     "short history": (1744, 2987),

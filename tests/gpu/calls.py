@@ -175,7 +175,7 @@ _STYLE = {
     "graphs": Call(_style(cuda_graphs=True, coarse_scales=(0.5,), coarse_steps=4, tv_weight=1.0, steps=6)),
     "graphs bfloat16": Call(_style(cuda_graphs=True, precision="bfloat16", refine_steps=5, steps=10)),
     "graphs wasserstein": Call(_style(cuda_graphs=True, style_loss="wasserstein", loss_scale="mean", **_TWO)),
-    "fused": Call(_style(fused_relu=True, coarse_scales=(0.5,), coarse_steps=3), THREE),
+    "fused": Call(_style(fused_relu=True)),
     "fused bfloat16": Call(
         _style(fused_relu=True, cuda_graphs=True, precision="bfloat16", refine_steps=2, steps=6)
     ),
