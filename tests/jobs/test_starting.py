@@ -184,8 +184,9 @@ def test_a_style_is_added_to_a_generator(styles: Path) -> None:
     for name in more:
         old, now = torch.tensor([olds.index(name)]), torch.tensor([news.index(name)])
         with torch.no_grad():
-            assert torch.equal(before.best["G"](image, old), after.best["G"](image, now)), name
-            assert torch.equal(before.D(image, old), after.D(image, now)), name
+            for one, other in ((before.best["G"], after.best["G"]), (before.D, after.D)):
+                # The discriminator has other numbers of channels, and rounds otherwise.
+                torch.testing.assert_close(other(image, now), one(image, old))
     reordered = built(more, 5)
     assert reordered.start_from(data, "generator", strict=True) == []
     with pytest.raises(WeightsError, match="its styles are photo, ukiyo-e, pastel; strict = false"):
