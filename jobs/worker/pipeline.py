@@ -144,11 +144,8 @@ class Pipeline:
         now = time.monotonic()
         active = list(self._active.values())
         stalled = now - self._progressed_at if self._in_work and not active and not self._queued else 0.0
-        return max(
-            stalled,
-            *((now - max(since, evaluated_at * computed)) / share for since, share, computed in active),
-            0.0,
-        )
+        seconds = ((now - max(since, evaluated_at * computed)) / share for since, share, computed in active)
+        return max([stalled, *seconds])
 
     def _batches(self) -> Iterator[list[Loaded]]:
         """Loaded photographs in order, `batch_size` at a time."""

@@ -98,13 +98,12 @@ def max_pass_pixels(network: FeatureNetwork, memory_mb: int | None, device: torc
     Raises:
         OptionError: that is too little for the smallest tile, margin included.
     """
+    if device is None or network.geometry is None:
+        return None
+    geometry = network.geometry
+    pixels = int(pass_bytes(device, memory_mb) / geometry.bytes_per_pixel)
     if memory_mb is None:
-        if device is None or network.geometry is None:
-            return None
-        fitting = pass_bytes(device, None) / network.geometry.bytes_per_pixel
-        return max(int(fitting), least_pixels(network))
-    geometry = _geometry(network)
-    pixels = int(memory_mb * 1e6 / geometry.bytes_per_pixel)
+        return max(pixels, least_pixels(network))
     if tile_side(network, pixels) == 0:
         least = math.ceil(least_pixels(network) * geometry.bytes_per_pixel / 1e6)
         reason = f"a tile of {network.network} needs {least}"
